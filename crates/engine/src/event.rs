@@ -1,0 +1,165 @@
+//! What comes out of an engine: a bounded channel of events whose receiver is the only cancel signal.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::EngineError;
+
+/// Events of one generation that may wait for a slow reader.
+pub const EVENTS_MAX: usize = 64;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Text of a choice, whole characters, never empty; `tokens` is how many tokens it completes.
+    Text { choice: u32, text: String, tokens: u32 },
+    /// A choice has ended. Each choice has exactly one, after all its text.
+    Finished { choice: u32, reason: FinishReason },
+    /// All choices have ended. The last event, unless it is `Failed`.
+    Done(Usage),
+    /// The generation can't go on. The last event.
+    Failed(EngineError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop string came.
+    Stop,
+    /// The limit of tokens, the context, or the allowance is used up.
+    Length,
+}
+
+/// What a generation has cost so far, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Each prompt once, however many choices it has; counted when it is computed.
+    pub prompt: u64,
+    /// The part of `prompt` that was taken from a cache.
+    pub cached: u64,
+    /// Every generated token of every choice, those that end a text included.
+    pub completion: u64,
+}
+
+/// The receiving end. Dropping it cancels the generation.
+#[derive(Debug)]
+pub struct Events {
+    receiver: mpsc::Receiver<Event>,
+    meter: Arc<Meter>,
+}
+
+impl Events {
+    /// `None` after the last event, and when the engine has died without one.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().await
+    }
+
+    /// Tokens computed and generated up to now, whether or not their text was read.
+    pub fn usage(&self) -> Usage {
+        self.meter.usage()
+    }
+}
+
+/// The sending end, in an engine.
+#[derive(Debug, Clone)]
+pub struct EventSender {
+    sender: mpsc::Sender<Event>,
+    meter: Arc<Meter>,
+}
+
+/// A channel for one generation. `capacity` is at least the number of its choices plus 2, so that
+/// its last events always fit.
+pub fn channel(capacity: usize) -> (EventSender, Events) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    let meter = Arc::new(Meter::default());
+    (EventSender { sender, meter: Arc::clone(&meter) }, Events { receiver, meter })
+}
+
+impl EventSender {
+    /// Whether anybody still listens. A closed receiver is the only cancel signal.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Events that can be sent now without waiting.
+    pub fn room(&self) -> usize {
+        self.sender.capacity()
+    }
+
+    /// Sends without waiting; the caller has looked at [`room`](Self::room). `false` if nobody listens.
+    pub fn send(&self, event: Event) -> bool {
+        self.sender.try_send(event).is_ok()
+    }
+
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+}
+
+/// Counts of a generation, written by the engine, read by whoever pays.
+#[derive(Debug, Default)]
+pub struct Meter {
+    prompt: AtomicU64,
+    cached: AtomicU64,
+    completion: AtomicU64,
+}
+
+impl Meter {
+    pub fn add_prompt(&self, tokens: u64, cached: u64) {
+        self.prompt.fetch_add(tokens, Ordering::Relaxed);
+        self.cached.fetch_add(cached, Ordering::Relaxed);
+    }
+
+    pub fn add_completion(&self, tokens: u64) {
+        self.completion.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage {
+            prompt: self.prompt.load(Ordering::Relaxed),
+            cached: self.cached.load(Ordering::Relaxed),
+            completion: self.completion.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How many tokens a generation may produce, over all its choices: raised while it runs, by whoever
+/// pays. An engine generates nothing beyond it: it waits for more, or, when there won't be more, ends
+/// the choices with [`FinishReason::Length`].
+#[derive(Debug, Clone)]
+pub struct Allowance(Arc<AllowanceState>);
+
+#[derive(Debug)]
+struct AllowanceState {
+    tokens: AtomicU64,
+    last: AtomicBool,
+}
+
+impl Allowance {
+    /// Without a limit.
+    pub fn unlimited() -> Self {
+        Allowance(Arc::new(AllowanceState { tokens: AtomicU64::new(u64::MAX), last: AtomicBool::new(true) }))
+    }
+
+    /// A first slice; more may come.
+    pub fn rolling(tokens: u64) -> Self {
+        Allowance(Arc::new(AllowanceState { tokens: AtomicU64::new(tokens), last: AtomicBool::new(false) }))
+    }
+
+    pub fn raise(&self, tokens: u64) {
+        self.0.tokens.fetch_add(tokens, Ordering::Release);
+    }
+
+    /// There won't be more.
+    pub fn close(&self) {
+        self.0.last.store(true, Ordering::Release);
+    }
+
+    pub fn tokens(&self) -> u64 {
+        self.0.tokens.load(Ordering::Acquire)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.0.last.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,57 @@
+//! What an engine is, and how to batch.
+//!
+//! An engine turns a [`Request`] into [`Events`]. [`LocalEngine`](local::LocalEngine) does it with a
+//! [`Model`](model::Model) in this process; others may do it elsewhere. This crate knows no HTTP, no
+//! SQL and no C++: a model's kernels stand behind a trait, and [`sim`] has one that needs no file.
+
+pub mod dialect;
+pub mod error;
+pub mod event;
+pub mod local;
+pub mod model;
+pub mod request;
+pub mod sampler;
+pub mod scheduler;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod text;
+
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+
+pub use crate::error::EngineError;
+pub use crate::event::{Allowance, Event, Events, FinishReason, Usage};
+pub use crate::request::{Input, Prepared, Request, Sampling};
+
+/// A token's number in a model's vocabulary.
+pub type Token = u32;
+
+/// An engine turns a request into events.
+///
+/// `prepare` renders and tokenizes: it knows the prompt's size in tokens (exact for a local engine,
+/// an upper bound for a remote one), which limits and the hold need. `generate` resolves once the
+/// request is accepted or refused, so a refusal can still be an HTTP status.
+/// Dropping [`Events`] cancels the generation; there is no other way to cancel.
+pub trait Engine: Send + Sync + Debug {
+    fn facts(&self) -> &Facts;
+    fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>>;
+    fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>>;
+    fn health(&self) -> Health;
+}
+
+/// What an engine can do, as far as a catalogue needs to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The longest prompt and answer together, in tokens.
+    pub context_tokens: u32,
+    /// Whether it takes conversations, not only plain prompts.
+    pub chat: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Ready,
+    /// For the log; callers only learn that the model is not available.
+    Down(String),
+}

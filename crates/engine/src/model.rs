@@ -1,0 +1,98 @@
+//! What a model can do: the border between batching, which is here, and kernels, which are not.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::Token;
+
+/// What can be asked of a model from any thread.
+pub trait Tokenizer: Send + Sync + Debug {
+    fn vocabulary(&self) -> u32;
+
+    /// Tokens of a text. Names of special tokens in the text (`<|im_end|>`) become those tokens, as in
+    /// the Python tokenizers. With `Bos::Add` the model's own first token is put in front if the model
+    /// wants one; a rendered conversation brings its own.
+    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token>;
+
+    /// Appends the bytes that a generated token stands for; special tokens stand for none.
+    /// Tokens needn't end where characters do.
+    fn piece(&self, token: Token, bytes: &mut Vec<u8>);
+
+    /// Whether the token ends a generation.
+    fn is_end(&self, token: Token) -> bool;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bos {
+    Add,
+    Omit,
+}
+
+/// A model and its KV cache, owned by one thread.
+///
+/// The cache is a pool of cells shared by all sequences: each token of a sequence occupies a cell, and
+/// sequences that were forked share the cells of their common tokens.
+pub trait Model: Send + 'static {
+    fn tokenizer(&self) -> Arc<dyn Tokenizer>;
+    fn facts(&self) -> &ModelFacts;
+    fn capacity(&self) -> Capacity;
+
+    /// Computes a step. Rows of a sequence are at consecutive positions that continue what the cache
+    /// holds of it. On error the cache is as before.
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+
+    /// Logits of the step's row `row` (an index into what `decode` was given, with `output` set).
+    fn logits(&self, row: usize) -> &[f32];
+
+    /// Makes the empty sequence `to` start with the first `length` tokens of `from`, sharing their cells.
+    fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32);
+
+    /// Forgets all tokens of a sequence; cells that no other sequence shares are free again.
+    fn forget(&mut self, sequence: SequenceId);
+}
+
+/// A model's own texts and sizes, known once it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// Longest sequence, in tokens.
+    pub context_tokens: u32,
+    pub chat_template: Option<String>,
+    /// Text of the special tokens that templates name.
+    pub bos: String,
+    pub eos: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Tokens that the cache holds, over all sequences.
+    pub cells: u32,
+    /// Sequences at once: ids are `0..sequences`.
+    pub sequences: u32,
+    /// Rows of one step.
+    pub rows: u32,
+    /// Rows of one step whose logits are wanted.
+    pub outputs: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u32);
+
+/// One token of one sequence in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub token: Token,
+    /// Its place in the sequence, from 0.
+    pub position: u32,
+    pub sequence: SequenceId,
+    /// Whether its logits are wanted.
+    pub output: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No free cells for the rows (fragmentation, a sliding window): fewer rows, or fewer sequences.
+    #[error("the KV cache is full")]
+    CacheFull,
+    #[error("{0}")]
+    Fault(String),
+}

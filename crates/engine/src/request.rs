@@ -1,0 +1,327 @@
+//! What is asked of an engine: validated, so that nobody behind this module checks a range again.
+
+use std::sync::Arc;
+
+use crate::event::Allowance;
+use crate::Token;
+
+/// Choices of one prompt: `n`.
+pub const CHOICES_MAX: u32 = 128;
+/// Stop strings of one request.
+pub const STOPS_MAX: usize = 4;
+/// Entries of `logit_bias`.
+pub const BIASES_MAX: usize = 1024;
+
+/// One request: one or more prompts, each answered by `choices` texts.
+///
+/// Choice `c` of prompt `p` has the index `p · choices + c` in [`Event`](crate::Event)s.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub input: Input,
+    pub sampling: Sampling,
+    pub stop: Stop,
+    pub choices: Choices,
+    pub output: OutputLimit,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    Chat(Vec<Message>),
+    Prompts(Vec<Prompt>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    Text(String),
+    Tokens(Vec<Token>),
+}
+
+/// A message of a conversation, as chat templates see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub role: Role,
+    /// Parts are already joined; `None` is a message without text (an assistant's tool call).
+    pub content: Option<String>,
+    pub name: Option<String>,
+    pub tool_calls: Vec<ToolCall>,
+    pub tool_call_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+}
+
+/// A call that the assistant made earlier in the conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// JSON, as the model wrote it.
+    pub arguments: String,
+}
+
+/// How long an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputLimit {
+    /// Per choice; `None` is up to the end of the context.
+    pub tokens: Option<u32>,
+    /// What to do when prompt and `tokens` together exceed the context.
+    pub overflow: Overflow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Lower the limit (chat).
+    Lower,
+    /// Refuse the request (completions).
+    Refuse,
+}
+
+/// A field whose value is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// As the API names it, nested with dots.
+    pub param: String,
+    pub message: String,
+}
+
+impl Invalid {
+    pub fn new(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Invalid { param: param.into(), message: message.into() }
+    }
+}
+
+/// `n`: 1 to [`CHOICES_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choices(u32);
+
+impl Choices {
+    pub const ONE: Choices = Choices(1);
+
+    pub fn new(n: i64) -> Result<Self, Invalid> {
+        match u32::try_from(n) {
+            Ok(n @ 1..=CHOICES_MAX) => Ok(Choices(n)),
+            _ => Err(Invalid::new("n", format!("n must be between 1 and {CHOICES_MAX}, got {n}"))),
+        }
+    }
+
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// At most [`STOPS_MAX`] strings, none empty, that end a text and are not part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stop(Vec<String>);
+
+impl Stop {
+    pub fn new(strings: Vec<String>) -> Result<Self, Invalid> {
+        if strings.len() > STOPS_MAX {
+            let got = strings.len();
+            return Err(Invalid::new("stop", format!("at most {STOPS_MAX} stop strings are allowed, got {got}")));
+        }
+        if strings.iter().any(String::is_empty) {
+            return Err(Invalid::new("stop", "a stop string must not be empty"));
+        }
+        Ok(Stop(strings))
+    }
+
+    pub fn strings(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Sampling parameters as they came, each absent or a number; see [`Sampling::new`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingFields {
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<i64>,
+    pub min_p: Option<f64>,
+    pub presence_penalty: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub repetition_penalty: Option<f64>,
+    pub logit_bias: Vec<(Token, f64)>,
+    pub seed: Option<i64>,
+}
+
+/// How the next token is chosen. Every value is in its range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    temperature: f32,
+    top_p: f32,
+    top_k: u32,
+    min_p: f32,
+    presence_penalty: f32,
+    frequency_penalty: f32,
+    repetition_penalty: f32,
+    logit_bias: Arc<[(Token, f32)]>,
+    seed: Option<i64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Arc::from([]),
+            seed: None,
+        }
+    }
+}
+
+impl Sampling {
+    /// Checks every range of the contract and fills in the defaults.
+    pub fn new(fields: SamplingFields) -> Result<Self, Invalid> {
+        let d = Sampling::default();
+        Ok(Sampling {
+            temperature: within("temperature", fields.temperature, d.temperature, Bound::From(0.0), 2.0)?,
+            top_p: within("top_p", fields.top_p, d.top_p, Bound::Above(0.0), 1.0)?,
+            top_k: top_k(fields.top_k)?,
+            min_p: within("min_p", fields.min_p, d.min_p, Bound::From(0.0), 1.0)?,
+            presence_penalty: within("presence_penalty", fields.presence_penalty, 0.0, Bound::From(-2.0), 2.0)?,
+            frequency_penalty: within("frequency_penalty", fields.frequency_penalty, 0.0, Bound::From(-2.0), 2.0)?,
+            repetition_penalty: within("repetition_penalty", fields.repetition_penalty, 1.0, Bound::Above(0.0), 2.0)?,
+            logit_bias: logit_bias(fields.logit_bias)?,
+            seed: fields.seed,
+        })
+    }
+
+    /// 0 is greedy.
+    pub fn temperature(&self) -> f32 {
+        self.temperature
+    }
+
+    pub fn top_p(&self) -> f32 {
+        self.top_p
+    }
+
+    /// 0 is all.
+    pub fn top_k(&self) -> u32 {
+        self.top_k
+    }
+
+    pub fn min_p(&self) -> f32 {
+        self.min_p
+    }
+
+    pub fn presence_penalty(&self) -> f32 {
+        self.presence_penalty
+    }
+
+    pub fn frequency_penalty(&self) -> f32 {
+        self.frequency_penalty
+    }
+
+    pub fn repetition_penalty(&self) -> f32 {
+        self.repetition_penalty
+    }
+
+    /// Added to the logits before all else; −100 masks the token. Sorted by token, each at most once.
+    pub fn logit_bias(&self) -> &[(Token, f32)] {
+        &self.logit_bias
+    }
+
+    pub fn seed(&self) -> Option<i64> {
+        self.seed
+    }
+
+    /// The same, with a seed for callers who gave none.
+    #[must_use]
+    pub fn or_seed(mut self, seed: i64) -> Self {
+        self.seed.get_or_insert(seed);
+        self
+    }
+}
+
+/// The lower end of a range.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    From(f64),
+    Above(f64),
+}
+
+fn within(param: &str, value: Option<f64>, default: f32, low: Bound, high: f64) -> Result<f32, Invalid> {
+    let Some(value) = value else { return Ok(default) };
+    let (inside, range) = match low {
+        Bound::From(low) => (value >= low, format!("[{low}, {high}]")),
+        Bound::Above(low) => (value > low, format!("({low}, {high}]")),
+    };
+    if inside && value <= high {
+        // A positive number too small for f32 must not become the excluded 0.
+        let narrow = value as f32;
+        let kept = matches!(low, Bound::Above(_)) && narrow <= 0.0;
+        return Ok(if kept { f32::MIN_POSITIVE } else { narrow });
+    }
+    Err(Invalid::new(param, format!("{param} must be in {range}, got {value}")))
+}
+
+fn top_k(value: Option<i64>) -> Result<u32, Invalid> {
+    match value {
+        None | Some(-1 | 0) => Ok(0),
+        // More candidates than any vocabulary has are all of them.
+        Some(k @ 1..) => Ok(u32::try_from(k).unwrap_or(u32::MAX)),
+        Some(k) => Err(Invalid::new("top_k", format!("top_k must be -1 or 0 (all), or at least 1, got {k}"))),
+    }
+}
+
+fn logit_bias(mut pairs: Vec<(Token, f64)>) -> Result<Arc<[(Token, f32)]>, Invalid> {
+    if pairs.len() > BIASES_MAX {
+        let got = pairs.len();
+        return Err(Invalid::new("logit_bias", format!("logit_bias may have at most {BIASES_MAX} entries, got {got}")));
+    }
+    pairs.sort_by_key(|&(token, _)| token);
+    if let Some(twice) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let token = twice[0].0;
+        return Err(Invalid::new("logit_bias", format!("logit_bias names token {token} twice")));
+    }
+    pairs
+        .into_iter()
+        .map(|(token, bias)| {
+            within("logit_bias", Some(bias), 0.0, Bound::From(-100.0), 100.0).map(|bias| (token, bias))
+        })
+        .collect()
+}
+
+/// A request whose size is known: what limits, hold and engine work with.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    pub request: Request,
+    /// The tokens of each prompt; none of them is empty.
+    pub prompts: Vec<Arc<[Token]>>,
+    /// Per choice; prompt and this fit the context.
+    pub output_max: u32,
+    /// How many tokens may be generated now, over all choices. Whoever pays raises it.
+    pub allowance: Allowance,
+}
+
+impl Prepared {
+    pub fn prompt_tokens(&self) -> u64 {
+        self.prompts.iter().map(|prompt| prompt.len() as u64).sum()
+    }
+
+    /// Answers of this request: prompts × n.
+    pub fn choices(&self) -> u64 {
+        self.prompts.len() as u64 * u64::from(self.request.choices.get())
+    }
+
+    /// The most tokens that can be generated.
+    pub fn output_tokens_max(&self) -> u64 {
+        self.choices() * u64::from(self.output_max)
+    }
+
+    pub fn tokens_max(&self) -> u64 {
+        self.prompt_tokens() + self.output_tokens_max()
+    }
+}
