@@ -1,5 +1,6 @@
 //! What comes out of an engine: a bounded channel of events whose receiver is the only cancel signal.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -45,6 +46,8 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
+    /// Closed when the engine has let go of the generation.
+    engine: mpsc::Receiver<Infallible>,
     meter: Arc<Meter>,
 }
 
@@ -54,16 +57,25 @@ impl Events {
         self.receiver.recv().await
     }
 
+    /// Cancels the generation and waits until the engine has let go of it: nothing is added to the
+    /// usage any more.
+    pub async fn cancel(mut self) -> Usage {
+        self.receiver.close();
+        while self.engine.recv().await.is_some() {}
+        self.usage()
+    }
+
     /// Tokens computed and generated up to now, whether or not their text was read.
     pub fn usage(&self) -> Usage {
         self.meter.usage()
     }
 }
 
-/// The sending end, in an engine.
+/// The sending end, in an engine, which drops it when the generation has ended or nobody listens.
 #[derive(Debug, Clone)]
 pub struct EventSender {
     sender: mpsc::Sender<Event>,
+    _alive: mpsc::Sender<Infallible>,
     meter: Arc<Meter>,
 }
 
@@ -71,8 +83,9 @@ pub struct EventSender {
 /// its last events always fit.
 pub fn channel(capacity: usize) -> (EventSender, Events) {
     let (sender, receiver) = mpsc::channel(capacity);
+    let (alive, engine) = mpsc::channel(1);
     let meter = Arc::new(Meter::default());
-    (EventSender { sender, meter: Arc::clone(&meter) }, Events { receiver, meter })
+    (EventSender { sender, _alive: alive, meter: Arc::clone(&meter) }, Events { receiver, engine, meter })
 }
 
 impl EventSender {

@@ -1,1 +1,218 @@
-//! 
+//! The life of one request, without HTTP: who asks, for what, within which limits, against which
+//! balance, on which engine; and at the end, the bill.
+//!
+//! This crate knows engines and accounts by their types. It knows no JSON, no status codes, no SQL and
+//! no kernels.
+
+mod bill;
+pub mod catalog;
+mod clock;
+mod generation;
+pub mod limits;
+mod refusal;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use weir_accounts::{Accounts, Caller, KeyError};
+use weir_engine::{Allowance, Request};
+
+use crate::bill::{Bill, Order};
+pub use crate::catalog::{Catalog, Offer};
+pub use crate::clock::Clock;
+pub use crate::generation::Generation;
+use crate::limits::{Limits, Quota, Quotas, Subject};
+pub use crate::refusal::Refusal;
+
+/// When to come back while the process ends: another one will answer by then.
+const DRAIN_RETRY: Duration = Duration::from_secs(5);
+/// When to come back while the database is out of reach or behind.
+pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// A request of a caller for a model.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Unique; the hold and the usage record carry it.
+    pub request_id: String,
+    pub model: String,
+    pub request: Request,
+    pub delivery: Delivery,
+}
+
+/// When the caller gets the text: it is charged for what it got when an engine fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Stream,
+    /// Only when it is complete.
+    Whole,
+}
+
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    catalog: Catalog,
+    accounts: Accounts,
+    limits: Limits,
+    quotas: Quotas,
+    clock: Clock,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+}
+
+impl Gateway {
+    /// `quotas` are those of keys that have none of their own.
+    pub fn new(catalog: Catalog, accounts: Accounts, quotas: Quotas, clock: Clock) -> Self {
+        Gateway(Arc::new(Inner {
+            catalog,
+            accounts,
+            limits: Limits::new(Instant::now()),
+            quotas,
+            clock,
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
+    pub fn now(&self) -> jiff::Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Who presents this key.
+    pub async fn authenticate(&self, credential: Option<&str>) -> Result<Caller, Refusal> {
+        let credential = credential.ok_or(Refusal::InvalidApiKey)?;
+        match self.0.accounts.authenticate(credential, self.now()).await {
+            Ok(caller) => Ok(caller),
+            Err(KeyError::Rejected) => Err(Refusal::InvalidApiKey),
+            Err(KeyError::Store(error)) => {
+                tracing::error!(%error, "keys can't be looked up");
+                Err(Refusal::Overloaded {
+                    retry_after: STORE_RETRY,
+                })
+            }
+        }
+    }
+
+    /// What the caller may still use, for the headers of every answer.
+    pub fn quota(&self, caller: &Caller) -> Quota {
+        self.0.limits.quota(&self.subject(caller), Instant::now())
+    }
+
+    /// Admits a request and starts it, or says why not. Each line may refuse it; what the lines
+    /// before have taken is given back by dropping it.
+    pub async fn start(&self, caller: &Caller, job: Job) -> Result<Generation, Refusal> {
+        self.refuse_while_draining()?;
+        let Job {
+            request_id,
+            model,
+            mut request,
+            delivery,
+        } = job;
+        let offer = self.0.catalog.find(&model)?;
+        may_use(caller, offer)?;
+        let mut permit = self
+            .0
+            .limits
+            .admit_request(vec![self.subject(caller)], Instant::now())
+            .await?;
+        let explicit = request.output.tokens.is_some();
+        request.output = offer.limit_output(request.output)?;
+        request.sampling = request.sampling.or_seed(entropy()?);
+        let engine = offer.engine().ok_or_else(|| Refusal::ModelNotAvailable {
+            model: model.clone(),
+        })?;
+        let refused = |error| Refusal::from_engine(error, &model);
+        let mut prepared = engine.prepare(request).await.map_err(refused)?;
+        permit
+            .admit_tokens(prepared.tokens_max(), Instant::now())
+            .await?;
+
+        // The engine computes the prompt while the hold becomes durable. It generates nothing before,
+        // since the allowance starts at zero.
+        prepared.allowance = Allowance::rolling(0);
+        let order = Order {
+            caller: caller.clone(),
+            request_id,
+            model: model.clone(),
+            price: offer.price,
+            prompt_tokens: prepared.prompt_tokens(),
+            output_tokens_max: prepared.output_tokens_max(),
+            explicit,
+            allowance: prepared.allowance.clone(),
+        };
+        let (bill, events) =
+            tokio::join!(Bill::open(self, order, permit), engine.generate(prepared));
+        match (bill, events) {
+            (Ok(bill), Ok(events)) => Ok(Generation::new(self.clone(), events, bill, delivery)),
+            (Ok(bill), Err(error)) => {
+                self.0.tasks.spawn(bill.cancel(self.clone()));
+                Err(refused(error))
+            }
+            (Err(refusal), _) => Err(refusal),
+        }
+    }
+
+    /// Whether requests can be served: the database answers, and an engine is up.
+    pub async fn ready(&self) -> bool {
+        let serving = !self.0.draining.load(Ordering::Relaxed);
+        serving
+            && self
+                .0
+                .catalog
+                .offers()
+                .iter()
+                .any(|offer| offer.available())
+            && self.0.accounts.ping().await.is_ok()
+    }
+
+    /// Starts nothing new from now on.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until every generation that was dropped is settled. Call it after the last connection has ended.
+    pub async fn settled(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn refuse_while_draining(&self) -> Result<(), Refusal> {
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::Overloaded {
+                retry_after: DRAIN_RETRY,
+            });
+        }
+        Ok(())
+    }
+
+    fn subject(&self, caller: &Caller) -> Subject {
+        Subject {
+            name: format!("key:{}", caller.key).into(),
+            quotas: self.0.quotas,
+        }
+    }
+}
+
+fn may_use(caller: &Caller, offer: &Offer) -> Result<(), Refusal> {
+    match &caller.models {
+        Some(models) if !models.contains(&offer.id) => Err(Refusal::ModelAccessDenied {
+            model: offer.id.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A seed for callers who gave none.
+fn entropy() -> Result<i64, Refusal> {
+    let seed =
+        getrandom::u64().map_err(|error| Refusal::Internal(format!("no entropy: {error}")))?;
+    Ok(seed.cast_signed())
+}

@@ -1,0 +1,293 @@
+//! What pays for a generation: its hold, extended while it runs, and its place among the limits.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::Instant;
+use weir_accounts::{
+    Caller, Counts, Hold, HoldError, Nanos, NewHold, Outcome, Price, Settlement, Source,
+};
+use weir_engine::{Allowance, Usage};
+
+use crate::limits::Permit;
+use crate::{Gateway, Refusal, STORE_RETRY};
+use weir_engine::request::Invalid;
+
+/// Output tokens that a hold without an explicit limit covers at first, and by which it grows.
+pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
+/// A hold whose process is gone is void after this. A running generation renews it by its checkpoints.
+const HOLD_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+/// How often the tokens that were delivered become durable: what a crash can cost the operator.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// When to come back while other requests hold the balance.
+const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
+/// Longest pause between attempts to settle while the database is out of reach.
+const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What a bill is for.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) caller: Caller,
+    pub(crate) request_id: String,
+    pub(crate) model: String,
+    pub(crate) price: Price,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) output_tokens_max: u64,
+    /// Whether the caller gave `max_tokens`: then all of it is held at once, or nothing.
+    pub(crate) explicit: bool,
+    pub(crate) allowance: Allowance,
+}
+
+impl Order {
+    /// The most that the prompt and so many tokens of output can cost.
+    fn cost(&self, output_tokens: u64) -> Result<Nanos, Refusal> {
+        let counts = Counts {
+            prompt: self.prompt_tokens,
+            completion: output_tokens,
+            ..Counts::default()
+        };
+        self.price.cost(&counts).ok_or_else(|| {
+            Refusal::Invalid(Invalid::new(
+                "max_tokens",
+                "the cost of this many tokens is beyond what can be counted",
+            ))
+        })
+    }
+
+    /// Output tokens that an amount covers beside the prompt.
+    fn affordable(&self, amount: Nanos) -> u64 {
+        let prompt = Counts {
+            prompt: self.prompt_tokens,
+            ..Counts::default()
+        };
+        self.price
+            .output_tokens_within(amount, &prompt)
+            .min(self.output_tokens_max)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Bill {
+    order: Order,
+    hold: Hold,
+    /// Output tokens that the hold covers.
+    held_tokens: u64,
+    permit: Permit,
+    checkpoint_at: Instant,
+}
+
+impl Bill {
+    /// Holds the cost and, once that is durable, lets the engine generate.
+    pub(crate) async fn open(
+        gateway: &Gateway,
+        order: Order,
+        permit: Permit,
+    ) -> Result<Self, Refusal> {
+        let slice = if order.explicit {
+            u64::MAX
+        } else {
+            ROLLING_SLICE_TOKENS
+        };
+        let wanted = slice.min(order.output_tokens_max);
+        let (hold, held_tokens) = match first_hold(gateway, &order, wanted).await {
+            Ok(hold) => (hold, wanted),
+            Err(error) => {
+                let affordable = available(&error)
+                    .map_or(0, |amount| order.affordable(amount))
+                    .min(wanted);
+                if order.explicit || affordable == 0 {
+                    return Err(refusal(error, affordable));
+                }
+                // Less than a slice is left: it is used up to the last token.
+                let hold = first_hold(gateway, &order, affordable).await;
+                (hold.map_err(|error| refusal(error, 0))?, affordable)
+            }
+        };
+        let checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+        let bill = Bill {
+            order,
+            hold,
+            held_tokens,
+            permit,
+            checkpoint_at,
+        };
+        bill.order.allowance.raise(held_tokens);
+        if held_tokens == bill.order.output_tokens_max {
+            bill.order.allowance.close();
+        }
+        Ok(bill)
+    }
+
+    /// Whether the hold may still grow.
+    pub(crate) fn rolls(&self) -> bool {
+        !self.order.allowance.is_closed()
+    }
+
+    /// Extends the hold when half of its last slice is used. What the balance can't cover any more ends
+    /// the generation where the hold ends.
+    pub(crate) async fn roll(&mut self, gateway: &Gateway, generated: u64) {
+        if !self.rolls() || self.held_tokens.saturating_sub(generated) > ROLLING_SLICE_TOKENS / 2 {
+            return;
+        }
+        let more = ROLLING_SLICE_TOKENS.min(self.order.output_tokens_max - self.held_tokens);
+        let grown = match self.extend(gateway, more).await {
+            Ok(()) => more,
+            Err(error) => self.extend_to_the_end(gateway, error).await,
+        };
+        self.held_tokens += grown;
+        self.order.allowance.raise(grown);
+        if grown < more || self.held_tokens == self.order.output_tokens_max {
+            self.order.allowance.close();
+        }
+    }
+
+    async fn extend(&mut self, gateway: &Gateway, tokens: u64) -> Result<(), HoldError> {
+        let Ok(cost) = self.order.cost(self.held_tokens + tokens) else {
+            return Err(HoldError::BalanceTooLow {
+                available: Nanos::ZERO,
+            });
+        };
+        let more = cost.checked_sub(self.hold.amount()).unwrap_or(Nanos::ZERO);
+        gateway
+            .0
+            .accounts
+            .extend(&mut self.hold, more, gateway.now())
+            .await
+    }
+
+    /// Takes what is left of the balance; answers the tokens it covers.
+    async fn extend_to_the_end(&mut self, gateway: &Gateway, error: HoldError) -> u64 {
+        let Some(available) = available(&error) else {
+            tracing::warn!(%error, "a hold can't be extended; its generation ends early");
+            return 0;
+        };
+        let reach = available
+            .checked_add(self.hold.amount())
+            .map_or(0, |amount| self.order.affordable(amount));
+        let left = reach
+            .saturating_sub(self.held_tokens)
+            .min(ROLLING_SLICE_TOKENS);
+        if left > 0 && self.extend(gateway, left).await.is_ok() {
+            left
+        } else {
+            0
+        }
+    }
+
+    /// Makes the delivered tokens durable about once a second.
+    pub(crate) fn checkpoint(&mut self, gateway: &Gateway, delivered: Usage) {
+        let now = Instant::now();
+        if now >= self.checkpoint_at {
+            self.checkpoint_at = now + CHECKPOINT_EVERY;
+            gateway
+                .0
+                .accounts
+                .checkpoint(&self.hold, counts(delivered), gateway.now());
+        }
+    }
+
+    /// Charges what was used and frees the rest. Returns when that is durable; while the database is
+    /// out of reach it goes on in the background.
+    pub(crate) async fn settle(mut self, gateway: &Gateway, used: Usage, outcome: Outcome) {
+        self.permit
+            .true_up(used.prompt + used.completion, Instant::now());
+        let now = gateway.now();
+        let settlement = Settlement {
+            counts: counts(used),
+            outcome,
+            source: Source::Engine,
+            now,
+        };
+        if let Err(failed) = gateway
+            .0
+            .accounts
+            .settle(self.hold, settlement.clone())
+            .await
+        {
+            tracing::error!(error = %failed.error, request_id = self.order.request_id, "a settlement waits for the database");
+            let again = settle_again(gateway.clone(), failed.hold, settlement);
+            gateway.0.tasks.spawn(again);
+        }
+    }
+
+    /// For a generation that the engine didn't accept.
+    pub(crate) async fn cancel(self, gateway: Gateway) {
+        self.settle(&gateway, Usage::default(), Outcome::EngineFailed)
+            .await;
+    }
+}
+
+async fn settle_again(gateway: Gateway, mut hold: Hold, settlement: Settlement) {
+    let mut pause = STORE_RETRY;
+    loop {
+        tokio::time::sleep(pause).await;
+        match gateway.0.accounts.settle(hold, settlement.clone()).await {
+            Ok(_) => return,
+            Err(failed) => hold = failed.hold,
+        }
+        pause = (pause * 2).min(SETTLE_PAUSE_MAX);
+    }
+}
+
+async fn first_hold(
+    gateway: &Gateway,
+    order: &Order,
+    output_tokens: u64,
+) -> Result<Hold, HoldError> {
+    let now = gateway.now();
+    let amount = order
+        .cost(output_tokens)
+        .map_err(|_| HoldError::BalanceTooLow {
+            available: Nanos::ZERO,
+        })?;
+    let pending = gateway.0.accounts.hold(NewHold {
+        request: order.request_id.clone(),
+        attempt: 1,
+        caller: order.caller.clone(),
+        model: order.model.clone(),
+        price: order.price,
+        amount,
+        expires_at: now
+            .saturating_add(HOLD_LIFETIME)
+            .unwrap_or(jiff::Timestamp::MAX),
+        now,
+    })?;
+    pending.durable().await
+}
+
+/// What the account could still pay with, when that is why a hold was refused.
+fn available(error: &HoldError) -> Option<Nanos> {
+    match error {
+        HoldError::BalanceTooLow { available } | HoldError::InFlight { available, .. } => {
+            Some(*available)
+        }
+        HoldError::Overloaded | HoldError::Store(_) => None,
+    }
+}
+
+fn refusal(error: HoldError, affordable: u64) -> Refusal {
+    match error {
+        HoldError::BalanceTooLow { .. } => Refusal::BalanceTooLow { affordable },
+        HoldError::InFlight { .. } => Refusal::BalanceInFlight {
+            retry_after: IN_FLIGHT_RETRY,
+        },
+        HoldError::Overloaded => Refusal::Overloaded {
+            retry_after: STORE_RETRY,
+        },
+        HoldError::Store(error) => {
+            tracing::error!(%error, "holds can't be made");
+            Refusal::Overloaded {
+                retry_after: STORE_RETRY,
+            }
+        }
+    }
+}
+
+fn counts(usage: Usage) -> Counts {
+    Counts {
+        prompt: usage.prompt,
+        cached: usage.cached,
+        completion: usage.completion,
+        reasoning: 0,
+    }
+}

@@ -1,0 +1,99 @@
+//! What is on offer: models, their prices, and the engines behind them.
+
+use std::sync::Arc;
+
+use weir_accounts::Price;
+use weir_engine::request::{Invalid, OutputLimit};
+use weir_engine::{Engine, Facts, Health};
+
+use crate::Refusal;
+
+/// A model that callers can name.
+#[derive(Debug)]
+pub struct Offer {
+    pub id: String,
+    /// Unix seconds.
+    pub created: i64,
+    pub title: String,
+    pub description: String,
+    pub price: Price,
+    /// The operator's cap on the tokens of one choice.
+    pub max_output_tokens: Option<u32>,
+    /// Empty when none could be started: the model is shown, but not available.
+    pub engines: Vec<Arc<dyn Engine>>,
+}
+
+impl Offer {
+    /// What the model can do; unknown while it has no engine.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.engines.first().map(|engine| engine.facts())
+    }
+
+    /// The most tokens that a choice may have: the cap, or the whole context.
+    pub fn output_cap(&self) -> Option<u32> {
+        let context = self.facts().map(|facts| facts.context_tokens);
+        match (self.max_output_tokens, context) {
+            (Some(cap), Some(context)) => Some(cap.min(context)),
+            (cap, context) => cap.or(context),
+        }
+    }
+
+    pub fn available(&self) -> bool {
+        self.engine().is_some()
+    }
+
+    pub(crate) fn engine(&self) -> Option<&Arc<dyn Engine>> {
+        self.engines
+            .iter()
+            .find(|engine| engine.health() == Health::Ready)
+    }
+
+    /// An explicit limit above the model's cap is refused, an absent one is the cap.
+    pub(crate) fn limit_output(&self, asked: OutputLimit) -> Result<OutputLimit, Invalid> {
+        let Some(cap) = self.max_output_tokens else {
+            return Ok(asked);
+        };
+        match asked.tokens {
+            None => Ok(OutputLimit {
+                tokens: Some(cap),
+                ..asked
+            }),
+            Some(tokens) if tokens > cap => Err(Invalid::new(
+                "max_tokens",
+                format!("max_tokens (current value: {tokens}) must be between 0 and {cap}"),
+            )),
+            Some(_) => Ok(asked),
+        }
+    }
+}
+
+/// All offers, in the operator's order.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    offers: Vec<Arc<Offer>>,
+}
+
+impl Catalog {
+    /// Ids must differ; the configuration has seen to that.
+    pub fn new(offers: Vec<Offer>) -> Self {
+        Catalog {
+            offers: offers.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    pub fn offers(&self) -> &[Arc<Offer>] {
+        &self.offers
+    }
+
+    pub fn find(&self, id: &str) -> Result<&Arc<Offer>, Refusal> {
+        self.offers
+            .iter()
+            .find(|offer| offer.id == id)
+            .ok_or_else(|| Refusal::ModelNotFound {
+                model: id.chars().take(MODEL_ECHO_CHARS_MAX).collect(),
+            })
+    }
+}
+
+/// How much of an unknown model's name is repeated in an answer.
+const MODEL_ECHO_CHARS_MAX: usize = 200;

@@ -1,0 +1,36 @@
+//! The one place, beside the binary, that asks what time it is.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// Wall time for what is written down. Limits measure with tokio's monotonic clock instead, so a
+/// wall clock that jumps gives nobody quota and locks nobody out.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    pub fn system() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the clock the others ask"
+        )]
+        Clock(Arc::new(Timestamp::now))
+    }
+
+    /// A clock of a test.
+    pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Clock(Arc::new(now))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}

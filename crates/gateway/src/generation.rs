@@ -1,0 +1,142 @@
+//! A generation under way: its events, and at its end, however it comes, the bill.
+
+use std::time::Duration;
+
+use weir_accounts::Outcome;
+use weir_engine::{EngineError, Event, Events, Usage};
+
+use crate::bill::Bill;
+use crate::{Delivery, Gateway};
+
+/// How often the hold is looked at when no text comes: tokens may be generated that have none.
+const ROLL_POLL: Duration = Duration::from_millis(50);
+/// How long a cancelled engine may take to let go; a step is far shorter.
+const CANCEL_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Events of a request that was admitted and is paid for. Dropping it cancels the request and settles
+/// what was generated.
+#[derive(Debug)]
+pub struct Generation {
+    gateway: Gateway,
+    /// Gone once the last event is out.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    events: Events,
+    bill: Bill,
+    delivery: Delivery,
+    /// Completion tokens whose text was handed out before the present call of `next`.
+    delivered: u64,
+    /// Those of the event that was handed out last: on its way to the caller.
+    handed_out: u64,
+}
+
+impl Generation {
+    pub(crate) fn new(gateway: Gateway, events: Events, bill: Bill, delivery: Delivery) -> Self {
+        let running = Running {
+            events,
+            bill,
+            delivery,
+            delivered: 0,
+            handed_out: 0,
+        };
+        Generation {
+            gateway,
+            running: Some(running),
+        }
+    }
+
+    /// The next event; `None` after the last. The last one comes when the bill is settled, durably.
+    pub async fn next(&mut self) -> Option<Event> {
+        let running = self.running.as_mut()?;
+        running.delivered += std::mem::take(&mut running.handed_out);
+        running.checkpoint(&self.gateway);
+        let event = running.receive(&self.gateway).await;
+        match event {
+            Event::Text { tokens, .. } => running.handed_out = u64::from(tokens),
+            Event::Finished { .. } => {}
+            Event::Done(usage) => self.settle(usage, Outcome::Success).await,
+            Event::Failed(ref error) => {
+                tracing::warn!(%error, "a generation failed");
+                let delivered = running.delivered_usage();
+                self.settle(delivered, Outcome::EngineFailed).await;
+            }
+        }
+        Some(event)
+    }
+
+    async fn settle(&mut self, used: Usage, outcome: Outcome) {
+        if let Some(Running { bill, .. }) = self.running.take() {
+            bill.settle(&self.gateway, used, outcome).await;
+        }
+    }
+}
+
+impl Running {
+    /// Waits for an event, and meanwhile keeps the hold ahead of the engine.
+    async fn receive(&mut self, gateway: &Gateway) -> Event {
+        loop {
+            let generated = self.events.usage().completion;
+            self.bill.roll(gateway, generated).await;
+            let event = if self.bill.rolls() {
+                match tokio::time::timeout(ROLL_POLL, self.events.next()).await {
+                    Ok(event) => event,
+                    Err(_elapsed) => continue,
+                }
+            } else {
+                self.events.next().await
+            };
+            return event.unwrap_or_else(|| {
+                Event::Failed(EngineError::Fault(
+                    "the engine ended without a last event".to_owned(),
+                ))
+            });
+        }
+    }
+
+    fn checkpoint(&mut self, gateway: &Gateway) {
+        if self.delivered > 0 && self.delivery == Delivery::Stream {
+            let delivered = self.delivered_usage();
+            self.bill.checkpoint(gateway, delivered);
+        }
+    }
+
+    /// What a caller has got: nothing before the first token, and nothing of an answer that would have
+    /// come whole.
+    fn delivered_usage(&self) -> Usage {
+        if self.delivered == 0 || self.delivery == Delivery::Whole {
+            return Usage::default();
+        }
+        Usage {
+            completion: self.delivered,
+            ..self.events.usage()
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let Some(Running { events, bill, .. }) = self.running.take() else {
+            return;
+        };
+        // Without a runtime the process is ending: the hold's own drop, or recovery, settles it.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let gateway = self.gateway.clone();
+            self.gateway
+                .0
+                .tasks
+                .spawn(settle_cancelled(gateway, events, bill));
+        }
+    }
+}
+
+/// Charges a caller that has gone for every token that was generated for it.
+async fn settle_cancelled(gateway: Gateway, events: Events, bill: Bill) {
+    let so_far = events.usage();
+    let used = tokio::time::timeout(CANCEL_WAIT_MAX, events.cancel())
+        .await
+        .unwrap_or(so_far);
+    bill.settle(&gateway, used, Outcome::Disconnected).await;
+}

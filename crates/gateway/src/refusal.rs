@@ -1,0 +1,96 @@
+//! Why a request isn't served, without HTTP. The server's error table turns these into answers.
+
+use std::time::Duration;
+
+use weir_engine::EngineError;
+use weir_engine::request::Invalid;
+
+use crate::limits::{Denied, Which};
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no valid API key")]
+    InvalidApiKey,
+    #[error("model not found: {model}")]
+    ModelNotFound { model: String },
+    /// The key is restricted to other models.
+    #[error("no access to model {model}")]
+    ModelAccessDenied { model: String },
+    #[error("every engine behind {model} is down")]
+    ModelNotAvailable { model: String },
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("prompt of {prompt} tokens is too long for a context of {context}")]
+    TooLong {
+        context: u32,
+        prompt: u64,
+        requested: Option<u32>,
+    },
+    #[error("model {model} does not support {feature}")]
+    Unsupported {
+        model: String,
+        feature: &'static str,
+    },
+    /// `affordable`: output tokens that the balance would cover.
+    #[error("the balance is too low")]
+    BalanceTooLow { affordable: u64 },
+    /// Open requests hold the balance.
+    #[error("open requests hold the balance")]
+    BalanceInFlight { retry_after: Duration },
+    #[error("too many requests")]
+    RequestLimit { retry_after: Duration },
+    #[error("too many concurrent requests")]
+    ConcurrencyLimit { limit: u32, retry_after: Duration },
+    #[error("too many tokens")]
+    TokenLimit { retry_after: Duration },
+    /// The queue is full, the process is draining, or the database is out of reach.
+    #[error("overloaded")]
+    Overloaded { retry_after: Duration },
+    /// Our fault; the text is for the log.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Refusal {
+    pub(crate) fn from_engine(error: EngineError, model: &str) -> Self {
+        let model = || model.to_owned();
+        match error {
+            EngineError::Busy { retry_after } => Refusal::Overloaded { retry_after },
+            EngineError::Invalid(invalid) => Refusal::Invalid(invalid),
+            EngineError::TooLong {
+                context,
+                prompt,
+                requested,
+            } => Refusal::TooLong {
+                context,
+                prompt,
+                requested,
+            },
+            EngineError::Unsupported { feature } => Refusal::Unsupported {
+                model: model(),
+                feature,
+            },
+            EngineError::Unavailable(_) => Refusal::ModelNotAvailable { model: model() },
+            EngineError::Fault(cause) => Refusal::Internal(cause),
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(
+        Denied {
+            which,
+            limit,
+            retry_after,
+        }: Denied,
+    ) -> Self {
+        match which {
+            Which::Requests => Refusal::RequestLimit { retry_after },
+            Which::Tokens => Refusal::TokenLimit { retry_after },
+            Which::Concurrent => Refusal::ConcurrencyLimit {
+                limit: u32::try_from(limit).unwrap_or(u32::MAX),
+                retry_after,
+            },
+        }
+    }
+}
