@@ -1,0 +1,289 @@
+//! Money is integer: amounts in nano-USD, prices in 0.0001 USD per million tokens.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Nano-USD in one dollar.
+const NANOS_PER_USD: i64 = 1_000_000_000;
+const DECIMALS: usize = 9;
+/// A price unit is a tenth of a nano-USD per token.
+const TENTHS: u128 = 10;
+
+/// An amount in nano-USD. Shown and parsed as dollars, exactly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(i64);
+
+impl Nanos {
+    pub const ZERO: Nanos = Nanos(0);
+    pub const MAX: Nanos = Nanos(i64::MAX);
+
+    pub const fn new(nanos: i64) -> Self {
+        Nanos(nanos)
+    }
+
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// `None` if the amount is too large to count.
+    pub fn from_usd(usd: i64) -> Option<Self> {
+        usd.checked_mul(NANOS_PER_USD).map(Nanos)
+    }
+
+    pub fn checked_add(self, other: Nanos) -> Option<Self> {
+        self.0.checked_add(other.0).map(Nanos)
+    }
+
+    pub fn checked_sub(self, other: Nanos) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Nanos)
+    }
+
+    pub fn checked_neg(self) -> Option<Self> {
+        self.0.checked_neg().map(Nanos)
+    }
+
+    pub fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    pub fn is_positive(self) -> bool {
+        self.0 > 0
+    }
+}
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let digits = format!("{:010}", self.0.unsigned_abs());
+        let (dollars, decimals) = digits.split_at(digits.len().saturating_sub(DECIMALS));
+        let decimals = decimals.trim_end_matches('0');
+        let point = if decimals.is_empty() { "" } else { "." };
+        f.pad(&format!("{sign}{dollars}{point}{decimals}"))
+    }
+}
+
+/// Why a text is not an amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    #[error("an amount is dollars like 5 or 0.25")]
+    Malformed,
+    #[error("an amount has at most 9 decimals")]
+    TooFine,
+    #[error("the amount is too large")]
+    TooLarge,
+}
+
+impl FromStr for Nanos {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let (negative, magnitude) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (dollars, decimals) = match magnitude.split_once('.') {
+            Some((dollars, decimals)) => (dollars, Some(decimals)),
+            None => (magnitude, None),
+        };
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(dollars) || !decimals.is_none_or(digits) {
+            return Err(AmountError::Malformed);
+        }
+        let decimals = decimals.unwrap_or("");
+        if decimals.len() > DECIMALS {
+            return Err(AmountError::TooFine);
+        }
+        let sign = if negative { "-" } else { "" };
+        let nanos = format!("{sign}{dollars}{decimals:0<DECIMALS$}");
+        nanos.parse().map(Nanos).map_err(|_| AmountError::TooLarge)
+    }
+}
+
+/// Tokens by class: `cached` is a part of `prompt`, `reasoning` a part of `completion`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub prompt: u64,
+    pub cached: u64,
+    pub completion: u64,
+    pub reasoning: u64,
+}
+
+/// What tokens cost, in 0.0001 USD per million tokens, which is 0.1 nano-USD per token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Price {
+    pub input: i64,
+    pub output: i64,
+    /// Of prompt tokens that were taken from a cache; `None` is `input`.
+    pub cached: Option<i64>,
+}
+
+impl Price {
+    /// The cost, rounded up once. `None` if it can't be counted, or a price is negative.
+    pub fn cost(&self, counts: &Counts) -> Option<Nanos> {
+        let nanos = self.tenths(counts)?.div_ceil(TENTHS);
+        i64::try_from(nanos).ok().map(Nanos)
+    }
+
+    /// How many output tokens `amount` covers beside what `counts` has: the largest number that can be
+    /// added to `completion` without costing more than `amount`. 0 if even `counts` costs more.
+    pub fn output_covered(&self, amount: Nanos, counts: &Counts) -> u64 {
+        let covered = || {
+            let budget = u128::try_from(amount.get()).ok()?.checked_mul(TENTHS)?;
+            let rest = budget.checked_sub(self.tenths(counts)?)?;
+            let tokens = rest.checked_div(rate(self.output)?).unwrap_or(u128::MAX);
+            Some(u64::try_from(tokens).unwrap_or(u64::MAX))
+        };
+        covered().unwrap_or(0)
+    }
+
+    pub(crate) fn cached_or_input(&self) -> i64 {
+        self.cached.unwrap_or(self.input)
+    }
+
+    fn tenths(&self, counts: &Counts) -> Option<u128> {
+        let cached = counts.cached.min(counts.prompt);
+        let computed = counts.prompt.checked_sub(cached)?;
+        let classes = [
+            (computed, self.input),
+            (cached, self.cached_or_input()),
+            (counts.completion, self.output),
+        ];
+        classes.into_iter().try_fold(0u128, |sum, (tokens, price)| {
+            sum.checked_add(u128::from(tokens).checked_mul(rate(price)?)?)
+        })
+    }
+}
+
+fn rate(price: i64) -> Option<u128> {
+    u128::try_from(price).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_and_written_as_dollars() {
+        let check = |text: &str, nanos: i64, shown: &str| {
+            assert_eq!(text.parse(), Ok(Nanos::new(nanos)), "{text}");
+            assert_eq!(Nanos::new(nanos).to_string(), shown, "{text}");
+        };
+        check("5", 5_000_000_000, "5");
+        check("0.25", 250_000_000, "0.25");
+        check("4.999981", 4_999_981_000, "4.999981");
+        check("0.000000001", 1, "0.000000001");
+        check("-0.000000001", -1, "-0.000000001");
+        check("-12.50", -12_500_000_000, "-12.5");
+        check("007", 7_000_000_000, "7");
+        check("0", 0, "0");
+        check("-0", 0, "0");
+        check("9223372036.854775807", i64::MAX, "9223372036.854775807");
+        check("-9223372036.854775808", i64::MIN, "-9223372036.854775808");
+        assert_eq!(format!("[{:>8}]", Nanos::new(250_000_000)), "[    0.25]");
+    }
+
+    #[test]
+    fn what_is_not_an_amount_is_refused() {
+        let check = |text: &str, error: AmountError| {
+            assert_eq!(text.parse::<Nanos>(), Err(error), "{text}")
+        };
+        for text in [
+            "", "-", ".", "1.", ".5", "1.2.3", "+1", "1e3", "1,5", " 1", "1 ", "--1", "1.-5", "٣",
+            "0x1", "$1",
+        ] {
+            check(text, AmountError::Malformed);
+        }
+        check("0.0000000001", AmountError::TooFine);
+        check("9223372036.854775808", AmountError::TooLarge);
+        check("-9223372036.854775809", AmountError::TooLarge);
+        check("99999999999999999999999", AmountError::TooLarge);
+    }
+
+    #[test]
+    fn a_cost_is_rounded_up_once() {
+        let counts = |prompt, cached, completion| Counts {
+            prompt,
+            cached,
+            completion,
+            reasoning: completion,
+        };
+        let check = |input, cached_price, output, counts: Counts, nanos: Option<i64>| {
+            let price = Price {
+                input,
+                output,
+                cached: cached_price,
+            };
+            assert_eq!(
+                price.cost(&counts),
+                nanos.map(Nanos::new),
+                "{price:?} {counts:?}"
+            );
+        };
+        check(200, None, 400, counts(0, 0, 0), Some(0));
+        check(200, None, 400, counts(1_000_000, 0, 0), Some(20_000_000));
+        check(200, None, 400, counts(10, 0, 5), Some(400));
+        check(1, None, 1, counts(1, 0, 0), Some(1));
+        // 9 tenths and 9 tenths are 1.8 nano-USD: 2 when rounded once, 2 also when rounded twice…
+        check(9, None, 9, counts(1, 0, 1), Some(2));
+        // …but three times 0.1 are 1, not 3.
+        check(1, Some(1), 1, counts(2, 1, 1), Some(1));
+        check(10, Some(1), 0, counts(10, 10, 99), Some(1));
+        check(10, Some(0), 0, counts(10, 4, 0), Some(6));
+        check(10, None, 0, counts(10, 4, 0), Some(10));
+        // More cached tokens than prompt tokens are all of the prompt.
+        check(10, Some(1), 0, counts(10, 11, 0), Some(1));
+        check(0, None, 0, counts(u64::MAX, 0, u64::MAX), Some(0));
+        check(
+            10,
+            None,
+            0,
+            counts(9_223_372_036_854_775_807, 0, 0),
+            Some(i64::MAX),
+        );
+        check(10, None, 0, counts(9_223_372_036_854_775_808, 0, 0), None);
+        check(
+            i64::MAX,
+            None,
+            i64::MAX,
+            counts(u64::MAX, 0, u64::MAX),
+            None,
+        );
+        check(-1, None, 0, counts(1, 0, 0), None);
+        check(0, Some(-1), 0, counts(1, 1, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_amount_survives_its_text(nanos in any::<i64>()) {
+            prop_assert_eq!(Nanos::new(nanos).to_string().parse(), Ok(Nanos::new(nanos)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            if let Ok(amount) = text.parse::<Nanos>() {
+                prop_assert_eq!(amount.to_string().parse(), Ok(amount));
+            }
+        }
+
+        #[test]
+        fn what_is_covered_costs_no_more_and_one_more_token_does(
+            input in 0i64..10_000, output in 1i64..10_000, cached in proptest::option::of(0i64..10_000),
+            prompt in 0u64..1_000_000, hit in 0u64..1_000_000, amount in 0i64..1_000_000_000_000,
+        ) {
+            let price = Price { input, output, cached };
+            let counts = Counts { prompt, cached: hit, ..Counts::default() };
+            let amount = Nanos::new(amount);
+            let cost = |completion| price.cost(&Counts { completion, ..counts }).unwrap();
+            let covered = price.output_covered(amount, &counts);
+            if cost(0) > amount {
+                prop_assert_eq!(covered, 0);
+            } else {
+                prop_assert!(cost(covered) <= amount);
+                prop_assert!(cost(covered + 1) > amount);
+            }
+        }
+    }
+}
