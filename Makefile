@@ -1,0 +1,76 @@
+# `make serve` is all one needs; `make help` says what else there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help serve models build test fmt clippy doc unit e2e docs lint clean
+
+# With it set, ggml silently builds for SSE2 only.
+unexport SOURCE_DATE_EPOCH
+# Features of the machine that builds must not get into the binary (AMX that faults, for one).
+unexport RUSTFLAGS
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
+export PATH := $(HOME)/.cargo/bin:$(CACHE)/bin:$(PATH)
+
+DEMO := models/SmolLM2-135M-Instruct.Q4_1.gguf
+GEMMA := models/gemma-3-270m-q4_k_m.gguf
+# Crates that need llama.cpp are checked and tested in release mode only: it is built once.
+KERNELS := --release -p weir-llama
+PLAIN := --workspace --exclude weir-llama --no-default-features
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 18
+
+serve: $(DEMO) build ## set up what is missing, fetch the demo model, build, serve on 127.0.0.1:8080
+	exec target/release/weir serve --config weir.toml
+
+models: $(DEMO) $(GEMMA) ## fetch all models: the demo model and Gemma 3 270M
+
+build: ## set up what is missing, build target/release/weir
+	@scripts/setup.sh build
+	@echo "building (the first time llama.cpp's kernels too: 5 to 10 minutes)" >&2
+	cargo build --locked --release -p weir
+
+test: fmt clippy doc unit e2e ## all that CI checks
+
+fmt: ## is everything formatted?
+	@scripts/setup.sh build
+	cargo fmt --all --check
+
+clippy: ## lints, as errors
+	@scripts/setup.sh build
+	cargo clippy --locked $(PLAIN) --all-targets -- -D warnings
+	cargo clippy --locked $(KERNELS) -p weir --all-targets -- -D warnings
+
+doc: ## the crates' documentation, warnings as errors
+	@scripts/setup.sh build
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PLAIN) --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(KERNELS) --no-deps --document-private-items
+
+unit: $(DEMO) $(GEMMA) ## all tests in Rust
+	@scripts/setup.sh test
+	cargo nextest run --locked $(PLAIN) --profile ci
+	WEIR_TEST_MODELS="$(CURDIR)/models" cargo nextest run --locked $(KERNELS) --profile ci
+
+e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
+	@scripts/setup.sh test
+	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e
+
+docs: ## write docs/config.md anew
+	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config
+
+lint: ## licences, sources and unused dependencies, if cargo-deny and cargo-machete are installed
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed"; fi
+	@if command -v cargo-machete >/dev/null; then cargo machete; else echo "cargo-machete is not installed"; fi
+
+clean: ## remove what was built here; models, data and shared dependencies stay
+	rm -rf target
+
+$(DEMO):
+	@scripts/setup.sh build
+	@scripts/models.py demo
+
+$(GEMMA):
+	@scripts/setup.sh build
+	@scripts/models.py gemma

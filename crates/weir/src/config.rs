@@ -1,0 +1,361 @@
+//! The config: as written (a file, environment variables), then resolved and checked.
+//!
+//! [`keys`] is the table of what there is; [`settings`] reads values that fit it; this file turns them
+//! into [`Config`], which the rest of the program uses without checking anything again.
+
+pub(crate) mod assume;
+pub(crate) mod keys;
+pub(crate) mod reference;
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::settings::{Origin, Problem, Settings, Value};
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) source: Source,
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) limits: Limits,
+    pub(crate) models: Vec<Model>,
+    pub(crate) http: Http,
+    pub(crate) shutdown_grace: Duration,
+    pub(crate) log: Log,
+    /// Empty: CORS is off.
+    pub(crate) cors_origins: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    File(PathBuf),
+    /// No file; each line is an assumption that was made instead.
+    Assumed(Vec<String>),
+}
+
+/// Per key; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) requests_per_minute: Option<u64>,
+    pub(crate) tokens_per_minute: Option<u64>,
+    pub(crate) concurrent_requests: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) id: String,
+    pub(crate) title: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) price: Price,
+    pub(crate) output_tokens_max: Option<u32>,
+    pub(crate) engine: Llama,
+}
+
+/// In 0.0001 USD per million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Price {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+    pub(crate) cached: Option<u64>,
+}
+
+/// An embedded engine; what is `None` the engine chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Llama {
+    pub(crate) path: PathBuf,
+    pub(crate) threads: Option<u32>,
+    pub(crate) context_tokens: Option<u32>,
+    pub(crate) cells: Option<u32>,
+    pub(crate) sequences_max: Option<u32>,
+    pub(crate) queue_requests_max: Option<u32>,
+    pub(crate) inter_token_target: Option<Duration>,
+}
+
+impl Llama {
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Llama {
+            path,
+            threads: None,
+            context_tokens: None,
+            cells: None,
+            sequences_max: None,
+            queue_requests_max: None,
+            inter_token_target: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Http {
+    pub(crate) body_bytes_max: u64,
+    pub(crate) header_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) connections_max: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) json: bool,
+    pub(crate) filter: String,
+}
+
+/// What was said on the command line; it wins over file and environment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Every problem of a config, one a line.
+#[derive(Debug)]
+pub(crate) struct Invalid(pub(crate) Vec<String>);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// A config and what is odd about it without being wrong.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The config that a command started in `directory` has: the file named by `overrides`, else
+/// `weir.toml` there, else assumptions; then the environment; then the command line.
+pub(crate) fn load(
+    directory: &Path,
+    overrides: &Overrides,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, Invalid> {
+    let file = match &overrides.config {
+        Some(file) => Some(directory.join(file)),
+        None => Some(directory.join("weir.toml")).filter(|file| file.exists()),
+    };
+    let text = match &file {
+        Some(file) => {
+            let failed = |error| Invalid(vec![format!("can't read {}: {error}", file.display())]);
+            Some((file.clone(), std::fs::read_to_string(file).map_err(failed)?))
+        }
+        None => None,
+    };
+    let (mut config, warnings) = resolve(directory, text, variables)?;
+    if let Some(data) = &overrides.data {
+        config.data = directory.join(data);
+    }
+    if let Some(listen) = overrides.listen {
+        config.listen = listen;
+    }
+    Ok(Loaded { config, warnings })
+}
+
+fn resolve(
+    directory: &Path,
+    file: Option<(PathBuf, String)>,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<(Config, Vec<String>), Invalid> {
+    let mut problems = Vec::new();
+    let mut settings = Settings::default();
+    if let Some((path, text)) = &file {
+        let shown = path.strip_prefix(directory).unwrap_or(path);
+        settings.read(&shown.display().to_string(), text, &mut problems);
+    }
+    let unknown = settings.overlay(variables, &mut problems);
+    let warnings = unknown.iter().map(|name| format!("{name} is not a variable of Weir, and is ignored")).collect();
+    problems.append(&mut settings.gaps());
+    if !problems.is_empty() {
+        return Err(told(&problems));
+    }
+
+    let base = file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(directory);
+    let mut reader = Reader { settings: &settings, base, problems: Vec::new() };
+    let mut config = reader.config();
+    let problems = reader.problems;
+    if !problems.is_empty() {
+        return Err(told(&problems));
+    }
+    match file {
+        Some((path, _)) => config.source = Source::File(path),
+        None => assume::fill_in(&mut config, directory),
+    }
+    Ok((config, warnings))
+}
+
+fn told(problems: &[Problem]) -> Invalid {
+    Invalid(problems.iter().map(Problem::to_string).collect())
+}
+
+/// Turns settings into a config; what only shows in the context of other values is checked here.
+struct Reader<'a> {
+    settings: &'a Settings,
+    base: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Config {
+        Config {
+            source: Source::Assumed(Vec::new()),
+            listen: self.address("listen"),
+            data: self.path("data").expect("data has a default"),
+            limits: Limits {
+                requests_per_minute: self.whole("limits.requests_per_minute"),
+                tokens_per_minute: self.whole("limits.tokens_per_minute"),
+                concurrent_requests: self.whole("limits.concurrent_requests"),
+            },
+            models: self.models(),
+            http: Http {
+                body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
+                header_timeout: self.seconds("http.header_timeout_seconds"),
+                body_timeout: self.seconds("http.body_timeout_seconds"),
+                write_timeout: self.seconds("http.write_timeout_seconds"),
+                connections_max: self.whole("http.connections_max").expect("it has a default"),
+            },
+            shutdown_grace: self.seconds("shutdown.grace_seconds"),
+            log: Log {
+                json: self.text("log.format").as_deref() == Some("json"),
+                filter: self.text("log.filter").expect("log.filter has a default"),
+            },
+            cors_origins: match self.value("cors.origins") {
+                Some(Value::Texts(origins)) => origins,
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn models(&mut self) -> Vec<Model> {
+        let mut models: Vec<Model> = Vec::new();
+        for index in 0..self.settings.count("models") {
+            let at = format!("models[{index}]");
+            let Some((model, optional)) = self.model(&at) else { continue };
+            if models.iter().any(|other| other.id == model.id) {
+                self.problem(&format!("{at}.id"), format!("there is a model `{}` already", model.id));
+            }
+            if !optional || model.engine.path.exists() {
+                models.push(model);
+            }
+        }
+        models
+    }
+
+    /// `None` if something is missing, which is noted then.
+    fn model(&mut self, at: &str) -> Option<(Model, bool)> {
+        let id = self.required(at, "id", "a name");
+        let free = "a price (0 if it is free)";
+        let input = self.required(at, "input_price", free);
+        let output = self.required(at, "output_price", free);
+        let cached = self.whole(&format!("{at}.cached_price"));
+        let optional = self.value(&format!("{at}.optional")) == Some(Value::Flag(true));
+        let engine = self.engine(at);
+        let (Value::Text(id), Value::Whole(input), Value::Whole(output)) = (id?, input?, output?) else {
+            unreachable!("values are of their key's kind")
+        };
+        if cached.is_some_and(|cached| cached > input) {
+            self.problem(&format!("{at}.cached_price"), "cached_price must be at most input_price".to_owned());
+        }
+        let model = Model {
+            id,
+            title: self.text(&format!("{at}.title")),
+            description: self.text(&format!("{at}.description")),
+            price: Price { input, output, cached },
+            output_tokens_max: self.narrow(&format!("{at}.max_output_tokens")),
+            engine: engine?,
+        };
+        Some((model, optional))
+    }
+
+    fn engine(&mut self, model: &str) -> Option<Llama> {
+        match self.settings.count(&format!("{model}.engines")) {
+            1 => {}
+            0 => {
+                self.entry_problem(model, format!("{model} has no engine: add [[models.engines]] with a path"));
+                return None;
+            }
+            _ => {
+                let second = format!("{model}.engines[1]");
+                self.entry_problem(&second, "several engines of a model are not supported in this version".to_owned());
+                return None;
+            }
+        }
+        let at = format!("{model}.engines[0]");
+        self.required(&at, "path", "a GGUF file")?;
+        Some(Llama {
+            path: self.path(&format!("{at}.path"))?,
+            threads: self.narrow(&format!("{at}.threads")),
+            context_tokens: self.narrow(&format!("{at}.context_tokens")),
+            cells: self.narrow(&format!("{at}.cells")),
+            sequences_max: self.narrow(&format!("{at}.sequences_max")),
+            queue_requests_max: self.narrow(&format!("{at}.queue_requests_max")),
+            inter_token_target: self.whole(&format!("{at}.inter_token_target_ms")).map(Duration::from_millis),
+        })
+    }
+
+    /// The value at a concrete path, or the key's default.
+    fn value(&self, path: &str) -> Option<Value> {
+        let key = keys::find(&settings::pattern(path)).expect("only keys of the table are read");
+        let written = self.settings.get(path).map(|setting| setting.value.clone());
+        written.or_else(|| Some(settings::from_text(key, key.default?).expect("a default fits its key")))
+    }
+
+    fn required(&mut self, entry: &str, name: &str, what: &str) -> Option<Value> {
+        let value = self.value(&format!("{entry}.{name}"));
+        if value.is_none() {
+            self.entry_problem(entry, format!("{entry} has no {name}; it needs {what}"));
+        }
+        value
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        match self.value(path) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn whole(&self, path: &str) -> Option<u64> {
+        match self.value(path) {
+            Some(Value::Whole(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    fn narrow(&self, path: &str) -> Option<u32> {
+        self.whole(path).map(|number| u32::try_from(number).expect("the key's range fits"))
+    }
+
+    fn seconds(&self, path: &str) -> Duration {
+        Duration::from_secs(self.whole(path).expect("times have defaults"))
+    }
+
+    fn path(&self, path: &str) -> Option<PathBuf> {
+        self.text(path).map(|text| self.base.join(text))
+    }
+
+    fn address(&self, path: &str) -> SocketAddr {
+        match self.value(path) {
+            Some(Value::Address(address)) => address,
+            _ => unreachable!("addresses have defaults"),
+        }
+    }
+
+    fn problem(&mut self, path: &str, message: String) {
+        let origin = self.settings.get(path).map_or(Origin::Default, |setting| setting.origin.clone());
+        self.problems.push(Problem { origin, message });
+    }
+
+    fn entry_problem(&mut self, entry: &str, message: String) {
+        self.problems.push(Problem { origin: self.settings.entry(entry), message });
+    }
+}

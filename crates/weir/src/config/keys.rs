@@ -1,0 +1,198 @@
+//! Every key of the config, once: parsing, environment variables and `docs/config.md` all come from this table.
+
+/// What a key's value may be. A value is checked when it is read, so that a mistake can name its line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Text,
+    /// Relative to the directory of the config file.
+    Path,
+    /// `127.0.0.1:8080`, `[::]:8080`.
+    Address,
+    Whole {
+        min: u64,
+        max: u64,
+    },
+    Flag,
+    /// One of the first; the others will come, and are refused until they do.
+    Choice {
+        now: &'static [&'static str],
+        later: &'static [&'static str],
+    },
+    /// Directives as in `info,weir_engine=debug`.
+    Filter,
+    /// A list of web origins, or `*`.
+    Origins,
+}
+
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// `[]` stands for the number of an entry.
+    pub(crate) path: &'static str,
+    pub(crate) kind: Kind,
+    /// As one writes it in an environment variable.
+    pub(crate) default: Option<&'static str>,
+    pub(crate) doc: &'static str,
+}
+
+const fn whole(min: u64, max: u64) -> Kind {
+    Kind::Whole { min, max }
+}
+
+const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+/// The largest price: a thousand dollars per token.
+const PRICE_MAX: u64 = 10_000_000_000_000;
+const DAY: u64 = 86_400;
+const U32: u64 = 4_294_967_295;
+
+pub(crate) const KEYS: &[Key] = &[
+    key("listen", Kind::Address, Some("127.0.0.1:8080"), "Where the server listens. Port 0 takes a free one."),
+    key("data", Kind::Path, Some("data"), "Directory of the database. Made if it is missing."),
+    key(
+        "database",
+        Kind::Choice { now: &["sqlite"], later: &["postgres://", "postgresql://"] },
+        Some("sqlite"),
+        "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`.",
+    ),
+    key("limits.requests_per_minute", whole(1, 1_000_000), None, "Requests per minute of a key. Absent: no limit."),
+    key(
+        "limits.tokens_per_minute",
+        whole(1, 1_000_000_000_000),
+        None,
+        "Tokens per minute of a key, prompt and answer. Absent: no limit.",
+    ),
+    key(
+        "limits.concurrent_requests",
+        whole(1, 1_000_000),
+        None,
+        "Requests of a key that may be open at once. Absent: no limit.",
+    ),
+    key(
+        "limits.store",
+        Kind::Choice { now: &["memory"], later: &["redis://", "valkey://"] },
+        Some("memory"),
+        "Where the counts of the limits are kept.",
+    ),
+    key("models[].id", Kind::Text, None, "The model's name in the API. Required."),
+    key("models[].title", Kind::Text, None, "A name for people, in `GET models`. Absent: the id."),
+    key("models[].description", Kind::Text, None, "A sentence or two, in `GET models`."),
+    key(
+        "models[].input_price",
+        whole(0, PRICE_MAX),
+        None,
+        "Price of prompt tokens in 0.0001 USD per million: 200 is $0.02. Required; free is a written 0.",
+    ),
+    key(
+        "models[].output_price",
+        whole(0, PRICE_MAX),
+        None,
+        "Price of generated tokens, in the same unit. Required; free is a written 0.",
+    ),
+    key(
+        "models[].cached_price",
+        whole(0, PRICE_MAX),
+        None,
+        "Price of prompt tokens that come from the prefix cache, at most `input_price`. Absent: `input_price`.",
+    ),
+    key(
+        "models[].max_output_tokens",
+        whole(1, U32),
+        None,
+        "The largest `max_tokens` that a request may ask for. Absent: the model's context.",
+    ),
+    key(
+        "models[].optional",
+        Kind::Flag,
+        Some("false"),
+        "Leave the model out while its files are missing, instead of listing it as not available.",
+    ),
+    key(
+        "models[].engines[].kind",
+        Kind::Choice { now: &["llama"], later: &["openai"] },
+        Some("llama"),
+        "What computes the model: `llama` is the embedded engine. A model has exactly one engine in this version.",
+    ),
+    key("models[].engines[].path", Kind::Path, None, "The GGUF file. Required."),
+    key(
+        "models[].engines[].threads",
+        whole(1, 512),
+        None,
+        "Threads that compute. Absent: the processors that this process may use.",
+    ),
+    key(
+        "models[].engines[].context_tokens",
+        whole(16, 16_777_216),
+        None,
+        "Longest prompt and answer together. Absent: what the model was trained for, as far as `cells` allow.",
+    ),
+    key(
+        "models[].engines[].cells",
+        whole(64, 67_108_864),
+        None,
+        "Tokens that the KV cache holds, over all requests. Absent: chosen from the model's size.",
+    ),
+    key("models[].engines[].sequences_max", whole(1, 256), None, "Answers that are generated at once. Absent: the engine's own."),
+    key(
+        "models[].engines[].queue_requests_max",
+        whole(1, 100_000),
+        None,
+        "Requests that may wait; one more is refused with 503. Absent: the engine's own.",
+    ),
+    key(
+        "models[].engines[].inter_token_target_ms",
+        whole(1, 60_000),
+        None,
+        "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: the engine's own.",
+    ),
+    key("http.body_bytes_max", whole(1024, 1_073_741_824), Some("8388608"), "The longest request body; a longer one is 413."),
+    key("http.header_timeout_seconds", whole(1, DAY), Some("10"), "Time for a request's header to arrive."),
+    key("http.body_timeout_seconds", whole(1, DAY), Some("30"), "Time that a request's body may pause."),
+    key(
+        "http.write_timeout_seconds",
+        whole(1, DAY),
+        Some("60"),
+        "Time that a client may leave an answer unread before its request is cancelled.",
+    ),
+    key("http.connections_max", whole(1, 1_000_000), Some("4096"), "Open connections; more wait to be accepted."),
+    key(
+        "shutdown.grace_seconds",
+        whole(0, DAY),
+        Some("30"),
+        "Time for running answers to finish after SIGTERM or Ctrl-C. A second signal ends them at once.",
+    ),
+    key("log.format", Kind::Choice { now: &["text", "json"], later: &[] }, Some("text"), "Form of the log, which goes to stderr."),
+    key("log.filter", Kind::Filter, Some("info"), "What is logged, as in `info,weir_engine=debug`. `WEIR_LOG` says the same."),
+    key(
+        "cors.origins",
+        Kind::Origins,
+        None,
+        "Web origins whose pages may call the API, as `[\"https://example.com\"]`; `[\"*\"]` is every one. Absent: none.",
+    ),
+];
+
+/// Environment variables of ours that are not config keys.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    ("WEIR_CONFIG", "the config file, as `--config`"),
+    ("WEIR_LOG", "what is logged, as `log.filter`"),
+    ("WEIR_API_KEY", "the key of `weir chat`"),
+    ("WEIR_BASE_URL", "the server of `weir chat`, as `--base-url`"),
+    ("WEIR_TEST_MODELS", "the directory of model files, for tests"),
+];
+
+pub(crate) fn find(pattern: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == pattern)
+}
+
+impl Key {
+    /// The key's environment variable; `<i>` and `<j>` stand for the numbers of entries, from 0.
+    pub(crate) fn variable(&self) -> String {
+        let mut index = ["<i>", "<j>"].into_iter();
+        let words = self.path.split('.').map(|word| match word.strip_suffix("[]") {
+            Some(name) => format!("{}_{}", name.to_uppercase(), index.next().expect("at most two levels of entries")),
+            None => word.to_uppercase(),
+        });
+        format!("WEIR_{}", words.collect::<Vec<_>>().join("_"))
+    }
+}

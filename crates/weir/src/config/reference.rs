@@ -1,0 +1,60 @@
+//! `docs/config.md`, written from the table of keys.
+
+use super::keys::{KEYS, Key, Kind, VARIABLES};
+use super::settings::expected;
+
+const HEAD: &str = "\
+# Config
+
+<!-- Written by the code, from the table in crates/weir/src/config/keys.rs. To update:
+     UPDATE_DOCS=1 cargo test -p weir --no-default-features docs -->
+
+`weir serve` reads the file that `--config` or `WEIR_CONFIG` names, else `weir.toml` in the current
+directory; without one it serves the model files in `./models` and says what it assumes. `weir.toml` in
+this repository is a commented example, and what `make serve` uses.
+
+* A key that isn't listed here, or a value that doesn't fit, is an error that names file and line.
+* Paths are relative to the directory of the config file.
+* Money is whole numbers: prices are in 0.0001 USD per million tokens, so 3900 is $0.39. A model
+  without a price can't be served; write 0 if it is free.
+* Every value can be overridden by the environment variable beside it, where `<i>` and `<j>` are the
+  numbers of the entries, from 0. `--listen` and `--data` win over both. A `WEIR_` variable that means
+  nothing is named in a warning.
+* Exit status 2 says that the config is wrong.
+";
+
+pub(crate) fn markdown() -> String {
+    let mut page = HEAD.to_owned();
+    let mut section = None;
+    for key in KEYS {
+        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if section != Some(table) {
+            page.push_str(&heading(table));
+            section = Some(table);
+        }
+        page.push_str(&entry(key, name));
+    }
+    page.push_str("\n## Other environment variables\n\n| variable | what it is |\n|---|---|\n");
+    for (name, what) in VARIABLES {
+        page.push_str(&format!("| `{name}` | {what} |\n"));
+    }
+    page
+}
+
+fn heading(table: &str) -> String {
+    let title = match table {
+        "" => "Top".to_owned(),
+        list if list.ends_with("[]") => format!("`[[{}]]`", list.replace("[]", "")),
+        table => format!("`[{table}]`"),
+    };
+    format!("\n## {title}\n\n| key | value | default | variable | |\n|---|---|---|---|---|\n")
+}
+
+fn entry(key: &Key, name: &str) -> String {
+    let default = match key.default {
+        Some(default) if matches!(key.kind, Kind::Whole { .. } | Kind::Flag) => format!("`{default}`"),
+        Some(default) => format!("`\"{default}\"`"),
+        None => "–".to_owned(),
+    };
+    format!("| `{name}` | {} | {default} | `{}` | {} |\n", expected(key), key.variable(), key.doc)
+}

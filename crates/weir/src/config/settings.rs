@@ -1,0 +1,382 @@
+//! Values as written, each with where it was written: the file's, then the environment's on top.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use tracing_subscriber::EnvFilter;
+
+use super::keys::{self, KEYS, Key, Kind};
+
+/// A value that fits its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Text(String),
+    Address(SocketAddr),
+    Whole(u64),
+    Flag(bool),
+    Texts(Vec<String>),
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Line { file: String, line: usize },
+    Variable(String),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line { file, line } => write!(f, "{file}:{line}"),
+            Origin::Variable(name) => write!(f, "{name}"),
+            Origin::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// What is wrong with a config, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) origin: Origin,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
+}
+
+/// Settings by concrete path, as `models[0].engines[0].path`.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    values: BTreeMap<String, Setting>,
+    /// Where each entry of a list begins, as `models[0]`, so that what it lacks has a line too.
+    entries: BTreeMap<String, Origin>,
+}
+
+impl Settings {
+    pub(crate) fn get(&self, path: &str) -> Option<&Setting> {
+        self.values.get(path)
+    }
+
+    /// How many entries a list has: `models`, `models[0].engines`.
+    pub(crate) fn count(&self, list: &str) -> usize {
+        (0..).take_while(|index| self.entries.contains_key(&format!("{list}[{index}]"))).count()
+    }
+
+    pub(crate) fn entry(&self, path: &str) -> Origin {
+        self.entries.get(path).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Reads a config file's text; every problem is told, not only the first.
+    pub(crate) fn read(&mut self, file: &str, text: &str, problems: &mut Vec<Problem>) {
+        let mut reader = FileReader { file, text, settings: self, problems };
+        match DeTable::parse(text) {
+            Ok(table) => reader.table("", table.get_ref()),
+            Err(error) => {
+                let span = error.span().unwrap_or(0..0);
+                let message = error.message().trim().replace('\n', ", ");
+                reader.problem(&span, message);
+            }
+        }
+    }
+
+    /// Lays environment variables over the file's values. Returns the `WEIR_` names that mean nothing.
+    pub(crate) fn overlay(
+        &mut self,
+        variables: impl Iterator<Item = (String, String)>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<String> {
+        let mut unknown = Vec::new();
+        for (name, text) in variables {
+            let Some(words) = name.strip_prefix("WEIR_") else { continue };
+            if name == "WEIR_LOG" {
+                self.variable("log.filter", "log.filter", &name, &text, problems);
+            } else if keys::VARIABLES.iter().any(|(known, _)| *known == name) {
+                continue;
+            } else if let Some((key, path)) = key_of(words) {
+                self.variable(key.path, &path, &name, &text, problems);
+            } else {
+                unknown.push(name);
+            }
+        }
+        unknown.sort();
+        unknown
+    }
+
+    fn variable(&mut self, pattern: &str, path: &str, name: &str, text: &str, problems: &mut Vec<Problem>) {
+        let key = keys::find(pattern).expect("the pattern of a key");
+        let origin = Origin::Variable(name.to_owned());
+        match from_text(key, text) {
+            Ok(value) => {
+                for (end, _) in path.match_indices(']') {
+                    self.entries.entry(path[..=end].to_owned()).or_insert_with(|| origin.clone());
+                }
+                self.values.insert(path.to_owned(), Setting { value, origin });
+            }
+            Err(message) => problems.push(Problem { origin, message }),
+        }
+    }
+
+    /// Entries must be numbered from 0 without gaps; only environment variables can leave one.
+    pub(crate) fn gaps(&self) -> Vec<Problem> {
+        let lonely = |path: &String| {
+            let (list, index) = path.strip_suffix(']').and_then(|path| path.rsplit_once('['))?;
+            let index: usize = index.parse().ok()?;
+            (index >= self.count(list)).then(|| (list.to_owned(), self.count(list)))
+        };
+        self.entries
+            .iter()
+            .filter_map(|(path, origin)| {
+                let (list, count) = lonely(path)?;
+                let message = format!("{path} needs the entries before it, and `{list}` has {count}");
+                Some(Problem { origin: origin.clone(), message })
+            })
+            .collect()
+    }
+}
+
+/// The key and concrete path that `MODELS_0_INPUT_PRICE` means.
+fn key_of(words: &str) -> Option<(&'static Key, String)> {
+    KEYS.iter().find_map(|key| Some((key, concrete(key.path, words)?)))
+}
+
+fn concrete(pattern: &str, words: &str) -> Option<String> {
+    let mut rest = words;
+    let mut path = String::new();
+    for (nth, part) in pattern.split('.').enumerate() {
+        if nth > 0 {
+            rest = rest.strip_prefix('_')?;
+            path.push('.');
+        }
+        let name = part.strip_suffix("[]");
+        rest = rest.strip_prefix(name.unwrap_or(part).to_uppercase().as_str())?;
+        path.push_str(name.unwrap_or(part));
+        if name.is_some() {
+            rest = rest.strip_prefix('_')?;
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let index: usize = rest[..digits].parse().ok()?;
+            rest = &rest[digits..];
+            path.push_str(&format!("[{index}]"));
+        }
+    }
+    rest.is_empty().then_some(path)
+}
+
+/// The value that a text (an environment variable, a default) stands for.
+pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
+    match key.kind {
+        Kind::Whole { .. } => match text.parse() {
+            Ok(number) => checked(key, Value::Whole(number)),
+            Err(_) => Err(wrong(key, &format!("`{text}`"))),
+        },
+        Kind::Flag => match text {
+            "true" | "1" => Ok(Value::Flag(true)),
+            "false" | "0" => Ok(Value::Flag(false)),
+            _ => Err(wrong(key, &format!("`{text}`"))),
+        },
+        Kind::Origins => {
+            let origins = text.split(',').map(|origin| origin.trim().to_owned()).filter(|origin| !origin.is_empty());
+            checked(key, Value::Texts(origins.collect()))
+        }
+        Kind::Text | Kind::Path | Kind::Address | Kind::Choice { .. } | Kind::Filter => {
+            checked(key, Value::Text(text.to_owned()))
+        }
+    }
+}
+
+/// The value if it is one of the key's.
+fn checked(key: &Key, value: Value) -> Result<Value, String> {
+    match (key.kind, value) {
+        (Kind::Text | Kind::Path, Value::Text(text)) if !text.is_empty() => Ok(Value::Text(text)),
+        (Kind::Address, Value::Text(text)) => {
+            text.parse().map(Value::Address).map_err(|_| wrong(key, &format!("`{text}`")))
+        }
+        (Kind::Whole { min, max }, Value::Whole(number)) if (min..=max).contains(&number) => Ok(Value::Whole(number)),
+        (Kind::Flag, value @ Value::Flag(_)) => Ok(value),
+        (Kind::Choice { now, .. }, Value::Text(text)) if now.contains(&text.as_str()) => Ok(Value::Text(text)),
+        (Kind::Choice { later, .. }, Value::Text(text)) if later.iter().any(|start| text.starts_with(start)) => {
+            // Only the beginning is repeated: the rest of such an address may hold a password.
+            let start = text.split_inclusive("//").next().unwrap_or(&text);
+            Err(format!("{} {start}… is not supported in this version; it must be {}", key.path, expected(key)))
+        }
+        (Kind::Filter, Value::Text(text)) => match EnvFilter::try_new(&text) {
+            Ok(_) => Ok(Value::Text(text)),
+            Err(error) => Err(format!("{} `{text}`: {error}", key.path)),
+        },
+        (Kind::Origins, Value::Texts(origins)) if !origins.is_empty() => {
+            match origins.iter().find(|origin| !is_origin(origin)) {
+                Some(other) => Err(wrong(key, &format!("`{other}`"))),
+                None => Ok(Value::Texts(origins)),
+            }
+        }
+        (_, value) => Err(wrong(key, &shown(&value))),
+    }
+}
+
+/// `https://example.com:8443`: a scheme, a host, perhaps a port, and nothing more.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*', '@', '?', '#']))
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("`{text}`"),
+        Value::Address(address) => format!("`{address}`"),
+        Value::Whole(number) => format!("{number}"),
+        Value::Flag(flag) => format!("{flag}"),
+        Value::Texts(texts) => format!("{texts:?}"),
+    }
+}
+
+fn wrong(key: &Key, got: &str) -> String {
+    format!("{} must be {}, not {got}", key.path, expected(key))
+}
+
+/// What a key takes, in words; for messages and for the reference.
+pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
+    match key.kind {
+        Kind::Text => "a text that is not empty".into(),
+        Kind::Path => "a path".into(),
+        Kind::Address => "an address with a port, as 127.0.0.1:8080".into(),
+        Kind::Whole { min, max } => format!("a whole number from {min} to {max}").into(),
+        Kind::Flag => "true or false".into(),
+        Kind::Choice { now, .. } => {
+            now.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ").into()
+        }
+        Kind::Filter => "directives as info,weir_engine=debug".into(),
+        Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
+    }
+}
+
+struct FileReader<'a> {
+    file: &'a str,
+    text: &'a str,
+    settings: &'a mut Settings,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl FileReader<'_> {
+    fn origin(&self, span: &Range<usize>) -> Origin {
+        let start = span.start.min(self.text.len());
+        let line = 1 + self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        Origin::Line { file: self.file.to_owned(), line }
+    }
+
+    fn problem(&mut self, span: &Range<usize>, message: impl Into<String>) {
+        let origin = self.origin(span);
+        self.problems.push(Problem { origin, message: message.into() });
+    }
+
+    /// `at` is the table's concrete path, empty for the root.
+    fn table(&mut self, at: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let path = if at.is_empty() { name.get_ref().to_string() } else { format!("{at}.{}", name.get_ref()) };
+            self.value(at, &path, name, value);
+        }
+    }
+
+    fn value(&mut self, at: &str, path: &str, name: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
+        let pattern = pattern(path);
+        if let Some(key) = keys::find(&pattern) {
+            match from_toml(key, value.get_ref()) {
+                Ok(value) => {
+                    let origin = self.origin(&name.span());
+                    self.settings.values.insert(path.to_owned(), Setting { value, origin });
+                }
+                Err(message) => self.problem(&name.span(), message),
+            }
+        } else if under(&format!("{pattern}[].")) {
+            self.entries(path, value);
+        } else if under(&format!("{pattern}.")) {
+            match value.get_ref().as_table() {
+                Some(table) => self.table(path, table),
+                None => self.problem(&name.span(), format!("{path} must be a table: [{path}]")),
+            }
+        } else {
+            let allowed = siblings(at).join(", ");
+            self.problem(&name.span(), format!("unknown key `{}`; allowed here: {allowed}", name.get_ref()));
+        }
+    }
+
+    /// The entries of `[[models]]`.
+    fn entries(&mut self, list: &str, value: &Spanned<DeValue<'_>>) {
+        let tables: Option<Vec<_>> = value.get_ref().as_array().map(|array| {
+            array.iter().filter_map(|entry| Some((entry.span(), entry.get_ref().as_table()?))).collect()
+        });
+        let length = value.get_ref().as_array().map_or(0, |array| array.len());
+        match tables {
+            Some(tables) if tables.len() == length => {
+                for (index, (span, table)) in tables.into_iter().enumerate() {
+                    let path = format!("{list}[{index}]");
+                    let origin = self.origin(&span);
+                    self.settings.entries.insert(path.clone(), origin);
+                    self.table(&path, table);
+                }
+            }
+            _ => self.problem(&value.span(), format!("{list} must be a list of tables: [[{}]]", pattern(list).replace("[]", ""))),
+        }
+    }
+}
+
+fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
+    let value = match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Integer(number) => {
+            let digits = number.as_str();
+            let parsed = u64::from_str_radix(digits.trim_start_matches('+'), number.radix());
+            Value::Whole(parsed.map_err(|_| wrong(key, digits))?)
+        }
+        DeValue::Array(values) => {
+            let texts = values.iter().map(|value| value.get_ref().as_str().map(str::to_owned));
+            Value::Texts(texts.collect::<Option<_>>().ok_or_else(|| wrong(key, "a list of other things"))?)
+        }
+        DeValue::Float(number) => return Err(wrong(key, number.as_str())),
+        DeValue::Datetime(_) | DeValue::Table(_) => {
+            return Err(wrong(key, &format!("a {}", value.type_str())));
+        }
+    };
+    checked(key, value)
+}
+
+/// `models[0].id` → `models[].id`
+pub(crate) fn pattern(path: &str) -> String {
+    let mut inside = false;
+    path.chars()
+        .filter(|c| {
+            inside = (inside || *c == '[') && *c != ']';
+            !(inside && c.is_ascii_digit())
+        })
+        .collect()
+}
+
+fn under(prefix: &str) -> bool {
+    KEYS.iter().any(|key| key.path.starts_with(prefix))
+}
+
+/// The names that a table may have.
+fn siblings(at: &str) -> Vec<&'static str> {
+    let prefix = if at.is_empty() { String::new() } else { format!("{}.", pattern(at)) };
+    let mut names: Vec<_> = KEYS
+        .iter()
+        .filter_map(|key| key.path.strip_prefix(&prefix))
+        .filter_map(|rest| rest.split(['.', '[']).next())
+        .collect();
+    names.dedup();
+    names
+}
