@@ -1,2 +1,177 @@
-//! 
-#[derive(Debug)] pub struct LocalEngine;
+//! An engine in this process: one thread owns the model and only steps. Templates and tokenizing
+//! happen before a request reaches it, text and JSON after.
+
+mod core;
+mod generation;
+mod inbox;
+mod pace;
+mod prepare;
+mod thread;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+
+use crate::dialect::ChatTemplate;
+use crate::local::inbox::{Inbox, Start};
+use crate::local::prepare::Preparer;
+use crate::model::Model;
+use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, event};
+
+pub use crate::local::core::{Core, Progress};
+
+/// Tokens that a choice is expected to generate when it is admitted to the cache.
+pub const OUTPUT_EXPECTED: u32 = 64;
+/// Requests that may wait for their first step.
+pub const QUEUE_REQUESTS_MAX: usize = 512;
+/// Longest pause between the tokens of a stream that prompts of others may cause.
+pub const INTER_TOKEN_TARGET: Duration = Duration::from_millis(100);
+/// How long a generation waits for its reader before it is given up.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How a [`LocalEngine`] behaves.
+#[derive(Clone)]
+pub struct Options {
+    pub queue_requests_max: usize,
+    pub inter_token_target: Duration,
+    pub write_timeout: Duration,
+    pub output_expected: u32,
+    /// Wall time, for templates that print the date.
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl Options {
+    /// The defaults; `now` tells the wall time.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Options {
+            queue_requests_max: QUEUE_REQUESTS_MAX,
+            inter_token_target: INTER_TOKEN_TARGET,
+            write_timeout: WRITE_TIMEOUT,
+            output_expected: OUTPUT_EXPECTED,
+            now: Arc::new(now),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("queue_requests_max", &self.queue_requests_max)
+            .field("inter_token_target", &self.inter_token_target)
+            .field("write_timeout", &self.write_timeout)
+            .field("output_expected", &self.output_expected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a model can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("the model's chat template: {0}")]
+    Template(String),
+    #[error("the model has no room for a single token: {0}")]
+    Capacity(String),
+    #[error("the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// An engine around a [`Model`] in this process.
+///
+/// Dropping it ends its thread after the step that is running; what is still being generated fails
+/// with [`EngineError::Unavailable`]. [`stop`](Self::stop) does the same and waits.
+#[derive(Debug)]
+pub struct LocalEngine {
+    facts: Facts,
+    preparer: Arc<Preparer>,
+    inbox: Arc<Inbox>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LocalEngine {
+    /// Starts the thread that owns the model. It logs in the span that is current now.
+    pub fn spawn<M: Model>(model: M, options: Options) -> Result<Self, SpawnError> {
+        let capacity = model.capacity();
+        if capacity.cells == 0 || capacity.sequences == 0 || capacity.rows == 0 || capacity.outputs == 0 {
+            return Err(SpawnError::Capacity(format!("{capacity:?}")));
+        }
+        let model_facts = model.facts();
+        // A sequence that is alone must fit the cache, whatever the model could remember beyond it.
+        let context_tokens = model_facts.context_tokens.min(capacity.cells);
+        let template = match &model_facts.chat_template {
+            Some(source) => Some(
+                ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos).map_err(SpawnError::Template)?,
+            ),
+            None => None,
+        };
+        let facts = Facts { context_tokens, chat: template.is_some() };
+        let preparer = Preparer {
+            tokenizer: model.tokenizer(),
+            template,
+            context_tokens,
+            now: Arc::clone(&options.now),
+        };
+        let inbox = Arc::new(Inbox::new(options.queue_requests_max));
+        let thread = thread::spawn(model, &options, Arc::clone(&inbox))?;
+        Ok(LocalEngine { facts, preparer: Arc::new(preparer), inbox, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// From now on every new request is refused with [`EngineError::Busy`]; accepted ones finish.
+    pub fn drain(&self) {
+        self.inbox.drain();
+    }
+
+    /// Ends the thread after the step that is running and waits for it; what is still being generated
+    /// fails. Blocks: not for async code.
+    pub fn stop(&self) {
+        self.inbox.stop();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread ended in a panic");
+        }
+    }
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+impl Engine for LocalEngine {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>> {
+        let preparer = Arc::clone(&self.preparer);
+        async move {
+            // A long prompt takes milliseconds to tokenize: nothing for the async threads.
+            let work = tokio::task::spawn_blocking(move || preparer.prepare(request));
+            work.await.unwrap_or_else(|panic| Err(EngineError::Fault(format!("preparing a request: {panic}"))))
+        }
+        .boxed()
+    }
+
+    fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>> {
+        async move {
+            self.preparer.check(&prepared)?;
+            let choices = usize::try_from(prepared.choices()).expect("choices fit the memory");
+            // Twice the choices: every one of them may send text and its end in one step.
+            let (sender, events) = event::channel(event::EVENTS_MAX.max(choices * 2 + 2));
+            self.inbox.push(Start { prepared, sender })?;
+            Ok(events)
+        }
+        .boxed()
+    }
+
+    fn health(&self) -> Health {
+        self.inbox.health()
+    }
+}
+

@@ -1,1 +1,254 @@
-//! 
+//! A model without a file, for tests: its logits are a function of a seed and of the tokens so far.
+//!
+//! Each cell of its cache keeps a hash of all tokens up to it. A wrong position, a wrong fork, a cell
+//! freed too early or shared by mistake therefore changes the text, and [`solo`] tells what the text
+//! should have been. It also asserts the whole contract of [`Model`].
+
+mod cache;
+mod gate;
+mod tokenizer;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::event::FinishReason;
+use crate::local::{LocalEngine, Options};
+use crate::model::{Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer};
+use crate::request::{Sampling, Stop};
+use crate::sampler::{Sampler, Scratch};
+use crate::sim::cache::Cache;
+use crate::text::TextStream;
+use crate::Token;
+
+pub use crate::sim::gate::{Gate, Probe};
+pub use crate::sim::tokenizer::{END, SimTokenizer};
+
+/// An engine with a simulated model: big enough for any test, always the same texts for a seed.
+pub fn engine(seed: u64) -> LocalEngine {
+    engine_with(SimModel::new(SimOptions { seed, ..SimOptions::default() }))
+}
+
+/// An engine around this model, with the default options and a clock that stands at 1970.
+pub fn engine_with(model: SimModel) -> LocalEngine {
+    LocalEngine::spawn(model, options()).expect("the simulated model has a good template")
+}
+
+/// The default options and a clock that stands at 1970.
+pub fn options() -> Options {
+    Options::new(|| Timestamp::UNIX_EPOCH)
+}
+
+#[derive(Debug, Clone)]
+pub struct SimOptions {
+    pub seed: u64,
+    pub capacity: Capacity,
+    pub context_tokens: u32,
+    /// How likely each token is to be the last.
+    pub end_probability: f64,
+    /// Whether it has a chat template.
+    pub chat: bool,
+    pub faults: Faults,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        SimOptions {
+            seed: 0,
+            capacity: Capacity { cells: 16_384, sequences: 64, rows: 256, outputs: 64 },
+            context_tokens: 4_096,
+            end_probability: 0.02,
+            chat: true,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// What goes wrong. Steps are counted from 0, failed ones included.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// How likely a step with more than one row fails with [`DecodeError::CacheFull`].
+    pub cache_full_probability: f64,
+    /// The cache is full with fewer cells than it said.
+    pub cells_missing: u32,
+    /// This step fails with [`DecodeError::Fault`].
+    pub fault_at: Option<u64>,
+    /// This step panics.
+    pub panic_at: Option<u64>,
+}
+
+pub struct SimModel {
+    options: SimOptions,
+    facts: ModelFacts,
+    tokenizer: Arc<SimTokenizer>,
+    cache: Cache,
+    logits: Vec<Option<Vec<f32>>>,
+    gate: Option<gate::Waiter>,
+    probe: Probe,
+}
+
+impl std::fmt::Debug for SimModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimModel").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Text of a conversation is `<|user|>hello<|end|><|assistant|>`.
+const TEMPLATE: &str = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}<|assistant|>";
+
+impl SimModel {
+    pub fn new(options: SimOptions) -> Self {
+        let facts = ModelFacts {
+            context_tokens: options.context_tokens,
+            chat_template: options.chat.then(|| TEMPLATE.to_owned()),
+            bos: "<|bos|>".to_owned(),
+            eos: "<|end|>".to_owned(),
+        };
+        let cache = Cache::new(options.seed, options.capacity);
+        let tokenizer = Arc::new(SimTokenizer);
+        SimModel { options, facts, tokenizer, cache, logits: Vec::new(), gate: None, probe: Probe::default() }
+    }
+
+    /// The same, but each step waits until the gate lets it pass.
+    pub fn gated(mut self) -> (Self, Gate) {
+        let (gate, waiter) = gate::gate();
+        self.gate = Some(waiter);
+        (self, gate)
+    }
+
+    /// Tells from outside what the model holds and has done.
+    pub fn probe(&self) -> Probe {
+        self.probe.clone()
+    }
+
+    fn fault(&self, step: u64, rows: &[Row]) -> Result<(), DecodeError> {
+        let faults = &self.options.faults;
+        assert!(faults.panic_at != Some(step), "this step was to panic");
+        if faults.fault_at == Some(step) {
+            return Err(DecodeError::Fault("this step was to fail".to_owned()));
+        }
+        let unlucky = unit(mix(self.options.seed ^ 0xfa17, step)) < faults.cache_full_probability;
+        let usable = self.options.capacity.cells.saturating_sub(faults.cells_missing);
+        if (unlucky && rows.len() > 1) || self.cache.used() + count(rows) > usable {
+            return Err(DecodeError::CacheFull);
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.probe.set(self.cache.used(), self.cache.sequences());
+    }
+}
+
+impl Model for SimModel {
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::clone(&self.tokenizer) as Arc<dyn Tokenizer>
+    }
+
+    fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.options.capacity
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        let capacity = self.options.capacity;
+        let outputs = rows.iter().filter(|row| row.output).count();
+        assert!(!rows.is_empty(), "a step without rows");
+        assert!(rows.len() <= capacity.rows as usize, "{} rows in a step of {capacity:?}", rows.len());
+        assert!(outputs <= capacity.outputs as usize, "{outputs} outputs in a step of {capacity:?}");
+        if let Some(gate) = &self.gate {
+            gate.wait();
+        }
+        let step = self.probe.step(rows);
+        self.fault(step, rows)?;
+        self.logits.clear();
+        for row in rows {
+            let state = self.cache.append(*row);
+            let end_probability = self.options.end_probability;
+            self.logits.push(row.output.then(|| state.logits(end_probability)));
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.logits[row].as_deref().expect("logits of a row without output")
+    }
+
+    fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
+        self.cache.fork(from, to, length);
+        self.publish();
+    }
+
+    fn forget(&mut self, sequence: SequenceId) {
+        self.cache.forget(sequence);
+        self.publish();
+    }
+}
+
+/// What an answer should be: computed without scheduler, threads or channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Solo {
+    pub text: String,
+    pub reason: FinishReason,
+    /// Generated tokens, the one that ended the text included.
+    pub tokens: u64,
+}
+
+/// The text of choice `choice` of a request whose choices each have at most `output_max` tokens.
+pub fn solo(
+    model: &SimOptions,
+    prompt: &[Token],
+    sampling: &Sampling,
+    stop: &Stop,
+    output_max: u32,
+    choice: u32,
+) -> Solo {
+    let mut state = cache::State::start(model.seed);
+    for (position, &token) in (0..).zip(prompt) {
+        state = state.then(token, position);
+    }
+    let (mut sampler, mut text) = (Sampler::new(sampling, prompt, choice), TextStream::new(stop));
+    let (mut scratch, mut bytes) = (Scratch::default(), Vec::new());
+    let mut solo = Solo { text: String::new(), reason: FinishReason::Length, tokens: 0 };
+    for position in (count(prompt)..).take(output_max as usize) {
+        let token = sampler.sample(&state.logits(model.end_probability), &mut scratch);
+        solo.tokens += 1;
+        if SimTokenizer.is_end(token) {
+            solo.reason = FinishReason::Stop;
+            break;
+        }
+        bytes.clear();
+        SimTokenizer.piece(token, &mut bytes);
+        let pushed = text.push(&bytes);
+        solo.text.push_str(&pushed.text);
+        if pushed.stopped {
+            solo.reason = FinishReason::Stop;
+            return solo;
+        }
+        state = state.then(token, position);
+    }
+    solo.text.push_str(&text.finish());
+    solo
+}
+
+fn count<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).expect("a simulation is small")
+}
+
+/// A number that looks random and depends on both.
+fn mix(a: u64, b: u64) -> u64 {
+    // SplitMix64's finisher.
+    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// From 0 to 1.
+fn unit(number: u64) -> f64 {
+    (number >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,147 @@
+//! What async code and the engine's thread share: the queue of accepted requests and whether there
+//! are to be more. One lock decides all of it, so that no request can slip in behind the last look.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::event::EventSender;
+use crate::{EngineError, Health, Prepared};
+
+/// Bounds of what a caller is told to wait.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A request that was accepted.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) prepared: Prepared,
+    pub(crate) sender: EventSender,
+}
+
+/// What waits inside the core for its first step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub requests: usize,
+    /// How long it will take to begin all of them, by the speed measured.
+    pub wait: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    requests_max: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    starts: VecDeque<Start>,
+    /// As the thread last said.
+    load: Load,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Draining,
+    Stopping,
+    Down(String),
+}
+
+/// What the thread finds when it looks.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Starts(VecDeque<Start>),
+    Stop,
+}
+
+/// How long the thread may wait for mail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    None,
+    Short(Duration),
+    Endless,
+}
+
+impl Inbox {
+    pub(crate) fn new(requests_max: usize) -> Self {
+        let state = State { phase: Phase::Open, starts: VecDeque::new(), load: Load::default() };
+        Inbox { requests_max, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub(crate) fn push(&self, start: Start) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let retry_after = state.load.wait.clamp(RETRY_MIN, RETRY_MAX);
+        match &state.phase {
+            Phase::Open if state.starts.len() + state.load.requests < self.requests_max => {}
+            Phase::Open | Phase::Draining => return Err(EngineError::Busy { retry_after }),
+            Phase::Stopping => return Err(EngineError::Unavailable("the engine is stopping".to_owned())),
+            Phase::Down(why) => return Err(EngineError::Unavailable(why.clone())),
+        }
+        state.starts.push_back(start);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn drain(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Draining;
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Open | Phase::Draining) {
+            state.phase = Phase::Stopping;
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match &self.lock().phase {
+            Phase::Open | Phase::Draining => Health::Ready,
+            Phase::Stopping => Health::Down("the engine is stopping".to_owned()),
+            Phase::Down(why) => Health::Down(why.clone()),
+        }
+    }
+
+    /// For the thread: what has come since, and `load` for those who ask to come in.
+    pub(crate) fn take(&self, load: Load, patience: Patience) -> Mail {
+        let mut state = self.lock();
+        state.load = load;
+        let waiting = |state: &mut State| state.starts.is_empty() && state.phase != Phase::Stopping;
+        state = match patience {
+            Patience::None => state,
+            Patience::Short(time) => {
+                self.changed.wait_timeout_while(state, time, waiting).unwrap_or_else(PoisonError::into_inner).0
+            }
+            Patience::Endless => {
+                self.changed.wait_while(state, waiting).unwrap_or_else(PoisonError::into_inner)
+            }
+        };
+        if state.phase == Phase::Stopping {
+            return Mail::Stop;
+        }
+        let starts = std::mem::take(&mut state.starts);
+        // They count until the thread says how many of them still wait.
+        state.load.requests += starts.len();
+        Mail::Starts(starts)
+    }
+
+    /// The thread ends: nobody comes in any more, and these had not been looked at.
+    pub(crate) fn close(&self, why: String) -> VecDeque<Start> {
+        let mut state = self.lock();
+        state.phase = Phase::Down(why);
+        std::mem::take(&mut state.starts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,112 @@
+//! The simulated KV cache: cells that know the tokens before them, shared between forks.
+
+use crate::Token;
+use crate::model::{Capacity, Row, SequenceId};
+use crate::sim::tokenizer::{END, Partial, SimTokenizer};
+use crate::sim::{mix, unit};
+
+/// What the model knows after some tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    hash: u64,
+    partial: Option<Partial>,
+}
+
+impl State {
+    pub(super) fn start(seed: u64) -> Self {
+        State { hash: mix(seed, 0x5eed), partial: None }
+    }
+
+    pub(super) fn then(self, token: Token, position: u32) -> Self {
+        let what = u64::from(token) << 32 | u64::from(position);
+        State { hash: mix(self.hash, what), partial: Partial::after(self.partial, token) }
+    }
+
+    /// Far apart for tokens that make no sense here, and random for the others.
+    pub(super) fn logits(self, end_probability: f64) -> Vec<f32> {
+        let mut logits = vec![-50.0; SimTokenizer::VOCABULARY];
+        if let Some(partial) = self.partial {
+            logits[partial.next() as usize] = 10.0;
+            return logits;
+        }
+        for token in SimTokenizer::openings() {
+            logits[token as usize] = (unit(mix(self.hash, u64::from(token))) * 6.0) as f32;
+        }
+        if unit(mix(self.hash, 0xe0d)) < end_probability {
+            logits[END as usize] = 50.0;
+        }
+        logits
+    }
+}
+
+#[derive(Debug)]
+struct Cell {
+    state: State,
+    /// Sequences that have it.
+    shared: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Cache {
+    seed: u64,
+    cells: Vec<Option<Cell>>,
+    free: Vec<usize>,
+    sequences: Vec<Vec<usize>>,
+}
+
+impl Cache {
+    pub(super) fn new(seed: u64, capacity: Capacity) -> Self {
+        Cache {
+            seed,
+            cells: (0..capacity.cells).map(|_| None).collect(),
+            free: (0..capacity.cells as usize).rev().collect(),
+            sequences: (0..capacity.sequences).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        u32::try_from(self.cells.len() - self.free.len()).expect("as many as a u32 counted")
+    }
+
+    /// Sequences that have a token.
+    pub(super) fn sequences(&self) -> u32 {
+        let some = self.sequences.iter().filter(|cells| !cells.is_empty()).count();
+        u32::try_from(some).expect("as many as a u32 counted")
+    }
+
+    pub(super) fn append(&mut self, row: Row) -> State {
+        let sequence = &mut self.sequences[row.sequence.0 as usize];
+        assert_eq!(row.position as usize, sequence.len(), "{row:?} does not continue its sequence");
+        let before = match sequence.last() {
+            Some(&cell) => self.cells[cell].as_ref().expect("a sequence's cell is in use").state,
+            None => State::start(self.seed),
+        };
+        let state = before.then(row.token, row.position);
+        let cell = self.free.pop().expect("a step that does not fit was refused");
+        self.cells[cell] = Some(Cell { state, shared: 1 });
+        sequence.push(cell);
+        state
+    }
+
+    pub(super) fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
+        let shared = self.sequences[from.0 as usize][..length as usize].to_vec();
+        for &cell in &shared {
+            self.cells[cell].as_mut().expect("a sequence's cell is in use").shared += 1;
+        }
+        let to = &mut self.sequences[to.0 as usize];
+        assert!(to.is_empty(), "a fork into a sequence that has tokens");
+        *to = shared;
+    }
+
+    pub(super) fn forget(&mut self, sequence: SequenceId) {
+        for cell in std::mem::take(&mut self.sequences[sequence.0 as usize]) {
+            let slot = &mut self.cells[cell];
+            let shared = &mut slot.as_mut().expect("a sequence's cell is in use").shared;
+            *shared -= 1;
+            if *shared == 0 {
+                *slot = None;
+                self.free.push(cell);
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Handles on a simulated model from outside the engine's thread: to hold its steps, and to look in.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::model::Row;
+
+/// Holds the model's steps. Dropping it opens it for good.
+#[derive(Debug)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Waiter(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    passes: Mutex<u64>,
+    changed: Condvar,
+    /// Steps that have come to the gate.
+    arrived: watch::Sender<u64>,
+}
+
+pub(super) fn gate() -> (Gate, Waiter) {
+    let shared = Arc::new(Shared { passes: Mutex::new(0), changed: Condvar::new(), arrived: watch::Sender::new(0) });
+    (Gate(Arc::clone(&shared)), Waiter(shared))
+}
+
+impl Gate {
+    /// Lets so many steps more pass.
+    pub fn pass(&self, steps: u64) {
+        let mut passes = self.0.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        *passes = passes.saturating_add(steps);
+        drop(passes);
+        self.0.changed.notify_all();
+    }
+
+    pub fn open(&self) {
+        self.pass(u64::MAX);
+    }
+
+    /// Waits until the model has come to the gate with its step number `step`, counted from 1.
+    pub async fn arrived(&self, step: u64) {
+        let mut arrived = self.0.arrived.subscribe();
+        arrived.wait_for(|&arrived| arrived >= step).await.expect("the gate owns the sender");
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+impl Waiter {
+    pub(super) fn wait(&self) {
+        self.0.arrived.send_modify(|arrived| *arrived += 1);
+        let passes = self.0.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passes =
+            self.0.changed.wait_while(passes, |passes| *passes == 0).unwrap_or_else(PoisonError::into_inner);
+        if *passes != u64::MAX {
+            *passes -= 1;
+        }
+    }
+}
+
+/// What a simulated model holds and has done.
+#[derive(Debug, Clone, Default)]
+pub struct Probe(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    steps: AtomicU64,
+    rows: AtomicU64,
+    cells_used: AtomicU32,
+    sequences_used: AtomicU32,
+}
+
+impl Probe {
+    /// Steps begun, failed ones included.
+    pub fn steps(&self) -> u64 {
+        self.0.steps.load(Ordering::SeqCst)
+    }
+
+    /// Rows of all these steps.
+    pub fn rows(&self) -> u64 {
+        self.0.rows.load(Ordering::SeqCst)
+    }
+
+    pub fn cells_used(&self) -> u32 {
+        self.0.cells_used.load(Ordering::SeqCst)
+    }
+
+    /// Sequences that have tokens.
+    pub fn sequences_used(&self) -> u32 {
+        self.0.sequences_used.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn step(&self, rows: &[Row]) -> u64 {
+        self.0.rows.fetch_add(rows.len() as u64, Ordering::SeqCst);
+        self.0.steps.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(super) fn set(&self, cells: u32, sequences: u32) {
+        self.0.cells_used.store(cells, Ordering::SeqCst);
+        self.0.sequences_used.store(sequences, Ordering::SeqCst);
+    }
+}
