@@ -1,1 +1,18 @@
-//! 
+//! The wire format: OpenAI's, with Novita's additions.
+//!
+//! Requests are parsed strictly in types and leniently otherwise: every field may be absent or null,
+//! unknown ones are skipped, and the last of a repeated field counts. Which fields are required, and
+//! their ranges, is for whoever converts a request. This crate knows JSON and nothing else.
+
+pub mod chat;
+pub mod completion;
+pub mod error;
+pub mod models;
+pub mod sampling;
+pub mod sse;
+pub mod usage;
+mod value;
+
+pub use crate::sampling::{LogitBias, Stop, StreamOptions};
+pub use crate::usage::Usage;
+pub use crate::value::{Anything, Integer, List};

@@ -1,0 +1,39 @@
+//! Plain completions.
+
+pub mod answer;
+pub mod prompt;
+
+pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice};
+pub use crate::completion::prompt::Prompts;
+use crate::sampling::{LogitBias, Stop, StreamOptions};
+use crate::value::{Anything, Integer, object};
+
+object! {
+    /// The body of `POST completions`.
+    pub struct Request {
+        model: String,
+        prompt: Prompts,
+        max_tokens: Integer,
+        max_completion_tokens: Integer,
+        stream: bool,
+        stream_options: StreamOptions,
+        temperature: f64,
+        top_p: f64,
+        top_k: Integer,
+        min_p: f64,
+        stop: Stop,
+        n: Integer,
+        best_of: Integer,
+        presence_penalty: f64,
+        frequency_penalty: f64,
+        repetition_penalty: f64,
+        logit_bias: LogitBias,
+        seed: Integer,
+        logprobs: Integer,
+        echo: bool,
+        suffix: String,
+        /// Callers don't choose upstreams.
+        api_base: Anything,
+        base_url: Anything,
+    }
+}

@@ -1,0 +1,118 @@
+//! `prompt`: a string, strings, token ids, or arrays of token ids.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+/// Prompts of one request.
+pub const PROMPTS_MAX: usize = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompts {
+    /// One or several; none if the array was empty.
+    Texts(Vec<String>),
+    Tokens(Vec<Vec<u32>>),
+}
+
+impl<'de> Deserialize<'de> for Prompts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyForm;
+
+        impl<'de> Visitor<'de> for AnyForm {
+            type Value = Prompts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, an array of strings, of token ids or of arrays of token ids")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Prompts, E> {
+                Ok(Prompts::Texts(vec![text.to_owned()]))
+            }
+
+            fn visit_string<E: Error>(self, text: String) -> Result<Prompts, E> {
+                Ok(Prompts::Texts(vec![text]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompts, A::Error> {
+                match seq.next_element()? {
+                    None => Ok(Prompts::Texts(Vec::new())),
+                    Some(Entry::Text(first)) => rest(first, seq, PROMPTS_MAX).map(Prompts::Texts),
+                    Some(Entry::Tokens(first)) => {
+                        rest(first, seq, PROMPTS_MAX).map(Prompts::Tokens)
+                    }
+                    // The size of the body bounds the tokens.
+                    Some(Entry::Token(first)) => {
+                        rest(first, seq, usize::MAX).map(|tokens| Prompts::Tokens(vec![tokens]))
+                    }
+                }
+            }
+        }
+
+        deserializer.deserialize_any(AnyForm)
+    }
+}
+
+/// The other entries, which are of the first one's kind.
+fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    first: T,
+    mut seq: A,
+    max: usize,
+) -> Result<Vec<T>, A::Error> {
+    let mut entries = vec![first];
+    while let Some(entry) = seq.next_element()? {
+        if entries.len() == max {
+            return Err(A::Error::custom(format!(
+                "at most {max} prompts are allowed"
+            )));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// The first entry, which decides of which form the prompt is.
+enum Entry {
+    Text(String),
+    Token(u32),
+    Tokens(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyEntry;
+
+        impl<'de> Visitor<'de> for AnyEntry {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a token id or an array of token ids")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
+                Ok(Entry::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: Error>(self, id: i64) -> Result<Entry, E> {
+                token(id).map(Entry::Token)
+            }
+
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Entry, E> {
+                token(id).map(Entry::Token)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Entry, A::Error> {
+                let tokens = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+                Ok(Entry::Tokens(tokens))
+            }
+        }
+
+        deserializer.deserialize_any(AnyEntry)
+    }
+}
+
+fn token<I: TryInto<u32> + fmt::Display + Copy, E: Error>(id: I) -> Result<u32, E> {
+    id.try_into()
+        .map_err(|_| E::custom(format!("{id} is not a token id")))
+}

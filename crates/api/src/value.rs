@@ -1,0 +1,152 @@
+//! How JSON values become fields.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
+
+/// Declares an object all of whose fields are optional. The last of a repeated field counts, as in
+/// the JSON parsers of other languages; serde's own derive would refuse the repetition.
+macro_rules! object {
+    ($(#[$meta:meta])* pub $(($scope:tt))? struct $name:ident {
+        $($(#[$field_meta:meta])* $field:ident $(as $json:literal)?: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub $(($scope))? struct $name {
+            $($(#[$field_meta])* pub $field: Option<$type>,)*
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+
+                impl<'de> serde::de::Visitor<'de> for Fields {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
+                        let mut object = $name::default();
+                        while let Some(key) = map.next_key::<String>()? {
+                            match key.as_str() {
+                                $($crate::value::name!($field $($json)?) => object.$field = map.next_value()?,)*
+                                _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                            }
+                        }
+                        Ok(object)
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
+        }
+    };
+}
+
+/// The name of a field in JSON: its own, or the one given.
+macro_rules! name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $json:literal) => {
+        $json
+    };
+}
+
+pub(crate) use {name, object};
+
+/// A whole number. `2.0` is one, `1.5` and `"2"` are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Integer(pub i64);
+
+/// The largest number up to which every whole `f64` is exact.
+const F64_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+
+        impl Visitor<'_> for Whole {
+            type Value = Integer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an integer")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Integer, E> {
+                Ok(Integer(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
+                i64::try_from(value).map(Integer).map_err(|_| {
+                    E::custom(format!("{value} is too large for an integer of 64 bits"))
+                })
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Integer, E> {
+                if value.fract() == 0.0 && value.abs() <= F64_EXACT_MAX {
+                    return Ok(Integer(value as i64));
+                }
+                let what = if value.fract() == 0.0 {
+                    "out of range"
+                } else {
+                    "not whole"
+                };
+                Err(E::custom(format!(
+                    "expected an integer, but {value} is {what}"
+                )))
+            }
+        }
+
+        deserializer.deserialize_any(Whole)
+    }
+}
+
+/// An array of at most `MAX` entries, refused while it is read: a short body can't become a large
+/// value in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct List<T, const MAX: usize>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T, const MAX: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = seq.next_element()? {
+                    if entries.len() == MAX {
+                        return Err(A::Error::custom(format!(
+                            "at most {MAX} entries are allowed"
+                        )));
+                    }
+                    entries.push(entry);
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer
+            .deserialize_seq(Entries::<T, MAX>(PhantomData))
+            .map(List)
+    }
+}
+
+/// A value of which only its presence matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Anything)
+    }
+}
