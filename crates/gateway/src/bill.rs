@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use weir_accounts::{
     Caller, Counts, Hold, HoldError, Nanos, NewHold, Outcome, Price, Settlement, Source,
 };
+use weir_engine::request::Invalid;
 use weir_engine::{Allowance, Usage};
 
 use crate::limits::Permit;
 use crate::{Gateway, Refusal, STORE_RETRY};
-use weir_engine::request::Invalid;
 
 /// Output tokens that a hold without an explicit limit covers at first, and by which it grows.
 pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
@@ -61,7 +61,7 @@ impl Order {
             ..Counts::default()
         };
         self.price
-            .output_tokens_within(amount, &prompt)
+            .output_covered(amount, &prompt)
             .min(self.output_tokens_max)
     }
 }
@@ -261,7 +261,7 @@ fn available(error: &HoldError) -> Option<Nanos> {
         HoldError::BalanceTooLow { available } | HoldError::InFlight { available, .. } => {
             Some(*available)
         }
-        HoldError::Overloaded | HoldError::Store(_) => None,
+        HoldError::Overloaded | HoldError::Ended | HoldError::Store(_) => None,
     }
 }
 
@@ -274,6 +274,7 @@ fn refusal(error: HoldError, affordable: u64) -> Refusal {
         HoldError::Overloaded => Refusal::Overloaded {
             retry_after: STORE_RETRY,
         },
+        HoldError::Ended => Refusal::Internal("a new hold had ended already".to_owned()),
         HoldError::Store(error) => {
             tracing::error!(%error, "holds can't be made");
             Refusal::Overloaded {

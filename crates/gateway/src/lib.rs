@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, KeyError};
 use weir_engine::{Allowance, Request};
@@ -31,6 +32,8 @@ pub use crate::refusal::Refusal;
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
 /// When to come back while the database is out of reach or behind.
 pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often overdue holds are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// A request of a caller for a model.
 #[derive(Debug, Clone)]
@@ -173,6 +176,18 @@ impl Gateway {
             && self.0.accounts.ping().await.is_ok()
     }
 
+    /// Ends the holds whose processes have vanished, once a minute, until `stop`.
+    pub async fn keep_house(&self, stop: CancellationToken) {
+        let mut every = tokio::time::interval(EXPIRE_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            match self.0.accounts.expire(self.now()).await {
+                Ok(ended) => tracing::debug!(?ended, "overdue holds were looked for"),
+                Err(error) => tracing::warn!(%error, "overdue holds can't be ended now"),
+            }
+        }
+    }
+
     /// Starts nothing new from now on.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -202,12 +217,12 @@ impl Gateway {
 }
 
 fn may_use(caller: &Caller, offer: &Offer) -> Result<(), Refusal> {
-    match &caller.models {
-        Some(models) if !models.contains(&offer.id) => Err(Refusal::ModelAccessDenied {
-            model: offer.id.clone(),
-        }),
-        _ => Ok(()),
+    if caller.may_use(&offer.id) {
+        return Ok(());
     }
+    Err(Refusal::ModelAccessDenied {
+        model: offer.id.clone(),
+    })
 }
 
 /// A seed for callers who gave none.
