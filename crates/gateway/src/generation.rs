@@ -96,11 +96,10 @@ impl Running {
         }
     }
 
+    /// Also renews the hold, so that it outlives a long generation.
     fn checkpoint(&mut self, gateway: &Gateway) {
-        if self.delivered > 0 && self.delivery == Delivery::Stream {
-            let delivered = self.delivered_usage();
-            self.bill.checkpoint(gateway, delivered);
-        }
+        let delivered = self.delivered_usage();
+        self.bill.checkpoint(gateway, delivered);
     }
 
     /// What a caller has got: nothing before the first token, and nothing of an answer that would have
