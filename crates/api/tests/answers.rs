@@ -5,7 +5,7 @@ use weir_api::usage::StreamUsage;
 use weir_api::{Usage, chat, completion};
 
 fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap()
+    serde_json::to_string(value).expect("an answer is JSON")
 }
 
 #[test]
