@@ -52,7 +52,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn from_engine(error: EngineError, model: &str) -> Self {
+    /// Also for an engine that fails after it has accepted.
+    pub fn from_engine(error: EngineError, model: &str) -> Self {
         let model = || model.to_owned();
         match error {
             EngineError::Busy { retry_after } => Refusal::Overloaded { retry_after },
