@@ -72,7 +72,7 @@ pub(crate) struct Llama {
     pub(crate) threads: Option<u32>,
     pub(crate) context_tokens: Option<u32>,
     pub(crate) cells: Option<u32>,
-    pub(crate) sequences_max: Option<u32>,
+    pub(crate) sequences: Option<u32>,
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
 }
@@ -84,7 +84,7 @@ impl Llama {
             threads: None,
             context_tokens: None,
             cells: None,
-            sequences_max: None,
+            sequences: None,
             queue_requests_max: None,
             inter_token_target: None,
         }
@@ -173,14 +173,24 @@ fn resolve(
         settings.read(&shown.display().to_string(), text, &mut problems);
     }
     let unknown = settings.overlay(variables, &mut problems);
-    let warnings = unknown.iter().map(|name| format!("{name} is not a variable of Weir, and is ignored")).collect();
+    let warnings = unknown
+        .iter()
+        .map(|name| format!("{name} is not a variable of Weir, and is ignored"))
+        .collect();
     problems.append(&mut settings.gaps());
     if !problems.is_empty() {
         return Err(told(&problems));
     }
 
-    let base = file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(directory);
-    let mut reader = Reader { settings: &settings, base, problems: Vec::new() };
+    let base = file
+        .as_ref()
+        .and_then(|(path, _)| path.parent())
+        .unwrap_or(directory);
+    let mut reader = Reader {
+        settings: &settings,
+        base,
+        problems: Vec::new(),
+    };
     let mut config = reader.config();
     let problems = reader.problems;
     if !problems.is_empty() {
@@ -221,7 +231,9 @@ impl Reader<'_> {
                 header_timeout: self.seconds("http.header_timeout_seconds"),
                 body_timeout: self.seconds("http.body_timeout_seconds"),
                 write_timeout: self.seconds("http.write_timeout_seconds"),
-                connections_max: self.whole("http.connections_max").expect("it has a default"),
+                connections_max: self
+                    .whole("http.connections_max")
+                    .expect("it has a default"),
             },
             shutdown_grace: self.seconds("shutdown.grace_seconds"),
             log: Log {
@@ -239,9 +251,14 @@ impl Reader<'_> {
         let mut models: Vec<Model> = Vec::new();
         for index in 0..self.settings.count("models") {
             let at = format!("models[{index}]");
-            let Some((model, optional)) = self.model(&at) else { continue };
+            let Some((model, optional)) = self.model(&at) else {
+                continue;
+            };
             if models.iter().any(|other| other.id == model.id) {
-                self.problem(&format!("{at}.id"), format!("there is a model `{}` already", model.id));
+                self.problem(
+                    &format!("{at}.id"),
+                    format!("there is a model `{}` already", model.id),
+                );
             }
             if !optional || model.engine.path.exists() {
                 models.push(model);
@@ -259,17 +276,25 @@ impl Reader<'_> {
         let cached = self.whole(&format!("{at}.cached_price"));
         let optional = self.value(&format!("{at}.optional")) == Some(Value::Flag(true));
         let engine = self.engine(at);
-        let (Value::Text(id), Value::Whole(input), Value::Whole(output)) = (id?, input?, output?) else {
+        let (Value::Text(id), Value::Whole(input), Value::Whole(output)) = (id?, input?, output?)
+        else {
             unreachable!("values are of their key's kind")
         };
         if cached.is_some_and(|cached| cached > input) {
-            self.problem(&format!("{at}.cached_price"), "cached_price must be at most input_price".to_owned());
+            self.problem(
+                &format!("{at}.cached_price"),
+                "cached_price must be at most input_price".to_owned(),
+            );
         }
         let model = Model {
             id,
             title: self.text(&format!("{at}.title")),
             description: self.text(&format!("{at}.description")),
-            price: Price { input, output, cached },
+            price: Price {
+                input,
+                output,
+                cached,
+            },
             output_tokens_max: self.narrow(&format!("{at}.max_output_tokens")),
             engine: engine?,
         };
@@ -280,12 +305,18 @@ impl Reader<'_> {
         match self.settings.count(&format!("{model}.engines")) {
             1 => {}
             0 => {
-                self.entry_problem(model, format!("{model} has no engine: add [[models.engines]] with a path"));
+                self.entry_problem(
+                    model,
+                    format!("{model} has no engine: add [[models.engines]] with a path"),
+                );
                 return None;
             }
             _ => {
                 let second = format!("{model}.engines[1]");
-                self.entry_problem(&second, "several engines of a model are not supported in this version".to_owned());
+                self.entry_problem(
+                    &second,
+                    "several engines of a model are not supported in this version".to_owned(),
+                );
                 return None;
             }
         }
@@ -296,9 +327,11 @@ impl Reader<'_> {
             threads: self.narrow(&format!("{at}.threads")),
             context_tokens: self.narrow(&format!("{at}.context_tokens")),
             cells: self.narrow(&format!("{at}.cells")),
-            sequences_max: self.narrow(&format!("{at}.sequences_max")),
+            sequences: self.narrow(&format!("{at}.sequences")),
             queue_requests_max: self.narrow(&format!("{at}.queue_requests_max")),
-            inter_token_target: self.whole(&format!("{at}.inter_token_target_ms")).map(Duration::from_millis),
+            inter_token_target: self
+                .whole(&format!("{at}.inter_token_target_ms"))
+                .map(Duration::from_millis),
         })
     }
 
@@ -306,7 +339,9 @@ impl Reader<'_> {
     fn value(&self, path: &str) -> Option<Value> {
         let key = keys::find(&settings::pattern(path)).expect("only keys of the table are read");
         let written = self.settings.get(path).map(|setting| setting.value.clone());
-        written.or_else(|| Some(settings::from_text(key, key.default?).expect("a default fits its key")))
+        written.or_else(|| {
+            Some(settings::from_text(key, key.default?).expect("a default fits its key"))
+        })
     }
 
     fn required(&mut self, entry: &str, name: &str, what: &str) -> Option<Value> {
@@ -332,7 +367,8 @@ impl Reader<'_> {
     }
 
     fn narrow(&self, path: &str) -> Option<u32> {
-        self.whole(path).map(|number| u32::try_from(number).expect("the key's range fits"))
+        self.whole(path)
+            .map(|number| u32::try_from(number).expect("the key's range fits"))
     }
 
     fn seconds(&self, path: &str) -> Duration {
@@ -351,11 +387,17 @@ impl Reader<'_> {
     }
 
     fn problem(&mut self, path: &str, message: String) {
-        let origin = self.settings.get(path).map_or(Origin::Default, |setting| setting.origin.clone());
+        let origin = self
+            .settings
+            .get(path)
+            .map_or(Origin::Default, |setting| setting.origin.clone());
         self.problems.push(Problem { origin, message });
     }
 
     fn entry_problem(&mut self, entry: &str, message: String) {
-        self.problems.push(Problem { origin: self.settings.entry(entry), message });
+        self.problems.push(Problem {
+            origin: self.settings.entry(entry),
+            message,
+        });
     }
 }

@@ -1,1 +1,165 @@
-fn main() {}
+//! The `weir` program: the only crate that knows every concrete type, reads arguments, config files and
+//! the environment, and asks what time it is.
+
+mod cli;
+mod commands;
+mod config;
+mod lifecycle;
+mod output;
+mod wire;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use weir_gateway::Clock;
+
+use crate::cli::{Cli, Command, Model, Place};
+use crate::commands::chat::Server;
+use crate::commands::{accounts, chat, doctor, models};
+use crate::config::{Config, Invalid, Loaded, Overrides};
+
+/// Set by clap too, for a wrong command line.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime");
+    let ended = ended.and_then(|runtime| {
+        let ended = runtime.block_on(Box::pin(run(cli)));
+        // A thread may still wait for a line of input that nobody wants.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(code) => code,
+        Err(error) => failure(&error),
+    }
+}
+
+/// Says what went wrong and what that is as an exit status.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(is_broken_pipe) {
+        // Whoever read our output has had enough.
+        return ExitCode::SUCCESS;
+    }
+    let (lines, code) = match error.downcast_ref::<Invalid>() {
+        Some(Invalid(problems)) => (problems.clone(), ExitCode::from(EXIT_USAGE)),
+        None => (vec![format!("{error:#}")], ExitCode::FAILURE),
+    };
+    for line in lines {
+        // Nobody can be told that stderr is closed.
+        let _ = output::note(&line);
+    }
+    code
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { place, command } = cli;
+    let clock = Clock::system();
+    let now = clock.now();
+    match command {
+        Command::Serve(serve) => {
+            let overrides = Overrides {
+                listen: serve.listen,
+                ..overrides(&place)
+            };
+            let Loaded { config, warnings } = load(&overrides)?;
+            lifecycle::serve(config, &warnings, serve.output, clock).await?;
+        }
+        Command::Account(command) => {
+            let adds = matches!(command, cli::Account::Add { .. });
+            let opened = accounts::open(&data(&place)?, adds, now).await?;
+            let done = accounts::account(&opened, command, now).await;
+            opened.close().await;
+            done?;
+        }
+        Command::Credit(command) => {
+            let opened = accounts::open(&data(&place)?, false, now).await?;
+            let done = accounts::credit(&opened, command, now).await;
+            opened.close().await;
+            done?;
+        }
+        Command::Key(command) => {
+            let opened = accounts::open(&data(&place)?, false, now).await?;
+            let done = accounts::key(&opened, command, now).await;
+            opened.close().await;
+            done?;
+        }
+        Command::Usage(command) => {
+            let opened = accounts::open(&data(&place)?, false, now).await?;
+            let done = accounts::usage(&opened, command).await;
+            opened.close().await;
+            done?;
+        }
+        Command::Model(Model::List(output)) => models::list(&configured(&place)?, output)?,
+        Command::Chat(command) => {
+            let base_url = match &command.base_url {
+                Some(url) => url.clone(),
+                None => format!("http://{}", configured(&place)?.listen),
+            };
+            let key = std::env::var("WEIR_API_KEY")
+                .ok()
+                .filter(|key| !key.is_empty());
+            Box::pin(chat::chat(Server { base_url, key }, command)).await?;
+        }
+        Command::Config => output::piece(&config::reference::markdown())?,
+        Command::Doctor(output) => {
+            let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
+            return Ok(if sound {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn overrides(place: &Place) -> Overrides {
+    Overrides {
+        config: place.config.clone(),
+        data: place.data.clone(),
+        listen: None,
+    }
+}
+
+fn load(overrides: &Overrides) -> Result<Loaded, Invalid> {
+    let directory = std::env::current_dir().map_err(|error| {
+        Invalid(vec![format!(
+            "the current directory can't be used: {error}"
+        )])
+    })?;
+    // A name or value that isn't UTF-8 can't be one of ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    config::load(&directory, overrides, variables)
+}
+
+/// The config, with its oddities told.
+fn configured(place: &Place) -> anyhow::Result<Config> {
+    let Loaded { config, warnings } = load(&overrides(place))?;
+    for warning in warnings {
+        output::note(&warning)?;
+    }
+    Ok(config)
+}
+
+/// The data directory; with `--data` no config is read.
+fn data(place: &Place) -> anyhow::Result<PathBuf> {
+    match &place.data {
+        Some(data) => Ok(data.clone()),
+        None => Ok(configured(place)?.data),
+    }
+}

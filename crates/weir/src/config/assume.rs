@@ -17,21 +17,31 @@ const KNOWN: &[Known] = &[
         file: "SmolLM2-135M-Instruct.Q4_1.gguf",
         id: "HuggingFaceTB/SmolLM2-135M-Instruct",
         title: "SmolLM2 135M Instruct",
-        price: Price { input: 200, output: 400, cached: None },
+        price: Price {
+            input: 200,
+            output: 400,
+            cached: None,
+        },
     },
     Known {
         file: "gemma-3-270m-q4_k_m.gguf",
         id: "google/gemma-3-270m",
         title: "Gemma 3 270M",
-        price: Price { input: 300, output: 600, cached: None },
+        price: Price {
+            input: 300,
+            output: 600,
+            cached: None,
+        },
     },
 ];
 
 /// Fills in models from `models/`, and notes every assumption. Models that the environment named stay.
 pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
-    let mut said = vec![
-        format!("no config file: listening on {}, data in {}", config.listen, config.data.display()),
-    ];
+    let mut said = vec![format!(
+        "no config file: listening on {}, data in {}",
+        config.listen,
+        config.data.display()
+    )];
     if config.models.is_empty() {
         config.models = found(&directory.join("models"));
         for model in &config.models {
@@ -44,10 +54,16 @@ pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
 }
 
 fn found(directory: &Path) -> Vec<Model> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let entries = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "gguf"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "gguf")
+        })
         .collect();
     files.sort();
     files.into_iter().filter_map(model).collect()
@@ -57,10 +73,20 @@ fn model(path: PathBuf) -> Option<Model> {
     let name = path.file_name()?.to_str()?;
     let known = KNOWN.iter().find(|known| known.file == name);
     Some(Model {
-        id: known.map_or_else(|| name.trim_end_matches(".gguf").to_owned(), |known| known.id.to_owned()),
+        id: known.map_or_else(
+            || name.trim_end_matches(".gguf").to_owned(),
+            |known| known.id.to_owned(),
+        ),
         title: known.map(|known| known.title.to_owned()),
         description: None,
-        price: known.map_or(Price { input: 0, output: 0, cached: None }, |known| known.price),
+        price: known.map_or(
+            Price {
+                input: 0,
+                output: 0,
+                cached: None,
+            },
+            |known| known.price,
+        ),
         output_tokens_max: None,
         engine: Llama::at(path),
     })

@@ -38,8 +38,18 @@ const fn whole(min: u64, max: u64) -> Kind {
     Kind::Whole { min, max }
 }
 
-const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
+const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    doc: &'static str,
+) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        doc,
+    }
 }
 
 /// The largest price: a thousand dollars per token.
@@ -48,15 +58,33 @@ const DAY: u64 = 86_400;
 const U32: u64 = 4_294_967_295;
 
 pub(crate) const KEYS: &[Key] = &[
-    key("listen", Kind::Address, Some("127.0.0.1:8080"), "Where the server listens. Port 0 takes a free one."),
-    key("data", Kind::Path, Some("data"), "Directory of the database. Made if it is missing."),
+    key(
+        "listen",
+        Kind::Address,
+        Some("127.0.0.1:8080"),
+        "Where the server listens. Port 0 takes a free one.",
+    ),
+    key(
+        "data",
+        Kind::Path,
+        Some("data"),
+        "Directory of the database. Made if it is missing.",
+    ),
     key(
         "database",
-        Kind::Choice { now: &["sqlite"], later: &["postgres://", "postgresql://"] },
+        Kind::Choice {
+            now: &["sqlite"],
+            later: &["postgres://", "postgresql://"],
+        },
         Some("sqlite"),
         "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`.",
     ),
-    key("limits.requests_per_minute", whole(1, 1_000_000), None, "Requests per minute of a key. Absent: no limit."),
+    key(
+        "limits.requests_per_minute",
+        whole(1, 1_000_000),
+        None,
+        "Requests per minute of a key. Absent: no limit.",
+    ),
     key(
         "limits.tokens_per_minute",
         whole(1, 1_000_000_000_000),
@@ -71,13 +99,31 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "limits.store",
-        Kind::Choice { now: &["memory"], later: &["redis://", "valkey://"] },
+        Kind::Choice {
+            now: &["memory"],
+            later: &["redis://", "valkey://"],
+        },
         Some("memory"),
         "Where the counts of the limits are kept.",
     ),
-    key("models[].id", Kind::Text, None, "The model's name in the API. Required."),
-    key("models[].title", Kind::Text, None, "A name for people, in `GET models`. Absent: the id."),
-    key("models[].description", Kind::Text, None, "A sentence or two, in `GET models`."),
+    key(
+        "models[].id",
+        Kind::Text,
+        None,
+        "The model's name in the API. Required.",
+    ),
+    key(
+        "models[].title",
+        Kind::Text,
+        None,
+        "A name for people, in `GET models`. Absent: the id.",
+    ),
+    key(
+        "models[].description",
+        Kind::Text,
+        None,
+        "A sentence or two, in `GET models`.",
+    ),
     key(
         "models[].input_price",
         whole(0, PRICE_MAX),
@@ -110,11 +156,19 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "models[].engines[].kind",
-        Kind::Choice { now: &["llama"], later: &["openai"] },
+        Kind::Choice {
+            now: &["llama"],
+            later: &["openai"],
+        },
         Some("llama"),
         "What computes the model: `llama` is the embedded engine. A model has exactly one engine in this version.",
     ),
-    key("models[].engines[].path", Kind::Path, None, "The GGUF file. Required."),
+    key(
+        "models[].engines[].path",
+        Kind::Path,
+        None,
+        "The GGUF file. Required.",
+    ),
     key(
         "models[].engines[].threads",
         whole(1, 512),
@@ -133,7 +187,12 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "Tokens that the KV cache holds, over all requests. Absent: chosen from the model's size.",
     ),
-    key("models[].engines[].sequences_max", whole(1, 256), None, "Answers that are generated at once. Absent: the engine's own."),
+    key(
+        "models[].engines[].sequences",
+        whole(1, 256),
+        None,
+        "Answers that are generated at once. Absent: the engine's own.",
+    ),
     key(
         "models[].engines[].queue_requests_max",
         whole(1, 100_000),
@@ -146,24 +205,57 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: the engine's own.",
     ),
-    key("http.body_bytes_max", whole(1024, 1_073_741_824), Some("8388608"), "The longest request body; a longer one is 413."),
-    key("http.header_timeout_seconds", whole(1, DAY), Some("10"), "Time for a request's header to arrive."),
-    key("http.body_timeout_seconds", whole(1, DAY), Some("30"), "Time that a request's body may pause."),
+    key(
+        "http.body_bytes_max",
+        whole(1024, 1_073_741_824),
+        Some("8388608"),
+        "The longest request body; a longer one is 413.",
+    ),
+    key(
+        "http.header_timeout_seconds",
+        whole(1, DAY),
+        Some("10"),
+        "Time for a request's header to arrive.",
+    ),
+    key(
+        "http.body_timeout_seconds",
+        whole(1, DAY),
+        Some("30"),
+        "Time that a request's body may pause.",
+    ),
     key(
         "http.write_timeout_seconds",
         whole(1, DAY),
         Some("60"),
         "Time that a client may leave an answer unread before its request is cancelled.",
     ),
-    key("http.connections_max", whole(1, 1_000_000), Some("4096"), "Open connections; more wait to be accepted."),
+    key(
+        "http.connections_max",
+        whole(1, 1_000_000),
+        Some("4096"),
+        "Open connections; more wait to be accepted.",
+    ),
     key(
         "shutdown.grace_seconds",
         whole(0, DAY),
         Some("30"),
         "Time for running answers to finish after SIGTERM or Ctrl-C. A second signal ends them at once.",
     ),
-    key("log.format", Kind::Choice { now: &["text", "json"], later: &[] }, Some("text"), "Form of the log, which goes to stderr."),
-    key("log.filter", Kind::Filter, Some("info"), "What is logged, as in `info,weir_engine=debug`. `WEIR_LOG` says the same."),
+    key(
+        "log.format",
+        Kind::Choice {
+            now: &["text", "json"],
+            later: &[],
+        },
+        Some("text"),
+        "Form of the log, which goes to stderr.",
+    ),
+    key(
+        "log.filter",
+        Kind::Filter,
+        Some("info"),
+        "What is logged, as in `info,weir_engine=debug`. `WEIR_LOG` says the same.",
+    ),
     key(
         "cors.origins",
         Kind::Origins,
@@ -177,8 +269,14 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("WEIR_CONFIG", "the config file, as `--config`"),
     ("WEIR_LOG", "what is logged, as `log.filter`"),
     ("WEIR_API_KEY", "the key of `weir chat`"),
-    ("WEIR_BASE_URL", "the server of `weir chat`, as `--base-url`"),
-    ("WEIR_TEST_MODELS", "the directory of model files, for tests"),
+    (
+        "WEIR_BASE_URL",
+        "the server of `weir chat`, as `--base-url`",
+    ),
+    (
+        "WEIR_TEST_MODELS",
+        "the directory of model files, for tests",
+    ),
 ];
 
 pub(crate) fn find(pattern: &str) -> Option<&'static Key> {
@@ -189,10 +287,17 @@ impl Key {
     /// The key's environment variable; `<i>` and `<j>` stand for the numbers of entries, from 0.
     pub(crate) fn variable(&self) -> String {
         let mut index = ["<i>", "<j>"].into_iter();
-        let words = self.path.split('.').map(|word| match word.strip_suffix("[]") {
-            Some(name) => format!("{}_{}", name.to_uppercase(), index.next().expect("at most two levels of entries")),
-            None => word.to_uppercase(),
-        });
+        let words = self
+            .path
+            .split('.')
+            .map(|word| match word.strip_suffix("[]") {
+                Some(name) => format!(
+                    "{}_{}",
+                    name.to_uppercase(),
+                    index.next().expect("at most two levels of entries")
+                ),
+                None => word.to_uppercase(),
+            });
         format!("WEIR_{}", words.collect::<Vec<_>>().join("_"))
     }
 }

@@ -52,9 +52,16 @@ fn heading(table: &str) -> String {
 
 fn entry(key: &Key, name: &str) -> String {
     let default = match key.default {
-        Some(default) if matches!(key.kind, Kind::Whole { .. } | Kind::Flag) => format!("`{default}`"),
+        Some(default) if matches!(key.kind, Kind::Whole { .. } | Kind::Flag) => {
+            format!("`{default}`")
+        }
         Some(default) => format!("`\"{default}\"`"),
         None => "–".to_owned(),
     };
-    format!("| `{name}` | {} | {default} | `{}` | {} |\n", expected(key), key.variable(), key.doc)
+    format!(
+        "| `{name}` | {} | {default} | `{}` | {} |\n",
+        expected(key),
+        key.variable(),
+        key.doc
+    )
 }

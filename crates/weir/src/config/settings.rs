@@ -74,7 +74,9 @@ impl Settings {
 
     /// How many entries a list has: `models`, `models[0].engines`.
     pub(crate) fn count(&self, list: &str) -> usize {
-        (0..).take_while(|index| self.entries.contains_key(&format!("{list}[{index}]"))).count()
+        (0..)
+            .take_while(|index| self.entries.contains_key(&format!("{list}[{index}]")))
+            .count()
     }
 
     pub(crate) fn entry(&self, path: &str) -> Origin {
@@ -83,7 +85,12 @@ impl Settings {
 
     /// Reads a config file's text; every problem is told, not only the first.
     pub(crate) fn read(&mut self, file: &str, text: &str, problems: &mut Vec<Problem>) {
-        let mut reader = FileReader { file, text, settings: self, problems };
+        let mut reader = FileReader {
+            file,
+            text,
+            settings: self,
+            problems,
+        };
         match DeTable::parse(text) {
             Ok(table) => reader.table("", table.get_ref()),
             Err(error) => {
@@ -102,7 +109,9 @@ impl Settings {
     ) -> Vec<String> {
         let mut unknown = Vec::new();
         for (name, text) in variables {
-            let Some(words) = name.strip_prefix("WEIR_") else { continue };
+            let Some(words) = name.strip_prefix("WEIR_") else {
+                continue;
+            };
             if name == "WEIR_LOG" {
                 self.variable("log.filter", "log.filter", &name, &text, problems);
             } else if keys::VARIABLES.iter().any(|(known, _)| *known == name) {
@@ -117,15 +126,25 @@ impl Settings {
         unknown
     }
 
-    fn variable(&mut self, pattern: &str, path: &str, name: &str, text: &str, problems: &mut Vec<Problem>) {
+    fn variable(
+        &mut self,
+        pattern: &str,
+        path: &str,
+        name: &str,
+        text: &str,
+        problems: &mut Vec<Problem>,
+    ) {
         let key = keys::find(pattern).expect("the pattern of a key");
         let origin = Origin::Variable(name.to_owned());
         match from_text(key, text) {
             Ok(value) => {
                 for (end, _) in path.match_indices(']') {
-                    self.entries.entry(path[..=end].to_owned()).or_insert_with(|| origin.clone());
+                    self.entries
+                        .entry(path[..=end].to_owned())
+                        .or_insert_with(|| origin.clone());
                 }
-                self.values.insert(path.to_owned(), Setting { value, origin });
+                self.values
+                    .insert(path.to_owned(), Setting { value, origin });
             }
             Err(message) => problems.push(Problem { origin, message }),
         }
@@ -134,7 +153,9 @@ impl Settings {
     /// Entries must be numbered from 0 without gaps; only environment variables can leave one.
     pub(crate) fn gaps(&self) -> Vec<Problem> {
         let lonely = |path: &String| {
-            let (list, index) = path.strip_suffix(']').and_then(|path| path.rsplit_once('['))?;
+            let (list, index) = path
+                .strip_suffix(']')
+                .and_then(|path| path.rsplit_once('['))?;
             let index: usize = index.parse().ok()?;
             (index >= self.count(list)).then(|| (list.to_owned(), self.count(list)))
         };
@@ -142,8 +163,12 @@ impl Settings {
             .iter()
             .filter_map(|(path, origin)| {
                 let (list, count) = lonely(path)?;
-                let message = format!("{path} needs the entries before it, and `{list}` has {count}");
-                Some(Problem { origin: origin.clone(), message })
+                let message =
+                    format!("{path} needs the entries before it, and `{list}` has {count}");
+                Some(Problem {
+                    origin: origin.clone(),
+                    message,
+                })
             })
             .collect()
     }
@@ -151,7 +176,8 @@ impl Settings {
 
 /// The key and concrete path that `MODELS_0_INPUT_PRICE` means.
 fn key_of(words: &str) -> Option<(&'static Key, String)> {
-    KEYS.iter().find_map(|key| Some((key, concrete(key.path, words)?)))
+    KEYS.iter()
+        .find_map(|key| Some((key, concrete(key.path, words)?)))
 }
 
 fn concrete(pattern: &str, words: &str) -> Option<String> {
@@ -189,7 +215,10 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             _ => Err(wrong(key, &format!("`{text}`"))),
         },
         Kind::Origins => {
-            let origins = text.split(',').map(|origin| origin.trim().to_owned()).filter(|origin| !origin.is_empty());
+            let origins = text
+                .split(',')
+                .map(|origin| origin.trim().to_owned())
+                .filter(|origin| !origin.is_empty());
             checked(key, Value::Texts(origins.collect()))
         }
         Kind::Text | Kind::Path | Kind::Address | Kind::Choice { .. } | Kind::Filter => {
@@ -202,16 +231,27 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
 fn checked(key: &Key, value: Value) -> Result<Value, String> {
     match (key.kind, value) {
         (Kind::Text | Kind::Path, Value::Text(text)) if !text.is_empty() => Ok(Value::Text(text)),
-        (Kind::Address, Value::Text(text)) => {
-            text.parse().map(Value::Address).map_err(|_| wrong(key, &format!("`{text}`")))
+        (Kind::Address, Value::Text(text)) => text
+            .parse()
+            .map(Value::Address)
+            .map_err(|_| wrong(key, &format!("`{text}`"))),
+        (Kind::Whole { min, max }, Value::Whole(number)) if (min..=max).contains(&number) => {
+            Ok(Value::Whole(number))
         }
-        (Kind::Whole { min, max }, Value::Whole(number)) if (min..=max).contains(&number) => Ok(Value::Whole(number)),
         (Kind::Flag, value @ Value::Flag(_)) => Ok(value),
-        (Kind::Choice { now, .. }, Value::Text(text)) if now.contains(&text.as_str()) => Ok(Value::Text(text)),
-        (Kind::Choice { later, .. }, Value::Text(text)) if later.iter().any(|start| text.starts_with(start)) => {
+        (Kind::Choice { now, .. }, Value::Text(text)) if now.contains(&text.as_str()) => {
+            Ok(Value::Text(text))
+        }
+        (Kind::Choice { later, .. }, Value::Text(text))
+            if later.iter().any(|start| text.starts_with(start)) =>
+        {
             // Only the beginning is repeated: the rest of such an address may hold a password.
             let start = text.split_inclusive("//").next().unwrap_or(&text);
-            Err(format!("{} {start}… is not supported in this version; it must be {}", key.path, expected(key)))
+            Err(format!(
+                "{} {start}… is not supported in this version; it must be {}",
+                key.path,
+                expected(key)
+            ))
         }
         (Kind::Filter, Value::Text(text)) => match EnvFilter::try_new(&text) {
             Ok(_) => Ok(Value::Text(text)),
@@ -229,8 +269,12 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
 
 /// `https://example.com:8443`: a scheme, a host, perhaps a port, and nothing more.
 fn is_origin(text: &str) -> bool {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*', '@', '?', '#']))
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    text == "*"
+        || host
+            .is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*', '@', '?', '#']))
 }
 
 fn shown(value: &Value) -> String {
@@ -255,9 +299,12 @@ pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
         Kind::Address => "an address with a port, as 127.0.0.1:8080".into(),
         Kind::Whole { min, max } => format!("a whole number from {min} to {max}").into(),
         Kind::Flag => "true or false".into(),
-        Kind::Choice { now, .. } => {
-            now.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ").into()
-        }
+        Kind::Choice { now, .. } => now
+            .iter()
+            .map(|word| format!("\"{word}\""))
+            .collect::<Vec<_>>()
+            .join(" or ")
+            .into(),
         Kind::Filter => "directives as info,weir_engine=debug".into(),
         Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
     }
@@ -273,30 +320,51 @@ struct FileReader<'a> {
 impl FileReader<'_> {
     fn origin(&self, span: &Range<usize>) -> Origin {
         let start = span.start.min(self.text.len());
-        let line = 1 + self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
-        Origin::Line { file: self.file.to_owned(), line }
+        let line = 1 + self.text.as_bytes()[..start]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        Origin::Line {
+            file: self.file.to_owned(),
+            line,
+        }
     }
 
     fn problem(&mut self, span: &Range<usize>, message: impl Into<String>) {
         let origin = self.origin(span);
-        self.problems.push(Problem { origin, message: message.into() });
+        self.problems.push(Problem {
+            origin,
+            message: message.into(),
+        });
     }
 
     /// `at` is the table's concrete path, empty for the root.
     fn table(&mut self, at: &str, table: &DeTable<'_>) {
         for (name, value) in table {
-            let path = if at.is_empty() { name.get_ref().to_string() } else { format!("{at}.{}", name.get_ref()) };
+            let path = if at.is_empty() {
+                name.get_ref().to_string()
+            } else {
+                format!("{at}.{}", name.get_ref())
+            };
             self.value(at, &path, name, value);
         }
     }
 
-    fn value(&mut self, at: &str, path: &str, name: &Spanned<Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
+    fn value(
+        &mut self,
+        at: &str,
+        path: &str,
+        name: &Spanned<Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
         let pattern = pattern(path);
         if let Some(key) = keys::find(&pattern) {
             match from_toml(key, value.get_ref()) {
                 Ok(value) => {
                     let origin = self.origin(&name.span());
-                    self.settings.values.insert(path.to_owned(), Setting { value, origin });
+                    self.settings
+                        .values
+                        .insert(path.to_owned(), Setting { value, origin });
                 }
                 Err(message) => self.problem(&name.span(), message),
             }
@@ -309,14 +377,20 @@ impl FileReader<'_> {
             }
         } else {
             let allowed = siblings(at).join(", ");
-            self.problem(&name.span(), format!("unknown key `{}`; allowed here: {allowed}", name.get_ref()));
+            self.problem(
+                &name.span(),
+                format!("unknown key `{}`; allowed here: {allowed}", name.get_ref()),
+            );
         }
     }
 
     /// The entries of `[[models]]`.
     fn entries(&mut self, list: &str, value: &Spanned<DeValue<'_>>) {
         let tables: Option<Vec<_>> = value.get_ref().as_array().map(|array| {
-            array.iter().filter_map(|entry| Some((entry.span(), entry.get_ref().as_table()?))).collect()
+            array
+                .iter()
+                .filter_map(|entry| Some((entry.span(), entry.get_ref().as_table()?)))
+                .collect()
         });
         let length = value.get_ref().as_array().map_or(0, |array| array.len());
         match tables {
@@ -328,7 +402,13 @@ impl FileReader<'_> {
                     self.table(&path, table);
                 }
             }
-            _ => self.problem(&value.span(), format!("{list} must be a list of tables: [[{}]]", pattern(list).replace("[]", ""))),
+            _ => self.problem(
+                &value.span(),
+                format!(
+                    "{list} must be a list of tables: [[{}]]",
+                    pattern(list).replace("[]", "")
+                ),
+            ),
         }
     }
 }
@@ -343,8 +423,14 @@ fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
             Value::Whole(parsed.map_err(|_| wrong(key, digits))?)
         }
         DeValue::Array(values) => {
-            let texts = values.iter().map(|value| value.get_ref().as_str().map(str::to_owned));
-            Value::Texts(texts.collect::<Option<_>>().ok_or_else(|| wrong(key, "a list of other things"))?)
+            let texts = values
+                .iter()
+                .map(|value| value.get_ref().as_str().map(str::to_owned));
+            Value::Texts(
+                texts
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| wrong(key, "a list of other things"))?,
+            )
         }
         DeValue::Float(number) => return Err(wrong(key, number.as_str())),
         DeValue::Datetime(_) | DeValue::Table(_) => {
@@ -371,7 +457,11 @@ fn under(prefix: &str) -> bool {
 
 /// The names that a table may have.
 fn siblings(at: &str) -> Vec<&'static str> {
-    let prefix = if at.is_empty() { String::new() } else { format!("{}.", pattern(at)) };
+    let prefix = if at.is_empty() {
+        String::new()
+    } else {
+        format!("{}.", pattern(at))
+    };
     let mut names: Vec<_> = KEYS
         .iter()
         .filter_map(|key| key.path.strip_prefix(&prefix))

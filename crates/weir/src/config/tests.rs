@@ -6,7 +6,9 @@ use super::*;
 const MODEL: &str = "[[models]]\nid = \"m\"\ninput_price = 1\noutput_price = 2\n[[models.engines]]\npath = \"m.gguf\"\n";
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), Vec<String>> {
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let file = (PathBuf::from("/etc/weir/weir.toml"), text.to_owned());
     resolve(Path::new("/etc/weir"), Some(file), variables).map_err(|Invalid(problems)| problems)
 }
@@ -38,49 +40,139 @@ path = "models/a.gguf"
     let (config, warnings) = read(text, &[]).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(config.data, Path::new("/etc/weir/./data"));
-    let limits =
-        Limits { requests_per_minute: Some(600), tokens_per_minute: None, concurrent_requests: Some(64) };
+    let limits = Limits {
+        requests_per_minute: Some(600),
+        tokens_per_minute: None,
+        concurrent_requests: Some(64),
+    };
     assert_eq!(config.limits, limits);
-    let [model] = &config.models[..] else { panic!("one model") };
-    assert_eq!(model.price, Price { input: 200, output: 400, cached: None });
+    let [model] = &config.models[..] else {
+        panic!("one model")
+    };
+    assert_eq!(
+        model.price,
+        Price {
+            input: 200,
+            output: 400,
+            cached: None
+        }
+    );
     assert_eq!(model.output_tokens_max, Some(4096));
-    assert_eq!(model.engine, Llama::at(PathBuf::from("/etc/weir/models/a.gguf")));
+    assert_eq!(
+        model.engine,
+        Llama::at(PathBuf::from("/etc/weir/models/a.gguf"))
+    );
 }
 
 #[test]
 fn the_file_of_the_repository() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weir.toml");
     let (config, _) = read(&std::fs::read_to_string(path).unwrap(), &[]).unwrap();
-    let ids: Vec<_> = config.models.iter().map(|model| model.id.as_str()).collect();
-    assert_eq!(ids, ["HuggingFaceTB/SmolLM2-135M-Instruct"], "the other is optional, and its file isn't there");
+    let ids: Vec<_> = config
+        .models
+        .iter()
+        .map(|model| model.id.as_str())
+        .collect();
+    assert_eq!(
+        ids,
+        ["HuggingFaceTB/SmolLM2-135M-Instruct"],
+        "the other is optional, and its file isn't there"
+    );
 }
 
 #[test]
 fn mistakes_name_their_line() {
-    refused("\nlisten = 8080\n", &[], &["weir.toml:2: listen must be an address with a port, as 127.0.0.1:8080, not 8080"]);
-    refused("listen = \"localhost\"", &[], &["weir.toml:1: listen must be an address with a port, as 127.0.0.1:8080, not `localhost`"]);
+    refused(
+        "\nlisten = 8080\n",
+        &[],
+        &["weir.toml:2: listen must be an address with a port, as 127.0.0.1:8080, not 8080"],
+    );
+    refused(
+        "listen = \"localhost\"",
+        &[],
+        &["weir.toml:1: listen must be an address with a port, as 127.0.0.1:8080, not `localhost`"],
+    );
     refused(
         "\n[limits]\nrequest_per_minute = 5\n",
         &[],
-        &["weir.toml:3: unknown key `request_per_minute`; allowed here: requests_per_minute, tokens_per_minute, concurrent_requests, store"],
+        &[
+            "weir.toml:3: unknown key `request_per_minute`; allowed here: requests_per_minute, tokens_per_minute, concurrent_requests, store",
+        ],
     );
-    refused("port = 1", &[], &["weir.toml:1: unknown key `port`; allowed here: listen, data, database, limits, models, http, shutdown, log, cors"]);
-    refused("[limits]\nconcurrent_requests = 0", &[], &["weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not 0"]);
-    refused("[limits]\nconcurrent_requests = 1.5", &[], &["weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not 1.5"]);
-    refused("[limits]\nconcurrent_requests = \"8\"", &[], &["weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not `8`"]);
-    refused("limits = 3", &[], &["weir.toml:1: limits must be a table: [limits]"]);
-    refused("models = 3", &[], &["weir.toml:1: models must be a list of tables: [[models]]"]);
-    refused("[models]\nid = \"m\"", &[], &["weir.toml:1: models must be a list of tables: [[models]]"]);
-    refused("data = \"\"", &[], &["weir.toml:1: data must be a path, not ``"]);
+    refused(
+        "port = 1",
+        &[],
+        &[
+            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, limits, models, http, shutdown, log, cors",
+        ],
+    );
+    refused(
+        "[limits]\nconcurrent_requests = 0",
+        &[],
+        &[
+            "weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not 0",
+        ],
+    );
+    refused(
+        "[limits]\nconcurrent_requests = 1.5",
+        &[],
+        &[
+            "weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not 1.5",
+        ],
+    );
+    refused(
+        "[limits]\nconcurrent_requests = \"8\"",
+        &[],
+        &[
+            "weir.toml:2: limits.concurrent_requests must be a whole number from 1 to 1000000, not `8`",
+        ],
+    );
+    refused(
+        "limits = 3",
+        &[],
+        &["weir.toml:1: limits must be a table: [limits]"],
+    );
+    refused(
+        "models = 3",
+        &[],
+        &["weir.toml:1: models must be a list of tables: [[models]]"],
+    );
+    refused(
+        "[models]\nid = \"m\"",
+        &[],
+        &["weir.toml:1: models must be a list of tables: [[models]]"],
+    );
+    refused(
+        "data = \"\"",
+        &[],
+        &["weir.toml:1: data must be a path, not ``"],
+    );
     let filter = read("[log]\nfilter = \"weir=loud\"", &[]).unwrap_err();
-    assert!(filter[0].starts_with("weir.toml:2: log.filter `weir=loud`: "), "{filter:?}");
-    refused("[cors]\norigins = [\"example.com\"]", &[], &["weir.toml:2: cors.origins must be a list of origins, as [\"https://example.com\"], not `example.com`"]);
+    assert!(
+        filter[0].starts_with("weir.toml:2: log.filter `weir=loud`: "),
+        "{filter:?}"
+    );
+    refused(
+        "[cors]\norigins = [\"example.com\"]",
+        &[],
+        &[
+            "weir.toml:2: cors.origins must be a list of origins, as [\"https://example.com\"], not `example.com`",
+        ],
+    );
     refused(
         "database = \"postgres://weir:secret@db/weir\"",
         &[],
-        &["weir.toml:1: database postgres://… is not supported in this version; it must be \"sqlite\""],
+        &[
+            "weir.toml:1: database postgres://… is not supported in this version; it must be \"sqlite\"",
+        ],
     );
-    refused("[limits]\nstore = \"redis://h\"", &[], &["weir.toml:2: limits.store redis://… is not supported in this version; it must be \"memory\""]);
+    refused(
+        "[limits]\nstore = \"redis://h\"",
+        &[],
+        &[
+            "weir.toml:2: limits.store redis://… is not supported in this version; it must be \"memory\"",
+        ],
+    );
     let two = read("a = 1\nb = 2\n", &[]).unwrap_err();
     assert_eq!(two.len(), 2, "all problems at once: {two:?}");
     let syntax = read("listen = \n", &[]).unwrap_err();
@@ -95,17 +187,42 @@ fn models_are_whole_or_refused() {
     assert_eq!(read(&free, &[]).unwrap().0.models[0].price.input, 0);
     let price = "weir.toml:1: models[0] has no output_price; it needs a price (0 if it is free)";
     refused(&MODEL.replace("output_price = 2\n", ""), &[], &[price]);
-    refused(&MODEL.replace("id = \"m\"\n", ""), &[], &["weir.toml:1: models[0] has no id; it needs a name"]);
-    refused(&MODEL.replace("path = \"m.gguf\"\n", ""), &[], &["weir.toml:5: models[0].engines[0] has no path; it needs a GGUF file"]);
-    refused(&MODEL[..MODEL.find("[[models.engines").unwrap()], &[], &["weir.toml:1: models[0] has no engine: add [[models.engines]] with a path"]);
-    refused(&format!("{MODEL}{MODEL}"), &[], &["weir.toml:8: there is a model `m` already"]);
-    refused(&MODEL.replace("id =", "cached_price = 2\nid ="), &[], &["weir.toml:2: cached_price must be at most input_price"]);
-    refused(&format!("{MODEL}[[models.engines]]\npath = \"b\"\n"), &[], &["weir.toml:7: several engines of a model are not supported in this version"]);
+    refused(
+        &MODEL.replace("id = \"m\"\n", ""),
+        &[],
+        &["weir.toml:1: models[0] has no id; it needs a name"],
+    );
+    refused(
+        &MODEL.replace("path = \"m.gguf\"\n", ""),
+        &[],
+        &["weir.toml:5: models[0].engines[0] has no path; it needs a GGUF file"],
+    );
+    refused(
+        &MODEL[..MODEL.find("[[models.engines").unwrap()],
+        &[],
+        &["weir.toml:1: models[0] has no engine: add [[models.engines]] with a path"],
+    );
+    refused(
+        &format!("{MODEL}{MODEL}"),
+        &[],
+        &["weir.toml:8: there is a model `m` already"],
+    );
+    refused(
+        &MODEL.replace("id =", "cached_price = 2\nid ="),
+        &[],
+        &["weir.toml:2: cached_price must be at most input_price"],
+    );
+    refused(
+        &format!("{MODEL}[[models.engines]]\npath = \"b\"\n"),
+        &[],
+        &["weir.toml:7: several engines of a model are not supported in this version"],
+    );
 }
 
 #[test]
 fn the_environment_wins_over_the_file() {
-    let with = |variables: &[(&str, &str)]| read(&format!("listen = \"127.0.0.1:1\"\n{MODEL}"), variables);
+    let with =
+        |variables: &[(&str, &str)]| read(&format!("listen = \"127.0.0.1:1\"\n{MODEL}"), variables);
     let (config, warnings) = with(&[
         ("WEIR_LISTEN", "[::1]:0"),
         ("WEIR_LIMITS_REQUESTS_PER_MINUTE", "7"),
@@ -122,9 +239,15 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.limits.requests_per_minute, Some(7));
     assert_eq!(config.models[0].price.input, 9);
     assert_eq!(config.models[0].engine.threads, Some(3));
-    assert_eq!(config.cors_origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(
+        config.cors_origins,
+        ["https://a.example", "https://b.example"]
+    );
     assert_eq!(config.log.filter, "debug");
-    assert_eq!(warnings, ["WEIR_SERVICE_HOST is not a variable of Weir, and is ignored"]);
+    assert_eq!(
+        warnings,
+        ["WEIR_SERVICE_HOST is not a variable of Weir, and is ignored"]
+    );
 
     let (config, _) = with(&[
         ("WEIR_MODELS_1_ENGINES_0_PATH", "/m/b.gguf"),
@@ -135,10 +258,23 @@ fn the_environment_wins_over_the_file() {
     .unwrap();
     assert_eq!(config.models[1].engine.path, Path::new("/m/b.gguf"));
 
-    refused(MODEL, &[("WEIR_LIMITS_REQUESTS_PER_MINUTE", "-1")], &["WEIR_LIMITS_REQUESTS_PER_MINUTE: limits.requests_per_minute must be a whole number from 1 to 1000000, not `-1`"]);
-    refused(MODEL, &[("WEIR_MODELS_2_ID", "x")], &["WEIR_MODELS_2_ID: models[2] needs the entries before it, and `models` has 1"]);
+    refused(
+        MODEL,
+        &[("WEIR_LIMITS_REQUESTS_PER_MINUTE", "-1")],
+        &[
+            "WEIR_LIMITS_REQUESTS_PER_MINUTE: limits.requests_per_minute must be a whole number from 1 to 1000000, not `-1`",
+        ],
+    );
+    refused(
+        MODEL,
+        &[("WEIR_MODELS_2_ID", "x")],
+        &["WEIR_MODELS_2_ID: models[2] needs the entries before it, and `models` has 1"],
+    );
     let bare = read("", &[("WEIR_MODELS_0_ID", "x")]).unwrap_err();
-    assert_eq!(bare[0], "WEIR_MODELS_0_ID: models[0] has no input_price; it needs a price (0 if it is free)");
+    assert_eq!(
+        bare[0],
+        "WEIR_MODELS_0_ID: models[0] has no input_price; it needs a price (0 if it is free)"
+    );
 }
 
 /// A value other than the default, as TOML and as an environment variable.
@@ -151,7 +287,10 @@ fn sample(key: &keys::Key) -> (String, String) {
         (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
         (_, Kind::Address) => quoted("127.0.0.1:9"),
         (_, Kind::Filter) => quoted("debug"),
-        (_, Kind::Origins) => ("[\"https://a.example\"]".to_owned(), "https://a.example".to_owned()),
+        (_, Kind::Origins) => (
+            "[\"https://a.example\"]".to_owned(),
+            "https://a.example".to_owned(),
+        ),
         (_, Kind::Choice { now, .. }) => quoted(now[0]),
         (_, Kind::Text | Kind::Path) => quoted("other"),
     }
@@ -168,23 +307,35 @@ fn every_key_counts() {
         let line = format!("{name} = {toml}\n");
         let written = match table {
             "" => format!("{line}{MODEL}"),
-            "models[]" => replace_or_add(&MODEL.replace("[[models]]\n", &format!("[[models]]\n{line}")), name, &line),
+            "models[]" => replace_or_add(
+                &MODEL.replace("[[models]]\n", &format!("[[models]]\n{line}")),
+                name,
+                &line,
+            ),
             "models[].engines[]" => replace_or_add(&format!("{MODEL}{line}"), name, &line),
             table => format!("{MODEL}[{table}]\n{line}"),
         };
-        let from_file = read(&written, &[]).unwrap_or_else(|problems| panic!("{}: {problems:?}\n{written}", key.path)).0;
+        let from_file = read(&written, &[])
+            .unwrap_or_else(|problems| panic!("{}: {problems:?}\n{written}", key.path))
+            .0;
         let variable = key.variable().replace("<i>", "0").replace("<j>", "0");
         let from_environment = read(MODEL, &[(&variable, &text)]).unwrap().0;
         assert_eq!(from_file, from_environment, "{}", key.path);
         let single = matches!(key.kind, Kind::Choice { now: [_], .. });
         let gone = key.path == "models[].optional" && from_file.models.is_empty();
-        assert!(single || gone || from_file != before, "{} changes nothing", key.path);
+        assert!(
+            single || gone || from_file != before,
+            "{} changes nothing",
+            key.path
+        );
     }
 }
 
 /// `text` with exactly one line for `name`: the new one.
 fn replace_or_add(text: &str, name: &str, line: &str) -> String {
-    let others = text.split_inclusive('\n').filter(|other| *other == line || !other.starts_with(&format!("{name} =")));
+    let others = text
+        .split_inclusive('\n')
+        .filter(|other| *other == line || !other.starts_with(&format!("{name} =")));
     others.collect()
 }
 
@@ -192,17 +343,30 @@ fn replace_or_add(text: &str, name: &str, line: &str) -> String {
 fn without_a_file_it_says_what_it_assumes() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let none = load(at, &Overrides::default(), std::iter::empty()).unwrap().config;
+    let none = load(at, &Overrides::default(), std::iter::empty())
+        .unwrap()
+        .config;
     assert_eq!((none.models.len(), none.listen.port()), (0, 8080));
 
     std::fs::create_dir(at.join("models")).unwrap();
     for file in ["SmolLM2-135M-Instruct.Q4_1.gguf", "mine.gguf", "readme.txt"] {
         std::fs::write(at.join("models").join(file), "").unwrap();
     }
-    let config = load(at, &Overrides::default(), std::iter::empty()).unwrap().config;
-    let found: Vec<_> = config.models.iter().map(|model| (model.id.as_str(), model.price.input)).collect();
-    assert_eq!(found, [("HuggingFaceTB/SmolLM2-135M-Instruct", 200), ("mine", 0)]);
-    let Source::Assumed(said) = config.source else { panic!("there is no file") };
+    let config = load(at, &Overrides::default(), std::iter::empty())
+        .unwrap()
+        .config;
+    let found: Vec<_> = config
+        .models
+        .iter()
+        .map(|model| (model.id.as_str(), model.price.input))
+        .collect();
+    assert_eq!(
+        found,
+        [("HuggingFaceTB/SmolLM2-135M-Instruct", 200), ("mine", 0)]
+    );
+    let Source::Assumed(said) = config.source else {
+        panic!("there is no file")
+    };
     assert_eq!(said.len(), 3, "{said:?}");
 }
 
@@ -212,14 +376,28 @@ fn the_command_line_wins() {
     let at = directory.path();
     std::fs::create_dir(at.join("etc")).unwrap();
     std::fs::write(at.join("etc/weir.toml"), format!("data = \"d\"\n{MODEL}")).unwrap();
-    let mut overrides = Overrides { config: Some("etc/weir.toml".into()), ..Overrides::default() };
-    assert_eq!(load(at, &overrides, std::iter::empty()).unwrap().config.data, at.join("etc/d"));
+    let mut overrides = Overrides {
+        config: Some("etc/weir.toml".into()),
+        ..Overrides::default()
+    };
+    assert_eq!(
+        load(at, &overrides, std::iter::empty())
+            .unwrap()
+            .config
+            .data,
+        at.join("etc/d")
+    );
     overrides.data = Some("here".into());
     overrides.listen = Some("127.0.0.1:0".parse().unwrap());
     let config = load(at, &overrides, std::iter::empty()).unwrap().config;
     assert_eq!((config.data, config.listen.port()), (at.join("here"), 0));
     overrides.config = Some("missing.toml".into());
-    assert!(load(at, &overrides, std::iter::empty()).unwrap_err().to_string().starts_with("can't read "));
+    assert!(
+        load(at, &overrides, std::iter::empty())
+            .unwrap_err()
+            .to_string()
+            .starts_with("can't read ")
+    );
 }
 
 #[test]
@@ -229,5 +407,8 @@ fn docs_config_is_what_the_code_says() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
-    assert!(std::fs::read_to_string(&path).is_ok_and(|written| written == page), "UPDATE_DOCS=1 cargo test -p weir --no-default-features docs");
+    assert!(
+        std::fs::read_to_string(&path).is_ok_and(|written| written == page),
+        "UPDATE_DOCS=1 cargo test -p weir --no-default-features docs"
+    );
 }

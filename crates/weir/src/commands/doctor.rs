@@ -1,0 +1,288 @@
+//! `weir doctor`: what is wrong with this machine, the config and the database, before it hurts.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::accounts::{self, DATABASE};
+use crate::cli::Json;
+use crate::config::{Config, Invalid, Loaded, Model, Source};
+use crate::output;
+
+/// Less free space than this, and the next weeks' usage records may not fit.
+const DISK_BYTES_MIN: u64 = 1 << 30;
+/// Files that aren't connections: database, models, log.
+const FILES_BESIDE_CONNECTIONS: u64 = 64;
+/// A clock before this is not set: keys would expire at the wrong time.
+const CLOCK_MIN: Timestamp = Timestamp::constant(1_767_225_600, 0);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Wrong,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: String,
+    verdict: Verdict,
+    detail: String,
+}
+
+fn check(name: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -> Check {
+    Check {
+        check: name.into(),
+        verdict,
+        detail: detail.into(),
+    }
+}
+
+/// Prints every check; `Ok(false)` if something is wrong.
+pub(crate) async fn doctor(
+    loaded: Result<Loaded, Invalid>,
+    output: Json,
+    now: Timestamp,
+) -> io::Result<bool> {
+    let mut checks = vec![processor(), kernels(), clock(now)];
+    match loaded {
+        Ok(Loaded { config, warnings }) => {
+            checks.push(source(&config));
+            checks.extend(
+                warnings
+                    .into_iter()
+                    .map(|text| check("environment", Verdict::Warning, text)),
+            );
+            checks.extend(models(&config));
+            checks.push(directory(&config.data));
+            checks.push(disk(&config.data));
+            checks.push(open_files(config.http.connections_max));
+            checks.push(database(&config.data, now).await);
+            checks.push(port(config.listen).await);
+        }
+        Err(Invalid(problems)) => {
+            checks.extend(
+                problems
+                    .into_iter()
+                    .map(|text| check("config", Verdict::Wrong, text)),
+            );
+        }
+    }
+    output::list(output, &["", "CHECK", ""], &checks, |check| {
+        let mark = match check.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Wrong => "WRONG",
+        };
+        vec![mark.to_owned(), check.check.clone(), check.detail.clone()]
+    })?;
+    Ok(checks.iter().all(|check| check.verdict != Verdict::Wrong))
+}
+
+fn processor() -> Check {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has = [
+            ("AVX2", is_x86_feature_detected!("avx2")),
+            ("FMA", is_x86_feature_detected!("fma")),
+            ("F16C", is_x86_feature_detected!("f16c")),
+        ];
+        let missing: Vec<_> = has
+            .iter()
+            .filter(|(_, there)| !there)
+            .map(|(name, _)| *name)
+            .collect();
+        if !missing.is_empty() {
+            let detail = format!(
+                "this processor lacks {}, which the kernels need",
+                missing.join(", ")
+            );
+            return check("processor", Verdict::Wrong, detail);
+        }
+    }
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    check(
+        "processor",
+        Verdict::Ok,
+        format!("{}, {threads} threads", std::env::consts::ARCH),
+    )
+}
+
+#[cfg(feature = "llama")]
+fn kernels() -> Check {
+    let info = weir_llama::system_info();
+    if cfg!(target_arch = "x86_64") && !info.contains("AVX2 = 1") {
+        let detail = format!(
+            "llama.cpp was built without AVX2 and is slow; build again without SOURCE_DATE_EPOCH ({info})"
+        );
+        return check("kernels", Verdict::Warning, detail);
+    }
+    check("kernels", Verdict::Ok, info)
+}
+
+#[cfg(not(feature = "llama"))]
+fn kernels() -> Check {
+    check(
+        "kernels",
+        Verdict::Warning,
+        "built without the embedded engine",
+    )
+}
+
+fn clock(now: Timestamp) -> Check {
+    let verdict = if now < CLOCK_MIN {
+        Verdict::Wrong
+    } else {
+        Verdict::Ok
+    };
+    check("clock", verdict, format!("it is {now:.0}"))
+}
+
+fn source(config: &Config) -> Check {
+    match &config.source {
+        Source::File(path) => check("config", Verdict::Ok, path.display().to_string()),
+        Source::Assumed(said) => check("config", Verdict::Ok, said.join("; ")),
+    }
+}
+
+fn models(config: &Config) -> Vec<Check> {
+    if config.models.is_empty() {
+        return vec![check(
+            "models",
+            Verdict::Wrong,
+            "there is none: `make models` fetches some, or write [[models]]",
+        )];
+    }
+    config.models.iter().map(model).collect()
+}
+
+fn model(model: &Model) -> Check {
+    let path = &model.engine.path;
+    let name = format!("model {}", model.id);
+    let magic = fs::File::open(path).and_then(|file| {
+        let mut magic = Vec::new();
+        file.take(4).read_to_end(&mut magic).map(|_| magic)
+    });
+    match magic {
+        Ok(magic) if magic == b"GGUF" => check(name, Verdict::Ok, path.display().to_string()),
+        Ok(_) => check(
+            name,
+            Verdict::Wrong,
+            format!("{} is not a GGUF file", path.display()),
+        ),
+        Err(error) => check(name, Verdict::Wrong, format!("{}: {error}", path.display())),
+    }
+}
+
+/// The directory, or where it would be made.
+fn existing(data: &Path) -> &Path {
+    data.ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"))
+}
+
+fn directory(data: &Path) -> Check {
+    let directory = existing(data);
+    let probe = directory.join(format!(".weir-doctor-{}", std::process::id()));
+    let written = fs::write(&probe, "probe").and_then(|()| fs::remove_file(&probe));
+    match written {
+        Ok(()) => check(
+            "data",
+            Verdict::Ok,
+            format!("{} can be written", data.display()),
+        ),
+        Err(error) => check(
+            "data",
+            Verdict::Wrong,
+            format!("can't write in {}: {error}", directory.display()),
+        ),
+    }
+}
+
+fn disk(data: &Path) -> Check {
+    match rustix::fs::statvfs(existing(data)) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let verdict = if free < DISK_BYTES_MIN {
+                Verdict::Warning
+            } else {
+                Verdict::Ok
+            };
+            check(
+                "disk",
+                verdict,
+                format!("{} MiB free for the database", free >> 20),
+            )
+        }
+        Err(error) => check("disk", Verdict::Warning, error.to_string()),
+    }
+}
+
+fn open_files(connections: u64) -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let needed = connections + FILES_BESIDE_CONNECTIONS;
+    match limit {
+        Some(limit) if limit < needed => {
+            let detail = format!(
+                "the limit is {limit}, and http.connections_max needs {needed}: `ulimit -Hn`"
+            );
+            check("open files", Verdict::Warning, detail)
+        }
+        _ => check(
+            "open files",
+            Verdict::Ok,
+            limit.map_or("no limit".to_owned(), |limit| format!("up to {limit}")),
+        ),
+    }
+}
+
+async fn database(data: &Path, now: Timestamp) -> Check {
+    let path = data.join(DATABASE);
+    if !path.exists() {
+        return check(
+            "database",
+            Verdict::Ok,
+            format!("{} will be made", path.display()),
+        );
+    }
+    let verified = async {
+        let opened = accounts::open(data, false, now).await?;
+        let differences = opened.verify().await;
+        opened.close().await;
+        anyhow::Ok(differences?)
+    };
+    match verified.await {
+        Ok(differences) if differences.is_empty() => {
+            check("database", Verdict::Ok, "the books balance")
+        }
+        Ok(differences) => check("database", Verdict::Wrong, differences.join("; ")),
+        Err(error) => check("database", Verdict::Wrong, format!("{error:#}")),
+    }
+}
+
+async fn port(listen: SocketAddr) -> Check {
+    match TcpListener::bind(listen) {
+        Ok(_) => check("listen", Verdict::Ok, format!("{listen} is free")),
+        Err(_) if weir_answers(listen).await => check(
+            "listen",
+            Verdict::Ok,
+            format!("a server answers on {listen}"),
+        ),
+        Err(error) => check("listen", Verdict::Wrong, format!("{listen}: {error}")),
+    }
+}
+
+async fn weir_answers(listen: SocketAddr) -> bool {
+    let Ok(client) = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).build() else {
+        return false;
+    };
+    let answer = client.get(format!("http://{listen}/health")).send().await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}

@@ -1,0 +1,151 @@
+//! Builds everything from the config and runs nothing of it: the one place where all concrete types meet.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use weir_accounts::{Accounts, Options, Price, Role};
+use weir_engine::Engine;
+use weir_engine::local::LocalEngine;
+use weir_gateway::limits::Quotas;
+use weir_gateway::{Catalog, Clock, Gateway, Offer};
+
+use crate::commands::accounts::DATABASE;
+use crate::config::{Config, Limits, Llama, Model};
+
+/// Opens the database for serving, and ends what a dead process has left open.
+pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
+    let database = config.data.join(DATABASE);
+    let shown = database.display().to_string();
+    let opening = Accounts::open(Options::new(database, Role::Server), clock.now()).await;
+    let accounts = opening.with_context(|| format!("can't open {shown}"))?;
+    let recovered = accounts
+        .recover(clock.now())
+        .await
+        .context("open holds of an earlier process")?;
+    if recovered.settled + recovered.released > 0 {
+        tracing::info!(
+            settled = recovered.settled,
+            released = recovered.released,
+            charged_usd = %recovered.charged,
+            "ended the open holds of an earlier process"
+        );
+    }
+    Ok(accounts)
+}
+
+/// The catalogue with its engines. A model that can't be loaded is logged and offered as not available.
+pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc<LocalEngine>>) {
+    let created = clock.now().as_second();
+    let mut offers = Vec::new();
+    let mut engines = Vec::new();
+    for model in &config.models {
+        let started = start_engine(model, config, clock).await;
+        let engine = match started {
+            Ok(engine) => Some(Arc::new(engine)),
+            Err(error) => {
+                tracing::error!(
+                    model = model.id,
+                    error = format!("{error:#}"),
+                    "the model is not available"
+                );
+                None
+            }
+        };
+        offers.push(offer(model, engine.clone(), created));
+        engines.extend(engine);
+    }
+    (Catalog::new(offers), engines)
+}
+
+fn offer(model: &Model, engine: Option<Arc<LocalEngine>>, created: i64) -> Offer {
+    let price = |price: u64| i64::try_from(price).expect("the key's range fits");
+    Offer {
+        id: model.id.clone(),
+        created,
+        title: model.title.clone().unwrap_or_else(|| model.id.clone()),
+        description: model.description.clone().unwrap_or_default(),
+        price: Price {
+            input: price(model.price.input),
+            output: price(model.price.output),
+            cached: model.price.cached.map(price),
+        },
+        max_output_tokens: model.output_tokens_max,
+        engines: engine
+            .map(|engine| engine as Arc<dyn Engine>)
+            .into_iter()
+            .collect(),
+    }
+}
+
+pub(crate) fn gateway(
+    config: &Config,
+    catalog: Catalog,
+    accounts: Accounts,
+    clock: Clock,
+) -> Gateway {
+    let Limits {
+        requests_per_minute,
+        tokens_per_minute,
+        concurrent_requests,
+    } = config.limits;
+    let narrow = |limit: u64| u32::try_from(limit).expect("the key's range fits");
+    let quotas = Quotas {
+        requests_per_minute: requests_per_minute.map(narrow),
+        tokens_per_minute,
+        concurrent_requests: concurrent_requests.map(narrow),
+    };
+    Gateway::new(catalog, accounts, quotas, clock)
+}
+
+async fn start_engine(
+    model: &Model,
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<LocalEngine> {
+    let clock = clock.clone();
+    let mut options = weir_engine::local::Options::new(move || clock.now());
+    if let Some(queue) = model.engine.queue_requests_max {
+        options.queue_requests_max = usize::try_from(queue).expect("a u32 fits");
+    }
+    if let Some(target) = model.engine.inter_token_target {
+        options.inter_token_target = target;
+    }
+    options.write_timeout = config.http.write_timeout;
+    let llama = model.engine.clone();
+    let span = tracing::info_span!("engine", model = model.id);
+    // Mapping a file and making room for a cache takes a while, and blocks.
+    let loading = tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, options)));
+    loading.await.context("the loader panicked")?
+}
+
+#[cfg(feature = "llama")]
+fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<LocalEngine> {
+    let Llama {
+        path,
+        threads,
+        context_tokens,
+        cells,
+        sequences,
+        queue_requests_max: _,
+        inter_token_target: _,
+    } = llama;
+    let how = weir_llama::LoadOptions {
+        threads,
+        context_tokens,
+        cells,
+        sequences,
+    };
+    let model = weir_llama::load(&path, &how)?;
+    Ok(LocalEngine::spawn(model, options)?)
+}
+
+#[cfg(not(feature = "llama"))]
+fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<LocalEngine> {
+    let Llama { path, .. } = llama;
+    let path: PathBuf = path;
+    anyhow::bail!(
+        "{} can't be loaded: this program was built without the embedded engine",
+        path.display()
+    )
+}
