@@ -14,11 +14,22 @@ mod key;
 mod ledger;
 mod money;
 mod usage;
+mod writer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::account::AddAccount;
+use crate::db::{Database, Readers};
+use crate::key::{AddKey, RevokeKey};
+use crate::ledger::hold::Take;
+use crate::ledger::notices::Notices;
+use crate::ledger::settle::{End, How, Lost, Recover};
+use crate::ledger::{Credit, verify};
+use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::{Account, AccountId, AdminError};
 pub use crate::db::{OpenError, StoreError};
@@ -28,6 +39,9 @@ pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::settle::{Outcome, Recovered, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::usage::UsageRecord;
+
+/// Random characters that tell a process from an earlier one of the same node.
+const NODE_LEN: usize = 8;
 
 /// Who opens the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,31 +79,67 @@ impl Options {
 
 /// The accounts, keys, ledger and usage in one database. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Accounts {}
+pub struct Accounts(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Database,
+    readers: Readers,
+    writer: WriterHandle,
+    notices: Arc<Notices>,
+    role: Role,
+    /// This process, in holds.
+    node: Arc<str>,
+}
 
 impl Accounts {
     /// Creates the database if needed and brings its schema up to date. Refuses a newer schema.
     pub async fn open(options: Options, now: Timestamp) -> Result<Accounts, OpenError> {
-        todo!()
+        let database = Database::at(&options.database, options.busy_timeout)?;
+        let lock = match options.role {
+            Role::Server => Some(database.lock()?),
+            Role::Tool => None,
+        };
+        let mut connection = database.connect().await?;
+        connection.migrate(now).await?;
+        let notices = Arc::new(Notices::default());
+        let writer = WriterHandle::start(
+            database.clone(),
+            connection,
+            Arc::clone(&notices),
+            options.queue,
+            lock,
+        );
+        let node = format!("{}-{}", options.node, key::random(NODE_LEN)).into();
+        let readers = database.readers();
+        Ok(Accounts(Arc::new(Inner {
+            database,
+            readers,
+            writer,
+            notices,
+            role: options.role,
+            node,
+        })))
     }
 
     /// Writes what waits, then closes. What is asked afterwards is a [`StoreError`].
     pub async fn close(&self) {
-        todo!()
+        self.0.readers.close().await;
+        self.0.writer.close().await;
     }
 
     /// Names are unique.
     pub async fn add_account(&self, name: &str, now: Timestamp) -> Result<Account, AdminError> {
-        todo!()
+        self.0.writer.write(AddAccount::new(name, now)?).await
     }
 
     /// All accounts, by name.
     pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
-        todo!()
+        account::list(&self.0.readers).await
     }
 
     pub async fn account(&self, name_or_id: &str) -> Result<Account, AdminError> {
-        todo!()
+        account::find(&self.0.readers, name_or_id).await
     }
 
     /// Pays in. The same idempotency key again changes nothing and returns the first result.
@@ -101,7 +151,10 @@ impl Accounts {
         reason: &str,
         now: Timestamp,
     ) -> Result<Credited, AdminError> {
-        todo!()
+        self.0
+            .writer
+            .write(Credit::new(account, amount, idempotency_key, reason, now)?)
+            .await
     }
 
     pub async fn add_key(
@@ -110,7 +163,11 @@ impl Accounts {
         name: Option<&str>,
         now: Timestamp,
     ) -> Result<NewKey, AdminError> {
-        todo!()
+        let options = KeyOptions {
+            name: name.map(str::to_owned),
+            ..KeyOptions::default()
+        };
+        self.add_key_with(account, options, now).await
     }
 
     pub async fn add_key_with(
@@ -119,22 +176,25 @@ impl Accounts {
         options: KeyOptions,
         now: Timestamp,
     ) -> Result<NewKey, AdminError> {
-        todo!()
+        self.0
+            .writer
+            .write(AddKey::new(account, options, now)?)
+            .await
     }
 
     /// Oldest first.
     pub async fn keys(&self, account: &AccountId) -> Result<Vec<KeyInfo>, StoreError> {
-        todo!()
+        key::list(&self.0.readers, account).await
     }
 
     /// Revokes for good; revoking again changes nothing.
     pub async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<KeyInfo, AdminError> {
-        todo!()
+        self.0.writer.write(RevokeKey::new(id, now)).await
     }
 
     /// Reads the database each time, so that a revoked key is refused at once.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, KeyError> {
-        todo!()
+        key::authenticate(&self.0.readers, presented, now).await
     }
 
     /// Newest first.
@@ -143,13 +203,19 @@ impl Accounts {
         account: &AccountId,
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError> {
-        todo!()
+        usage::newest(&self.0.readers, account, limit).await
     }
 
     /// Asks the writer for a hold at once. Nothing may be released to the client before it is
     /// [durable](PendingHold::durable).
     pub fn hold(&self, new: NewHold) -> Result<PendingHold, HoldError> {
-        todo!()
+        let node = Arc::clone(&self.0.node);
+        let notices = Arc::clone(&self.0.notices);
+        match self.0.writer.ask(Take { new, node, notices }) {
+            Asked::Queued(answer) => Ok(PendingHold::new(answer)),
+            Asked::Full => Err(HoldError::Overloaded),
+            Asked::Closed => Err(HoldError::Store(StoreError::closed())),
+        }
     }
 
     /// Holds more. If it fails, the hold is what it was.
@@ -159,36 +225,74 @@ impl Accounts {
         more: Nanos,
         now: Timestamp,
     ) -> Result<(), HoldError> {
-        todo!()
+        let amount = self.0.writer.write(hold.extension(more, now)?).await?;
+        hold.extended_to(amount);
+        Ok(())
     }
 
     /// Notes what was delivered, to be charged if this process dies. Written soon, best effort.
     pub fn checkpoint(&self, hold: &Hold, counts: Counts, now: Timestamp) {
-        todo!()
+        hold.note(counts, now);
     }
 
-    /// Charges, writes the usage record and frees the rest, durably. Returns what was charged.
+    /// Charges, writes the usage record and frees the rest, durably. Returns what was charged: the
+    /// first result, if the hold had ended before.
     pub async fn settle(&self, hold: Hold, settlement: Settlement) -> Result<Nanos, SettleError> {
-        todo!()
+        let Settlement {
+            counts,
+            outcome,
+            source,
+            now,
+        } = settlement;
+        self.0
+            .writer
+            .write(End {
+                hold,
+                how: How::Settle {
+                    counts,
+                    outcome,
+                    source,
+                },
+                now,
+            })
+            .await
     }
 
     /// Frees the hold of an attempt that never started: no charge, no usage record.
     pub async fn release(&self, hold: Hold, now: Timestamp) -> Result<(), SettleError> {
-        todo!()
+        self.0
+            .writer
+            .write(End {
+                hold,
+                how: How::Release,
+                now,
+            })
+            .await
+            .map(|_| ())
     }
 
-    /// At boot: ends the open holds of dead processes, and overdue ones.
+    /// At boot: ends the open holds of dead processes. For a server those are all that aren't its
+    /// own; a tool, beside which a server may run, ends only what is overdue.
     pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
-        todo!()
+        match self.0.role {
+            Role::Server => self.end_lost(Lost::OfOthers, now).await,
+            Role::Tool => self.expire(now).await,
+        }
     }
 
-    /// Now and then: ends overdue holds, of which nothing was heard for their whole lifetime.
+    /// Now and then: ends overdue holds of other processes, of which nothing was heard for their
+    /// whole lifetime. This process can't lose a hold, and a clock that jumps must not end them.
     pub async fn expire(&self, now: Timestamp) -> Result<Recovered, StoreError> {
-        todo!()
+        self.end_lost(Lost::Overdue, now).await
     }
 
-    /// Recomputes all balances from the entries and names each difference.
+    async fn end_lost(&self, which: Lost, now: Timestamp) -> Result<Recovered, StoreError> {
+        let node = Arc::clone(&self.0.node);
+        self.0.writer.write(Recover { node, which, now }).await
+    }
+
+    /// Recomputes all balances and charges from the entries and names each difference.
     pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
-        todo!()
+        verify::verify(&mut self.0.database.connect().await?).await
     }
 }

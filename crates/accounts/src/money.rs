@@ -109,6 +109,14 @@ pub struct Counts {
     pub reasoning: u64,
 }
 
+impl Counts {
+    /// As the database has them. A count beyond it is one that no engine reaches.
+    pub(crate) fn columns(&self) -> [i64; 4] {
+        [self.prompt, self.cached, self.completion, self.reasoning]
+            .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+    }
+}
+
 /// What tokens cost, in 0.0001 USD per million tokens, which is 0.1 nano-USD per token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Price {
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_not_an_amount_is_refused() {
         let check = |text: &str, error: AmountError| {
-            assert_eq!(text.parse::<Nanos>(), Err(error), "{text}")
+            assert_eq!(text.parse::<Nanos>(), Err(error), "{text}");
         };
         for text in [
             "", "-", ".", "1.", ".5", "1.2.3", "+1", "1e3", "1,5", " 1", "1 ", "--1", "1.-5", "٣",
@@ -282,7 +290,7 @@ mod tests {
                 prop_assert_eq!(covered, 0);
             } else {
                 prop_assert!(cost(covered) <= amount);
-                prop_assert!(cost(covered + 1) > amount);
+                prop_assert!(cost(covered.checked_add(1).unwrap()) > amount);
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 
+use crate::account::AccountId;
+use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::key::KeyId;
-use crate::ledger::settle::{Outcome, Source};
+use crate::ledger::settle::{Closed, Outcome, Settlement, Source};
 use crate::money::{Counts, Nanos, Price};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub struct UsageRecord {
     pub attempt: u32,
     pub key: KeyId,
     pub model: String,
-    /// The price at admission.
+    /// The price at admission; its `cached` is always written out.
     pub price: Price,
     pub counts: Counts,
     pub cost: Nanos,
@@ -20,4 +22,101 @@ pub struct UsageRecord {
     pub source: Source,
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
+}
+
+/// Writes the record, and tells the outbox.
+pub(crate) async fn record(
+    connection: &mut Connection,
+    transaction: i64,
+    closed: &Closed,
+    settlement: &Settlement,
+    cost: Nanos,
+) -> Result<(), StoreError> {
+    let [prompt, cached, completion, reasoning] = settlement.counts.columns();
+    let written = connection
+        .row(
+            "INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
+                 prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id",
+            values![
+                transaction,
+                closed.request.as_str(),
+                closed.attempt,
+                closed.account.as_str(),
+                closed.api_key.as_str(),
+                closed.model.as_str(),
+                closed.price_version,
+                prompt,
+                cached,
+                completion,
+                reasoning,
+                closed.amount,
+                cost,
+                settlement.outcome.name(),
+                settlement.source.name(),
+                closed.created_at,
+                settlement.now,
+            ],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction("a usage record has no id"))?;
+    connection
+        .execute(
+            "INSERT INTO outbox (topic, subject, created_at) VALUES ('usage', $1, $2)",
+            values![written.integer(0)?, settlement.now],
+        )
+        .await
+}
+
+/// The newest records of an account, newest first.
+pub(crate) async fn newest(
+    readers: &Readers,
+    account: &AccountId,
+    limit: u32,
+) -> Result<Vec<UsageRecord>, StoreError> {
+    let rows = readers
+        .rows(
+            "SELECT u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
+                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached
+             FROM usage_record u JOIN price p ON p.id = u.price
+             WHERE u.account = $1 ORDER BY u.id DESC LIMIT $2",
+            values![account.as_str(), i64::from(limit)],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<UsageRecord, StoreError> {
+    let named =
+        |text: String| StoreError::contradiction(format!("{text} is neither outcome nor source"));
+    let (outcome, source) = (row.text(9)?, row.text(10)?);
+    Ok(UsageRecord {
+        request: row.text(0)?,
+        attempt: u32::try_from(row.integer(1)?)
+            .map_err(|error| StoreError::contradiction(error.to_string()))?,
+        key: KeyId::from(row.text(2)?),
+        model: row.text(3)?,
+        price: Price {
+            input: row.integer(13)?,
+            output: row.integer(14)?,
+            cached: Some(row.integer(15)?),
+        },
+        counts: Counts {
+            prompt: row.count(4)?,
+            cached: row.count(5)?,
+            completion: row.count(6)?,
+            reasoning: row.count(7)?,
+        },
+        cost: row.nanos(8)?,
+        outcome: Outcome::ALL
+            .into_iter()
+            .find(|known| known.name() == outcome)
+            .ok_or_else(|| named(outcome))?,
+        source: Source::ALL
+            .into_iter()
+            .find(|known| known.name() == source)
+            .ok_or_else(|| named(source))?,
+        started_at: row.time(11)?,
+        ended_at: row.time(12)?,
+    })
 }

@@ -1,10 +1,18 @@
 //! Holds: money that an open request may cost.
 
-use jiff::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::db::StoreError;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::account::AccountId;
+use crate::db::{Connection, StoreError, values};
 use crate::key::Caller;
-use crate::money::{Nanos, Price};
+use crate::ledger::notices::{Checkpoint, Notices};
+use crate::ledger::{Book, Posting, checked, post};
+use crate::money::{Counts, Nanos, Price};
+use crate::writer::{Operation, Written};
 
 /// What to hold, for which attempt of which request.
 #[derive(Debug, Clone)]
@@ -16,7 +24,7 @@ pub struct NewHold {
     pub model: String,
     pub price: Price,
     pub amount: Nanos,
-    /// When the hold ends by itself if nothing is heard of it; extending and checkpoints renew it
+    /// When others may end the hold if nothing is heard of it; extending it and checkpoints renew it
     /// for as long again.
     pub expires_at: Timestamp,
     pub now: Timestamp,
@@ -24,31 +32,129 @@ pub struct NewHold {
 
 /// A hold on its way to the disk. Dropping it releases the hold as soon as it is made.
 #[derive(Debug)]
-pub struct PendingHold {}
+pub struct PendingHold {
+    answer: oneshot::Receiver<Result<Hold, HoldError>>,
+}
 
 impl PendingHold {
+    pub(crate) fn new(answer: oneshot::Receiver<Result<Hold, HoldError>>) -> Self {
+        PendingHold { answer }
+    }
+
+    /// The hold once it is on the disk, or why there is none.
     pub async fn durable(self) -> Result<Hold, HoldError> {
-        todo!()
+        self.answer
+            .await
+            .unwrap_or_else(|_| Err(HoldError::Store(StoreError::closed())))
     }
 }
 
 /// Money held for one attempt of a request. It ends in exactly one settle, release or expiry; when
 /// it is dropped, the writer settles it at its last checkpoint.
 #[derive(Debug)]
-pub struct Hold {}
+pub struct Hold {
+    facts: Box<Facts>,
+    notices: Arc<Notices>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Facts {
+    id: i64,
+    request: String,
+    attempt: u32,
+    account: AccountId,
+    price: Price,
+    amount: Nanos,
+    lifetime: SignedDuration,
+    extensions: u32,
+    /// When it was last heard of, in milliseconds.
+    seen_ms: AtomicI64,
+}
 
 impl Hold {
-    pub fn amount(&self) -> Nanos {
-        todo!()
-    }
-
-    pub fn price(&self) -> Price {
-        todo!()
-    }
-
     pub fn request(&self) -> &str {
-        todo!()
+        &self.facts.request
     }
+
+    pub fn attempt(&self) -> u32 {
+        self.facts.attempt
+    }
+
+    pub fn account(&self) -> &AccountId {
+        &self.facts.account
+    }
+
+    /// The price at admission, which applies whatever happens to prices meanwhile.
+    pub fn price(&self) -> Price {
+        self.facts.price
+    }
+
+    /// The most that can be charged.
+    pub fn amount(&self) -> Nanos {
+        self.facts.amount
+    }
+
+    pub(crate) fn id(&self) -> i64 {
+        self.facts.id
+    }
+
+    /// The end of the hold is in the database.
+    pub(crate) fn close(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn note(&self, counts: Counts, now: Timestamp) {
+        self.facts
+            .seen_ms
+            .store(now.as_millisecond(), Ordering::Relaxed);
+        let expires_at = later(now, self.facts.lifetime);
+        self.notices.checkpoint(
+            self.facts.id,
+            Checkpoint {
+                counts,
+                now,
+                expires_at,
+            },
+        );
+    }
+
+    /// The next extension; each has a number, so that a replay can be told from another one.
+    pub(crate) fn extension(&mut self, more: Nanos, now: Timestamp) -> Result<Extend, StoreError> {
+        let facts = &mut self.facts;
+        let too_many = || StoreError::contradiction("a hold can't be extended that often");
+        facts.extensions = facts.extensions.checked_add(1).ok_or_else(too_many)?;
+        *facts.seen_ms.get_mut() = now.as_millisecond();
+        Ok(Extend {
+            hold: facts.id,
+            account: facts.account.clone(),
+            more,
+            idempotency_key: format!(
+                "extend:{}:{}:{}",
+                facts.request, facts.attempt, facts.extensions
+            ),
+            expires_at: later(now, facts.lifetime),
+            now,
+        })
+    }
+
+    pub(crate) fn extended_to(&mut self, amount: Nanos) {
+        self.facts.amount = amount;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.ended {
+            let seen = Timestamp::from_millisecond(self.facts.seen_ms.load(Ordering::Relaxed));
+            self.notices
+                .abandon(self.facts.id, seen.unwrap_or(Timestamp::UNIX_EPOCH));
+        }
+    }
+}
+
+fn later(now: Timestamp, lifetime: SignedDuration) -> Timestamp {
+    now.checked_add(lifetime).unwrap_or(Timestamp::MAX)
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,9 +167,278 @@ pub enum HoldError {
     /// The writer's queue is full.
     #[error("too many holds wait to be written")]
     Overloaded,
-    /// The hold to extend has expired, or the attempt has been settled already.
+    /// The hold to extend has ended already, or the attempt was settled before.
     #[error("the hold has ended")]
     Ended,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+#[derive(Debug)]
+pub(crate) struct Take {
+    pub(crate) new: NewHold,
+    pub(crate) node: Arc<str>,
+    pub(crate) notices: Arc<Notices>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Taken {
+    id: i64,
+    amount: Nanos,
+}
+
+impl Operation for Take {
+    type Done = Taken;
+    type Refused = Result<Taken, HoldError>;
+    type Answer = Result<Hold, HoldError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Taken, Self::Refused> {
+        let new = &self.new;
+        let price = price_version(connection, new).await?;
+        let Some(id) = self.insert(connection, price).await? else {
+            return Ok(Err(self.first(connection, price).await?));
+        };
+        let account = &new.caller.account;
+        let posted = match reserve(connection, account, new.amount).await? {
+            Ok(posted) => posted,
+            Err(refusal) => return Ok(Err(Err(refusal))),
+        };
+        let posting = Posting {
+            kind: "hold",
+            idempotency_key: &format!("hold:{}:{}", new.request, new.attempt),
+            account,
+            hold: Some(id),
+            reason: None,
+            posted,
+            now: new.now,
+            entries: &to_held(account, new.amount)?,
+        };
+        if post(connection, &posting).await?.is_none() {
+            return Err(StoreError::contradiction(format!(
+                "hold {id} was posted before it was made"
+            )));
+        }
+        Ok(Ok(Taken {
+            id,
+            amount: new.amount,
+        }))
+    }
+
+    fn answer(self, outcome: Written<Taken, Self::Refused>) -> Result<Hold, HoldError> {
+        let taken = match outcome? {
+            Ok(taken) => taken,
+            Err(unchanged) => unchanged?,
+        };
+        let new = self.new;
+        let facts = Facts {
+            id: taken.id,
+            request: new.request,
+            attempt: new.attempt,
+            account: new.caller.account,
+            price: new.price,
+            amount: taken.amount,
+            lifetime: new.expires_at.duration_since(new.now),
+            extensions: 0,
+            seen_ms: AtomicI64::new(new.now.as_millisecond()),
+        };
+        Ok(Hold {
+            facts: Box::new(facts),
+            notices: self.notices,
+            ended: false,
+        })
+    }
+}
+
+impl Take {
+    /// `None` if the attempt has a hold already.
+    async fn insert(
+        &self,
+        connection: &mut Connection,
+        price: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        let new = &self.new;
+        let row = connection
+            .row(
+                "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10)
+                 ON CONFLICT (request, attempt) DO NOTHING RETURNING id",
+                values![
+                    new.request.as_str(),
+                    i64::from(new.attempt),
+                    new.caller.account.as_str(),
+                    new.caller.key.as_str(),
+                    new.model.as_str(),
+                    price,
+                    new.amount,
+                    &*self.node,
+                    new.now,
+                    new.expires_at,
+                ],
+            )
+            .await?;
+        row.map(|row| row.integer(0)).transpose()
+    }
+
+    /// The hold that this attempt has already, if this is a replay.
+    async fn first(&self, connection: &mut Connection, price: i64) -> Written<Taken, HoldError> {
+        let new = &self.new;
+        let row = connection
+            .row(
+                "SELECT id, amount, state FROM hold
+                 WHERE request = $1 AND attempt = $2 AND account = $3 AND api_key = $4 AND price = $5 AND node = $6",
+                values![
+                    new.request.as_str(),
+                    i64::from(new.attempt),
+                    new.caller.account.as_str(),
+                    new.caller.key.as_str(),
+                    price,
+                    &*self.node,
+                ],
+            )
+            .await?;
+        let Some(row) = row else {
+            let text = format!(
+                "attempt {} of request {} belongs to another hold",
+                new.attempt, new.request
+            );
+            return Err(StoreError::contradiction(text));
+        };
+        if row.text(2)? != "open" {
+            return Ok(Err(HoldError::Ended));
+        }
+        Ok(Ok(Taken {
+            id: row.integer(0)?,
+            amount: row.nanos(1)?,
+        }))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Extend {
+    hold: i64,
+    account: AccountId,
+    more: Nanos,
+    idempotency_key: String,
+    expires_at: Timestamp,
+    now: Timestamp,
+}
+
+impl Operation for Extend {
+    /// What the hold is now.
+    type Done = Nanos;
+    type Refused = HoldError;
+    type Answer = Result<Nanos, HoldError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Nanos, HoldError> {
+        let posted = match reserve(connection, &self.account, self.more).await? {
+            Ok(posted) => posted,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let raised = connection
+            .row(
+                "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open' RETURNING amount",
+                values![self.hold, self.more, self.expires_at],
+            )
+            .await?;
+        let Some(raised) = raised else {
+            return Ok(Err(HoldError::Ended));
+        };
+        let posting = Posting {
+            kind: "extend",
+            idempotency_key: &self.idempotency_key,
+            account: &self.account,
+            hold: Some(self.hold),
+            reason: None,
+            posted,
+            now: self.now,
+            entries: &to_held(&self.account, self.more)?,
+        };
+        if post(connection, &posting).await?.is_none() {
+            return Err(StoreError::contradiction("an extension was written twice"));
+        }
+        Ok(Ok(raised.nanos(0)?))
+    }
+
+    fn answer(self, outcome: Written<Nanos, HoldError>) -> Result<Nanos, HoldError> {
+        outcome?
+    }
+}
+
+/// Moves what is available to what is held, if there is enough: the one place that decides. Returns
+/// what is posted.
+async fn reserve(
+    connection: &mut Connection,
+    account: &AccountId,
+    amount: Nanos,
+) -> Written<Nanos, HoldError> {
+    if amount.is_negative() {
+        return Err(StoreError::contradiction("a hold can't be negative"));
+    }
+    let reserved = connection
+        .row(
+            "UPDATE balance SET held = held + $2 WHERE account = $1 AND posted + credit_limit - held >= $2 RETURNING posted",
+            values![account.as_str(), amount],
+        )
+        .await?;
+    match reserved {
+        Some(row) => Ok(Ok(row.nanos(0)?)),
+        None => Ok(Err(refusal(connection, account, amount).await?)),
+    }
+}
+
+/// Why a balance can't cover `amount`.
+async fn refusal(
+    connection: &mut Connection,
+    account: &AccountId,
+    amount: Nanos,
+) -> Result<HoldError, StoreError> {
+    let row = connection
+        .row(
+            "SELECT posted + credit_limit - held, held FROM balance WHERE account = $1",
+            values![account.as_str()],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?;
+    let (available, held) = (row.nanos(0)?, row.nanos(1)?);
+    Ok(match available.checked_add(held) {
+        Some(without_holds) if without_holds >= amount => HoldError::InFlight { available, held },
+        Some(_) | None => HoldError::BalanceTooLow { available },
+    })
+}
+
+fn to_held(account: &AccountId, amount: Nanos) -> Result<[(Book<'_>, Nanos); 2], StoreError> {
+    let taken = checked(amount.checked_neg())?;
+    Ok([
+        (Book::Wallet(account), taken),
+        (Book::Held(account), amount),
+    ])
+}
+
+/// The version of the model's price, made if it is new.
+async fn price_version(connection: &mut Connection, new: &NewHold) -> Result<i64, StoreError> {
+    const FIND: &str =
+        "SELECT id FROM price WHERE model = $1 AND input = $2 AND output = $3 AND cached = $4";
+    let Price {
+        input,
+        output,
+        cached: _,
+    } = new.price;
+    let cached = new.price.cached_or_input();
+    let key = values![new.model.as_str(), input, output, cached];
+    if let Some(row) = connection.row(FIND, key).await? {
+        return row.integer(0);
+    }
+    let made = connection
+        .row(
+            "INSERT INTO price (model, input, output, cached, created_at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (model, input, output, cached) DO NOTHING RETURNING id",
+            values![new.model.as_str(), input, output, cached, new.now],
+        )
+        .await?;
+    let row = match made {
+        Some(row) => Some(row),
+        None => connection.row(FIND, key).await?,
+    };
+    row.ok_or_else(|| StoreError::contradiction("a price version can't be found"))?
+        .integer(0)
 }

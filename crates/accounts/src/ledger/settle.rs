@@ -1,10 +1,17 @@
-//! How a hold ends.
+//! How a hold ends: charged, released, or at its last checkpoint.
+
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::db::StoreError;
+use crate::account::AccountId;
+use crate::db::{Connection, Row, StoreError, values};
 use crate::ledger::hold::Hold;
-use crate::money::{Counts, Nanos};
+use crate::ledger::{Book, Posting, checked, post};
+use crate::money::{Counts, Nanos, Price};
+use crate::usage;
+use crate::writer::{Operation, Written};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
@@ -33,6 +40,36 @@ pub enum Source {
     Estimated,
 }
 
+impl Outcome {
+    pub const ALL: [Outcome; 4] = [
+        Outcome::Success,
+        Outcome::Disconnected,
+        Outcome::EngineFailed,
+        Outcome::Expired,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Success => "success",
+            Outcome::Disconnected => "disconnected",
+            Outcome::EngineFailed => "engine_failed",
+            Outcome::Expired => "expired",
+        }
+    }
+}
+
+impl Source {
+    pub const ALL: [Source; 3] = [Source::Engine, Source::Upstream, Source::Estimated];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Engine => "engine",
+            Source::Upstream => "upstream",
+            Source::Estimated => "estimated",
+        }
+    }
+}
+
 /// The hold is still open, and can be settled again.
 #[derive(Debug, thiserror::Error)]
 #[error("the hold was not settled: {error}")]
@@ -41,7 +78,7 @@ pub struct SettleError {
     pub error: StoreError,
 }
 
-/// What was found open at boot, or overdue.
+/// What was found open at boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Holds charged for what they had delivered.
@@ -49,4 +86,310 @@ pub struct Recovered {
     /// Holds that had delivered nothing.
     pub released: u64,
     pub charged: Nanos,
+}
+
+/// Ends a hold, which travels with the operation: it comes back if it could not be ended, and if
+/// nobody is there to take it, it's dropped and so goes to the writer once more.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) hold: Hold,
+    pub(crate) how: How,
+    pub(crate) now: Timestamp,
+}
+
+impl Operation for End {
+    type Done = Ended;
+    type Refused = Infallible;
+    type Answer = Result<Nanos, SettleError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Ended, Infallible> {
+        let ending = Ending {
+            hold: self.hold.id(),
+            how: self.how,
+            now: self.now,
+        };
+        end(connection, &ending).await.map(Ok)
+    }
+
+    fn answer(mut self, outcome: Written<Ended, Infallible>) -> Result<Nanos, SettleError> {
+        match outcome {
+            Ok(Ok(ended)) => {
+                self.hold.close();
+                Ok(ended.charged)
+            }
+            Ok(Err(never)) => match never {},
+            Err(error) => Err(SettleError {
+                hold: self.hold,
+                error,
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) hold: i64,
+    pub(crate) how: How,
+    pub(crate) now: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    Settle {
+        counts: Counts,
+        outcome: Outcome,
+        source: Source,
+    },
+    /// Nothing is charged.
+    Release,
+    /// Its owner is gone: charged for what the last checkpoint says was delivered, or released.
+    AtCheckpoint,
+    /// The same, because its time is over.
+    Expire,
+}
+
+impl How {
+    /// The state after it, without and with a checkpoint.
+    fn states(self) -> [&'static str; 2] {
+        match self {
+            How::Settle { .. } => ["settled", "settled"],
+            How::Release => ["released", "released"],
+            How::AtCheckpoint => ["released", "settled"],
+            How::Expire => ["expired", "expired"],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) charged: Nanos,
+    /// Whether there was anything to charge for.
+    pub(crate) used: bool,
+}
+
+/// A hold's row, as it was when it ended.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) request: String,
+    pub(crate) attempt: i64,
+    pub(crate) account: AccountId,
+    pub(crate) api_key: String,
+    pub(crate) model: String,
+    pub(crate) price_version: i64,
+    pub(crate) price: Price,
+    pub(crate) amount: Nanos,
+    pub(crate) created_at: Timestamp,
+    /// What the last checkpoint says was delivered.
+    pub(crate) delivered: Option<Counts>,
+}
+
+/// Ends an open hold. A hold that has ended stays as it is, and the first result is returned.
+pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
+    let [empty, delivered] = ending.how.states();
+    let row = connection
+        .row(
+            "UPDATE hold SET state = CASE WHEN checkpoint_at IS NULL THEN $2 ELSE $3 END, ended_at = $4
+             WHERE id = $1 AND state = 'open'
+             RETURNING request, attempt, account, api_key, model, price, amount, created_at,
+                 checkpoint_at, prompt, cached, completion, reasoning,
+                 (SELECT input FROM price WHERE price.id = hold.price),
+                 (SELECT output FROM price WHERE price.id = hold.price),
+                 (SELECT cached FROM price WHERE price.id = hold.price),
+                 state",
+            values![ending.hold, empty, delivered, ending.now],
+        )
+        .await?;
+    let Some(row) = row else {
+        return first(connection, ending.hold).await;
+    };
+    let closed = Closed::read(&row)?;
+    let state = row.text(16)?;
+    let (counts, outcome, source) = match ending.how {
+        How::Settle {
+            counts,
+            outcome,
+            source,
+        } => (Some(counts), outcome, source),
+        How::Release => (None, Outcome::Expired, Source::Estimated),
+        How::AtCheckpoint | How::Expire => (closed.delivered, Outcome::Expired, Source::Estimated),
+    };
+    let charged = counts.map_or(Nanos::ZERO, |counts| closed.cost(&counts));
+    let transaction = closed.charge(connection, ending, &state, charged).await?;
+    if let Some(counts) = counts {
+        let settlement = Settlement {
+            counts,
+            outcome,
+            source,
+            now: ending.now,
+        };
+        usage::record(connection, transaction, &closed, &settlement, charged).await?;
+    }
+    Ok(Ended {
+        charged,
+        used: counts.is_some(),
+    })
+}
+
+/// What ending the hold did when it was first ended.
+async fn first(connection: &mut Connection, hold: i64) -> Result<Ended, StoreError> {
+    let row = connection
+        .row(
+            "SELECT u.cost FROM hold h LEFT JOIN usage_record u ON u.request = h.request AND u.attempt = h.attempt
+             WHERE h.id = $1",
+            values![hold],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction(format!("there is no hold {hold}")))?;
+    let cost = row.integer_or_null(0)?;
+    tracing::warn!(hold, "a hold was ended again; nothing is changed");
+    Ok(Ended {
+        charged: Nanos::new(cost.unwrap_or(0)),
+        used: cost.is_some(),
+    })
+}
+
+impl Closed {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let counts = Counts {
+            prompt: row.count(9)?,
+            cached: row.count(10)?,
+            completion: row.count(11)?,
+            reasoning: row.count(12)?,
+        };
+        Ok(Closed {
+            request: row.text(0)?,
+            attempt: row.integer(1)?,
+            account: AccountId::from(row.text(2)?),
+            api_key: row.text(3)?,
+            model: row.text(4)?,
+            price_version: row.integer(5)?,
+            price: Price {
+                input: row.integer(13)?,
+                output: row.integer(14)?,
+                cached: Some(row.integer(15)?),
+            },
+            amount: row.nanos(6)?,
+            created_at: row.time(7)?,
+            delivered: row.time_or_null(8)?.map(|_| counts),
+        })
+    }
+
+    /// The cost of `counts`, but never more than what was held.
+    fn cost(&self, counts: &Counts) -> Nanos {
+        match self.price.cost(counts) {
+            Some(cost) if cost <= self.amount => cost,
+            cost => {
+                let (request, held) = (&self.request, self.amount);
+                tracing::error!(request, ?cost, %held, ?counts, "a request cost more than was held for it");
+                self.amount
+            }
+        }
+    }
+
+    /// Takes the cost out of the hold and gives the rest back.
+    async fn charge(
+        &self,
+        connection: &mut Connection,
+        ending: &Ending,
+        state: &str,
+        cost: Nanos,
+    ) -> Result<i64, StoreError> {
+        let account = &self.account;
+        let posted = connection
+            .row(
+                "UPDATE balance SET posted = posted - $2, held = held - $3 WHERE account = $1 RETURNING posted",
+                values![account.as_str(), cost, self.amount],
+            )
+            .await?
+            .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?
+            .nanos(0)?;
+        let posting = Posting {
+            kind: match state {
+                "settled" => "settle",
+                "released" => "release",
+                _ => "expire",
+            },
+            idempotency_key: &format!("end:{}:{}", self.request, self.attempt),
+            account,
+            hold: Some(ending.hold),
+            reason: None,
+            posted,
+            now: ending.now,
+            entries: &[
+                (Book::Held(account), checked(self.amount.checked_neg())?),
+                (Book::Revenue, cost),
+                (
+                    Book::Wallet(account),
+                    checked(self.amount.checked_sub(cost))?,
+                ),
+            ],
+        };
+        let written = post(connection, &posting).await?;
+        written.ok_or_else(|| {
+            StoreError::contradiction(format!("the end of hold {} was posted before", ending.hold))
+        })
+    }
+}
+
+/// Ends holds whose owner is gone.
+#[derive(Debug)]
+pub(crate) struct Recover {
+    /// The process that asks; it has not lost its own holds.
+    pub(crate) node: Arc<str>,
+    pub(crate) which: Lost,
+    pub(crate) now: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lost {
+    /// No other process serves from this database: every hold that isn't ours.
+    OfOthers,
+    /// Others may be alive: only holds of which nothing was heard for their whole lifetime.
+    Overdue,
+}
+
+impl Operation for Recover {
+    type Done = Recovered;
+    type Refused = Infallible;
+    type Answer = Result<Recovered, StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Recovered, Infallible> {
+        let (before, how) = match self.which {
+            Lost::OfOthers => (Timestamp::MAX, How::AtCheckpoint),
+            Lost::Overdue => (self.now, How::Expire),
+        };
+        let open = connection
+            .rows(
+                "SELECT id FROM hold WHERE state = 'open' AND node <> $1 AND expires_at <= $2 ORDER BY id",
+                values![&*self.node, before],
+            )
+            .await?;
+        let mut recovered = Recovered::default();
+        for row in open {
+            let ended = end(
+                connection,
+                &Ending {
+                    hold: row.integer(0)?,
+                    how,
+                    now: self.now,
+                },
+            )
+            .await?;
+            let count = if ended.used {
+                &mut recovered.settled
+            } else {
+                &mut recovered.released
+            };
+            *count = count.saturating_add(1);
+            recovered.charged = checked(recovered.charged.checked_add(ended.charged))?;
+        }
+        Ok(Ok(recovered))
+    }
+
+    fn answer(self, outcome: Written<Recovered, Infallible>) -> Result<Recovered, StoreError> {
+        match outcome? {
+            Ok(recovered) => Ok(recovered),
+            Err(never) => match never {},
+        }
+    }
 }

@@ -1,0 +1,111 @@
+//! What nobody waits for: checkpoints, and holds that were dropped.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::db::{Connection, StoreError, values};
+use crate::ledger::settle::{Ending, How, end};
+use crate::money::Counts;
+
+/// It is no queue: there is at most one of each for a hold, so that its size is bounded by the holds
+/// of this process, and a checkpoint that was noted before its hold was dropped is written first.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    waiting: Mutex<Noted>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    checkpoints: BTreeMap<i64, Checkpoint>,
+    /// Holds, and when they were last heard of.
+    abandoned: BTreeMap<i64, Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checkpoint {
+    pub(crate) counts: Counts,
+    pub(crate) now: Timestamp,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl Notices {
+    pub(crate) fn checkpoint(&self, hold: i64, checkpoint: Checkpoint) {
+        self.waiting().checkpoints.insert(hold, checkpoint);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn abandon(&self, hold: i64, at: Timestamp) {
+        self.waiting().abandoned.insert(hold, at);
+        self.wake.notify_one();
+    }
+
+    pub(crate) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> Noted {
+        std::mem::take(&mut self.waiting())
+    }
+
+    /// For the next transaction, as these were not written.
+    pub(crate) fn put_back(&self, noted: Noted) {
+        let mut waiting = self.waiting();
+        for (hold, checkpoint) in noted.checkpoints {
+            waiting.checkpoints.entry(hold).or_insert(checkpoint);
+        }
+        waiting.abandoned.extend(noted.abandoned);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Noted> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Noted {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.checkpoints.is_empty() && self.abandoned.is_empty()
+    }
+
+    pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        for (&hold, checkpoint) in &self.checkpoints {
+            write_checkpoint(connection, hold, checkpoint).await?;
+        }
+        for (&hold, &now) in &self.abandoned {
+            connection.savepoint().await?;
+            let ending = Ending {
+                hold,
+                how: How::AtCheckpoint,
+                now,
+            };
+            match end(connection, &ending).await {
+                Ok(_) => connection.release().await?,
+                Err(error) if error.spoils_transaction() => return Err(error),
+                Err(error) => {
+                    // It stays open, and is recovered at the next boot.
+                    tracing::error!(%error, hold, "an abandoned hold can't be ended");
+                    connection.undo().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn write_checkpoint(
+    connection: &mut Connection,
+    hold: i64,
+    checkpoint: &Checkpoint,
+) -> Result<(), StoreError> {
+    let [prompt, cached, completion, reasoning] = checkpoint.counts.columns();
+    connection
+        .execute(
+            "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6, expires_at = $7
+             WHERE id = $1 AND state = 'open'",
+            values![hold, prompt, cached, completion, reasoning, checkpoint.now, checkpoint.expires_at],
+        )
+        .await
+}
