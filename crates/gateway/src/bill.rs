@@ -210,10 +210,13 @@ impl Bill {
         }
     }
 
-    /// For a generation that the engine didn't accept.
-    pub(crate) async fn cancel(self, gateway: Gateway) {
-        self.settle(&gateway, Usage::default(), Outcome::EngineFailed)
-            .await;
+    /// For a generation that the engine didn't accept. A hold that can't be released now is ended by
+    /// its drop.
+    pub(crate) async fn cancel(mut self, gateway: Gateway) {
+        self.permit.true_up(0, Instant::now());
+        if let Err(failed) = gateway.0.accounts.release(self.hold, gateway.now()).await {
+            tracing::error!(error = %failed.error, "a hold can't be released yet");
+        }
     }
 }
 
