@@ -133,11 +133,6 @@ impl Accounts {
         self.0.readers.row("SELECT 1", &[]).await.map(|_| ())
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.0.readers.row("SELECT 1", &[]).await.map(|_| ())
-    }
-
     /// Names are unique.
     pub async fn add_account(&self, name: &str, now: Timestamp) -> Result<Account, AdminError> {
         self.0.writer.write(AddAccount::new(name, now)?).await
