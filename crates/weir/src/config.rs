@@ -95,6 +95,7 @@ impl Llama {
 pub(crate) struct Http {
     pub(crate) body_bytes_max: u64,
     pub(crate) header_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) connections_max: u64,
@@ -229,6 +230,7 @@ impl Reader<'_> {
             http: Http {
                 body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
                 header_timeout: self.seconds("http.header_timeout_seconds"),
+                body_idle_timeout: self.seconds("http.body_idle_timeout_seconds"),
                 body_timeout: self.seconds("http.body_timeout_seconds"),
                 write_timeout: self.seconds("http.write_timeout_seconds"),
                 connections_max: self

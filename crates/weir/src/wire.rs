@@ -1,6 +1,5 @@
 //! Builds everything from the config and runs nothing of it: the one place where all concrete types meet.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -9,9 +8,10 @@ use weir_engine::Engine;
 use weir_engine::local::LocalEngine;
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Gateway, Offer};
+use weir_server::App;
 
 use crate::commands::accounts::DATABASE;
-use crate::config::{Config, Limits, Llama, Model};
+use crate::config::{Config, Http, Limits, Llama, Model};
 
 /// Opens the database for serving, and ends what a dead process has left open.
 pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
@@ -98,6 +98,39 @@ pub(crate) fn gateway(
     Gateway::new(catalog, accounts, quotas, clock)
 }
 
+/// The application behind the listener.
+pub(crate) fn app(config: &Config, gateway: Gateway) -> App {
+    let Http {
+        body_bytes_max,
+        header_timeout,
+        body_idle_timeout,
+        body_timeout,
+        write_timeout,
+        connections_max,
+    } = config.http;
+    let narrow = |number: u64| usize::try_from(number).expect("the key's range fits");
+    let options = weir_server::Options {
+        body_bytes_max: narrow(body_bytes_max),
+        header_timeout,
+        body_idle_timeout,
+        body_timeout,
+        write_timeout,
+        connections_max: narrow(connections_max),
+        cors_origins: config.cors_origins.clone(),
+        ..weir_server::Options::default()
+    };
+    App {
+        gateway,
+        options: Arc::new(options),
+        random,
+    }
+}
+
+fn random() -> u128 {
+    let half = || u128::from(getrandom::u64().expect("the operating system has randomness"));
+    half() << 64 | half()
+}
+
 async fn start_engine(
     model: &Model,
     config: &Config,
@@ -143,7 +176,6 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Lo
 #[cfg(not(feature = "llama"))]
 fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<LocalEngine> {
     let Llama { path, .. } = llama;
-    let path: PathBuf = path;
     anyhow::bail!(
         "{} can't be loaded: this program was built without the embedded engine",
         path.display()

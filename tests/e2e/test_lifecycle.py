@@ -1,0 +1,132 @@
+"""Starting, stopping, and starting again."""
+
+import json
+import signal
+import subprocess
+import time
+
+import openai
+import pytest
+
+from weir import BINARY, DEMO, DEMO_FILE, PATIENCE, environment, wait_until
+
+PROMPT = dict(model=DEMO, prompt="A long story:", temperature=1, logit_bias={"2": -100, "0": -100})
+
+
+def test_first_start_makes_an_account_once(make_weir):
+    weir = make_weir().start()
+    assert weir.first["account"] == "demo" and weir.key.startswith("sk_")
+    assert weir.balance("demo")["balance"] == "5"
+    used = weir.client().completions.create(model=DEMO, prompt="x", max_tokens=3).usage
+    weir.signal(signal.SIGTERM)
+    assert weir.wait() == 0
+
+    weir.start()
+    assert weir.first is None
+    assert weir.client().completions.create(model=DEMO, prompt="x", max_tokens=3).usage
+    assert len(weir.usage("demo")) == 2 and weir.usage("demo")[1]["completion_tokens"] == used.completion_tokens
+
+
+def test_from_start_to_the_first_token(make_weir):
+    weir = make_weir().start()
+    weir.stop()
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        weir.start()
+        stream = weir.client().completions.create(model=DEMO, prompt="x", max_tokens=1, stream=True)
+        next(iter(stream))
+        times.append(time.monotonic() - began)
+        stream.close()
+        weir.stop()
+    print(f"\nstart to first token, seconds: {', '.join(f'{seconds:.2f}' for seconds in times)}")
+    assert min(times) < 10  # the target is 2 s; a shared machine is no place to measure it
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_streams_finish(make_weir, number):
+    weir = make_weir().start()
+    stream = weir.client().completions.create(**PROMPT, max_tokens=150, stream=True)
+    chunks = [next(iter(stream))]
+    weir.signal(number)
+    assert weir.next_event()["event"] == "draining"
+    with pytest.raises((openai.APIConnectionError, openai.InternalServerError)):
+        weir.client().completions.create(model=DEMO, prompt="x", max_tokens=1)
+    chunks += stream
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert weir.wait() == 0
+    [row] = weir.usage("demo")
+    assert (row["outcome"], row["completion_tokens"]) == ("success", 150)
+
+
+def check_cut(weir, stop):
+    stream = weir.client().completions.create(**PROMPT, max_tokens=8000, stream=True)
+    seen = [next(iter(stream))]
+    weir.signal(signal.SIGTERM)
+    assert weir.next_event()["event"] == "draining"
+    stop()
+    with pytest.raises((openai.APIError, Exception)):
+        seen += stream
+        assert seen[-1].choices[0].finish_reason is None
+        raise ConnectionError("the stream just ended")
+    weir.wait()
+    [row] = weir.usage("demo")
+    assert row["outcome"] == "disconnected" and row["completion_tokens"] >= 1
+    assert weir.balance("demo")["held"] == "0"
+
+
+def test_a_second_signal_ends_at_once_and_still_charges(make_weir):
+    weir = make_weir().start()
+    began = time.monotonic()
+    check_cut(weir, lambda: weir.signal(signal.SIGTERM))
+    assert time.monotonic() - began < 20, "the grace time is 30 s"
+
+
+def test_the_grace_time_ends(make_weir):
+    check_cut(make_weir(settings="[shutdown]\ngrace_seconds = 1\n").start(), lambda: None)
+
+
+def test_after_kill_9_nothing_stays_held(make_weir):
+    weir = make_weir().start()
+    stream = weir.client().completions.create(**PROMPT, max_tokens=8000, stream=True)
+    next(iter(stream))
+    weir.signal(signal.SIGKILL)
+    weir.wait()
+    assert weir.balance("demo")["held"] != "0"
+    weir.start()
+    assert weir.balance("demo")["held"] == "0"
+    checks = {row["check"]: row for row in json.loads(weir.run("doctor", "--json", check=False).stdout)}
+    assert checks["database"]["detail"] == "the books balance"
+
+
+def test_a_second_server_on_the_same_data_is_refused(make_weir):
+    weir = make_weir().start()
+    second = weir.run("serve", check=False)
+    assert second.returncode == 1 and second.stderr.startswith("weir: ") and second.stdout == ""
+
+
+def test_the_environment_overrides_the_config(make_weir):
+    weir = make_weir().start(env={"WEIR_LIMITS_REQUESTS_PER_MINUTE": "1", "WEIR_MODELS_0_INPUT_PRICE": "7"})
+    [model] = weir.client().models.list()
+    assert model.input_token_price_per_m == 7
+    weir.client().completions.create(model=DEMO, prompt="x", max_tokens=1)
+    with pytest.raises(openai.RateLimitError):
+        weir.client().completions.create(model=DEMO, prompt="x", max_tokens=1)
+
+
+def test_without_a_config_it_serves_the_files_it_finds(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / DEMO_FILE.name).symlink_to(DEMO_FILE)
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(
+        [BINARY, "serve", "--listen", "127.0.0.1:0"],
+        cwd=tmp_path, env=environment(), stdout=log, stderr=subprocess.STDOUT,
+    )
+    try:
+        text = lambda: (tmp_path / "log").read_text()
+        wait_until(lambda: "listening on http://127.0.0.1:" in text(), "it listens")
+        assert f"serving {DEMO} from" in text() and "no config file" in text()
+        assert "curl " in text() and "from openai import OpenAI" in text() and "sk_" in text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PATIENCE) == 0
