@@ -22,7 +22,8 @@ use crate::local::prepare::Preparer;
 use crate::model::Model;
 use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, event};
 
-pub use crate::local::core::{Core, Progress};
+pub use crate::local::core::{Core, Monotonic, Progress};
+pub use crate::local::inbox::Load;
 
 /// Tokens that a choice is expected to generate when it is admitted to the cache.
 pub const OUTPUT_EXPECTED: u32 = 64;

@@ -1,36 +1,196 @@
-//! The step: plan → decode → sample → commit → send, without thread, channel waiting or clock.
+//! The step: plan → decode → sample → commit → send. No thread, no waiting, and a clock that is given.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Event, EventSender};
+use crate::event::EventSender;
 use crate::local::Options;
+use crate::local::generation::{Generation, Outcome, Sweep};
 use crate::local::inbox::Load;
-use crate::model::Model;
-use crate::{EngineError, Prepared};
+use crate::local::pace::{Measured, Pace};
+use crate::model::{DecodeError, Model, Tokenizer};
+use crate::sampler::Scratch;
+use crate::scheduler::{CacheOp, ChoiceId, RequestId, Scheduler, Step};
+use crate::{EngineError, FinishReason, Prepared};
 
+/// Time since some moment, for measuring.
+pub type Monotonic = Box<dyn FnMut() -> Duration + Send>;
+
+/// What a call of [`Core::step`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
+    /// The model was asked to compute something.
     Stepped,
+    /// All that is left waits for its reader or its allowance.
     Blocked,
+    /// Nothing is left.
     Idle,
 }
 
+/// Everything of a [`LocalEngine`](crate::local::LocalEngine) but its thread.
 pub struct Core<M> {
-    _model: M,
+    model: M,
+    tokenizer: Arc<dyn Tokenizer>,
+    scheduler: Scheduler,
+    generations: BTreeMap<RequestId, Generation>,
+    pace: Pace,
+    scratch: Scratch,
+    clock: Monotonic,
+    write_timeout: Duration,
+    next: u64,
 }
 
 impl<M: Model> Core<M> {
-    pub fn new(model: M, _options: &Options, _clock: Box<dyn FnMut() -> Duration + Send>) -> Self {
-        Core { _model: model }
+    pub fn new(model: M, options: &Options, clock: Monotonic) -> Self {
+        let capacity = model.capacity();
+        Core {
+            tokenizer: model.tokenizer(),
+            model,
+            scheduler: Scheduler::new(capacity, options.output_expected),
+            generations: BTreeMap::new(),
+            pace: Pace::new(options.inter_token_target, capacity.rows),
+            scratch: Scratch::default(),
+            clock,
+            write_timeout: options.write_timeout,
+            next: 0,
+        }
     }
-    pub fn start(&mut self, _prepared: Prepared, sender: EventSender) {
-        sender.send(Event::Failed(EngineError::Unavailable("not yet".to_owned())));
+
+    /// Accepts a request, which ends in exactly one last event. Its prompts and `output_max` fit the
+    /// cache; the channel has room for two events of each choice and two more.
+    pub fn start(&mut self, prepared: Prepared, sender: EventSender) -> RequestId {
+        let request = RequestId(self.next);
+        self.next += 1;
+        let generation = Generation::new(prepared, sender);
+        self.scheduler.enqueue(request, &generation.job());
+        self.generations.insert(request, generation);
+        request
     }
-    pub fn load(&self) -> Load {
-        Load::default()
-    }
+
     pub fn step(&mut self) -> Progress {
-        Progress::Idle
+        let begin = (self.clock)();
+        self.sweep(begin);
+        let decoding = self.scheduler.decoding() > 0;
+        let generations = &self.generations;
+        let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
+        let step = self.scheduler.plan(self.pace.budget(decoding), quota);
+        self.change_cache(step.cache.iter().copied());
+        if step.rows.is_empty() {
+            return if self.generations.is_empty() { Progress::Idle } else { Progress::Blocked };
+        }
+        match self.model.decode(&step.rows) {
+            Ok(()) => self.computed(&step),
+            Err(DecodeError::CacheFull) => self.cache_full(&step),
+            Err(DecodeError::Fault(why)) => self.fault(&step, why),
+        }
+        // Cells of whoever has ended are free at once, also when no step follows.
+        let freed = self.scheduler.take_cache_ops();
+        self.change_cache(freed.into_iter());
+        self.pace.measure(Measured {
+            took: (self.clock)().saturating_sub(begin),
+            rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
+            prompt_rows: step.prompt_rows,
+            decoding,
+        });
+        Progress::Stepped
     }
-    pub(crate) fn fail_all(&mut self, _error: &EngineError) {}
+
+    /// What waits for its first step.
+    pub fn load(&self) -> Load {
+        let waiting = self.scheduler.not_begun().map(|request| &self.generations[&request]);
+        let (requests, tokens) = waiting.fold((0, 0), |(n, sum), next| (n + 1, sum + next.tokens_expected()));
+        Load { requests, wait: self.pace.estimate(tokens) }
+    }
+
+    /// The last event of everything. Looks at nothing else, so that it can be called after a panic,
+    /// and nothing else may be called after it.
+    pub(crate) fn fail_all(&mut self, error: &EngineError) {
+        for generation in std::mem::take(&mut self.generations).into_values() {
+            generation.fail(error.clone());
+        }
+    }
+
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Lets go of what nobody waits for any more, and of what can't go on.
+    fn sweep(&mut self, now: Duration) {
+        let mut gone = Vec::new();
+        for (&request, generation) in &mut self.generations {
+            match generation.sweep(now, self.write_timeout) {
+                Sweep::GoesOn => {}
+                Sweep::Over => gone.push(request),
+            }
+        }
+        gone.into_iter().for_each(|request| self.forget(request));
+    }
+
+    fn change_cache(&mut self, ops: impl Iterator<Item = CacheOp>) {
+        for op in ops {
+            match op {
+                CacheOp::Fork { from, to, length } => self.model.fork(from, to, length),
+                CacheOp::Forget(sequence) => self.model.forget(sequence),
+            }
+        }
+    }
+
+    fn computed(&mut self, step: &Step) {
+        let mut next = Vec::with_capacity(step.sampled.len());
+        let mut over = Vec::new();
+        for sampled in &step.sampled {
+            let ChoiceId { request, choice } = sampled.choice;
+            let generation = self.generations.get_mut(&request).expect("what is scheduled is known");
+            let logits = self.model.logits(sampled.row);
+            match generation.sample(choice, logits, &mut self.scratch, &*self.tokenizer) {
+                Outcome::Token(token) => next.push(Some(token)),
+                Outcome::Ended => next.push(None),
+                Outcome::Over => {
+                    next.push(None);
+                    over.push(request);
+                }
+            }
+        }
+        self.scheduler.commit(step, &next);
+        over.into_iter().for_each(|request| self.forget(request));
+    }
+
+    fn cache_full(&mut self, step: &Step) {
+        for ChoiceId { request, choice } in self.scheduler.cache_full(step) {
+            tracing::warn!(choice, "the cache is too small for a sequence that has it alone");
+            let generation = self.generations.get_mut(&request).expect("what is scheduled is known");
+            if generation.finish(choice, FinishReason::Length) == Outcome::Over {
+                self.forget(request);
+            }
+        }
+    }
+
+    /// Whoever was in the step fails. The others weren't touched.
+    fn fault(&mut self, step: &Step, why: String) {
+        let error = EngineError::Fault(why);
+        tracing::error!(requests = step.requests.len(), rows = step.rows.len(), "a step failed: {error}");
+        for &request in &step.requests {
+            self.scheduler.remove(request);
+            if let Some(generation) = self.generations.remove(&request) {
+                generation.fail(error.clone());
+            }
+        }
+    }
+
+    fn forget(&mut self, request: RequestId) {
+        self.scheduler.remove(request);
+        self.generations.remove(&request);
+    }
+}
+
+impl<M> fmt::Debug for Core<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("generations", &self.generations.len()).finish_non_exhaustive()
+    }
 }

@@ -1,1 +1,228 @@
-//! One generation.
+//! One request on its way: its choices' samplers and texts, its channel, its allowance.
+
+use std::time::Duration;
+
+use crate::event::{Event, EventSender};
+use crate::model::Tokenizer;
+use crate::sampler::{Sampler, Scratch};
+use crate::scheduler::Job;
+use crate::text::TextStream;
+use crate::{EngineError, FinishReason, Prepared, Token};
+
+pub(crate) struct Generation {
+    prepared: Prepared,
+    sender: EventSender,
+    choices: Vec<Choice>,
+    unfinished: u32,
+    /// Which prompts were computed and counted.
+    prompts_computed: Vec<bool>,
+    generated: u64,
+    /// Since when the reader has left no room.
+    full_since: Option<Duration>,
+    bytes: Vec<u8>,
+}
+
+enum Choice {
+    Waiting,
+    Begun(Box<Begun>),
+    Ended,
+}
+
+struct Begun {
+    sampler: Sampler,
+    text: TextStream,
+    generated: u32,
+    /// Tokens whose text hasn't been sent.
+    unsent: u32,
+}
+
+/// What a choice does after its logits were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes on with this token.
+    Token(Token),
+    /// It has ended.
+    Ended,
+    /// It has ended, and with it the whole generation.
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    GoesOn,
+    /// Nobody listens, or its last event is sent.
+    Over,
+}
+
+impl Generation {
+    pub(crate) fn new(prepared: Prepared, sender: EventSender) -> Self {
+        let unfinished = u32::try_from(prepared.choices()).expect("events number choices with a u32");
+        Generation {
+            choices: (0..unfinished).map(|_| Choice::Waiting).collect(),
+            unfinished,
+            prompts_computed: vec![false; prepared.prompts.len()],
+            prepared,
+            sender,
+            generated: 0,
+            full_since: None,
+            bytes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn job(&self) -> Job {
+        Job {
+            prompts: self.prepared.prompts.clone(),
+            choices: self.prepared.request.choices.get(),
+            output_max: self.prepared.output_max,
+        }
+    }
+
+    /// Tokens that can be sampled now: each may become an event, and the last events of all choices
+    /// have to fit beside them.
+    pub(crate) fn quota(&self) -> u32 {
+        // Without output nothing is sampled but the sign that the prompt is computed.
+        let allowed = if self.prepared.output_max == 0 { 1 } else { self.allowed() };
+        u32::try_from(allowed.min(self.room())).unwrap_or(u32::MAX)
+    }
+
+    /// A guess for queues.
+    pub(crate) fn tokens_expected(&self) -> u64 {
+        self.prepared.tokens_max()
+    }
+
+    /// Looks at what changes from outside: the reader and the allowance.
+    pub(crate) fn sweep(&mut self, now: Duration, write_timeout: Duration) -> Sweep {
+        if self.sender.is_closed() {
+            return Sweep::Over;
+        }
+        let allowance_is_used_up =
+            self.prepared.output_max > 0 && self.allowed() == 0 && self.prepared.allowance.is_closed();
+        // Text that was held back takes an event of each choice.
+        let events = if allowance_is_used_up { u64::from(self.unfinished) } else { 1 };
+        if self.room() < events {
+            let since = *self.full_since.get_or_insert(now);
+            if now.saturating_sub(since) < write_timeout {
+                return Sweep::GoesOn;
+            }
+            // There is always room for the last event.
+            self.sender.send(Event::Failed(EngineError::Unavailable("the reader was too slow".to_owned())));
+            return Sweep::Over;
+        }
+        self.full_since = None;
+        if allowance_is_used_up {
+            for choice in 0..u32::try_from(self.choices.len()).expect("events number choices with a u32") {
+                self.finish(choice, FinishReason::Length);
+            }
+            return Sweep::Over;
+        }
+        Sweep::GoesOn
+    }
+
+    /// Chooses the next token of a choice and sends what it means.
+    pub(crate) fn sample(
+        &mut self,
+        choice: u32,
+        logits: &[f32],
+        scratch: &mut Scratch,
+        tokenizer: &dyn Tokenizer,
+    ) -> Outcome {
+        self.count_prompt(choice);
+        if self.prepared.output_max == 0 {
+            return self.finish(choice, FinishReason::Length);
+        }
+        let begun = begun(&mut self.choices, &self.prepared, choice);
+        let token = begun.sampler.sample(logits, scratch);
+        begun.generated += 1;
+        self.generated += 1;
+        self.sender.meter().add_completion(1);
+        if tokenizer.is_end(token) {
+            return self.finish(choice, FinishReason::Stop);
+        }
+        begun.unsent += 1;
+        self.bytes.clear();
+        tokenizer.piece(token, &mut self.bytes);
+        let pushed = begun.text.push(&self.bytes);
+        let mut text = pushed.text;
+        let outcome = if pushed.stopped {
+            Some(FinishReason::Stop)
+        } else if begun.generated == self.prepared.output_max {
+            text.push_str(&begun.text.finish());
+            Some(FinishReason::Length)
+        } else {
+            None
+        };
+        if !text.is_empty() {
+            let tokens = std::mem::take(&mut begun.unsent);
+            self.sender.send(Event::Text { choice, text, tokens });
+        }
+        match outcome {
+            Some(reason) => self.end(choice, reason),
+            None => Outcome::Token(token),
+        }
+    }
+
+    /// Ends a choice with what it still has to say.
+    pub(crate) fn finish(&mut self, choice: u32, reason: FinishReason) -> Outcome {
+        match &mut self.choices[choice as usize] {
+            Choice::Ended => return Outcome::Ended,
+            Choice::Waiting => {}
+            Choice::Begun(begun) => {
+                let (text, tokens) = (begun.text.finish(), begun.unsent);
+                if !text.is_empty() && self.room() > 0 {
+                    self.sender.send(Event::Text { choice, text, tokens });
+                }
+            }
+        }
+        self.end(choice, reason)
+    }
+
+    pub(crate) fn fail(self, error: EngineError) {
+        self.sender.send(Event::Failed(error));
+    }
+
+    fn end(&mut self, choice: u32, reason: FinishReason) -> Outcome {
+        self.choices[choice as usize] = Choice::Ended;
+        self.unfinished -= 1;
+        self.sender.send(Event::Finished { choice, reason });
+        if self.unfinished > 0 {
+            return Outcome::Ended;
+        }
+        self.sender.send(Event::Done(self.sender.meter().usage()));
+        Outcome::Over
+    }
+
+    /// The first of its choices that is sampled shows that a prompt is computed.
+    fn count_prompt(&mut self, choice: u32) {
+        let prompt = (choice / self.prepared.request.choices.get()) as usize;
+        if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
+            self.sender.meter().add_prompt(self.prepared.prompts[prompt].len() as u64, 0);
+        }
+    }
+
+    fn allowed(&self) -> u64 {
+        self.prepared.allowance.tokens().saturating_sub(self.generated)
+    }
+
+    /// Events that can be sent beside the last ones of all choices.
+    fn room(&self) -> u64 {
+        (self.sender.room() as u64).saturating_sub(u64::from(self.unfinished) + 1)
+    }
+}
+
+/// A choice's state is made when its first token is: thousands may wait.
+fn begun<'a>(choices: &'a mut [Choice], prepared: &Prepared, choice: u32) -> &'a mut Begun {
+    let state = &mut choices[choice as usize];
+    if matches!(state, Choice::Waiting) {
+        let prompt = &prepared.prompts[(choice / prepared.request.choices.get()) as usize];
+        *state = Choice::Begun(Box::new(Begun {
+            sampler: Sampler::new(&prepared.request.sampling, prompt, choice),
+            text: TextStream::new(&prepared.request.stop),
+            generated: 0,
+            unsent: 0,
+        }));
+    }
+    match state {
+        Choice::Begun(begun) => begun,
+        Choice::Waiting | Choice::Ended => unreachable!("only choices that go on are sampled"),
+    }
+}

@@ -44,7 +44,11 @@ fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) {
     loop {
         match inbox.take(core.load(), patience) {
             Mail::Stop => return,
-            Mail::Starts(starts) => starts.into_iter().for_each(|start| core.start(start.prepared, start.sender)),
+            Mail::Starts(starts) => {
+                for start in starts {
+                    core.start(start.prepared, start.sender);
+                }
+            }
         }
         patience = match core.step() {
             Progress::Stepped => Patience::None,

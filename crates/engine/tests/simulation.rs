@@ -1,0 +1,362 @@
+//! The whole engine but its thread, from a seed: random arrivals, sizes, cancels, slow readers, small
+//! allowances and a cache that is full when it shouldn't be. What must hold is checked after every step.
+//!
+//! `WEIR_SIM_SEEDS=100000 cargo sim` looks further; `WEIR_SIM_SEED=17` replays one seed.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use weir_engine::event::{self, Allowance, Event, Events, FinishReason, Usage};
+use weir_engine::local::{Core, Progress};
+use weir_engine::model::Capacity;
+use weir_engine::request::{Choices, Input, OutputLimit, Overflow, Prepared, Request, Sampling, SamplingFields, Stop};
+use weir_engine::scheduler::RequestId;
+use weir_engine::sim::{self, Faults, SimModel, SimOptions, Solo};
+
+const SEEDS: u64 = 200;
+
+#[test]
+fn nothing_is_lost_whatever_happens() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match number("WEIR_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEIR_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let blame = Blame(seed);
+        World::new(seed).run();
+        drop(blame);
+    }
+}
+
+/// Names the seed when a simulation panics.
+struct Blame(u64);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("the simulation failed: WEIR_SIM_SEED={}\n", self.0),
+            );
+        }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn within(&mut self, range: Range<u32>) -> u32 {
+        range.start + u32::try_from(self.next() % u64::from(range.end - range.start)).unwrap()
+    }
+
+    fn percent(&mut self, percent: u32) -> bool {
+        self.within(0..100) < percent
+    }
+
+    fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.within(0..u32::try_from(items.len()).unwrap()) as usize]
+    }
+}
+
+struct World {
+    random: Random,
+    model: SimOptions,
+    core: Core<SimModel>,
+    clients: Vec<Client>,
+    arrivals_left: u32,
+    arrival_percent: u32,
+    steps: u64,
+}
+
+struct Client {
+    request: RequestId,
+    prepared: Prepared,
+    events: Option<Events>,
+    reader: Reader,
+    payer: Payer,
+    answers: Vec<Answer>,
+    usage: Option<Usage>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    Eager,
+    /// Looks in this many of a hundred steps, and takes one event then.
+    Slow(u32),
+    /// Hangs up after about so many steps.
+    Leaves(u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Payer {
+    Unlimited,
+    /// Pays for one token more in some steps.
+    Slow,
+    /// Pays for a few tokens and no more.
+    Stops,
+}
+
+#[derive(Default)]
+struct Answer {
+    text: String,
+    tokens: u64,
+    finished: Option<FinishReason>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let cells = random.one_of(&[12, 40, 100, 100, 400]);
+        let rows = random.one_of(&[1, 3, 8, 32]);
+        let sequences = random.one_of(&[1, 2, 3, 8, 20]);
+        let capacity = Capacity { cells, sequences, rows, outputs: random.one_of(&[1, 4, 20]).min(rows) };
+        let model = SimOptions {
+            seed,
+            capacity,
+            context_tokens: cells,
+            end_probability: random.one_of(&[0.0, 0.02, 0.2]),
+            chat: false,
+            faults: Faults { cache_full_probability: random.one_of(&[0.0, 0.0, 0.05, 0.3]), ..Faults::default() },
+        };
+        let mut options = sim::options();
+        options.output_expected = random.one_of(&[0, 4, 16]);
+        // Every reader comes back before the end.
+        options.write_timeout = Duration::MAX;
+        let mut now = Duration::ZERO;
+        let clock = move || {
+            now += Duration::from_millis(30);
+            now
+        };
+        World {
+            core: Core::new(SimModel::new(model.clone()), &options, Box::new(clock)),
+            model,
+            clients: Vec::new(),
+            arrivals_left: random.within(1..30),
+            arrival_percent: random.one_of(&[2, 20, 100]),
+            random,
+            steps: 0,
+        }
+    }
+
+    fn run(mut self) {
+        while self.arrivals_left > 0 {
+            if self.random.percent(self.arrival_percent) {
+                self.arrive();
+            }
+            self.step();
+        }
+        for client in &mut self.clients {
+            client.settle_down();
+        }
+        // Faults make steps fail, and small caches make them short, but not without end.
+        let steps_max = self.steps + 200_000;
+        while self.step() != Progress::Idle {
+            assert!(self.steps < steps_max, "it goes on and on: {:?}", self.model);
+        }
+        self.check_end();
+    }
+
+    fn arrive(&mut self) {
+        self.arrivals_left -= 1;
+        let prepared = self.prepared();
+        let choices = usize::try_from(prepared.choices()).unwrap();
+        let capacity = (choices * 2 + 2).max(self.random.one_of(&[0, event::EVENTS_MAX]));
+        let (sender, events) = event::channel(capacity);
+        let request = self.core.start(prepared.clone(), sender);
+        let twice = self.clients.iter().any(|client| client.request == request);
+        assert!(!twice, "{request:?} is given twice");
+        let within = self.random.within(1..80);
+        let reader = self.random.one_of(&[Reader::Eager, Reader::Eager, Reader::Slow(within), Reader::Leaves(within)]);
+        let payer = if !prepared.allowance.is_closed() {
+            self.random.one_of(&[Payer::Slow, Payer::Stops])
+        } else {
+            Payer::Unlimited
+        };
+        let answers = (0..choices).map(|_| Answer::default()).collect();
+        self.clients.push(Client { request, prepared, events: Some(events), reader, payer, answers, usage: None });
+    }
+
+    fn prepared(&mut self) -> Prepared {
+        let random = &mut self.random;
+        let context = self.model.context_tokens;
+        let choices = random.one_of(&[1, 1, 1, 2, 3, 8]);
+        let longest = random.within(1..context + 1);
+        let prompts: Vec<Arc<[u32]>> = (0..random.one_of(&[1, 1, 1, 3]))
+            .map(|_| {
+                // Few different tokens: prompts often begin alike.
+                let length = random.within(1..longest + 1);
+                (0..length).map(|_| 70 + random.within(0..2)).collect()
+            })
+            .collect();
+        let room = context - u32::try_from(prompts.iter().map(|prompt| prompt.len()).max().unwrap()).unwrap();
+        let temperature = random.one_of(&[0.0, 1.0]);
+        let seed = i64::from(random.within(0..1000));
+        let fields = SamplingFields { temperature: Some(temperature), seed: Some(seed), ..SamplingFields::default() };
+        let stop = if random.percent(20) { vec![" weir".to_owned(), "ü".to_owned()] } else { vec![] };
+        let allowance = if random.percent(70) {
+            Allowance::unlimited()
+        } else {
+            Allowance::rolling(u64::from(random.within(0..10)))
+        };
+        let request = Request {
+            input: Input::Prompts(vec![]),
+            sampling: Sampling::new(fields).unwrap(),
+            stop: Stop::new(stop).unwrap(),
+            choices: Choices::new(choices).unwrap(),
+            output: OutputLimit { tokens: None, overflow: Overflow::Lower },
+        };
+        Prepared { request, prompts, output_max: random.within(0..room + 1), allowance }
+    }
+
+    fn step(&mut self) -> Progress {
+        self.steps += 1;
+        let ready = self.clients.iter_mut().fold(false, |ready, client| client.act(&mut self.random) | ready);
+        let gone: BTreeSet<_> = self.clients.iter().filter(|client| client.events.is_none()).collect::<Vec<_>>()
+            .iter().map(|client| client.request).collect();
+        let progress = self.core.step();
+        if ready {
+            assert_eq!(progress, Progress::Stepped, "somebody is ready, but nothing is computed");
+        }
+        for &request in &gone {
+            assert!(!self.core.scheduler().knows(request), "{request:?} is computed for nobody");
+        }
+        let (kv, model) = (self.core.scheduler().kv(), self.core.model().probe());
+        assert_eq!(kv.used_cells(), model.cells_used(), "cells are counted wrong");
+        let held = self.model.capacity.sequences as usize - kv.free_sequences();
+        assert!(model.sequences_used() as usize <= held, "a sequence is held by nobody");
+        progress
+    }
+
+    fn check_end(&mut self) {
+        let kv = self.core.scheduler().kv();
+        assert_eq!(kv.used_cells(), 0, "cells have leaked");
+        assert_eq!(kv.free_sequences(), self.model.capacity.sequences as usize, "sequences have leaked");
+        for client in &mut self.clients {
+            client.check_end(&self.model);
+        }
+    }
+}
+
+impl Client {
+    /// Reads, pays, or leaves. Whether something can be computed for it now.
+    fn act(&mut self, random: &mut Random) -> bool {
+        let paid = match self.payer {
+            Payer::Unlimited => true,
+            Payer::Slow | Payer::Stops => {
+                let allowance = &self.prepared.allowance;
+                match self.payer {
+                    Payer::Slow if random.percent(30) => allowance.raise(1),
+                    Payer::Stops if random.percent(10) => allowance.close(),
+                    Payer::Slow | Payer::Stops | Payer::Unlimited => {}
+                }
+                let generated = self.events.as_ref().map_or(0, |events| events.usage().completion);
+                allowance.tokens() > generated || self.prepared.output_max == 0
+            }
+        };
+        let eager = match self.reader {
+            Reader::Eager => true,
+            Reader::Slow(percent) => {
+                if random.percent(percent) {
+                    self.read();
+                }
+                false
+            }
+            Reader::Leaves(0) => {
+                self.events = None;
+                return false;
+            }
+            Reader::Leaves(steps) => {
+                self.reader = Reader::Leaves(steps - 1);
+                true
+            }
+        };
+        while eager && self.read() {}
+        eager && paid && self.usage.is_none()
+    }
+
+    fn settle_down(&mut self) {
+        if self.events.is_some() {
+            self.reader = Reader::Eager;
+        }
+        if let Payer::Slow = self.payer {
+            self.prepared.allowance.raise(1_000_000);
+            self.payer = Payer::Unlimited;
+        }
+    }
+
+    /// Takes one event, if there is one.
+    fn read(&mut self) -> bool {
+        let Some(Some(event)) = self.events.as_mut().and_then(|events| events.next().now_or_never()) else {
+            return false;
+        };
+        assert_eq!(self.usage, None, "{event:?} comes after the last event");
+        match event {
+            Event::Text { choice, text, tokens } => {
+                let answer = &mut self.answers[choice as usize];
+                assert_eq!(answer.finished, None, "text of a choice that has ended");
+                assert!(!text.is_empty(), "an event without text");
+                answer.text.push_str(&text);
+                answer.tokens += u64::from(tokens);
+            }
+            Event::Finished { choice, reason } => {
+                let before = self.answers[choice as usize].finished.replace(reason);
+                assert_eq!(before, None, "choice {choice} ends twice");
+            }
+            Event::Done(usage) => {
+                let missing = self.answers.iter().any(|answer| answer.finished.is_none());
+                assert!(!missing, "done before all choices are");
+                self.usage = Some(usage);
+            }
+            Event::Failed(error) => panic!("{error}"),
+        }
+        true
+    }
+
+    fn check_end(&mut self, model: &SimOptions) {
+        let Some(events) = &mut self.events else { return };
+        assert_eq!(events.next().now_or_never(), Some(None), "the channel outlives the generation");
+        let usage = self.usage.expect("the last event came");
+        assert_eq!(usage, events.usage());
+        let (prompt_tokens, limit) = (self.prepared.prompt_tokens(), self.prepared.allowance.tokens());
+        assert!(usage.completion <= limit, "more tokens than were paid for");
+        let stopped = matches!(self.payer, Payer::Stops) && usage.completion == limit;
+        let mut completion = 0;
+        for (choice, answer) in (0..).zip(&self.answers) {
+            let solo = |output_max| solo(model, &self.prepared, choice, output_max);
+            let whole = solo(self.prepared.output_max);
+            assert!(answer.tokens <= whole.tokens);
+            if stopped && whole.text != answer.text {
+                assert_eq!(answer.finished, Some(FinishReason::Length));
+                let cut = (0..self.prepared.output_max).any(|tokens| solo(tokens).text == answer.text);
+                assert!(cut, "choice {choice} is {:?}, no part of {:?}", answer.text, whole.text);
+            } else {
+                assert_eq!(answer.text, whole.text, "choice {choice} of {:?}", self.prepared);
+            }
+            if !stopped {
+                assert_eq!(answer.finished, Some(whole.reason));
+            }
+            completion += whole.tokens;
+        }
+        if !stopped {
+            assert_eq!(usage, Usage { prompt: prompt_tokens, cached: 0, completion });
+        }
+    }
+}
+
+fn solo(model: &SimOptions, prepared: &Prepared, choice: u32, output_max: u32) -> Solo {
+    let prompt = &prepared.prompts[(choice / prepared.request.choices.get()) as usize];
+    let Request { sampling, stop, .. } = &prepared.request;
+    sim::solo(model, prompt, sampling, stop, output_max, choice)
+}
