@@ -1,1 +1,193 @@
-//! 
+//! HTTP: turns requests into jobs for the gateway, and what comes of them into answers.
+//!
+//! The only crate with axum. It knows no SQL, no kernels and no prices; every decision about a request
+//! is the gateway's.
+
+mod answer;
+mod convert;
+mod error;
+mod extract;
+mod layers;
+mod routes;
+mod serve;
+mod sse;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post};
+use http::Method;
+use tower::util::MapRequest;
+use weir_gateway::Gateway;
+
+pub use crate::error::Reason;
+pub use crate::serve::{Stop, serve};
+
+/// Some real client has each of these hard-coded.
+pub const BASES: [&str; 5] = [
+    "/v3/openai",
+    "/v3/openai/v1",
+    "/openai",
+    "/openai/v1",
+    "/v1",
+];
+
+/// Every URL. Authentication belongs to the route that matched, never to a path read again.
+pub const ROUTES: &[Route] = &[
+    Route::new(
+        Method::POST,
+        Under::Bases,
+        "/chat/completions",
+        Auth::Key,
+        || post(routes::chat::create),
+    ),
+    Route::new(
+        Method::POST,
+        Under::Bases,
+        "/completions",
+        Auth::Key,
+        || post(routes::completions::create),
+    ),
+    Route::new(Method::GET, Under::Bases, "/models", Auth::Open, || {
+        get(routes::models::list)
+    }),
+    Route::new(
+        Method::GET,
+        Under::Bases,
+        "/models/{*id}",
+        Auth::Open,
+        || get(routes::models::show),
+    ),
+    Route::new(Method::GET, Under::Root, "/health", Auth::Open, || {
+        get(routes::health::health)
+    }),
+    Route::new(Method::GET, Under::Root, "/ready", Auth::Open, || {
+        get(routes::health::ready)
+    }),
+];
+
+/// The application; what it needs at run time is all in `app`.
+pub fn router(app: App) -> Router {
+    let mut routes = Router::new();
+    for route in ROUTES {
+        for base in route.under.bases() {
+            routes = routes.route(&format!("{base}{}", route.path), route.method_router(&app));
+        }
+    }
+    let routes = routes
+        .method_not_allowed_fallback(routes::method_not_allowed)
+        .fallback(routes::not_found)
+        .layer(from_fn(layers::note_route))
+        .with_state(app.clone());
+    // Slashes are tidied before routing, so the path that is matched is the only one there is.
+    let mut outer = Router::new()
+        .fallback_service(MapRequest::new(routes, layers::tidy_path))
+        .layer(layers::catch_panic());
+    if let Some(cors) = layers::cors(&app.options.cors_origins) {
+        outer = outer.layer(cors);
+    }
+    outer.layer(from_fn_with_state(app, layers::observe))
+}
+
+/// What the routes share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub gateway: Gateway,
+    pub options: Arc<Options>,
+    /// Randomness for request ids, which must never repeat.
+    pub random: fn() -> u128,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub body_bytes_max: usize,
+    /// From one request's end, or the connection's begin, to the end of the next request's head.
+    pub header_timeout: Duration,
+    /// Between two pieces of a body.
+    pub body_idle_timeout: Duration,
+    /// For a whole body.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// How long the rest of a refused body is read, so that its sender gets to see the answer.
+    pub linger_timeout: Duration,
+    pub connections_max: usize,
+    /// Origins whose pages may call; `*` is every one, and with none CORS is off.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            body_bytes_max: 16 * 1024 * 1024,
+            header_timeout: Duration::from_secs(15),
+            body_idle_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_mins(5),
+            write_timeout: Duration::from_secs(30),
+            linger_timeout: Duration::from_secs(5),
+            connections_max: 4096,
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// A row of the URL table.
+#[derive(Debug)]
+pub struct Route {
+    pub method: Method,
+    pub under: Under,
+    pub path: &'static str,
+    pub auth: Auth,
+    handler: fn() -> MethodRouter<App>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Under {
+    Bases,
+    Root,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Nobody looks at a key; a wrong one does no harm.
+    Open,
+    Key,
+}
+
+impl Route {
+    const fn new(
+        method: Method,
+        under: Under,
+        path: &'static str,
+        auth: Auth,
+        handler: fn() -> MethodRouter<App>,
+    ) -> Self {
+        Route {
+            method,
+            under,
+            path,
+            auth,
+            handler,
+        }
+    }
+
+    fn method_router(&self, app: &App) -> MethodRouter<App> {
+        let handler = (self.handler)();
+        match self.auth {
+            Auth::Open => handler,
+            // Not for wrong methods, which are 405 for everybody.
+            Auth::Key => handler.route_layer(from_fn_with_state(app.clone(), extract::require_key)),
+        }
+    }
+}
+
+impl Under {
+    pub fn bases(self) -> &'static [&'static str] {
+        match self {
+            Under::Bases => &BASES,
+            Under::Root => &[""],
+        }
+    }
+}

@@ -1,1 +1,9 @@
-//! 
+//! Helpers of tests, never a part of the product: the whole service in process, with simulated models.
+
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
+
+mod answer;
+mod app;
+
+pub use crate::answer::Answer;
+pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, offer};

@@ -1,0 +1,154 @@
+//! From the wire to a [`Request`]: everything that the contract says about a parameter is decided here,
+//! and nobody behind it checks again.
+
+mod chat;
+mod completion;
+
+use weir_api::{Anything, Integer, LogitBias, StreamOptions};
+use weir_engine::request::{Choices, Invalid, Stop};
+use weir_engine::{Input, Request, Token};
+
+pub(crate) use self::chat::chat;
+pub(crate) use self::completion::completion;
+use crate::error::ApiError;
+
+/// What is asked of a model, and how the answer is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) reply: Reply,
+}
+
+impl Asked {
+    /// Answers: prompts × n.
+    pub(crate) fn choices(&self) -> u32 {
+        let prompts = match &self.request.input {
+            Input::Chat(_) => 1,
+            Input::Prompts(prompts) => u32::try_from(prompts.len()).expect("prompts are few"),
+        };
+        prompts * self.request.choices.get()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Whole,
+    Stream,
+    /// A stream with one more chunk that has the usage.
+    StreamWithUsage,
+}
+
+/// `model`, which decides whether the rest is looked at.
+pub(crate) fn model(model: Option<&String>) -> Result<&str, ApiError> {
+    model.map(String::as_str).ok_or_else(|| missing("model"))
+}
+
+fn missing(param: &str) -> ApiError {
+    ApiError::invalid(param, format!("{param} is required"))
+}
+
+fn reply(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Reply, Invalid> {
+    match (stream.unwrap_or(false), options) {
+        (false, None) => Ok(Reply::Whole),
+        (false, Some(_)) => Err(Invalid::new(
+            "stream_options",
+            "stream_options is only allowed with stream",
+        )),
+        (
+            true,
+            Some(StreamOptions {
+                include_usage: Some(true),
+            }),
+        ) => Ok(Reply::StreamWithUsage),
+        (true, _) => Ok(Reply::Stream),
+    }
+}
+
+fn choices(n: Option<Integer>) -> Result<Choices, Invalid> {
+    n.map_or(Ok(Choices::ONE), |Integer(n)| Choices::new(n))
+}
+
+fn stop(stop: Option<weir_api::Stop>) -> Result<Stop, Invalid> {
+    Stop::new(
+        stop.map(|weir_api::Stop(strings)| strings)
+            .unwrap_or_default(),
+    )
+}
+
+/// The sampling fields, which both endpoints have under the same names.
+macro_rules! sampling {
+    ($body:ident) => {
+        weir_engine::Sampling::new(weir_engine::request::SamplingFields {
+            temperature: $body.temperature,
+            top_p: $body.top_p,
+            top_k: $body.top_k.map(|weir_api::Integer(top_k)| top_k),
+            min_p: $body.min_p,
+            presence_penalty: $body.presence_penalty,
+            frequency_penalty: $body.frequency_penalty,
+            repetition_penalty: $body.repetition_penalty,
+            logit_bias: crate::convert::logit_bias($body.logit_bias.unwrap_or_default())?,
+            seed: $body.seed.map(|weir_api::Integer(seed)| seed),
+        })
+    };
+}
+use sampling;
+
+fn logit_bias(LogitBias(biases): LogitBias) -> Result<Vec<(Token, f64)>, Invalid> {
+    let token = |(token, bias): (String, f64)| match token.parse() {
+        Ok(token) => Ok((token, bias)),
+        Err(_) => Err(Invalid::new(
+            "logit_bias",
+            "the keys of logit_bias must be token ids",
+        )),
+    };
+    biases.into_iter().map(token).collect()
+}
+
+/// `max_tokens`, or by its newer name `max_completion_tokens`; both only if they say the same.
+fn max_tokens(
+    old: Option<Integer>,
+    new: Option<Integer>,
+    min: i64,
+) -> Result<Option<u32>, Invalid> {
+    let of = |param: &str, value: Option<Integer>| match value {
+        Some(Integer(tokens)) if tokens < min => Err(Invalid::new(
+            param,
+            format!("{param} must be at least {min}, got {tokens}"),
+        )),
+        // No context is that long.
+        Some(Integer(tokens)) => Ok(Some(u32::try_from(tokens).unwrap_or(u32::MAX))),
+        None => Ok(None),
+    };
+    match (of("max_tokens", old)?, of("max_completion_tokens", new)?) {
+        (Some(old), Some(new)) if old != new => Err(Invalid::new(
+            "max_tokens",
+            "max_tokens and max_completion_tokens are the same parameter; give one of them",
+        )),
+        (old, new) => Ok(new.or(old)),
+    }
+}
+
+/// Engines are the operator's to choose.
+fn refuse_upstreams(api_base: Option<Anything>, base_url: Option<Anything>) -> Result<(), Invalid> {
+    for (param, field) in [("api_base", api_base), ("base_url", base_url)] {
+        if field.is_some() {
+            return Err(Invalid::new(param, format!("{param} is not allowed")));
+        }
+    }
+    Ok(())
+}
+
+fn within(
+    param: &str,
+    value: Option<Integer>,
+    low: i64,
+    high: i64,
+) -> Result<Option<i64>, Invalid> {
+    match value {
+        Some(Integer(value)) if !(low..=high).contains(&value) => Err(Invalid::new(
+            param,
+            format!("{param} must be between {low} and {high}, got {value}"),
+        )),
+        value => Ok(value.map(|Integer(value)| value)),
+    }
+}

@@ -1,0 +1,221 @@
+//! The API's error page: every reason, and how a caller sees it.
+
+mod refusal;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use weir_api::error::{ErrorBody, ErrorObject};
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    InvalidRequestBody,
+    InvalidApiKey,
+    NotEnoughBalance,
+    AccessDenied,
+    ModelNotFound,
+    NotFound,
+    MethodNotAllowed,
+    RequestTooLarge,
+    RateLimitExceeded,
+    TokenLimitExceeded,
+    ModelNotAvailable,
+    InternalError,
+    ServiceNotAvailable,
+}
+
+/// How a reason looks: the status, Novita's `reason`, OpenAI's `type` and `code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub status: u16,
+    pub reason: &'static str,
+    pub kind: &'static str,
+    pub code: Option<&'static str>,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 13] = [
+        Reason::InvalidRequestBody,
+        Reason::InvalidApiKey,
+        Reason::NotEnoughBalance,
+        Reason::AccessDenied,
+        Reason::ModelNotFound,
+        Reason::NotFound,
+        Reason::MethodNotAllowed,
+        Reason::RequestTooLarge,
+        Reason::RateLimitExceeded,
+        Reason::TokenLimitExceeded,
+        Reason::ModelNotAvailable,
+        Reason::InternalError,
+        Reason::ServiceNotAvailable,
+    ];
+
+    /// The table. What a single error may say differently is its `code`, when the reason is 400.
+    #[rustfmt::skip]
+    pub const fn row(self) -> Row {
+        match self {
+            Reason::InvalidRequestBody  => row(400, "INVALID_REQUEST_BODY",  "invalid_request_error", None),
+            Reason::InvalidApiKey       => row(401, "INVALID_API_KEY",       "authentication_error",  Some("invalid_api_key")),
+            Reason::NotEnoughBalance    => row(403, "NOT_ENOUGH_BALANCE",    "insufficient_quota",    Some("insufficient_balance")),
+            Reason::AccessDenied        => row(403, "ACCESS_DENIED",         "permission_error",      Some("model_access_denied")),
+            Reason::ModelNotFound       => row(404, "MODEL_NOT_FOUND",       "invalid_request_error", Some("model_not_found")),
+            Reason::NotFound            => row(404, "NOT_FOUND",             "invalid_request_error", Some("not_found")),
+            Reason::MethodNotAllowed    => row(405, "METHOD_NOT_ALLOWED",    "invalid_request_error", Some("method_not_allowed")),
+            Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
+            Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
+            Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),
+            Reason::ModelNotAvailable   => row(500, "MODEL_NOT_AVAILABLE",   "server_error",          Some("model_not_available")),
+            Reason::InternalError       => row(500, "INTERNAL_ERROR",        "server_error",          Some("internal_error")),
+            Reason::ServiceNotAvailable => row(503, "SERVICE_NOT_AVAILABLE", "server_error",          Some("overloaded")),
+        }
+    }
+}
+
+const fn row(
+    status: u16,
+    reason: &'static str,
+    kind: &'static str,
+    code: Option<&'static str>,
+) -> Row {
+    Row {
+        status,
+        reason,
+        kind,
+        code,
+    }
+}
+
+/// An error on its way to a caller. What happened inside is in the log, never in here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    reason: Reason,
+    message: String,
+    param: Option<String>,
+    /// More telling than the reason's own.
+    code: Option<&'static str>,
+    metadata: BTreeMap<&'static str, String>,
+    retry_after: Option<Duration>,
+}
+
+/// A message repeats this much of what the caller sent.
+const MESSAGE_CHARS_MAX: usize = 1000;
+/// openai-node ignores a `Retry-After` over a minute.
+const RETRY_SECONDS_MAX: u64 = 60;
+
+impl ApiError {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            message.truncate(end);
+            message.push('…');
+        }
+        ApiError {
+            reason,
+            message,
+            param: None,
+            code: None,
+            metadata: BTreeMap::new(),
+            retry_after: None,
+        }
+    }
+
+    /// A field whose value isn't allowed.
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        ApiError::new(Reason::InvalidRequestBody, message).param(param)
+    }
+
+    /// A field that would change the answer, but that the model can't honour.
+    pub(crate) fn unsupported(model: &str, feature: &str, param: impl Into<String>) -> Self {
+        let message = format!("model: {model} does not support feature: {feature}");
+        ApiError::invalid(param, message).code("unsupported_feature")
+    }
+
+    pub(crate) fn param(self, param: impl Into<String>) -> Self {
+        ApiError {
+            param: Some(param.into()),
+            ..self
+        }
+    }
+
+    pub(crate) fn code(self, code: &'static str) -> Self {
+        ApiError {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    pub(crate) fn metadata(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.insert(key, value.into());
+        self
+    }
+
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        ApiError {
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+
+    /// The body of the answer.
+    pub(crate) fn body(&self) -> ErrorBody {
+        ErrorBody {
+            metadata: Some(self.metadata.clone()),
+            ..self.frame()
+        }
+    }
+
+    /// The same inside a stream.
+    pub(crate) fn frame(&self) -> ErrorBody {
+        let row = self.reason.row();
+        let message = self.message();
+        ErrorBody {
+            code: row.status,
+            reason: row.reason,
+            message: message.clone(),
+            metadata: None,
+            error: ErrorObject {
+                message,
+                kind: row.kind,
+                param: self.param.clone(),
+                code: self.code.or(row.code),
+            },
+        }
+    }
+
+    /// litellm takes any text with these words for a rate limit's.
+    fn message(&self) -> String {
+        const WORDS: &str = "rate limit";
+        let limited = self.reason.row().status == 429;
+        match self.message.to_ascii_lowercase().find(WORDS) {
+            Some(_) if !limited => self
+                .message
+                .to_ascii_lowercase()
+                .replace(WORDS, "rate-limit"),
+            _ => self.message.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.reason.row().status).expect("the table has real statuses");
+        let mut response = (status, axum::Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(seconds.clamp(1, RETRY_SECONDS_MAX)),
+            );
+        }
+        if self.reason == Reason::InvalidApiKey {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(self.reason);
+        response
+    }
+}

@@ -1,0 +1,129 @@
+//! What the gateway and the engines refuse, in the caller's words.
+
+use weir_engine::EngineError;
+use weir_engine::request::Invalid;
+use weir_gateway::Refusal;
+
+use super::{ApiError, Reason};
+use crate::answer::Kind;
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::InvalidApiKey => ApiError::new(
+                Reason::InvalidApiKey,
+                "no valid API key: send it as `Authorization: Bearer sk_…`",
+            ),
+            Refusal::ModelNotFound { model } => {
+                ApiError::new(Reason::ModelNotFound, format!("model not found: {model}"))
+                    .param("model")
+            }
+            Refusal::ModelAccessDenied { model } => ApiError::new(
+                Reason::AccessDenied,
+                format!("this key may not use model {model}"),
+            )
+            .param("model"),
+            Refusal::ModelNotAvailable { model } => ApiError::new(
+                Reason::ModelNotAvailable,
+                format!("model {model} is not available at the moment"),
+            ),
+            Refusal::Invalid(invalid) => invalid.into(),
+            Refusal::TooLong {
+                context,
+                prompt,
+                requested,
+            } => too_long(context, prompt, requested),
+            Refusal::Unsupported { model, feature } => {
+                ApiError::unsupported(&model, feature, "model")
+            }
+            Refusal::BalanceTooLow { affordable } => ApiError::new(
+                Reason::NotEnoughBalance,
+                format!(
+                    "the balance is too low for this request: it covers {affordable} output tokens"
+                ),
+            )
+            .metadata("reason", "balance_too_low")
+            .metadata("affordable_output_tokens", affordable.to_string()),
+            Refusal::BalanceInFlight { retry_after } => ApiError::new(
+                Reason::NotEnoughBalance,
+                "open requests hold the balance; try again when one of them has ended",
+            )
+            .metadata("reason", "in_flight")
+            .retry_after(retry_after),
+            Refusal::RequestLimit { retry_after } => ApiError::new(
+                Reason::RateLimitExceeded,
+                "rate limit exceeded: too many requests per minute",
+            )
+            .retry_after(retry_after),
+            Refusal::ConcurrencyLimit { limit, retry_after } => ApiError::new(
+                Reason::RateLimitExceeded,
+                format!("rate limit exceeded: more than {limit} concurrent requests"),
+            )
+            .retry_after(retry_after),
+            Refusal::TokenLimit { retry_after } => ApiError::new(
+                Reason::TokenLimitExceeded,
+                "rate limit exceeded: too many tokens per minute",
+            )
+            .retry_after(retry_after),
+            Refusal::Overloaded { retry_after } => ApiError::new(
+                Reason::ServiceNotAvailable,
+                "the service is overloaded; try again later",
+            )
+            .retry_after(retry_after),
+            Refusal::Internal(cause) => {
+                tracing::error!(cause, "a request failed");
+                ApiError::internal()
+            }
+        }
+    }
+}
+
+impl ApiError {
+    /// Names the field that has the prompt, which the gateway doesn't know.
+    pub(crate) fn of(refusal: Refusal, kind: Kind) -> Self {
+        let too_long = matches!(refusal, Refusal::TooLong { .. });
+        let error = ApiError::from(refusal);
+        if too_long {
+            error.param(kind.prompt_param())
+        } else {
+            error
+        }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(Invalid { param, message }: Invalid) -> Self {
+        ApiError::invalid(param, message)
+    }
+}
+
+impl ApiError {
+    /// The log has the cause, under the request's id.
+    pub(crate) fn internal() -> Self {
+        ApiError::new(
+            Reason::InternalError,
+            "an internal error; the request's id is in the header x-request-id",
+        )
+    }
+
+    /// An engine that failed after it had accepted.
+    pub(crate) fn failed(error: EngineError, model: &str) -> Self {
+        Refusal::from_engine(error, model).into()
+    }
+}
+
+/// Begins as OpenAI's message does, which clients look for.
+fn too_long(context: u32, prompt: u64, requested: Option<u32>) -> ApiError {
+    let message = match requested {
+        None => format!(
+            "This model's maximum context length is {context} tokens. However, your prompt has {prompt} tokens. \
+             Please shorten it."
+        ),
+        Some(requested) => format!(
+            "This model's maximum context length is {context} tokens. However, you requested {} tokens ({prompt} in \
+             the prompt, {requested} for the completion). Please reduce either.",
+            prompt.saturating_add(u64::from(requested)),
+        ),
+    };
+    ApiError::new(Reason::InvalidRequestBody, message).code("context_length_exceeded")
+}

@@ -1,0 +1,179 @@
+//! What a request brings: who asks, and a body of bounded size.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use crate::error::{ApiError, Reason};
+use crate::{App, Options, layers};
+
+/// Runs on routes that need a key, once they have matched, and before the body is read.
+pub(crate) async fn require_key(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match app
+        .gateway
+        .authenticate(credential(request.headers()))
+        .await
+    {
+        Ok(caller) => caller,
+        Err(refusal) => return ApiError::from(refusal).into_response(),
+    };
+    request.extensions_mut().insert(caller.clone());
+    let mut response = next.run(request).await;
+    layers::quota_headers(response.headers_mut(), &app.gateway.quota(&caller));
+    response.extensions_mut().insert(caller);
+    response
+}
+
+/// The key, with or without `Bearer`. Two `Authorization` headers are none: who else reads them might
+/// pick the other one.
+fn credential(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else {
+        return None;
+    };
+    let value = value.to_str().ok()?.trim();
+    match value.split_once([' ', '\t']) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Some(key.trim_start()),
+        _ => Some(value),
+    }
+}
+
+/// The body as JSON. What the content type says doesn't matter, and most clients get it right.
+pub(crate) async fn json<T: DeserializeOwned>(
+    request: Request,
+    options: &Options,
+) -> Result<T, ApiError> {
+    let bytes = body(request, options).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        unreadable(format!(
+            "the body is not valid UTF-8: byte {at} does not belong there"
+        ))
+    })?;
+    if text.trim_ascii().is_empty() {
+        return Err(unreadable(
+            "the body is empty; a JSON object is expected".to_owned(),
+        ));
+    }
+    // Only what is wrong is read twice: following the path has its price.
+    serde_json::from_str(text).or_else(|_| read_with_path(text))
+}
+
+fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read = serde_path_to_error::deserialize(&mut json);
+    let value = read.map_err(|error| refuse(&dotted(error.path()), error.inner()))?;
+    json.end().map_err(|error| refuse("", &error))?;
+    Ok(value)
+}
+
+fn refuse(path: &str, error: &serde_json::Error) -> ApiError {
+    let message = error.to_string();
+    if !error.is_data() {
+        return unreadable(format!("the body is not valid JSON: {message}"));
+    }
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let message = without_echo(message.strip_suffix(&place).unwrap_or(&message));
+    match path {
+        "" => unreadable(format!("the body is not a request: {message}")),
+        path => ApiError::invalid(path, format!("{path}: {message}")),
+    }
+}
+
+fn unreadable(message: String) -> ApiError {
+    ApiError::new(Reason::InvalidRequestBody, message)
+}
+
+/// `invalid type: string "sk_…", expected …` without the string: it may be anything, also a secret.
+fn without_echo(message: &str) -> String {
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}string{}", &message[..start], &message[end + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// `messages.2.role`, as OpenAI names fields.
+fn dotted(path: &serde_path_to_error::Path) -> String {
+    let name = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    };
+    path.iter().filter_map(name).collect::<Vec<_>>().join(".")
+}
+
+/// The whole body, refused as soon as it is known to be too large, or takes too long.
+async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
+    refuse_encoding(request.headers())?;
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| {
+            usize::try_from(length).is_ok_and(|length| length > options.body_bytes_max)
+        })
+    {
+        return Err(too_large(options));
+    }
+    let collected = collect(request.into_body(), options);
+    match tokio::time::timeout(options.body_timeout, collected).await {
+        Ok(body) => body,
+        Err(_elapsed) => Err(unreadable("the body took too long to arrive".to_owned())),
+    }
+}
+
+async fn collect(mut body: Body, options: &Options) -> Result<Bytes, ApiError> {
+    let mut collected = Vec::new();
+    loop {
+        let frame = match tokio::time::timeout(options.body_idle_timeout, body.frame()).await {
+            Ok(None) => return Ok(collected.into()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(unreadable(format!("the body could not be read: {error}")));
+            }
+            Err(_elapsed) => return Err(unreadable("the body stopped arriving".to_owned())),
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.len() > options.body_bytes_max - collected.len() {
+            return Err(too_large(options));
+        }
+        collected.extend_from_slice(&data);
+    }
+}
+
+fn too_large(options: &Options) -> ApiError {
+    let max = options.body_bytes_max;
+    ApiError::new(
+        Reason::RequestTooLarge,
+        format!("the body is larger than {max} bytes"),
+    )
+}
+
+/// A small compressed body can become a huge one.
+fn refuse_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let plain =
+        |encoding: &http::HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        return Ok(());
+    }
+    Err(unreadable(
+        "Content-Encoding is not supported; send the body uncompressed".to_owned(),
+    ))
+}

@@ -1,0 +1,25 @@
+//! `POST chat/completions`
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use weir_accounts::Caller;
+
+use super::respond;
+use crate::answer::Kind;
+use crate::error::ApiError;
+use crate::layers::RequestId;
+use crate::{App, convert, extract};
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body: weir_api::chat::Request = extract::json(request, &app.options).await?;
+    let model = convert::model(body.model.as_ref())?.to_owned();
+    app.gateway.catalog().find(&model)?;
+    let asked = convert::chat(&model, body)?;
+    respond(&app, &caller, id, Kind::Chat, model, asked).await
+}
