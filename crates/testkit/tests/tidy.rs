@@ -14,11 +14,29 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-accounts", &[]),
     ("weir-llama", &["weir-engine"]),
     ("weir-gateway", &["weir-accounts", "weir-engine"]),
-    ("weir-server", &["weir-accounts", "weir-api", "weir-engine", "weir-gateway"]),
-    ("weir-testkit", &["weir-accounts", "weir-engine", "weir-gateway", "weir-server"]),
+    (
+        "weir-server",
+        &["weir-accounts", "weir-api", "weir-engine", "weir-gateway"],
+    ),
+    (
+        "weir-testkit",
+        &[
+            "weir-accounts",
+            "weir-engine",
+            "weir-gateway",
+            "weir-server",
+        ],
+    ),
     (
         "weir",
-        &["weir-accounts", "weir-api", "weir-engine", "weir-gateway", "weir-llama", "weir-server"],
+        &[
+            "weir-accounts",
+            "weir-api",
+            "weir-engine",
+            "weir-gateway",
+            "weir-llama",
+            "weir-server",
+        ],
     ),
 ];
 
@@ -37,18 +55,32 @@ const RESERVED: &[(&str, &[&str])] = &[
 ];
 
 fn metadata() -> Metadata {
-    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap()
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .unwrap()
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .to_path_buf()
 }
 
 /// Crate → the names it depends on in the product (not in its tests).
 fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     let of = |package: &&cargo_metadata::Package| {
-        let names = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
-        (package.name.to_string(), names.map(|d| d.name.clone()).collect())
+        let names = package
+            .dependencies
+            .iter()
+            .filter(|d| d.kind != DependencyKind::Development);
+        (
+            package.name.to_string(),
+            names.map(|d| d.name.clone()).collect(),
+        )
     };
     metadata.workspace_packages().iter().map(of).collect()
 }
@@ -74,7 +106,9 @@ fn sources(krate: &str) -> Vec<(PathBuf, String)> {
 
 fn crates() -> Vec<String> {
     let entries = fs::read_dir(root().join("crates")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// Lines of product code: without comments, and without what follows `#[cfg(test)]` at the margin.
@@ -86,10 +120,17 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Asserts that no product code outside `allowed` crates contains a word.
 fn check_word_only_in(word: &str, allowed: &[&str]) {
-    for krate in crates().iter().filter(|krate| !allowed.contains(&krate.as_str())) {
+    for krate in crates()
+        .iter()
+        .filter(|krate| !allowed.contains(&krate.as_str()))
+    {
         for (path, text) in sources(krate) {
             for (number, line) in code_lines(&text) {
-                assert!(!line.contains(word), "{}:{number}: `{word}` belongs to {allowed:?}", path.display());
+                assert!(
+                    !line.contains(word),
+                    "{}:{number}: `{word}` belongs to {allowed:?}",
+                    path.display()
+                );
             }
         }
     }
@@ -104,7 +145,10 @@ fn dependencies_go_down_only() {
     for (krate, allowed) in ARROWS {
         for name in &dependencies[*krate] {
             let inside = known.contains(name);
-            assert!(!inside || allowed.contains(&name.as_str()), "{krate} must not depend on {name}");
+            assert!(
+                !inside || allowed.contains(&name.as_str()),
+                "{krate} must not depend on {name}"
+            );
         }
     }
 }
@@ -114,7 +158,10 @@ fn reserved_libraries_stay_where_they_belong() {
     for (krate, names) in dependencies(&metadata()) {
         for (library, owners) in RESERVED {
             let used = names.contains(*library);
-            assert!(!used || owners.contains(&krate.as_str()), "{krate} must not depend on {library}");
+            assert!(
+                !used || owners.contains(&krate.as_str()),
+                "{krate} must not depend on {library}"
+            );
         }
     }
 }
@@ -128,15 +175,27 @@ fn every_dependency_says_what_it_is_for() {
         assert!(line.contains("# "), "no reason given: {line}");
     }
     for krate in crates() {
-        let manifest = fs::read_to_string(root().join("crates").join(&krate).join("Cargo.toml")).unwrap();
-        let own_version = manifest.lines().find(|line| line.contains("version = \"") && line.contains('{'));
-        assert_eq!(own_version, None, "{krate}: versions are set in the root Cargo.toml");
+        let manifest =
+            fs::read_to_string(root().join("crates").join(&krate).join("Cargo.toml")).unwrap();
+        let own_version = manifest
+            .lines()
+            .find(|line| line.contains("version = \"") && line.contains('{'));
+        assert_eq!(
+            own_version, None,
+            "{krate}: versions are set in the root Cargo.toml"
+        );
     }
 }
 
 #[test]
 fn unsafe_is_only_in_llama() {
-    for word in ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "extern \"C\""] {
+    for word in [
+        "unsafe {",
+        "unsafe fn",
+        "unsafe impl",
+        "unsafe extern",
+        "extern \"C\"",
+    ] {
         check_word_only_in(word, &["llama"]);
     }
 }
@@ -148,8 +207,15 @@ fn sql_is_only_in_accounts_and_the_driver_only_in_db() {
     }
     for (path, text) in sources("accounts") {
         for (number, line) in code_lines(&text).filter(|_| !path.ends_with("db.rs")) {
-            let named = ["sqlx::sqlite", "Sqlite", "sqlx::postgres", "PgPool"].iter().find(|word| line.contains(**word));
-            assert_eq!(named, None, "{}:{number}: only db.rs names a driver", path.display());
+            let named = ["sqlx::sqlite", "Sqlite", "sqlx::postgres", "PgPool"]
+                .iter()
+                .find(|word| line.contains(**word));
+            assert_eq!(
+                named,
+                None,
+                "{}:{number}: only db.rs names a driver",
+                path.display()
+            );
         }
     }
 }
@@ -158,9 +224,19 @@ fn sql_is_only_in_accounts_and_the_driver_only_in_db() {
 fn no_sql_is_built_by_formatting() {
     for (path, text) in sources("accounts") {
         for (number, line) in code_lines(&text) {
-            let sql = ["SELECT ", "INSERT ", "UPDATE ", "DELETE "].iter().any(|word| line.contains(word));
-            assert!(!(sql && line.contains("format!")), "{}:{number}: SQL by format!", path.display());
-            assert!(!line.contains("AssertSqlSafe"), "{}:{number}: SQL that isn't a constant", path.display());
+            let sql = ["SELECT ", "INSERT ", "UPDATE ", "DELETE "]
+                .iter()
+                .any(|word| line.contains(word));
+            assert!(
+                !(sql && line.contains("format!")),
+                "{}:{number}: SQL by format!",
+                path.display()
+            );
+            assert!(
+                !line.contains("AssertSqlSafe"),
+                "{}:{number}: SQL that isn't a constant",
+                path.display()
+            );
         }
     }
 }
@@ -174,7 +250,12 @@ fn the_scheduler_reads_no_clock_no_randomness_and_no_channel() {
         for (number, line) in code_lines(&text) {
             let impure = ["Instant", "Timestamp", "rand", "mpsc", "Mutex", "Atomic"];
             let found = impure.iter().find(|word| line.contains(**word));
-            assert_eq!(found, None, "{}:{number}: the scheduler is pure", path.display());
+            assert_eq!(
+                found,
+                None,
+                "{}:{number}: the scheduler is pure",
+                path.display()
+            );
         }
     }
 }
@@ -194,7 +275,10 @@ fn every_file_is_part_of_a_crate() {
             let name = path.file_stem().unwrap().to_str().unwrap();
             let is_root = matches!(name, "lib" | "main");
             let declared = [format!("mod {name};"), format!("mod {name} ")];
-            let part = is_root || files.iter().any(|(_, text)| declared.iter().any(|mods| text.contains(mods)));
+            let part = is_root
+                || files
+                    .iter()
+                    .any(|(_, text)| declared.iter().any(|mods| text.contains(mods)));
             assert!(part, "{} is in no module", path.display());
         }
     }
@@ -204,16 +288,36 @@ fn every_file_is_part_of_a_crate() {
 #[test]
 fn the_error_table_of_the_docs_is_that_of_the_code() {
     let docs = fs::read_to_string(root().join("docs/api.md")).unwrap();
-    let table = docs.split("## Errors").nth(1).unwrap().split("\n## ").next().unwrap();
-    let is_reason = |word: &&str| word.len() > 5 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let table = docs
+        .split("## Errors")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let is_reason =
+        |word: &&str| word.len() > 5 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     let in_docs: BTreeSet<_> = table
         .lines()
         .filter(|line| line.starts_with("| "))
         .flat_map(|line| line.split(['|', '`', ' ']).filter(is_reason))
         .collect();
-    let (_, code) = sources("server").into_iter().find(|(path, _)| path.ends_with("src/error.rs")).unwrap();
-    let code: String = code_lines(&code).map(|(_, line)| format!("{line}\n")).collect();
-    let in_code: BTreeSet<_> = code.split('"').skip(1).step_by(2).filter(is_reason).collect();
-    assert!(in_code.len() >= 12, "the error table was not found: {in_code:?}");
+    let (_, code) = sources("server")
+        .into_iter()
+        .find(|(path, _)| path.ends_with("src/error.rs"))
+        .unwrap();
+    let code: String = code_lines(&code)
+        .map(|(_, line)| format!("{line}\n"))
+        .collect();
+    let in_code: BTreeSet<_> = code
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(is_reason)
+        .collect();
+    assert!(
+        in_code.len() >= 12,
+        "the error table was not found: {in_code:?}"
+    );
     assert_eq!(in_docs, in_code, "docs/api.md and server/error.rs");
 }
