@@ -1,5 +1,8 @@
 //! What is asked of an engine: validated, so that nobody behind this module checks a range again.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::event::Allowance;
@@ -117,8 +120,10 @@ impl Choices {
 }
 
 /// At most [`STOPS_MAX`] strings, none empty, that end a text and are not part of it.
+///
+/// Every choice has them, so copies are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stop(Vec<String>);
+pub struct Stop(Arc<[String]>);
 
 impl Stop {
     pub fn new(strings: Vec<String>) -> Result<Self, Invalid> {
@@ -129,7 +134,7 @@ impl Stop {
         if strings.iter().any(String::is_empty) {
             return Err(Invalid::new("stop", "a stop string must not be empty"));
         }
-        Ok(Stop(strings))
+        Ok(Stop(strings.into()))
     }
 
     pub fn strings(&self) -> &[String] {

@@ -1,32 +1,109 @@
 //! Chooses the next token of a choice from a model's logits.
+//!
+//! The definitions are vLLM's, in its order: bias, then penalties, on raw logits → temperature → min_p
+//! → top_k → top_p over what is left → choice. Equal logits rank by token id, lowest first, so every
+//! filter keeps a prefix of one total order: the best token always stays.
+//!
+//! A vocabulary has up to 262k entries, and a handful of them decide. So nothing here sorts or copies
+//! all logits: [`logits`] reads them in blocks, [`filter`] collects the few that can be chosen.
+
+mod adjust;
+mod filter;
+mod lanes;
+mod logits;
+#[cfg(test)]
+mod tests;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::Token;
 use crate::request::Sampling;
+use adjust::Adjustments;
+use filter::Candidate;
+use logits::{Logits, Softmax};
+
+/// Below this temperature the best token is taken, as in vLLM: the division would overflow.
+const TEMPERATURE_MIN: f32 = 1e-5;
 
 /// Samples the tokens of one choice: owns its penalty counts and its random numbers.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    adjustments: Adjustments,
+    random: ChaCha8Rng,
 }
 
 impl Sampler {
-    pub fn new(sampling: &Sampling, _prompt: &[Token], _choice: u32) -> Self {
-        Sampler { sampling: sampling.clone() }
+    /// A sampler for choice number `choice`, whose random numbers depend on that number and the seed
+    /// alone: not on what else is in a batch.
+    pub fn new(sampling: &Sampling, prompt: &[Token], choice: u32) -> Self {
+        Sampler {
+            adjustments: Adjustments::new(sampling, prompt),
+            random: random_stream(sampling.seed().unwrap_or(0), choice),
+            sampling: sampling.clone(),
+        }
     }
 
     /// Chooses a token and records it; the k-th call uses the k-th random number.
-    pub fn sample(&mut self, logits: &[f32], _scratch: &mut Scratch) -> Token {
-        let _ = self.sampling.seed();
-        let mut best = 0;
-        for (token, &logit) in logits.iter().enumerate() {
-            if logit > logits[best] {
-                best = token;
-            }
-        }
-        best as Token
+    pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Token {
+        let random = unit(self.random.next_u64());
+        self.adjustments.apply(logits, &mut scratch.overrides);
+        let logits = Logits::new(logits, &scratch.overrides);
+        let token = choose(&self.sampling, &logits, &mut scratch.buffers, random);
+        self.adjustments.record(token);
+        token
     }
 }
 
 /// Buffers for [`Sampler::sample`]: one per engine thread, shared by all samplers.
 #[derive(Debug, Default)]
-pub struct Scratch {}
+pub struct Scratch {
+    /// What bias and penalties made of the logits they touch, by token.
+    overrides: Vec<(Token, f32)>,
+    buffers: Buffers,
+}
+
+#[derive(Debug, Default)]
+struct Buffers {
+    /// The highest logit of each group.
+    maxima: Vec<f32>,
+    /// A copy of them, to select from.
+    selection: Vec<f32>,
+    /// The weight of each block.
+    sums: Vec<f64>,
+    candidates: Vec<Candidate>,
+}
+
+fn choose(sampling: &Sampling, logits: &Logits<'_>, buffers: &mut Buffers, random: f64) -> Token {
+    let best = logits.best(&mut buffers.maxima);
+    let greedy = sampling.temperature() < TEMPERATURE_MIN || sampling.top_k() == 1;
+    // A broken model's logits (infinite, or none that is a number) leave nothing to draw from.
+    if greedy || !best.logit.is_finite() {
+        return best.token;
+    }
+    let softmax = Softmax {
+        max: best.logit,
+        scale: sampling.temperature().recip(),
+    };
+    if filter::keeps_all(sampling) {
+        return logits
+            .draw(softmax, &mut buffers.sums, random)
+            .unwrap_or(best.token);
+    }
+    filter::support(sampling, logits, softmax, buffers);
+    filter::draw(&buffers.candidates, random).unwrap_or(best.token)
+}
+
+fn random_stream(seed: i64, choice: u32) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut random = ChaCha8Rng::from_seed(key);
+    random.set_stream(u64::from(choice));
+    random
+}
+
+/// A number in [0, 1) from its highest 53 bits.
+fn unit(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,303 @@
+mod frequencies;
+mod reference;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::request::SamplingFields;
+use reference::Reference;
+
+/// The tokens that the sampler may choose, by id.
+fn support(sampling: &Sampling, logits: &[f32], overrides: &[(Token, f32)]) -> Vec<Token> {
+    let logits = Logits::new(logits, overrides);
+    let mut buffers = Buffers::default();
+    let best = logits.best(&mut buffers.maxima);
+    let softmax = Softmax {
+        max: best.logit,
+        scale: sampling.temperature().recip(),
+    };
+    filter::support(sampling, &logits, softmax, &mut buffers);
+    let mut tokens: Vec<Token> = buffers
+        .candidates
+        .iter()
+        .map(|candidate| candidate.token)
+        .collect();
+    tokens.sort_unstable();
+    tokens
+}
+
+fn sampling(change: impl FnOnce(&mut SamplingFields)) -> Sampling {
+    let mut fields = SamplingFields::default();
+    change(&mut fields);
+    Sampling::new(fields).unwrap()
+}
+
+fn sample_once(sampling: &Sampling, prompt: &[Token], logits: &[f32]) -> Token {
+    Sampler::new(sampling, prompt, 0).sample(logits, &mut Scratch::default())
+}
+
+fn sample_many(sampling: &Sampling, choice: u32, logits: &[f32], count: usize) -> Vec<Token> {
+    let mut sampler = Sampler::new(sampling, &[], choice);
+    let mut scratch = Scratch::default();
+    (0..count)
+        .map(|_| sampler.sample(logits, &mut scratch))
+        .collect()
+}
+
+/// Logits of a vocabulary, some of them equal, some masked, some broken.
+fn logits() -> impl Strategy<Value = Vec<f32>> {
+    let logit = prop_oneof![
+        8 => -20.0_f32..20.0,
+        4 => (-8_i32..8).prop_map(|logit| logit as f32),
+        1 => Just(f32::NEG_INFINITY),
+        1 => Just(f32::NAN),
+    ];
+    // Within a group, within a block, of several blocks.
+    prop_oneof![
+        1_usize..20,
+        60_usize..70,
+        1000_usize..1100,
+        2000_usize..3000
+    ]
+    .prop_flat_map(move |length| prop::collection::vec(logit.clone(), length))
+}
+
+fn fields() -> impl Strategy<Value = SamplingFields> {
+    (
+        prop_oneof![Just(None), (0.05..2.0).prop_map(Some)],
+        prop_oneof![Just(None), (0.01..1.0).prop_map(Some)],
+        prop_oneof![
+            Just(None),
+            (1_i64..200).prop_map(Some),
+            (200_i64..10_000).prop_map(Some)
+        ],
+        prop_oneof![
+            Just(None),
+            (0.0..1.0).prop_map(Some),
+            (0.0..0.01).prop_map(Some)
+        ],
+        (
+            prop_oneof![Just(None), (-2.0..2.0).prop_map(Some)],
+            prop_oneof![Just(None), (-2.0..2.0).prop_map(Some)],
+        ),
+        prop_oneof![Just(None), (0.1..2.0).prop_map(Some)],
+        prop::collection::btree_map(0_u32..3000, prop_oneof![-100.0..100.0, Just(-100.0)], 0..10),
+    )
+        .prop_map(
+            |(temperature, top_p, top_k, min_p, (presence, frequency), repetition, bias)| {
+                SamplingFields {
+                    temperature,
+                    top_p,
+                    top_k,
+                    min_p,
+                    presence_penalty: presence,
+                    frequency_penalty: frequency,
+                    repetition_penalty: repetition,
+                    logit_bias: bias.into_iter().collect(),
+                    seed: None,
+                }
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn the_same_tokens_may_be_chosen_as_by_the_definition(
+        logits in logits(),
+        fields in fields(),
+        prompt in prop::collection::vec(0_u32..3000, 0..50),
+        generated in prop::collection::vec(0_u32..300, 0..50),
+    ) {
+        let sampling = Sampling::new(fields).unwrap();
+        let mut adjustments = Adjustments::new(&sampling, &prompt);
+        generated.iter().for_each(|&token| adjustments.record(token));
+        let mut overrides = Vec::new();
+        adjustments.apply(&logits, &mut overrides);
+
+        let reference = Reference::new(&sampling, &logits, &prompt, &generated);
+        let best = Logits::new(&logits, &overrides).best(&mut Vec::new());
+        prop_assert_eq!(best.token, reference.best());
+        if best.logit.is_finite() && !filter::keeps_all(&sampling) {
+            let support = support(&sampling, &logits, &overrides);
+            prop_assert!(reference.allows(&support), "{} tokens of {:?}", support.len(), reference.sizes());
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_set_is_chosen(logits in logits(), fields in fields(), seed in any::<i64>()) {
+        // Without penalties, so that the set stays the same from token to token.
+        let fields = SamplingFields {
+            presence_penalty: None, frequency_penalty: None, repetition_penalty: None, seed: Some(seed), ..fields
+        };
+        let sampling = Sampling::new(fields).unwrap();
+        let reference = Reference::new(&sampling, &logits, &[], &[]);
+        for token in sample_many(&sampling, 0, &logits, 20) {
+            prop_assert!(reference.may_be(token));
+        }
+    }
+}
+
+#[test]
+fn greedy_takes_the_lowest_of_the_best() {
+    let check = |logits: &[f32], expected: Token| {
+        let greedy = sampling(|fields| fields.temperature = Some(0.0));
+        assert_eq!(sample_once(&greedy, &[], logits), expected, "{logits:?}");
+        let one = sampling(|fields| fields.top_k = Some(1));
+        assert_eq!(sample_once(&one, &[], logits), expected, "{logits:?}");
+    };
+    let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
+    check(&[1.0, 3.0, 3.0, 2.0], 1);
+    check(&[-0.0, 0.0], 0);
+    check(&[nan, -5.0, nan, -4.0], 3);
+    check(&[low, -5.0], 1);
+    check(&[1.0, f32::INFINITY, f32::INFINITY], 1);
+    // Nothing to choose from is no reason to panic.
+    check(&[nan, nan], 0);
+    check(&[low, low], 0);
+    check(&[], 0);
+    for token in [0, 63, 64, 1023, 1024, 1087, 2999] {
+        let mut logits = vec![-1.0; 3000];
+        logits[token as usize] = 1.0;
+        check(&logits, token);
+    }
+}
+
+#[test]
+fn broken_logits_give_a_token_of_the_vocabulary() {
+    for logits in [
+        [f32::NAN; 100],
+        [f32::NEG_INFINITY; 100],
+        [f32::INFINITY; 100],
+        [f32::MAX; 100],
+        [f32::MIN; 100],
+    ] {
+        for change in [
+            |_: &mut SamplingFields| (),
+            |fields: &mut SamplingFields| fields.top_p = Some(0.9),
+            |fields: &mut SamplingFields| fields.top_k = Some(5),
+            |fields: &mut SamplingFields| fields.min_p = Some(0.1),
+            |fields: &mut SamplingFields| fields.temperature = Some(1e-5),
+            |fields: &mut SamplingFields| fields.temperature = Some(1e-45),
+        ] {
+            let sampling = sampling(change);
+            assert!(
+                sample_many(&sampling, 0, &logits, 10)
+                    .iter()
+                    .all(|&token| token < 100)
+            );
+        }
+    }
+}
+
+#[test]
+fn bias_and_penalties_change_the_logits_of_their_tokens() {
+    let check = |change: fn(&mut SamplingFields), expected: [f32; 4]| {
+        let sampling = sampling(change);
+        // Token 0 is in the prompt, 1 was generated twice, 2 is both, 3 neither.
+        let mut adjustments = Adjustments::new(&sampling, &[0, 2, 2]);
+        [1, 2, 1]
+            .into_iter()
+            .for_each(|token| adjustments.record(token));
+        let mut logits = [4.0, -4.0, 2.0, 1.0];
+        let mut overrides = Vec::new();
+        adjustments.apply(&logits, &mut overrides);
+        for (token, logit) in overrides {
+            logits[token as usize] = logit;
+        }
+        assert_eq!(logits, expected);
+    };
+    check(|_| (), [4.0, -4.0, 2.0, 1.0]);
+    // Divides what is positive, multiplies what is negative, of prompt and text.
+    check(
+        |fields| fields.repetition_penalty = Some(2.0),
+        [2.0, -8.0, 1.0, 1.0],
+    );
+    check(
+        |fields| fields.repetition_penalty = Some(0.5),
+        [8.0, -2.0, 4.0, 1.0],
+    );
+    // Of the text alone.
+    check(
+        |fields| fields.presence_penalty = Some(1.5),
+        [4.0, -5.5, 0.5, 1.0],
+    );
+    check(
+        |fields| fields.frequency_penalty = Some(1.5),
+        [4.0, -7.0, 0.5, 1.0],
+    );
+    check(
+        |fields| fields.frequency_penalty = Some(-1.5),
+        [4.0, -1.0, 3.5, 1.0],
+    );
+    // Added before the penalties; −100 masks, 100 is a number like others, unknown tokens are nobody's.
+    check(
+        |fields| fields.logit_bias = vec![(3, 100.0), (0, -100.0)],
+        [f32::NEG_INFINITY, -4.0, 2.0, 101.0],
+    );
+    check(
+        |fields| fields.logit_bias = vec![(3, -99.0), (4, 1.0), (9999, 1.0)],
+        [4.0, -4.0, 2.0, -98.0],
+    );
+    check(
+        |fields| {
+            fields.logit_bias = vec![(0, -8.0), (1, 8.0)];
+            fields.repetition_penalty = Some(2.0);
+            fields.presence_penalty = Some(1.0);
+        },
+        [-8.0, 1.0, 0.0, 1.0],
+    );
+}
+
+#[test]
+fn a_generated_token_is_penalised_from_the_next_one_on() {
+    let greedy = sampling(|fields| {
+        fields.temperature = Some(0.0);
+        fields.frequency_penalty = Some(0.75);
+    });
+    assert_eq!(sample_many(&greedy, 0, &[2.0, 1.0], 6), [0, 0, 1, 0, 1, 0]);
+}
+
+#[test]
+fn random_numbers_depend_on_seed_choice_and_place_alone() {
+    let logits: Vec<f32> = (0..500).map(|i| (i % 7) as f32).collect();
+    let seeded = |seed| sampling(|fields| fields.seed = Some(seed));
+    let text = sample_many(&seeded(1), 0, &logits, 200);
+    assert_eq!(sample_many(&seeded(1), 0, &logits, 200), text);
+    for (seed, choice) in [(1, 1), (2, 0), (-1, 0), (i64::MIN, 0)] {
+        assert_ne!(sample_many(&seeded(seed), choice, &logits, 200), text);
+    }
+    // Two samplers that take turns on one scratch don't disturb each other.
+    let (mut one, mut other) = (
+        Sampler::new(&seeded(1), &[], 0),
+        Sampler::new(&seeded(2), &[], 3),
+    );
+    let mut scratch = Scratch::default();
+    for &token in &text {
+        assert_eq!(one.sample(&logits, &mut scratch), token);
+        other.sample(&logits[..100], &mut scratch);
+    }
+}
+
+#[test]
+fn a_set_that_is_short_of_top_p_by_rounding_has_reached_it() {
+    for tenths in 1..=9 {
+        let sampling = sampling(|fields| fields.top_p = Some(f64::from(tenths) / 10.0));
+        assert_eq!(support(&sampling, &[1.5; 10], &[]).len(), tenths as usize);
+    }
+}
+
+#[test]
+fn exp_is_exact_to_the_last_bits() {
+    let mut x = 0.0_f32;
+    while x > -86.9 {
+        let exact = f64::from(x).exp();
+        assert!((f64::from(lanes::exp(x)) / exact - 1.0).abs() < 2e-7, "{x}");
+        x -= 0.000_97;
+    }
+    for x in [-87.1, -1e30, f32::NEG_INFINITY, f32::NAN] {
+        assert_eq!(lanes::exp(x), 0.0);
+    }
+    assert_eq!(lanes::exp(0.0), 1.0);
+}
