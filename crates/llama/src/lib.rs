@@ -1,1 +1,25 @@
-//! 
+//! A [`Model`](weir_engine::model::Model) on llama.cpp's kernels: GGUF files on this machine's cores.
+//!
+//! The only crate with `unsafe` and C++, and it stays thin: it loads a file, computes the steps that the
+//! scheduler planned, and tokenizes. It knows no request, no sampling and no queue. What llama.cpp would
+//! answer with an abort of the process (wrong sizes, ids, positions) is checked before each call; what it
+//! answers with a C++ exception is caught by a shim (`shim/weir_llama.cpp`).
+
+#![expect(unsafe_code, reason = "FFI")]
+#![deny(
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block
+)]
+
+mod backend;
+mod batch;
+mod load;
+mod log;
+mod model;
+mod shim;
+mod sizes;
+mod tokenizer;
+
+pub use crate::backend::system_info;
+pub use crate::load::{LoadError, LoadOptions, load};
+pub use crate::model::LlamaModel;

@@ -1,0 +1,27 @@
+//! Compiles the shim that keeps C++ exceptions out of Rust.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    println!("cargo:rerun-if-changed=shim/weir_llama.cpp");
+    println!("cargo:rerun-if-env-changed=DEP_LLAMA_GGML_CMAKE_DIR");
+
+    // llama-cpp-sys-2 says where it installed ggml's CMake package; the headers, llama.h among them,
+    // are two folders up.
+    let cmake =
+        env::var("DEP_LLAMA_GGML_CMAKE_DIR").expect("llama-cpp-sys-2 exports ggml_cmake_dir");
+    let installed = Path::new(&cmake)
+        .ancestors()
+        .nth(2)
+        .expect("<prefix>/lib/cmake");
+
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(true)
+        .extra_warnings(true)
+        .include(installed.join("include"))
+        .file("shim/weir_llama.cpp")
+        .compile("weir_llama");
+}

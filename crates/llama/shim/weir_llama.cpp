@@ -1,0 +1,90 @@
+// llama.cpp's C API lets C++ exceptions through: the allocator's, std::out_of_range from look-ups. One that
+// reached Rust would abort the process. Every call that may throw goes through here and becomes `false` with
+// the exception's text.
+//
+// Asserts of ggml (GGML_ASSERT, GGML_ABORT) can't be caught here or anywhere: the caller checks sizes and ids.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+#include "ggml-cpu.h"
+#include "llama.h"
+
+namespace {
+
+template <typename Call>
+bool guarded(char * what, size_t what_size, Call && call) noexcept {
+    try {
+        call();
+        return true;
+    } catch (const std::exception & exception) {
+        std::snprintf(what, what_size, "%s", exception.what());
+    } catch (...) {
+        std::snprintf(what, what_size, "unknown C++ exception");
+    }
+    return false;
+}
+
+} // namespace
+
+extern "C" {
+
+bool weir_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * what,
+                     size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *model = llama_model_load_from_file(path, *params); });
+}
+
+bool weir_context_new(llama_model * model, const llama_context_params * params, llama_context ** context, char * what,
+                      size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *context = llama_init_from_model(model, *params); });
+}
+
+// llama_decode starts the computation; waiting for it here catches what it throws, too.
+bool weir_decode(llama_context * context, const llama_batch * batch, int32_t * code, char * what,
+                 size_t what_size) noexcept {
+    return guarded(what, what_size, [&] {
+        *code = llama_decode(context, *batch);
+        llama_synchronize(context);
+    });
+}
+
+bool weir_logits(llama_context * context, int32_t row, const float ** logits, char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *logits = llama_get_logits_ith(context, row); });
+}
+
+bool weir_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
+                   int32_t tokens_size, int32_t * count, char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] {
+        *count = llama_tokenize(vocab, text, text_size, tokens, tokens_size, /* add_special */ false,
+                                /* parse_special */ true);
+    });
+}
+
+bool weir_piece(const llama_vocab * vocab, llama_token token, char * bytes, int32_t bytes_size, int32_t * count,
+                char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] {
+        *count = llama_token_to_piece(vocab, token, bytes, bytes_size, /* lstrip */ 0, /* special */ false);
+    });
+}
+
+// These three allocate a few bytes at most. Without memory for that they end the process, as Rust's own
+// allocations do: `noexcept` turns the exception into std::terminate.
+
+void weir_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos begin,
+                        llama_pos end) noexcept {
+    llama_memory_seq_cp(llama_get_memory(context), from, to, begin, end);
+}
+
+bool weir_sequence_remove(llama_context * context, llama_seq_id sequence, llama_pos begin) noexcept {
+    return llama_memory_seq_rm(llama_get_memory(context), sequence, begin, -1);
+}
+
+ggml_threadpool * weir_threads_new(int32_t threads, uint32_t polling) noexcept {
+    ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+    params.poll = polling;
+    return ggml_threadpool_new(&params);
+}
+
+} // extern "C"

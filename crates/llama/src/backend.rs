@@ -1,0 +1,111 @@
+//! The kernels as a whole: started once per process, and what they were built for.
+
+use std::ffi::CStr;
+use std::sync::LazyLock;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::log;
+
+/// The instruction sets that llama.cpp was compiled for, as it says them, or why it can't run here.
+pub fn system_info() -> String {
+    match &*BACKEND {
+        Ok(features) => features.clone(),
+        Err(reason) => reason.clone(),
+    }
+}
+
+/// Starts the kernels, the first time. The error says why they can't run on this machine.
+pub(crate) fn start() -> Result<(), &'static str> {
+    match &*BACKEND {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(reason),
+    }
+}
+
+static BACKEND: LazyLock<Result<String, String>> = LazyLock::new(|| {
+    check_processor()?;
+    log::install();
+    // SAFETY: runs once, before any other call; it may be followed by any number of models.
+    unsafe { sys::llama_backend_init() };
+    // SAFETY: the text is a static of llama.cpp that each call writes again; this is the only call, and it is
+    // made once.
+    let features = unsafe { sys::llama_print_system_info() };
+    // SAFETY: the text ends with NUL and nobody writes to it while it is copied.
+    let features = unsafe { CStr::from_ptr(features) }
+        .to_string_lossy()
+        .into_owned();
+    warn_if_slow(&features);
+    Ok(features)
+});
+
+/// The kernels start with instructions that an older processor doesn't know, which ends the process.
+#[cfg(target_arch = "x86_64")]
+fn check_processor() -> Result<(), String> {
+    let needs = [
+        ("AVX2", is_x86_feature_detected!("avx2")),
+        ("FMA", is_x86_feature_detected!("fma")),
+        ("F16C", is_x86_feature_detected!("f16c")),
+        ("BMI2", is_x86_feature_detected!("bmi2")),
+    ];
+    match needs.iter().find(|(_, present)| !present) {
+        None => Ok(()),
+        Some((name, _)) => Err(format!(
+            "this processor has no {name}, which the embedded engine needs"
+        )),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn check_processor() -> Result<(), String> {
+    Ok(())
+}
+
+/// With `SOURCE_DATE_EPOCH` set, and when cross-compiling, ggml falls back to SSE2 without a word.
+fn warn_if_slow(features: &str) {
+    if cfg!(target_arch = "x86_64") && !has(features, "AVX2") {
+        tracing::warn!(
+            features,
+            "llama.cpp was built without AVX2 and will be several times slower"
+        );
+    }
+}
+
+/// Whether the feature is in the list (`AVX = 1 | AVX2 = 1 | …`).
+fn has(features: &str, name: &str) -> bool {
+    features
+        .split(['|', ':'])
+        .filter_map(|entry| entry.split_once('='))
+        .any(|(key, value)| key.trim() == name && value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_found_by_its_whole_name() {
+        let features = "CPU : SSE3 = 1 | AVX2 = 1 | FMA = 0 | LLAMAFILE = 1 | ";
+        for (name, expected) in [
+            ("SSE3", true),
+            ("AVX2", true),
+            ("AVX", false),
+            ("FMA", false),
+            ("AMX_INT8", false),
+        ] {
+            assert_eq!(has(features, name), expected, "{name}");
+        }
+    }
+
+    /// Some virtual machines advertise AMX and fault on it; AVX-512 isn't everywhere.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn built_for_every_machine_with_avx2_and_for_nothing_more() {
+        let features = system_info();
+        assert!(has(&features, "AVX2"), "{features}");
+        assert!(has(&features, "FMA"), "{features}");
+        assert!(!features.contains("AMX"), "{features}");
+        assert!(!features.contains("AVX512"), "{features}");
+        assert!(!features.contains("OPENMP"), "its workers spin: {features}");
+    }
+}

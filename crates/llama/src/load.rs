@@ -1,0 +1,309 @@
+//! From a file to a model that is ready to compute.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+use weir_engine::model::{Capacity, ModelFacts, Tokenizer};
+
+use crate::backend;
+use crate::log::collect_errors;
+use crate::model::LlamaModel;
+use crate::shim::{self, Context, Weights, guarded};
+use crate::sizes::{Sizes, Traits};
+use crate::tokenizer::LlamaTokenizer;
+
+/// How a model is to be run. What is absent is chosen from the model and the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Threads of the kernels; as many as this process may use cores.
+    pub threads: Option<u32>,
+    /// The longest sequence, if shorter than what the model was trained for.
+    pub context_tokens: Option<u32>,
+    /// Tokens that the KV cache holds, over all sequences.
+    pub cells: Option<u32>,
+    /// Sequences at once, those that only keep a prefix included.
+    pub sequences: Option<u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the model file {} can't be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is not a GGUF file", path.display())]
+    NotGguf { path: PathBuf },
+    #[error("the model file {} can't be loaded; is it complete? {reason}", path.display())]
+    Broken { path: PathBuf, reason: String },
+    #[error("{} can't be served: {reason}", path.display())]
+    Unsupported { path: PathBuf, reason: &'static str },
+    /// Most often there isn't enough memory for the cache.
+    #[error("no room for a KV cache of {cells} tokens and {sequences} sequences: {reason}")]
+    Memory {
+        cells: u32,
+        sequences: u32,
+        reason: String,
+    },
+    #[error("{name} must be between 1 and {max}, got {value}")]
+    Option {
+        name: &'static str,
+        value: u32,
+        max: u32,
+    },
+    #[error("{0}")]
+    Machine(&'static str),
+}
+
+/// Loads a GGUF file: maps its weights and makes room for its KV cache.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
+    check_file(path)?;
+    backend::start().map_err(LoadError::Machine)?;
+    let weights = Arc::new(load_weights(path)?);
+    check_kind(path, &weights)?;
+    let tokenizer = LlamaTokenizer::new(Arc::clone(&weights));
+    let traits = Traits {
+        context_trained: count(&weights, sys::llama_model_n_ctx_train),
+        window: count(&weights, sys::llama_model_n_swa),
+        vocabulary: tokenizer.vocabulary(),
+    };
+    let sizes = Sizes::choose(options, &traits)?;
+    let context = make_context(&weights, &sizes)?;
+    let capacity = capacity(&context, &sizes);
+    let (bos, eos) = tokenizer.special_texts();
+    let facts = ModelFacts {
+        context_tokens: sizes.context_tokens.min(capacity.cells),
+        chat_template: chat_template(&weights),
+        bos,
+        eos,
+    };
+    log_loaded(path, &weights, &sizes, &capacity, &facts);
+    Ok(LlamaModel::new(
+        context,
+        Arc::new(tokenizer),
+        facts,
+        capacity,
+        traits.window,
+    ))
+}
+
+/// Tells the plain cases apart before llama.cpp speaks of magic numbers.
+fn check_file(path: &Path) -> Result<(), LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut magic = Vec::new();
+    File::open(path)
+        .map_err(unreadable)?
+        .take(4)
+        .read_to_end(&mut magic)
+        .map_err(unreadable)?;
+    if magic != *b"GGUF" {
+        return Err(LoadError::NotGguf {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn load_weights(path: &Path) -> Result<Weights, LoadError> {
+    let broken = |reason: String| LoadError::Broken {
+        path: path.to_owned(),
+        reason,
+    };
+    let name = CString::new(path.as_os_str().as_encoded_bytes())
+        .expect("the file was opened by this path");
+    // SAFETY: returns a plain struct.
+    let mut params = unsafe { sys::llama_model_default_params() };
+    // Mapped weights are there at once, and shared with other processes.
+    params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
+    // Checking every number would read the whole file.
+    params.check_tensors = false;
+
+    let mut model = std::ptr::null_mut();
+    let (loaded, errors) = collect_errors(|| {
+        guarded(|what, size| {
+            // SAFETY: the name ends with NUL, `params` came from llama.cpp's defaults, the out-pointers are ours.
+            unsafe {
+                shim::weir_model_load(name.as_ptr(), &raw const params, &raw mut model, what, size)
+            }
+        })
+    });
+    loaded.map_err(|threw| broken(threw.to_string()))?;
+    match NonNull::new(model) {
+        // SAFETY: llama.cpp has just loaded it for us.
+        Some(model) => Ok(unsafe { Weights::own(model) }),
+        None => Err(broken(errors)),
+    }
+}
+
+/// Refuses what can't be forked, or isn't a text generator at all, rather than answer nonsense.
+fn check_kind(path: &Path, weights: &Weights) -> Result<(), LoadError> {
+    let model = weights.pointer().cast_const();
+    let is = |question: unsafe extern "C" fn(*const sys::llama_model) -> bool| {
+        // SAFETY: the model is alive; these functions only read it.
+        unsafe { question(model) }
+    };
+    // SAFETY: the model and so its vocabulary are alive.
+    let vocabulary = unsafe { sys::llama_vocab_type(weights.vocab()) };
+    let reason = if is(sys::llama_model_is_recurrent) || is(sys::llama_model_is_hybrid) {
+        "it is a recurrent or hybrid model, whose state can't be shared between sequences or rolled back"
+    } else if is(sys::llama_model_is_diffusion) {
+        "it is a diffusion model, which doesn't write from left to right"
+    } else if is(sys::llama_model_has_encoder) || !is(sys::llama_model_has_decoder) {
+        "it has an encoder; only decoder models generate from a prompt alone"
+    } else if vocabulary == sys::LLAMA_VOCAB_TYPE_NONE {
+        "it has no vocabulary"
+    } else {
+        return Ok(());
+    };
+    Err(LoadError::Unsupported {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn count(weights: &Weights, of: unsafe extern "C" fn(*const sys::llama_model) -> i32) -> u32 {
+    // SAFETY: the model is alive; these functions only read it.
+    let count = unsafe { of(weights.pointer()) };
+    u32::try_from(count).unwrap_or(0)
+}
+
+/// Spinning of a kernel thread between two graphs, in ggml's unit of 131,072 pauses: some 6 ms. That bridges the
+/// sampling between two steps; ggml's default of 50 spins for 0.3 s on a core that somebody else may need.
+const POLLING: u32 = 1;
+
+fn make_context(weights: &Arc<Weights>, sizes: &Sizes) -> Result<Context, LoadError> {
+    let memory = |reason| LoadError::Memory {
+        cells: sizes.cells,
+        sequences: sizes.sequences,
+        reason,
+    };
+    let params = context_params(sizes);
+    let (context, errors) = collect_errors(|| Context::new(weights, &params, POLLING));
+    let context = context
+        .map_err(|threw| memory(threw.to_string()))?
+        .ok_or_else(|| memory(errors))?;
+    // SAFETY: the context is alive.
+    let cache = unsafe { sys::llama_get_memory(context.pointer()) };
+    if cache.is_null() {
+        return Err(memory("the model has no KV cache".to_owned()));
+    }
+    Ok(context)
+}
+
+fn context_params(sizes: &Sizes) -> sys::llama_context_params {
+    // SAFETY: returns a plain struct.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    params.n_ctx = sizes.cells;
+    params.n_batch = sizes.rows;
+    // One batch is one graph: a step succeeds or fails as a whole.
+    params.n_ubatch = sizes.rows;
+    params.n_seq_max = sizes.sequences;
+    // Left 0 it reserves rows × vocabulary floats; below n_seq_max the process aborts.
+    params.n_outputs_max = sizes.sequences;
+    params.n_threads = sizes.threads.cast_signed();
+    params.n_threads_batch = sizes.threads.cast_signed();
+    params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_AUTO;
+    // One pool of cells for all sequences: forks share cells.
+    params.kv_unified = true;
+    // A forked sequence needs the window before its fork point, not the one before its parent's end.
+    params.swa_full = true;
+    params.no_perf = true;
+    params
+}
+
+fn capacity(context: &Context, sizes: &Sizes) -> Capacity {
+    // SAFETY: the context is alive.
+    let cells = unsafe { sys::llama_n_ctx(context.pointer()) };
+    // SAFETY: as above.
+    let rows = unsafe { sys::llama_n_batch(context.pointer()) };
+    Capacity {
+        cells,
+        sequences: sizes.sequences,
+        rows,
+        outputs: sizes.sequences.min(rows),
+    }
+}
+
+fn chat_template(weights: &Weights) -> Option<String> {
+    // SAFETY: the model is alive; without a name it is the default template.
+    let template = unsafe { sys::llama_model_chat_template(weights.pointer(), std::ptr::null()) };
+    if template.is_null() {
+        return None;
+    }
+    // SAFETY: the text belongs to the model, ends with NUL and doesn't change.
+    Some(
+        unsafe { CStr::from_ptr(template) }
+            .to_string_lossy()
+            .into_owned(),
+    )
+}
+
+fn log_loaded(
+    path: &Path,
+    weights: &Weights,
+    sizes: &Sizes,
+    capacity: &Capacity,
+    facts: &ModelFacts,
+) {
+    tracing::info!(
+        path = %path.display(),
+        kind = description(weights),
+        context_tokens = facts.context_tokens,
+        cells = capacity.cells,
+        sequences = capacity.sequences,
+        kv_cache_mib_about = kv_bytes(weights, capacity.cells) >> 20,
+        threads = sizes.threads,
+        "model loaded"
+    );
+}
+
+/// Such as `llama 135M Q4_1`.
+fn description(weights: &Weights) -> String {
+    let mut text: [c_char; 128] = [0; 128];
+    // SAFETY: the model is alive, and the text as long as said; what doesn't fit is cut.
+    unsafe { sys::llama_model_desc(weights.pointer(), text.as_mut_ptr(), text.len()) };
+    // SAFETY: `llama_model_desc` ends the text with NUL within its length.
+    unsafe { CStr::from_ptr(text.as_ptr()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Two vectors of 16-bit numbers per token, layer and head; an estimate for models whose layers differ.
+fn kv_bytes(weights: &Weights, cells: u32) -> u64 {
+    let heads = count(weights, sys::llama_model_n_head).max(1);
+    let head_size = metadata(weights, "attention.key_length")
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(count(weights, sys::llama_model_n_embd) / heads);
+    let numbers = [
+        count(weights, sys::llama_model_n_layer),
+        count(weights, sys::llama_model_n_head_kv),
+        head_size,
+    ];
+    numbers
+        .iter()
+        .map(|&n| u64::from(n))
+        .fold(u64::from(cells) * 4, u64::saturating_mul)
+}
+
+/// A value of the file's head, under the name of the model's architecture.
+fn metadata(weights: &Weights, key: &str) -> Option<String> {
+    let architecture = metadata_of(weights, "general.architecture")?;
+    metadata_of(weights, &format!("{architecture}.{key}"))
+}
+
+fn metadata_of(weights: &Weights, key: &str) -> Option<String> {
+    let key = CString::new(key).ok()?;
+    let mut text: [c_char; 64] = [0; 64];
+    let (buffer, size) = (text.as_mut_ptr(), text.len());
+    // SAFETY: the model is alive, the key ends with NUL, and the text is as long as said.
+    let found =
+        unsafe { sys::llama_model_meta_val_str(weights.pointer(), key.as_ptr(), buffer, size) };
+    // SAFETY: llama.cpp ends the text with NUL within its length, also when there is no such key.
+    let text = unsafe { CStr::from_ptr(text.as_ptr()) };
+    (found >= 0).then(|| text.to_string_lossy().into_owned())
+}

@@ -1,0 +1,105 @@
+//! llama.cpp's log lines, to `tracing`.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
+use std::panic::catch_unwind;
+
+use llama_cpp_sys_2 as sys;
+
+/// A line without an end is kept up to this size.
+const LINE_MAX: usize = 4096;
+
+thread_local! {
+    /// Lines come in pieces; a line is logged when its end comes.
+    static LINE: RefCell<(sys::ggml_log_level, String)> = const { RefCell::new((sys::GGML_LOG_LEVEL_NONE, String::new())) };
+    /// Errors of this thread while somebody collects them.
+    static ERRORS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// From now on nothing of llama.cpp goes to the standard error stream.
+pub(crate) fn install() {
+    // SAFETY: the callback is a function, so it lives as long as the process, and it takes no user data.
+    unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+}
+
+/// Runs `call` and returns the errors that llama.cpp logged meanwhile, which then aren't logged: whoever gets
+/// them handles them.
+pub(crate) fn collect_errors<T>(call: impl FnOnce() -> T) -> (T, String) {
+    ERRORS.set(Some(Vec::new()));
+    let result = call();
+    let errors = ERRORS.take().unwrap_or_default();
+    (result, errors.join("; "))
+}
+
+extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: llama.cpp passes a text that ends with NUL and outlives this call.
+    let text = unsafe { CStr::from_ptr(text) };
+    // A panic must not reach C++; a log line isn't worth more than losing it.
+    let _ = catch_unwind(|| take(level, &text.to_string_lossy()));
+}
+
+fn take(level: sys::ggml_log_level, text: &str) {
+    LINE.with_borrow_mut(|(line_level, line)| {
+        if level != sys::GGML_LOG_LEVEL_CONT {
+            *line_level = level;
+        }
+        for part in text.split_inclusive('\n') {
+            line.push_str(part);
+            if part.ends_with('\n') || line.len() > LINE_MAX {
+                emit(*line_level, line.trim());
+                line.clear();
+            }
+        }
+    });
+}
+
+/// llama.cpp's information is about its insides: several hundred lines per model. Its warnings are mostly about
+/// what the caller handles (a full cache) or chose (a whole sliding-window cache).
+fn emit(level: sys::ggml_log_level, line: &str) {
+    // Dots of progress, and empty lines.
+    if line.trim_matches('.').is_empty() {
+        return;
+    }
+    match level {
+        sys::GGML_LOG_LEVEL_ERROR => emit_error(line),
+        sys::GGML_LOG_LEVEL_WARN | sys::GGML_LOG_LEVEL_INFO => {
+            tracing::debug!(target: "llama.cpp", "{line}");
+        }
+        _ => tracing::trace!(target: "llama.cpp", "{line}"),
+    }
+}
+
+fn emit_error(line: &str) {
+    let collected = ERRORS.with_borrow_mut(|errors| match errors {
+        Some(errors) => {
+            errors.push(line.to_owned());
+            true
+        }
+        None => false,
+    });
+    if !collected {
+        tracing::error!(target: "llama.cpp", "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_collected_line_by_line() {
+        let pieces: &[(sys::ggml_log_level, &str)] = &[
+            (sys::GGML_LOG_LEVEL_ERROR, "first "),
+            (sys::GGML_LOG_LEVEL_CONT, "line\nsecond"),
+            (sys::GGML_LOG_LEVEL_CONT, "\n"),
+            (sys::GGML_LOG_LEVEL_INFO, "not an error\n"),
+            (sys::GGML_LOG_LEVEL_CONT, "....\n"),
+        ];
+        let ((), errors) =
+            collect_errors(|| pieces.iter().for_each(|&(level, text)| take(level, text)));
+        assert_eq!(errors, "first line; second");
+    }
+}

@@ -1,0 +1,257 @@
+//! Steps and cells: the [`Model`] itself.
+
+use std::sync::Arc;
+
+use weir_engine::model::{Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer};
+
+use crate::batch::Batch;
+use crate::shim::{self, Context, guarded};
+use crate::tokenizer::LlamaTokenizer;
+
+/// A loaded model with its KV cache.
+#[derive(Debug)]
+pub struct LlamaModel {
+    context: Context,
+    tokenizer: Arc<LlamaTokenizer>,
+    facts: ModelFacts,
+    capacity: Capacity,
+    batch: Batch,
+    /// Tokens of each sequence that the cache holds.
+    lengths: Vec<u32>,
+    /// Where `lengths` will be after the step.
+    lengths_next: Vec<u32>,
+    /// For models with a sliding window: what keeps their cells.
+    keeper: Option<Keeper>,
+}
+
+/// llama.cpp takes a cell of a sliding-window layer for free when its one sequence has moved beyond it, also when
+/// the cache is as large as that of the other layers. A fork from before that point would then miss tokens, and
+/// answer nonsense without an error. A cell with two sequences is left alone, so each sequence has a second
+/// one, which is never decoded and only holds cells.
+#[derive(Debug)]
+struct Keeper {
+    window: u32,
+    /// Tokens of each sequence whose cells are held.
+    kept: Vec<u32>,
+}
+
+impl LlamaModel {
+    pub(crate) fn new(
+        context: Context,
+        tokenizer: Arc<LlamaTokenizer>,
+        facts: ModelFacts,
+        capacity: Capacity,
+        window: u32,
+    ) -> Self {
+        let none = vec![0; capacity.sequences as usize];
+        let keeper = (window > 0).then(|| Keeper {
+            window,
+            kept: none.clone(),
+        });
+        let batch = Batch::default();
+        LlamaModel {
+            context,
+            tokenizer,
+            facts,
+            capacity,
+            batch,
+            lengths_next: none.clone(),
+            lengths: none,
+            keeper,
+        }
+    }
+
+    /// Checks what llama.cpp would assert, and writes `lengths_next`.
+    fn check(&mut self, rows: &[Row]) -> Result<(), String> {
+        let Capacity {
+            sequences,
+            rows: rows_max,
+            outputs: outputs_max,
+            ..
+        } = self.capacity;
+        if rows.len() > rows_max as usize {
+            return Err(format!(
+                "a step of {} rows; the context takes {rows_max}",
+                rows.len()
+            ));
+        }
+        let outputs = rows.iter().filter(|row| row.output).count();
+        if outputs > outputs_max as usize {
+            return Err(format!(
+                "a step with {outputs} outputs; the context takes {outputs_max}"
+            ));
+        }
+        self.lengths_next.clone_from(&self.lengths);
+        for row in rows {
+            let SequenceId(sequence) = row.sequence;
+            if sequence >= sequences {
+                return Err(format!("sequence {sequence}; the context has {sequences}"));
+            }
+            if row.token >= self.tokenizer.vocabulary() {
+                return Err(format!("token {} is not in the vocabulary", row.token));
+            }
+            let length = &mut self.lengths_next[sequence as usize];
+            if row.position != *length {
+                return Err(format!(
+                    "position {} of sequence {sequence}, which has {length} tokens",
+                    row.position
+                ));
+            }
+            if row.position >= self.facts.context_tokens {
+                return Err(format!(
+                    "position {} is beyond the model's context",
+                    row.position
+                ));
+            }
+            *length += 1;
+        }
+        Ok(())
+    }
+
+    fn compute(&mut self) -> Result<(), DecodeError> {
+        let mut code = 0;
+        let context = self.context.pointer();
+        let computed = self.batch.lend(|batch| {
+            guarded(|what, size| {
+                // SAFETY: the context is ours alone and alive, `lend` keeps the batch's arrays alive and as long
+                // as it says, and `check` has seen to the values that llama.cpp asserts.
+                unsafe { shim::weir_decode(context, batch, &raw mut code, what, size) }
+            })
+        });
+        match (computed, code) {
+            (Ok(()), 0) => Ok(()),
+            (Ok(()), 1) => Err(DecodeError::CacheFull),
+            (Ok(()), code) => Err(DecodeError::Fault(format!(
+                "llama_decode failed with code {code}"
+            ))),
+            (Err(threw), _) => Err(DecodeError::Fault(threw.to_string())),
+        }
+    }
+
+    /// Makes the cache as it was before a step that failed; llama.cpp does so itself only after some errors.
+    fn take_back(&mut self) {
+        for sequence in 0..self.capacity.sequences {
+            let (before, after) = (
+                self.lengths[sequence as usize],
+                self.lengths_next[sequence as usize],
+            );
+            if before < after {
+                self.remove(sequence.cast_signed(), before);
+            }
+        }
+    }
+
+    /// Removes the tokens from `begin` on.
+    fn remove(&mut self, sequence: i32, begin: u32) {
+        // SAFETY: the context is alive, and the sequence one of its; only `sequences_max` ids are given out.
+        let removed = unsafe {
+            shim::weir_sequence_remove(self.context.pointer(), sequence, begin.cast_signed())
+        };
+        assert!(removed, "models that can't remove tokens aren't loaded");
+    }
+
+    fn copy(&mut self, from: i32, to: i32, tokens: std::ops::Range<u32>) {
+        let (begin, end) = (tokens.start.cast_signed(), tokens.end.cast_signed());
+        // SAFETY: the context is alive, and both sequences are its; only `sequences_max` ids are given out.
+        unsafe { shim::weir_sequence_copy(self.context.pointer(), from, to, begin, end) }
+    }
+
+    /// Holds the cells of a sequence that are about to leave the window. Windows are counted from the last token
+    /// or in fixed chunks; nothing leaves either before the length passes a multiple of the window.
+    fn keep(&mut self, sequence: u32) {
+        let length = self.lengths[sequence as usize];
+        let Some(Keeper { window, kept }) = &mut self.keeper else {
+            return;
+        };
+        let kept = &mut kept[sequence as usize];
+        if length / *window > *kept / *window {
+            let tokens = std::mem::replace(kept, length)..length;
+            self.copy(sequence.cast_signed(), self.second(sequence), tokens);
+        }
+    }
+
+    /// The sequence that holds cells of `sequence`.
+    fn second(&self, sequence: u32) -> i32 {
+        (self.capacity.sequences + sequence).cast_signed()
+    }
+
+    fn length(&self, SequenceId(sequence): SequenceId) -> u32 {
+        *self
+            .lengths
+            .get(sequence as usize)
+            .expect("sequence ids are below the capacity's")
+    }
+}
+
+impl Model for LlamaModel {
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::clone(&self.tokenizer) as Arc<dyn Tokenizer>
+    }
+
+    fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.check(rows).map_err(DecodeError::Fault)?;
+        self.batch.fill(rows);
+        if let Err(error) = self.compute() {
+            self.take_back();
+            return Err(error);
+        }
+        std::mem::swap(&mut self.lengths, &mut self.lengths_next);
+        for sequence in 0..self.capacity.sequences {
+            self.keep(sequence);
+        }
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        let index = i32::try_from(row).expect("a row of the last step");
+        let mut logits = std::ptr::null();
+        let read = guarded(|what, size| {
+            // SAFETY: the context is alive and not shared with other threads; llama.cpp checks the index itself.
+            unsafe { shim::weir_logits(self.context.pointer(), index, &raw mut logits, what, size) }
+        });
+        assert!(
+            read.is_ok() && !logits.is_null(),
+            "row {row} is not an output of the last step"
+        );
+        // SAFETY: llama.cpp keeps a row of as many logits as the vocabulary has tokens until the next step, which
+        // needs `&mut self`.
+        unsafe { std::slice::from_raw_parts(logits, self.tokenizer.vocabulary() as usize) }
+    }
+
+    fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
+        assert!(
+            length <= self.length(from),
+            "a fork of {length} tokens from {from:?}, which has fewer"
+        );
+        assert_eq!(self.length(to), 0, "a fork into {to:?}, which isn't empty");
+        if length == 0 {
+            return;
+        }
+        self.copy(from.0.cast_signed(), to.0.cast_signed(), 0..length);
+        self.lengths[to.0 as usize] = length;
+        self.keep(to.0);
+    }
+
+    fn forget(&mut self, sequence: SequenceId) {
+        if self.length(sequence) == 0 {
+            return;
+        }
+        self.remove(sequence.0.cast_signed(), 0);
+        self.lengths[sequence.0 as usize] = 0;
+        if let Some(Keeper { kept, .. }) = &mut self.keeper {
+            kept[sequence.0 as usize] = 0;
+            self.remove(self.second(sequence.0), 0);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The shim's functions, and the handles that own what llama.cpp allocates.
+
+use std::ffi::{CStr, c_char};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+/// A call threw; the text is the exception's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("llama.cpp threw: {0}")]
+pub(crate) struct Threw(String);
+
+/// Runs a call of the shim with a buffer for the exception's text.
+pub(crate) fn guarded(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), Threw> {
+    let mut what = [0u8; 256];
+    if call(what.as_mut_ptr().cast(), what.len()) {
+        return Ok(());
+    }
+    let text = CStr::from_bytes_until_nul(&what).unwrap_or_default();
+    Err(Threw(text.to_string_lossy().into_owned()))
+}
+
+// Each writes its results through the pointers before `what` and an exception's text to `what`, which has room
+// for `what_size` bytes; none unwinds.
+unsafe extern "C" {
+    pub(crate) fn weir_model_load(
+        path: *const c_char,
+        params: *const sys::llama_model_params,
+        model: *mut *mut sys::llama_model,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_context_new(
+        model: *mut sys::llama_model,
+        params: *const sys::llama_context_params,
+        context: *mut *mut sys::llama_context,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_decode(
+        context: *mut sys::llama_context,
+        batch: *const sys::llama_batch,
+        code: *mut i32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_logits(
+        context: *mut sys::llama_context,
+        row: i32,
+        logits: *mut *const f32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_tokenize(
+        vocab: *const sys::llama_vocab,
+        text: *const c_char,
+        text_size: i32,
+        tokens: *mut sys::llama_token,
+        tokens_size: i32,
+        count: *mut i32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_piece(
+        vocab: *const sys::llama_vocab,
+        token: sys::llama_token,
+        bytes: *mut c_char,
+        bytes_size: i32,
+        count: *mut i32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_sequence_copy(
+        context: *mut sys::llama_context,
+        from: i32,
+        to: i32,
+        begin: i32,
+        end: i32,
+    );
+
+    pub(crate) fn weir_sequence_remove(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        begin: i32,
+    ) -> bool;
+
+    pub(crate) fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
+}
+
+/// Weights and vocabulary. Nothing changes them after loading, so all threads may read them.
+#[derive(Debug)]
+pub(crate) struct Weights(NonNull<sys::llama_model>);
+
+// SAFETY: the pointer is owned by this value alone, and llama.cpp doesn't tie a model to a thread.
+unsafe impl Send for Weights {}
+// SAFETY: behind `&Weights` only functions that take `const llama_model *` or `const llama_vocab *` are called;
+// llama.h states that the tokenizer is thread-safe. The one call that takes the model mutably, making a context,
+// happens in `Context::new`, before the weights are shared with a tokenizer.
+unsafe impl Sync for Weights {}
+
+impl Weights {
+    /// # Safety
+    ///
+    /// The model was loaded by llama.cpp and nobody else frees it.
+    pub(crate) unsafe fn own(model: NonNull<sys::llama_model>) -> Self {
+        Weights(model)
+    }
+
+    pub(crate) fn pointer(&self) -> *mut sys::llama_model {
+        self.0.as_ptr()
+    }
+
+    pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model lives as long as `self`.
+        unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the model; contexts and tokenizers hold an `Arc` of it, so they are gone.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+/// The kernels' threads beside the one that calls.
+#[derive(Debug)]
+struct Threads(NonNull<sys::ggml_threadpool>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the pool, and `Context` drops the context that uses it first.
+        unsafe { sys::ggml_threadpool_free(self.0.as_ptr()) }
+    }
+}
+
+/// A context: the KV cache and the buffers of a step, with the threads it computes on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    context: NonNull<sys::llama_context>,
+    _threads: Threads,
+    _weights: Arc<Weights>,
+}
+
+// SAFETY: the pointers are owned by this value alone, and llama.cpp doesn't tie a context to the thread that made
+// it. It isn't `Sync`: reading logits reorders them lazily, behind a shared reference.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// `None` when llama.cpp refuses; it has logged why.
+    pub(crate) fn new(
+        weights: &Arc<Weights>,
+        params: &sys::llama_context_params,
+        polling: u32,
+    ) -> Result<Option<Self>, Threw> {
+        let mut context = std::ptr::null_mut();
+        guarded(|what, size| {
+            // SAFETY: the model is alive, `params` came from llama.cpp's defaults, and the out-pointers are ours.
+            unsafe { weir_context_new(weights.pointer(), params, &raw mut context, what, size) }
+        })?;
+        let Some(context) = NonNull::new(context) else {
+            return Ok(None);
+        };
+        // SAFETY: the shim only makes a pool of that many threads.
+        let threads = unsafe { weir_threads_new(params.n_threads, polling) };
+        let threads =
+            Threads(NonNull::new(threads).expect("ggml aborts rather than return no thread pool"));
+        // SAFETY: both are alive; `Drop` frees the context before the pool. Without a second pool the first one
+        // serves prompts as well.
+        unsafe {
+            sys::llama_attach_threadpool(
+                context.as_ptr(),
+                threads.0.as_ptr(),
+                std::ptr::null_mut(),
+            );
+        };
+        Ok(Some(Context {
+            context,
+            _threads: threads,
+            _weights: Arc::clone(weights),
+        }))
+    }
+
+    pub(crate) fn pointer(&self) -> *mut sys::llama_context {
+        self.context.as_ptr()
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the context. Fields drop after this: the pool, then the model, which the context
+        // both refers to.
+        unsafe { sys::llama_free(self.context.as_ptr()) }
+    }
+}

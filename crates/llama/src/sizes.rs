@@ -1,0 +1,203 @@
+//! How large a model's cache and steps are to be.
+
+use std::thread::available_parallelism;
+
+use crate::load::{LoadError, LoadOptions};
+
+/// What the sizes depend on.
+#[derive(Debug)]
+pub(crate) struct Traits {
+    /// The longest sequence that the model was trained for.
+    pub(crate) context_trained: u32,
+    pub(crate) vocabulary: u32,
+    /// Tokens that the sliding-window layers see; 0 without such layers.
+    pub(crate) window: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) threads: u32,
+    pub(crate) cells: u32,
+    pub(crate) context_tokens: u32,
+    pub(crate) sequences: u32,
+    pub(crate) rows: u32,
+}
+
+/// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
+const ROWS: u32 = 512;
+/// ggml's limit.
+const THREADS_MAX: u32 = 512;
+/// llama.cpp's limit for one context.
+const SEQUENCES_MAX: u32 = 256;
+/// Small contexts still get room for a few dozen streams, …
+const CELLS_FROM: u32 = 16 * 1024;
+/// … and large ones don't take gigabytes unasked.
+const CELLS_TO: u32 = 32 * 1024;
+/// The largest cache one can ask for. llama.cpp's book-keeping alone takes 50 bytes a cell, before it finds out
+/// that there is no room for the cell.
+const CELLS_MAX: u32 = 1 << 22;
+/// Each sequence has a row of logits, twice (in the graph and outside), so large vocabularies get fewer.
+const LOGITS_BYTES: u64 = 64 << 20;
+const SEQUENCES_FROM: u64 = 32;
+
+impl Sizes {
+    pub(crate) fn choose(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
+        let cores = available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(THREADS_MAX));
+        let cells = pick(
+            "cells",
+            options.cells,
+            traits.context_trained.clamp(CELLS_FROM, CELLS_TO),
+            CELLS_MAX,
+        )?;
+        let context = traits.context_trained.min(cells).max(1);
+        let sequences_max = sequences_max(traits);
+        let logits_bytes = u64::from(traits.vocabulary).max(1) * 4;
+        let sequences =
+            (LOGITS_BYTES / logits_bytes).clamp(SEQUENCES_FROM, u64::from(sequences_max));
+        let sequences = u32::try_from(sequences).unwrap_or(sequences_max);
+        Ok(Sizes {
+            threads: pick(
+                "threads",
+                options.threads,
+                cores.min(THREADS_MAX),
+                THREADS_MAX,
+            )?,
+            cells,
+            context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
+                .min(context),
+            sequences: pick("sequences", options.sequences, sequences, sequences_max)?,
+            rows: ROWS.min(cells),
+        })
+    }
+}
+
+/// With a sliding window each sequence takes a second id (see `LlamaModel::keep`).
+fn sequences_max(traits: &Traits) -> u32 {
+    if traits.window > 0 {
+        SEQUENCES_MAX / 2
+    } else {
+        SEQUENCES_MAX
+    }
+}
+
+fn pick(name: &'static str, asked: Option<u32>, default: u32, max: u32) -> Result<u32, LoadError> {
+    match asked {
+        None => Ok(default),
+        Some(value) if (1..=max).contains(&value) => Ok(value),
+        Some(value) => Err(LoadError::Option { name, value, max }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        traits: (u32, u32, u32),
+        options: LoadOptions,
+        expected: Result<(u32, u32, u32), &str>,
+    ) {
+        let (context_trained, vocabulary, window) = traits;
+        let options = LoadOptions {
+            threads: Some(2),
+            ..options
+        };
+        let sizes = Sizes::choose(
+            &options,
+            &Traits {
+                context_trained,
+                vocabulary,
+                window,
+            },
+        );
+        let got = sizes
+            .map(|s| (s.cells, s.context_tokens, s.sequences))
+            .map_err(|error| error.to_string());
+        assert_eq!(
+            got,
+            expected.map_err(str::to_owned),
+            "{traits:?} {options:?}"
+        );
+    }
+
+    #[test]
+    fn sizes_follow_the_model_unless_asked() {
+        let none = LoadOptions::default;
+        let small = (8_192, 49_152, 0);
+        check(small, none(), Ok((16_384, 8_192, 256)));
+        check((131_072, 128_256, 0), none(), Ok((32_768, 32_768, 130)));
+        check((32_768, 262_144, 512), none(), Ok((32_768, 32_768, 64)));
+        check((2_048, 32_000, 512), none(), Ok((16_384, 2_048, 128)));
+        check((2_048, 1_000_000, 0), none(), Ok((16_384, 2_048, 32)));
+        check((0, 0, 0), none(), Ok((16_384, 1, 256)));
+        check(
+            small,
+            LoadOptions {
+                cells: Some(1_000),
+                ..none()
+            },
+            Ok((1_000, 1_000, 256)),
+        );
+        check(
+            small,
+            LoadOptions {
+                context_tokens: Some(100),
+                ..none()
+            },
+            Ok((16_384, 100, 256)),
+        );
+        check(
+            small,
+            LoadOptions {
+                context_tokens: Some(100_000),
+                ..none()
+            },
+            Ok((16_384, 8_192, 256)),
+        );
+        check(
+            small,
+            LoadOptions {
+                sequences: Some(3),
+                ..none()
+            },
+            Ok((16_384, 8_192, 3)),
+        );
+        let wrong = "sequences must be between 1 and 256, got 257";
+        check(
+            small,
+            LoadOptions {
+                sequences: Some(257),
+                ..none()
+            },
+            Err(wrong),
+        );
+        let wrong = "sequences must be between 1 and 128, got 129";
+        check(
+            (8_192, 49_152, 512),
+            LoadOptions {
+                sequences: Some(129),
+                ..none()
+            },
+            Err(wrong),
+        );
+        let wrong = "cells must be between 1 and 4194304, got 0";
+        check(
+            small,
+            LoadOptions {
+                cells: Some(0),
+                ..none()
+            },
+            Err(wrong),
+        );
+        let wrong = "context_tokens must be between 1 and 4294967295, got 0";
+        check(
+            small,
+            LoadOptions {
+                context_tokens: Some(0),
+                ..none()
+            },
+            Err(wrong),
+        );
+    }
+}

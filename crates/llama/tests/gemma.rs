@@ -1,0 +1,118 @@
+//! A model with a sliding window and a large vocabulary: Gemma 3 270M. It tests nothing if the file isn't there.
+
+use weir_engine::model::{Bos, DecodeError, Model, SequenceId};
+use weir_llama::LoadOptions;
+
+#[path = "support/common.rs"]
+mod common;
+use common::{compute, distance, essay, gemma3, rows, small, tokens};
+
+/// Twice what `examples/noise.rs` measures.
+const NOISE: f32 = 1.6;
+/// Of most of its layers, in tokens.
+const WINDOW: usize = 512;
+
+#[test]
+fn what_gemma_says_of_itself() {
+    let Some(model) = gemma3(&LoadOptions {
+        threads: Some(1),
+        ..LoadOptions::default()
+    }) else {
+        return;
+    };
+    let capacity = model.capacity();
+    assert_eq!(
+        (capacity.cells, capacity.sequences, capacity.outputs),
+        (32_768, 64, 64)
+    );
+    let facts = model.facts();
+    assert_eq!(facts.context_tokens, 32_768);
+    assert_eq!((facts.bos.as_str(), facts.eos.as_str()), ("<bos>", "<eos>"));
+    assert_eq!(facts.chat_template, None);
+    let tokenizer = model.tokenizer();
+    assert_eq!(tokenizer.vocabulary(), 262_144);
+    let [added, omitted] = [Bos::Add, Bos::Omit].map(|bos| tokenizer.tokenize("Hello", bos));
+    assert_eq!(added, [&[2], omitted.as_slice()].concat());
+    // Not twice.
+    assert_eq!(tokenizer.tokenize("<bos>Hello", Bos::Add), added);
+    assert_eq!(tokenizer.tokenize("", Bos::Add), [2]);
+    let text = "Ελληνικά \u{1fae8}\u{10ffff} \0 日本語\n\n  x";
+    let mut bytes = Vec::new();
+    let tokens = tokenizer.tokenize(text, Bos::Omit);
+    tokens
+        .iter()
+        .for_each(|&token| tokenizer.piece(token, &mut bytes));
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+/// llama.cpp takes cells beyond the window for free, even with a full-size cache: a fork from before that point
+/// would have a hole. It must see every token.
+#[test]
+fn a_fork_from_before_the_window_sees_all_its_tokens() {
+    let Some(mut model) = gemma3(&LoadOptions {
+        cells: Some(1_536),
+        ..small()
+    }) else {
+        return;
+    };
+    let prompt = tokens(&model, &essay(1_200));
+    let shared = WINDOW / 2;
+    let alone = compute(&mut model, 2, 0, &prompt[..shared], 512);
+    model.forget(SequenceId(2));
+
+    // A short sequence, a long one behind it in the cache, and a third one in place of the first: the search for
+    // its cells comes to those that the second has left behind its window.
+    compute(&mut model, 0, 0, &prompt[..256], 256);
+    compute(&mut model, 1, 0, &prompt[..WINDOW + 256], 512);
+    model.forget(SequenceId(0));
+    compute(&mut model, 2, 0, &prompt[100..500], 400);
+
+    model.fork(SequenceId(1), SequenceId(3), shared as u32 - 1);
+    let forked = compute(&mut model, 3, shared - 1, &prompt[shared - 1..shared], 1);
+    let apart = distance(&alone, &forked);
+    assert!(apart < NOISE, "{apart}");
+}
+
+/// A sequence goes on beyond the window alike, whether it was computed at once, in chunks or forked.
+#[test]
+fn beyond_the_window_a_fork_goes_on_like_its_parent() {
+    let Some(mut model) = gemma3(&LoadOptions {
+        cells: Some(2_560),
+        ..small()
+    }) else {
+        return;
+    };
+    let prompt = tokens(&model, &essay(1_200));
+    let prompt = &prompt[..WINDOW + 200];
+    let whole = compute(&mut model, 0, 0, prompt, 512);
+    let shared = WINDOW + 150;
+    model.fork(SequenceId(0), SequenceId(1), shared as u32);
+    // The parent goes on before the fork does.
+    compute(&mut model, 0, prompt.len(), &prompt[..40], 8);
+    let forked = compute(&mut model, 1, shared, &prompt[shared..], 7);
+    let apart = distance(&whole, &forked);
+    assert!(apart < NOISE, "{apart}");
+}
+
+/// Cells that left the window still count, so that fullness is where capacity says.
+#[test]
+fn the_cache_is_full_when_its_cells_are_taken() {
+    let Some(mut model) = gemma3(&LoadOptions {
+        cells: Some(1_024),
+        ..small()
+    }) else {
+        return;
+    };
+    let prompt = tokens(&model, &essay(1_200));
+    compute(&mut model, 0, 0, &prompt[..768], 512);
+    compute(&mut model, 1, 0, &prompt[..256], 512);
+    let more = rows(2, 0, &prompt[..1]);
+    assert_eq!(model.decode(&more), Err(DecodeError::CacheFull));
+    model.forget(SequenceId(0));
+    model.decode(&more).unwrap();
+    compute(&mut model, 3, 0, &prompt[..767], 512);
+    assert_eq!(
+        model.decode(&rows(4, 0, &prompt[..1])),
+        Err(DecodeError::CacheFull)
+    );
+}

@@ -1,0 +1,179 @@
+//! What can't be loaded is an error with a clear text, and what can is there at once.
+
+use std::fs;
+use std::path::Path;
+
+use weir_engine::model::{Model, SequenceId};
+use weir_llama::{LoadOptions, load};
+
+#[path = "support/common.rs"]
+mod common;
+use common::{best, compute, small, smollm2, smollm2_file, tokens};
+
+fn check_error(path: &Path, options: &LoadOptions, expected: &str) {
+    let error = load(path, options)
+        .expect_err("it can't be loaded")
+        .to_string();
+    assert!(
+        error.contains(expected),
+        "{error:?} should contain {expected:?}"
+    );
+}
+
+#[test]
+fn files_that_are_no_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let whole = fs::read(smollm2_file()).unwrap();
+    let options = LoadOptions::default();
+    check_error(
+        &folder.path().join("missing.gguf"),
+        &options,
+        "can't be read",
+    );
+    check_error(folder.path(), &options, "can't be read");
+    check_error(&file("empty.gguf", b""), &options, "is not a GGUF file");
+    check_error(&file("short.gguf", b"GG"), &options, "is not a GGUF file");
+    check_error(
+        &file("text.gguf", b"version https://git-lfs.github.com/spec/v1\n"),
+        &options,
+        "is not a GGUF file",
+    );
+    check_error(&file("magic.gguf", b"GGUF"), &options, "is it complete?");
+    check_error(
+        &file("noise.gguf", &[b"GGUF".as_slice(), &[0xa5; 4096]].concat()),
+        &options,
+        "is it complete?",
+    );
+    check_error(
+        &file("zeros.gguf", &[b"GGUF".as_slice(), &[0; 4096]].concat()),
+        &options,
+        "is it complete?",
+    );
+    for kept in [
+        24,
+        1_000,
+        1_000_000,
+        3_000_000,
+        whole.len() / 2,
+        whole.len() - 1,
+    ] {
+        check_error(
+            &file("cut.gguf", &whole[..kept]),
+            &options,
+            "is it complete?",
+        );
+    }
+}
+
+#[test]
+fn options_out_of_range() {
+    let path = smollm2_file();
+    let none = LoadOptions::default;
+    check_error(
+        &path,
+        &LoadOptions {
+            threads: Some(0),
+            ..none()
+        },
+        "threads must be between 1 and 512, got 0",
+    );
+    check_error(
+        &path,
+        &LoadOptions {
+            sequences: Some(1_000),
+            ..none()
+        },
+        "sequences must be between 1 and 256",
+    );
+    // Close to 100 GB.
+    check_error(
+        &path,
+        &LoadOptions {
+            cells: Some(1 << 22),
+            ..none()
+        },
+        "no room for a KV cache of 4194304 tokens",
+    );
+}
+
+#[test]
+fn what_the_demo_model_says_of_itself() {
+    let model = smollm2(&LoadOptions::default());
+    let facts = model.facts();
+    assert_eq!(facts.context_tokens, 8_192);
+    assert_eq!(
+        (facts.bos.as_str(), facts.eos.as_str()),
+        ("<|im_start|>", "<|im_end|>")
+    );
+    let template = facts.chat_template.as_deref().unwrap();
+    assert!(
+        template.contains("<|im_start|>") && template.contains("add_generation_prompt"),
+        "{template}"
+    );
+    let capacity = model.capacity();
+    assert_eq!(
+        (
+            capacity.cells,
+            capacity.sequences,
+            capacity.rows,
+            capacity.outputs
+        ),
+        (16_384, 256, 512, 256)
+    );
+    assert_eq!(model.tokenizer().vocabulary(), 49_152);
+}
+
+#[test]
+fn the_context_is_the_smallest_of_what_limits_it() {
+    let check = |context_tokens, cells, expected| {
+        let model = smollm2(&LoadOptions {
+            context_tokens,
+            cells,
+            sequences: Some(2),
+            threads: Some(1),
+        });
+        assert_eq!(
+            model.facts().context_tokens,
+            expected,
+            "{context_tokens:?} {cells:?}"
+        );
+    };
+    check(None, Some(512), 512);
+    check(Some(100), Some(512), 100);
+    check(Some(10_000), Some(512), 512);
+}
+
+#[test]
+fn two_models_at_once_dont_disturb_each_other() {
+    let mut first = smollm2(&small());
+    let mut second = smollm2(&LoadOptions {
+        threads: Some(2),
+        ..small()
+    });
+    let prompt = tokens(&first, "The capital of France is");
+    let alone = best(&compute(&mut first, 0, 0, &prompt, 512));
+    let both = std::thread::scope(|scope| {
+        let others = scope.spawn(|| best(&compute(&mut second, 3, 0, &prompt, 512)));
+        first.forget(SequenceId(0));
+        (
+            best(&compute(&mut first, 0, 0, &prompt, 512)),
+            others.join().unwrap(),
+        )
+    });
+    assert_eq!(both, (alone, alone));
+    // The tokenizer outlives its model.
+    let tokenizer = second.tokenizer();
+    drop(second);
+    assert_eq!(
+        tokenizer
+            .tokenize("The", weir_engine::model::Bos::Omit)
+            .len(),
+        1
+    );
+    assert_eq!(best(&compute(&mut first, 1, 0, &prompt, 512)), alone);
+}

@@ -1,0 +1,165 @@
+//! Models for tests, and the few ways in which tests drive them.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    reason = "each test file uses its own part"
+)]
+
+use std::env;
+use std::path::PathBuf;
+
+use weir_engine::Token;
+use weir_engine::model::{Bos, Model, Row, SequenceId};
+use weir_llama::{LlamaModel, LoadOptions, load};
+
+/// `WEIR_TEST_MODELS`, or `models` in the workspace.
+pub fn models() -> PathBuf {
+    match env::var_os("WEIR_TEST_MODELS") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")),
+    }
+}
+
+/// The demo model: every test may count on it.
+pub fn smollm2_file() -> PathBuf {
+    let path = models().join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make models`",
+        path.display()
+    );
+    path
+}
+
+pub fn smollm2(options: &LoadOptions) -> LlamaModel {
+    load(&smollm2_file(), options).expect("the demo model loads")
+}
+
+/// A model with a sliding window, if it is there: it is large.
+#[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
+pub fn gemma3(options: &LoadOptions) -> Option<LlamaModel> {
+    let path = models().join("gemma-3-270m-q4_k_m.gguf");
+    if !path.is_file() {
+        eprintln!("{} is missing: nothing is tested here", path.display());
+        return None;
+    }
+    Some(load(&path, options).expect("the model loads"))
+}
+
+/// A cache for a few short sequences, which is quick to make. One thread: tests run beside each other, and the
+/// kernels' threads wait for each other spinning.
+pub fn small() -> LoadOptions {
+    LoadOptions {
+        threads: Some(1),
+        cells: Some(2_048),
+        sequences: Some(40),
+        ..LoadOptions::default()
+    }
+}
+
+pub fn tokens(model: &LlamaModel, text: &str) -> Vec<Token> {
+    model.tokenizer().tokenize(text, Bos::Add)
+}
+
+pub fn text(model: &LlamaModel, tokens: &[Token]) -> String {
+    let mut bytes = Vec::new();
+    tokens
+        .iter()
+        .for_each(|&token| model.tokenizer().piece(token, &mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Rows that continue a sequence at `position`; the last one is an output.
+pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<Row> {
+    let row = |(i, &token)| Row {
+        token,
+        position: (position + i) as u32,
+        sequence: SequenceId(sequence),
+        output: i + 1 == tokens.len(),
+    };
+    tokens.iter().enumerate().map(row).collect()
+}
+
+/// Computes tokens in steps of at most `chunk` rows and returns the logits after the last one.
+pub fn compute(
+    model: &mut LlamaModel,
+    sequence: u32,
+    position: usize,
+    tokens: &[Token],
+    chunk: usize,
+) -> Vec<f32> {
+    let mut done = 0;
+    let mut logits = Vec::new();
+    for part in tokens.chunks(chunk) {
+        model
+            .decode(&rows(sequence, position + done, part))
+            .expect("the step fits");
+        done += part.len();
+        logits = model.logits(part.len() - 1).to_vec();
+    }
+    logits
+}
+
+pub fn best(logits: &[f32]) -> Token {
+    let best = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .expect("a vocabulary");
+    best.0 as Token
+}
+
+/// How far the best logit is ahead of the second.
+pub fn lead(logits: &[f32]) -> f32 {
+    let mut sorted = logits.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    sorted[0] - sorted[1]
+}
+
+/// The greedy continuation after `logits`.
+pub fn greedy(
+    model: &mut LlamaModel,
+    sequence: u32,
+    position: usize,
+    logits: &[f32],
+    count: usize,
+) -> Vec<Token> {
+    let mut tokens = vec![best(logits)];
+    while tokens.len() < count {
+        let at = position + tokens.len() - 1;
+        let logits = compute(
+            model,
+            sequence,
+            at,
+            &[*tokens.last().expect("one is there")],
+            1,
+        );
+        tokens.push(best(&logits));
+    }
+    tokens
+}
+
+pub fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+/// Some thousand words that are not all the same.
+pub fn essay(words: usize) -> String {
+    let vocabulary = [
+        "river", "stone", "morning", "engine", "quiet", "market", "seven", "letters", "under",
+        "the", "old", "bridge", "carried", "slowly", "a", "question", "about", "weather", "and",
+        "copper", "lamps",
+    ];
+    let mut state = 7u32;
+    let mut word = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        vocabulary[(state >> 16) as usize % vocabulary.len()]
+    };
+    (0..words).map(|_| word()).collect::<Vec<_>>().join(" ")
+}
