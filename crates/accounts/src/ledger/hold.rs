@@ -128,6 +128,7 @@ impl Hold {
         Ok(Extend {
             hold: facts.id,
             account: facts.account.clone(),
+            held: facts.amount,
             more,
             idempotency_key: format!(
                 "extend:{}:{}:{}",
@@ -199,7 +200,7 @@ impl Operation for Take {
             return Ok(Err(self.first(connection, price).await?));
         };
         let account = &new.caller.account;
-        let posted = match reserve(connection, account, new.amount).await? {
+        let posted = match reserve(connection, account, new.amount, Nanos::ZERO).await? {
             Ok(posted) => posted,
             Err(refusal) => return Ok(Err(Err(refusal))),
         };
@@ -317,6 +318,8 @@ impl Take {
 pub(crate) struct Extend {
     hold: i64,
     account: AccountId,
+    /// What it holds already.
+    held: Nanos,
     more: Nanos,
     idempotency_key: String,
     expires_at: Timestamp,
@@ -330,7 +333,7 @@ impl Operation for Extend {
     type Answer = Result<Nanos, HoldError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Nanos, HoldError> {
-        let posted = match reserve(connection, &self.account, self.more).await? {
+        let posted = match reserve(connection, &self.account, self.more, self.held).await? {
             Ok(posted) => posted,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -365,11 +368,12 @@ impl Operation for Extend {
 }
 
 /// Moves what is available to what is held, if there is enough: the one place that decides. Returns
-/// what is posted.
+/// what is posted. `own` is what the hold that asks has already.
 async fn reserve(
     connection: &mut Connection,
     account: &AccountId,
     amount: Nanos,
+    own: Nanos,
 ) -> Written<Nanos, HoldError> {
     if amount.is_negative() {
         return Err(StoreError::contradiction("a hold can't be negative"));
@@ -382,7 +386,7 @@ async fn reserve(
         .await?;
     match reserved {
         Some(row) => Ok(Ok(row.nanos(0)?)),
-        None => Ok(Err(refusal(connection, account, amount).await?)),
+        None => Ok(Err(refusal(connection, account, amount, own).await?)),
     }
 }
 
@@ -391,6 +395,7 @@ async fn refusal(
     connection: &mut Connection,
     account: &AccountId,
     amount: Nanos,
+    own: Nanos,
 ) -> Result<HoldError, StoreError> {
     let row = connection
         .row(
@@ -399,7 +404,8 @@ async fn refusal(
         )
         .await?
         .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?;
-    let (available, held) = (row.nanos(0)?, row.nanos(1)?);
+    let available = row.nanos(0)?;
+    let held = checked(row.nanos(1)?.checked_sub(own))?;
     Ok(match available.checked_add(held) {
         Some(without_holds) if without_holds >= amount => HoldError::InFlight { available, held },
         Some(_) | None => HoldError::BalanceTooLow { available },

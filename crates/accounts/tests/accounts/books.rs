@@ -1,0 +1,214 @@
+//! Credits, and whether the books would tell.
+
+use sqlx::{AssertSqlSafe, Executor};
+use weir_accounts::{AdminError, Nanos, Role};
+
+use crate::fixture::{Fixture, at, nanos, open, raw, success, tokens};
+
+#[tokio::test]
+async fn a_replayed_credit_changes_nothing() {
+    let fixture = Fixture::with(0).await;
+    let account = &fixture.caller.account;
+    let credit = async |amount, key: &str, second| {
+        fixture
+            .accounts
+            .credit(account, nanos(amount), key, "top-up", at(second))
+            .await
+    };
+    let first = credit(500, "a", 1).await.unwrap();
+    assert_eq!(
+        (first.posted, first.at, first.replayed),
+        (nanos(500), at(1), false)
+    );
+    assert_eq!(credit(70, "b", 2).await.unwrap().posted, nanos(570));
+    let replayed = credit(500, "a", 3).await.unwrap();
+    assert_eq!(
+        (replayed.posted, replayed.at, replayed.replayed),
+        (nanos(500), at(1), true)
+    );
+    assert_eq!(fixture.balance().await, (570, 0));
+
+    let other = fixture.accounts.add_account("other", at(0)).await.unwrap();
+    for conflict in [
+        credit(501, "a", 4).await,
+        fixture
+            .accounts
+            .credit(&other.id, nanos(500), "a", "top-up", at(4))
+            .await,
+    ] {
+        assert!(
+            matches!(&conflict, Err(AdminError::IdempotencyConflict(key)) if key == "a"),
+            "{conflict:?}"
+        );
+    }
+    assert_eq!(fixture.balance().await, (570, 0));
+    fixture.assert_books().await;
+}
+
+#[tokio::test]
+async fn credits_that_make_no_sense_are_refused() {
+    let fixture = Fixture::with(1).await;
+    let account = &fixture.caller.account;
+    let check = async |amount: Nanos, key: &str, message: &str| {
+        let refused = fixture
+            .accounts
+            .credit(account, amount, key, "", at(1))
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, AdminError::Invalid(_)), "{refused:?}");
+        assert!(refused.to_string().contains(message), "{refused}");
+    };
+    check(Nanos::ZERO, "a", "more than 0").await;
+    check(nanos(-1), "a", "more than 0").await;
+    check(nanos(1), "", "idempotency key").await;
+    check(nanos(1), &"x".repeat(257), "idempotency key").await;
+    check(Nanos::MAX, "a", "too large a balance").await;
+    assert_eq!(fixture.balance().await, (1, 0));
+    fixture.assert_books().await;
+}
+
+#[tokio::test]
+async fn accounts_are_found_by_name_and_id() {
+    let fixture = Fixture::with(7).await;
+    let demo = fixture.account().await;
+    assert_eq!(
+        fixture.accounts.account(demo.id.as_str()).await.unwrap(),
+        demo
+    );
+    let taken = fixture.accounts.add_account("demo", at(1)).await;
+    assert!(
+        matches!(&taken, Err(AdminError::NameTaken(name)) if name == "demo"),
+        "{taken:?}"
+    );
+    let bad = fixture.accounts.add_account("two words", at(1)).await;
+    assert!(matches!(bad, Err(AdminError::Invalid(_))), "{bad:?}");
+    let none = fixture.accounts.account("' OR 1=1 --").await;
+    assert!(matches!(none, Err(AdminError::NotFound { .. })), "{none:?}");
+    let ada = fixture.accounts.add_account("ada", at(1)).await.unwrap();
+    assert_eq!(fixture.accounts.accounts().await.unwrap(), [ada, demo]);
+}
+
+/// Every kind of difference is found and named.
+#[tokio::test]
+async fn tampering_is_found() {
+    const TRIGGERS: &str = "DROP TRIGGER entry_no_update; DROP TRIGGER entry_no_delete;
+        DROP TRIGGER ledger_transaction_no_update; DROP TRIGGER price_no_update;";
+    let check = async |tamper: &str, named: &[&str]| {
+        let fixture = Fixture::with(1_000).await;
+        let hold = fixture.held("r1", 300).await.unwrap();
+        fixture
+            .accounts
+            .settle(hold, success(tokens(10, 20)))
+            .await
+            .unwrap();
+        let _open = fixture.held("r2", 100).await.unwrap();
+        fixture.assert_books().await;
+        let mut raw = raw(fixture.folder.path()).await;
+        raw.execute(AssertSqlSafe(format!("{TRIGGERS} {tamper}")))
+            .await
+            .unwrap();
+        let differences = fixture.accounts.verify().await.unwrap().join("\n");
+        for words in named {
+            assert!(differences.contains(words), "{tamper}: {differences}");
+        }
+    };
+    check(
+        "UPDATE balance SET posted = posted + 1",
+        &["0.000000951 posted and 0.0000001 held, the entries 0.00000085 in the wallet"],
+    )
+    .await;
+    check(
+        "UPDATE balance SET held = held - 1",
+        &["0.000000099 held", "its open holds 0.0000001"],
+    )
+    .await;
+    check(
+        "UPDATE entry SET amount = amount + 1 WHERE book = 'revenue'",
+        &["its entries sum to 0.000000001", "revenue got 0.000000051"],
+    )
+    .await;
+    check(
+        "DELETE FROM entry WHERE book LIKE 'wallet:%'",
+        &["its entries sum to", "in the wallet"],
+    )
+    .await;
+    check(
+        "UPDATE usage_record SET cost = cost - 1",
+        &["its tokens cost 0.00000005, the usage record says 0.000000049"],
+    )
+    .await;
+    check(
+        "UPDATE usage_record SET completion = 21",
+        &["its tokens cost 0.000000052"],
+    )
+    .await;
+    check(
+        "UPDATE price SET output = 30",
+        &["its tokens cost 0.00000007"],
+    )
+    .await;
+    check(
+        "DELETE FROM usage_record",
+        &["revenue of 0.00000005 without a usage record"],
+    )
+    .await;
+    check(
+        "UPDATE hold SET state = 'released' WHERE state = 'open'",
+        &["its open holds 0"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_what_must_not_be() {
+    let fixture = Fixture::with(1_000).await;
+    let hold = fixture.held("r1", 300).await.unwrap();
+    fixture
+        .accounts
+        .settle(hold, success(tokens(10, 20)))
+        .await
+        .unwrap();
+    let mut raw = raw(fixture.folder.path()).await;
+    let mut check = async |sql: &'static str, reason: &str| {
+        let refused = raw.execute(sql).await.unwrap_err().to_string();
+        assert!(refused.contains(reason), "{sql}: {refused}");
+    };
+    check("UPDATE entry SET amount = 1", "append-only").await;
+    check("DELETE FROM entry", "append-only").await;
+    check("UPDATE ledger_transaction SET reason = 'x'", "append-only").await;
+    check("DELETE FROM ledger_transaction", "append-only").await;
+    check("UPDATE price SET input = 0", "append-only").await;
+    check("UPDATE balance SET posted = -1", "CHECK").await;
+    check("UPDATE balance SET held = posted + 1", "CHECK").await;
+    check("UPDATE balance SET held = -1", "CHECK").await;
+    check("UPDATE balance SET posted = 0.5", "cannot store REAL").await;
+    check("UPDATE usage_record SET cost = held + 1", "CHECK").await;
+}
+
+/// The command line pays in while the server holds and settles.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_write_at_once() {
+    let fixture = Fixture::with(10_000).await;
+    let tool = open(fixture.folder.path(), Role::Tool).await;
+    let account = fixture.caller.account.clone();
+    let credits = async {
+        for n in 0..60 {
+            let key = format!("credit {n}");
+            tool.credit(&account, nanos(10), &key, "", at(2))
+                .await
+                .unwrap();
+        }
+    };
+    let requests = (0..60).map(async |n| {
+        let hold = fixture.held(&format!("r{n}"), 100).await.unwrap();
+        fixture
+            .accounts
+            .settle(hold, success(tokens(1, 0)))
+            .await
+            .unwrap();
+    });
+    tokio::join!(credits, futures::future::join_all(requests));
+    assert_eq!(fixture.balance().await, (10_000 + 600 - 60, 0));
+    assert_eq!(tool.account("demo").await.unwrap(), fixture.account().await);
+    fixture.assert_books().await;
+}

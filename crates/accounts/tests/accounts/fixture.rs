@@ -1,0 +1,155 @@
+//! A database in a folder of its own, with an account and a key.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+use weir_accounts::{
+    Account, Accounts, Caller, Counts, Hold, HoldError, Nanos, NewHold, Options, Outcome, Price,
+    Role, Settlement, Source,
+};
+
+/// A prompt token costs a nano-USD, a cached one half of it, an output token two.
+pub(crate) const PRICE: Price = Price {
+    input: 10,
+    output: 20,
+    cached: Some(5),
+};
+/// How long holds live, in seconds.
+pub(crate) const LIFETIME: i64 = 600;
+
+pub(crate) struct Fixture {
+    pub(crate) folder: TempDir,
+    pub(crate) accounts: Accounts,
+    pub(crate) caller: Caller,
+}
+
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+pub(crate) fn nanos(nanos: i64) -> Nanos {
+    Nanos::new(nanos)
+}
+
+pub(crate) fn tokens(prompt: u64, completion: u64) -> Counts {
+    Counts {
+        prompt,
+        completion,
+        ..Counts::default()
+    }
+}
+
+pub(crate) fn success(counts: Counts) -> Settlement {
+    Settlement {
+        counts,
+        outcome: Outcome::Success,
+        source: Source::Engine,
+        now: at(5),
+    }
+}
+
+pub(crate) fn database(folder: &Path) -> PathBuf {
+    folder.join("weir.db")
+}
+
+pub(crate) fn options(folder: &Path, role: Role) -> Options {
+    Options {
+        busy_timeout: Duration::from_secs(20),
+        ..Options::new(database(folder), role)
+    }
+}
+
+pub(crate) async fn open(folder: &Path, role: Role) -> Accounts {
+    Accounts::open(options(folder, role), at(0)).await.unwrap()
+}
+
+/// A connection past the crate, to look at the tables and to tamper with them.
+pub(crate) async fn raw(folder: &Path) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(database(folder))
+        .foreign_keys(false);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+impl Fixture {
+    /// A server with an account `demo` that has so many nano-USD.
+    pub(crate) async fn with(credit: i64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let accounts = open(folder.path(), Role::Server).await;
+        let caller = caller(&accounts, credit).await;
+        Fixture {
+            folder,
+            accounts,
+            caller,
+        }
+    }
+
+    pub(crate) fn hold(&self, request: &str, amount: i64) -> NewHold {
+        NewHold {
+            request: request.to_owned(),
+            attempt: 0,
+            caller: self.caller.clone(),
+            model: "org/model".to_owned(),
+            price: PRICE,
+            amount: nanos(amount),
+            expires_at: at(1 + LIFETIME),
+            now: at(1),
+        }
+    }
+
+    pub(crate) async fn held(&self, request: &str, amount: i64) -> Result<Hold, HoldError> {
+        self.accounts
+            .hold(self.hold(request, amount))?
+            .durable()
+            .await
+    }
+
+    pub(crate) async fn account(&self) -> Account {
+        self.accounts.account("demo").await.unwrap()
+    }
+
+    /// Posted and held now, after everything that was dropped is written.
+    pub(crate) async fn balance(&self) -> (i64, i64) {
+        self.written().await;
+        let account = self.account().await;
+        assert_eq!(
+            account.posted.checked_sub(account.held),
+            Some(account.available)
+        );
+        (account.posted.get(), account.held.get())
+    }
+
+    /// Two transactions: the first may make a hold that nobody wants, the second releases it.
+    pub(crate) async fn written(&self) {
+        for _ in 0..2 {
+            self.accounts.expire(at(0)).await.unwrap();
+        }
+    }
+
+    pub(crate) async fn assert_books(&self) {
+        assert_eq!(
+            self.accounts.verify().await.unwrap(),
+            Vec::<String>::new(),
+            "the books differ"
+        );
+    }
+}
+
+/// The account `demo` with a key and credit.
+pub(crate) async fn caller(accounts: &Accounts, credit: i64) -> Caller {
+    let account = accounts.add_account("demo", at(0)).await.unwrap();
+    if credit > 0 {
+        accounts
+            .credit(&account.id, nanos(credit), "first", "a test", at(0))
+            .await
+            .unwrap();
+    }
+    let key = accounts.add_key(&account.id, None, at(0)).await.unwrap();
+    accounts
+        .authenticate(key.secret.expose(), at(0))
+        .await
+        .unwrap()
+}

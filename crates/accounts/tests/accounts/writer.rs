@@ -1,0 +1,112 @@
+//! The writer under bad conditions.
+
+use std::time::Duration;
+
+use sqlx::Executor;
+use weir_accounts::{Accounts, HoldError, Options, Role};
+
+use crate::fixture::{Fixture, at, caller, nanos, options, raw, success, tokens};
+
+/// On one thread the writer can't run before the test waits, so that these share a transaction.
+#[tokio::test(flavor = "current_thread")]
+async fn one_refused_operation_does_not_spoil_the_others() {
+    let fixture = Fixture::with(1_000).await;
+    let mut unknown = fixture.hold("unknown key", 1);
+    let other = Fixture::with(0).await;
+    unknown.caller = other.caller.clone();
+    let pending = [
+        fixture.hold("first", 400),
+        fixture.hold("too much", 700),
+        unknown,
+        fixture.hold("first", 1),
+        fixture.hold("last", 600),
+    ]
+    .map(|new| fixture.accounts.hold(new).unwrap());
+    let [first, too_much, unknown, replay, last] = pending;
+    assert_eq!(first.durable().await.unwrap().amount(), nanos(400));
+    let too_much = too_much.durable().await;
+    assert!(
+        matches!(too_much, Err(HoldError::InFlight { .. })),
+        "{too_much:?}"
+    );
+    let unknown = unknown.durable().await;
+    assert!(matches!(unknown, Err(HoldError::Store(_))), "{unknown:?}");
+    assert_eq!(replay.durable().await.unwrap().amount(), nanos(400));
+    assert_eq!(last.durable().await.unwrap().amount(), nanos(600));
+    assert_eq!(fixture.balance().await, (1_000, 0));
+    fixture.assert_books().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_full_queue_is_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = Options {
+        queue: 2,
+        ..options(folder.path(), Role::Server)
+    };
+    let accounts = Accounts::open(small, at(0)).await.unwrap();
+    let fixture = Fixture {
+        caller: caller(&accounts, 1_000).await,
+        accounts,
+        folder,
+    };
+    let first = fixture.accounts.hold(fixture.hold("r1", 1)).unwrap();
+    let second = fixture.accounts.hold(fixture.hold("r2", 1)).unwrap();
+    let third = fixture.accounts.hold(fixture.hold("r3", 1));
+    assert!(matches!(third, Err(HoldError::Overloaded)), "{third:?}");
+    let holds = (
+        first.durable().await.unwrap(),
+        second.durable().await.unwrap(),
+    );
+    assert!(fixture.held("r3", 1).await.is_ok());
+    drop(holds);
+    assert_eq!(fixture.balance().await, (1_000, 0));
+}
+
+/// Another process doesn't let go of the database: those who wait are told, keep their holds, and
+/// can go on as soon as it does.
+#[tokio::test]
+async fn a_locked_database_is_an_error_and_then_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let hasty = Options {
+        busy_timeout: Duration::from_millis(20),
+        ..options(folder.path(), Role::Server)
+    };
+    let accounts = Accounts::open(hasty, at(0)).await.unwrap();
+    let fixture = Fixture {
+        caller: caller(&accounts, 1_000).await,
+        accounts,
+        folder,
+    };
+    let settled = fixture.held("settled", 100).await.unwrap();
+    let dropped = fixture.held("dropped", 100).await.unwrap();
+    let mut other = raw(fixture.folder.path()).await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+
+    let refused = fixture.held("refused", 100).await;
+    assert!(matches!(refused, Err(HoldError::Store(_))), "{refused:?}");
+    let failed = fixture
+        .accounts
+        .settle(settled, success(tokens(10, 0)))
+        .await
+        .unwrap_err();
+    assert!(
+        failed.error.to_string().contains("locked"),
+        "{}",
+        failed.error
+    );
+    fixture.accounts.checkpoint(&dropped, tokens(20, 0), at(2));
+    drop(dropped);
+    assert!(fixture.accounts.expire(at(0)).await.is_err());
+    // Those who only read don't notice.
+    assert_eq!(fixture.account().await.held, nanos(200));
+
+    other.execute("ROLLBACK").await.unwrap();
+    let charged = fixture
+        .accounts
+        .settle(failed.hold, success(tokens(10, 0)))
+        .await;
+    assert_eq!(charged.unwrap(), nanos(10));
+    assert_eq!(fixture.balance().await, (1_000 - 10 - 20, 0));
+    fixture.assert_books().await;
+}
