@@ -362,12 +362,12 @@ async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
 
 #[tokio::test]
 async fn what_the_balance_does_not_cover_is_refused() {
-    // 5 prompt tokens and 10 generated ones are 25,000 nano-USD.
+    // 6 prompt tokens and 10 generated ones are 26,000 nano-USD.
     for (credit, affordable) in [
         ("0", 0),
         ("0.000005", 0),
-        ("0.000006999", 0),
-        ("0.000024999", 9),
+        ("0.000007999", 0),
+        ("0.000025999", 9),
     ] {
         let bench = Bench::new(Setup {
             credit: credit.to_owned(),
@@ -383,7 +383,7 @@ async fn what_the_balance_does_not_cover_is_refused() {
         assert_eq!(bench.records().await.len(), 0);
     }
     let bench = Bench::new(Setup {
-        credit: "0.000025".to_owned(),
+        credit: "0.000026".to_owned(),
         sim: endless(),
         ..Setup::default()
     })
@@ -392,7 +392,7 @@ async fn what_the_balance_does_not_cover_is_refused() {
     assert_eq!(
         usage(&answer),
         Usage {
-            prompt: 5,
+            prompt: 6,
             cached: 0,
             completion: 10
         }
@@ -406,7 +406,7 @@ async fn what_the_balance_does_not_cover_is_refused() {
 #[tokio::test]
 async fn open_requests_hold_the_balance() {
     let setup = Setup {
-        credit: "0.000025".to_owned(),
+        credit: "0.000026".to_owned(),
         sim: endless(),
         gated: true,
         ..Setup::default()
@@ -626,7 +626,7 @@ async fn limits_refuse_and_permits_come_back() {
 async fn parallel_requests_never_overdraw() {
     // The balance covers exactly 5 requests at once.
     let bench = Bench::new(Setup {
-        credit: "0.000125".to_owned(),
+        credit: "0.000130".to_owned(),
         sim: endless(),
         ..Setup::default()
     })
