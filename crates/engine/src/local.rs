@@ -96,7 +96,11 @@ impl LocalEngine {
     /// Starts the thread that owns the model. It logs in the span that is current now.
     pub fn spawn<M: Model>(model: M, options: Options) -> Result<Self, SpawnError> {
         let capacity = model.capacity();
-        if capacity.cells == 0 || capacity.sequences == 0 || capacity.rows == 0 || capacity.outputs == 0 {
+        if capacity.cells == 0
+            || capacity.sequences == 0
+            || capacity.rows == 0
+            || capacity.outputs == 0
+        {
             return Err(SpawnError::Capacity(format!("{capacity:?}")));
         }
         let model_facts = model.facts();
@@ -104,11 +108,15 @@ impl LocalEngine {
         let context_tokens = model_facts.context_tokens.min(capacity.cells);
         let template = match &model_facts.chat_template {
             Some(source) => Some(
-                ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos).map_err(SpawnError::Template)?,
+                ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos)
+                    .map_err(SpawnError::Template)?,
             ),
             None => None,
         };
-        let facts = Facts { context_tokens, chat: template.is_some() };
+        let facts = Facts {
+            context_tokens,
+            chat: template.is_some(),
+        };
         let preparer = Preparer {
             tokenizer: model.tokenizer(),
             template,
@@ -117,7 +125,12 @@ impl LocalEngine {
         };
         let inbox = Arc::new(Inbox::new(options.queue_requests_max));
         let thread = thread::spawn(model, &options, Arc::clone(&inbox))?;
-        Ok(LocalEngine { facts, preparer: Arc::new(preparer), inbox, thread: Mutex::new(Some(thread)) })
+        Ok(LocalEngine {
+            facts,
+            preparer: Arc::new(preparer),
+            inbox,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// From now on every new request is refused with [`EngineError::Busy`]; accepted ones finish.
@@ -129,7 +142,11 @@ impl LocalEngine {
     /// fails. Blocks: not for async code.
     pub fn stop(&self) {
         self.inbox.stop();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -154,7 +171,9 @@ impl Engine for LocalEngine {
         async move {
             // A long prompt takes milliseconds to tokenize: nothing for the async threads.
             let work = tokio::task::spawn_blocking(move || preparer.prepare(request));
-            work.await.unwrap_or_else(|panic| Err(EngineError::Fault(format!("preparing a request: {panic}"))))
+            work.await.unwrap_or_else(|panic| {
+                Err(EngineError::Fault(format!("preparing a request: {panic}")))
+            })
         }
         .boxed()
     }
@@ -176,3 +195,5 @@ impl Engine for LocalEngine {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,10 @@ mod sequence;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use crate::scheduler::kv::{CacheOp, Kv};
-pub use crate::scheduler::plan::{Sampled, Step};
 use crate::Token;
 use crate::model::{Capacity, SequenceId};
+pub use crate::scheduler::kv::{CacheOp, Kv};
+pub use crate::scheduler::plan::{Sampled, Step};
 use crate::scheduler::sequence::{Sequence, Trunk};
 
 /// Numbered as they come: a smaller one is older.
@@ -57,6 +57,7 @@ pub struct Scheduler {
     /// Rows that the model is trusted with: fewer for a while after its cache was full.
     rows_max: u32,
     admission: Admission,
+    preemptions: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,7 @@ impl Scheduler {
             trunks: BTreeMap::new(),
             rows_max: capacity.rows,
             admission: Admission::Open,
+            preemptions: 0,
         }
     }
 
@@ -96,7 +98,10 @@ impl Scheduler {
         self.begun.insert(request, false);
         for (first, prompt) in (0..).step_by(job.choices as usize).zip(&job.prompts) {
             assert!(!prompt.is_empty(), "a prompt without tokens");
-            assert!(prompt.len() + job.output_max as usize <= self.capacity.cells as usize, "{job:?} can never fit");
+            assert!(
+                prompt.len() + job.output_max as usize <= self.capacity.cells as usize,
+                "{job:?} can never fit"
+            );
             let siblings = first..first + job.choices;
             for choice in siblings.clone() {
                 let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job.output_max);
@@ -123,7 +128,11 @@ impl Scheduler {
 
     /// The step was computed: each choice that was sampled goes on with a token, or has ended.
     pub fn commit(&mut self, step: &Step, next: &[Option<Token>]) {
-        assert_eq!(step.sampled.len(), next.len(), "one outcome for each choice that was sampled");
+        assert_eq!(
+            step.sampled.len(),
+            next.len(),
+            "one outcome for each choice that was sampled"
+        );
         for &(sequence, tokens) in &step.advanced {
             self.kv.extend(sequence, tokens);
         }
@@ -131,7 +140,10 @@ impl Scheduler {
         for (sampled, next) in step.sampled.iter().zip(next) {
             match next {
                 Some(token) => {
-                    let (_, sequence) = self.running.get_mut(&sampled.choice).expect("what was sampled is running");
+                    let (_, sequence) = self
+                        .running
+                        .get_mut(&sampled.choice)
+                        .expect("what was sampled is running");
                     sequence.push(*token);
                 }
                 None => self.end(sampled.choice),
@@ -156,7 +168,9 @@ impl Scheduler {
         }
         let lost = match oldest {
             Some((_, Holder::Choice(choice))) => vec![choice],
-            Some((_, Holder::Trunk(first))) => keys(&self.waiting, self.trunks[&first].siblings(first)),
+            Some((_, Holder::Trunk(first))) => {
+                keys(&self.waiting, self.trunks[&first].siblings(first))
+            }
             None => vec![],
         };
         lost.iter().for_each(|&choice| self.end(choice));
@@ -170,12 +184,16 @@ impl Scheduler {
 
     fn caught_up(&self) -> impl Iterator<Item = ChoiceId> {
         let all = self.running.iter();
-        all.filter(|(_, (id, sequence))| self.kv.length(*id) + 1 == sequence.known()).map(|(&choice, _)| choice)
+        all.filter(|(_, (id, sequence))| self.kv.length(*id) + 1 == sequence.known())
+            .map(|(&choice, _)| choice)
     }
 
     /// Requests of which nothing was computed yet.
     pub fn not_begun(&self) -> impl Iterator<Item = RequestId> {
-        self.begun.iter().filter(|(_, begun)| !**begun).map(|(&request, _)| request)
+        self.begun
+            .iter()
+            .filter(|(_, begun)| !**begun)
+            .map(|(&request, _)| request)
     }
 
     /// What the model's cache has to do, if no plan follows.
@@ -186,6 +204,11 @@ impl Scheduler {
     /// Whether some of the request's choices have not ended.
     pub fn knows(&self, request: RequestId) -> bool {
         self.begun.contains_key(&request)
+    }
+
+    /// How often cells were taken away from somebody who wasn't done.
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
     }
 
     pub fn kv(&self) -> &Kv {
@@ -199,12 +222,17 @@ impl Scheduler {
                 self.kv.forget(id);
                 sequence
             }
-            None => self.waiting.remove(&choice).expect("only what is known ends"),
+            None => self
+                .waiting
+                .remove(&choice)
+                .expect("only what is known ends"),
         };
         self.admission = Admission::Open;
         // A trunk is there for those that wait.
         let siblings = choice.siblings(&sequence);
-        if self.trunks.contains_key(siblings.start()) && self.waiting.range(siblings.clone()).next().is_none() {
+        if self.trunks.contains_key(siblings.start())
+            && self.waiting.range(siblings.clone()).next().is_none()
+        {
             self.release(Holder::Trunk(*siblings.start()));
         }
         if self.running.range(choice.request.all()).next().is_none()
@@ -216,6 +244,7 @@ impl Scheduler {
 
     /// Takes the cells away; a choice will be computed again.
     fn preempt(&mut self, holder: Holder) {
+        self.preemptions += 1;
         if let Some((choice, sequence)) = self.release(holder) {
             self.waiting.insert(choice, sequence);
         }
@@ -239,7 +268,10 @@ impl Scheduler {
     /// Whoever holds cells that nobody else does, or may come to; oldest first. A trunk is as old as
     /// the oldest choice that waits for it, and counts only while it has cells of its own.
     fn holders(&self) -> impl DoubleEndedIterator<Item = (ChoiceId, Holder)> + use<> {
-        let choices = self.running.keys().map(|&choice| (choice, Holder::Choice(choice)));
+        let choices = self
+            .running
+            .keys()
+            .map(|&choice| (choice, Holder::Choice(choice)));
         let trunks = self.trunks.iter().filter_map(|(&first, trunk)| {
             let (&age, _) = self.waiting.range(trunk.siblings(first)).next()?;
             let own = self.kv.own_cells(trunk.id) > 0 || self.kv.length(trunk.id) == 0;
@@ -253,11 +285,20 @@ impl Scheduler {
 
 impl RequestId {
     fn all(self) -> std::ops::RangeInclusive<ChoiceId> {
-        ChoiceId { request: self, choice: 0 }..=ChoiceId { request: self, choice: u32::MAX }
+        ChoiceId {
+            request: self,
+            choice: 0,
+        }..=ChoiceId {
+            request: self,
+            choice: u32::MAX,
+        }
     }
 }
 
-fn keys<V>(map: &BTreeMap<ChoiceId, V>, range: std::ops::RangeInclusive<ChoiceId>) -> Vec<ChoiceId> {
+fn keys<V>(
+    map: &BTreeMap<ChoiceId, V>,
+    range: std::ops::RangeInclusive<ChoiceId>,
+) -> Vec<ChoiceId> {
     map.range(range).map(|(&choice, _)| choice).collect()
 }
 

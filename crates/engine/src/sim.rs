@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::Token;
 use crate::event::FinishReason;
 use crate::local::{LocalEngine, Options};
 use crate::model::{Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer};
@@ -19,14 +20,16 @@ use crate::request::{Sampling, Stop};
 use crate::sampler::{Sampler, Scratch};
 use crate::sim::cache::Cache;
 use crate::text::TextStream;
-use crate::Token;
 
 pub use crate::sim::gate::{Gate, Probe};
 pub use crate::sim::tokenizer::{END, SimTokenizer};
 
 /// An engine with a simulated model: big enough for any test, always the same texts for a seed.
 pub fn engine(seed: u64) -> LocalEngine {
-    engine_with(SimModel::new(SimOptions { seed, ..SimOptions::default() }))
+    engine_with(SimModel::new(SimOptions {
+        seed,
+        ..SimOptions::default()
+    }))
 }
 
 /// An engine around this model, with the default options and a clock that stands at 1970.
@@ -55,7 +58,12 @@ impl Default for SimOptions {
     fn default() -> Self {
         SimOptions {
             seed: 0,
-            capacity: Capacity { cells: 16_384, sequences: 64, rows: 256, outputs: 64 },
+            capacity: Capacity {
+                cells: 16_384,
+                sequences: 64,
+                rows: 256,
+                outputs: 64,
+            },
             context_tokens: 4_096,
             end_probability: 0.02,
             chat: true,
@@ -89,7 +97,9 @@ pub struct SimModel {
 
 impl std::fmt::Debug for SimModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimModel").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("SimModel")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +116,15 @@ impl SimModel {
         };
         let cache = Cache::new(options.seed, options.capacity);
         let tokenizer = Arc::new(SimTokenizer);
-        SimModel { options, facts, tokenizer, cache, logits: Vec::new(), gate: None, probe: Probe::default() }
+        SimModel {
+            options,
+            facts,
+            tokenizer,
+            cache,
+            logits: Vec::new(),
+            gate: None,
+            probe: Probe::default(),
+        }
     }
 
     /// The same, but each step waits until the gate lets it pass.
@@ -128,7 +146,11 @@ impl SimModel {
             return Err(DecodeError::Fault("this step was to fail".to_owned()));
         }
         let unlucky = unit(mix(self.options.seed ^ 0xfa17, step)) < faults.cache_full_probability;
-        let usable = self.options.capacity.cells.saturating_sub(faults.cells_missing);
+        let usable = self
+            .options
+            .capacity
+            .cells
+            .saturating_sub(faults.cells_missing);
         if (unlucky && rows.len() > 1) || self.cache.used() + count(rows) > usable {
             return Err(DecodeError::CacheFull);
         }
@@ -157,28 +179,39 @@ impl Model for SimModel {
         let capacity = self.options.capacity;
         let outputs = rows.iter().filter(|row| row.output).count();
         assert!(!rows.is_empty(), "a step without rows");
-        assert!(rows.len() <= capacity.rows as usize, "{} rows in a step of {capacity:?}", rows.len());
-        assert!(outputs <= capacity.outputs as usize, "{outputs} outputs in a step of {capacity:?}");
+        assert!(
+            rows.len() <= capacity.rows as usize,
+            "{} rows in a step of {capacity:?}",
+            rows.len()
+        );
+        assert!(
+            outputs <= capacity.outputs as usize,
+            "{outputs} outputs in a step of {capacity:?}"
+        );
         if let Some(gate) = &self.gate {
             gate.wait();
         }
         let step = self.probe.step(rows);
-        self.fault(step, rows)?;
+        self.fault(step, rows).inspect_err(|_| self.probe.fault())?;
         self.logits.clear();
         for row in rows {
             let state = self.cache.append(*row);
             let end_probability = self.options.end_probability;
-            self.logits.push(row.output.then(|| state.logits(end_probability)));
+            self.logits
+                .push(row.output.then(|| state.logits(end_probability)));
         }
         self.publish();
         Ok(())
     }
 
     fn logits(&self, row: usize) -> &[f32] {
-        self.logits[row].as_deref().expect("logits of a row without output")
+        self.logits[row]
+            .as_deref()
+            .expect("logits of a row without output")
     }
 
     fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
+        self.probe.fork();
         self.cache.fork(from, to, length);
         self.publish();
     }
@@ -211,9 +244,16 @@ pub fn solo(
     for (position, &token) in (0..).zip(prompt) {
         state = state.then(token, position);
     }
-    let (mut sampler, mut text) = (Sampler::new(sampling, prompt, choice), TextStream::new(stop));
+    let (mut sampler, mut text) = (
+        Sampler::new(sampling, prompt, choice),
+        TextStream::new(stop),
+    );
     let (mut scratch, mut bytes) = (Scratch::default(), Vec::new());
-    let mut solo = Solo { text: String::new(), reason: FinishReason::Length, tokens: 0 };
+    let mut solo = Solo {
+        text: String::new(),
+        reason: FinishReason::Length,
+        tokens: 0,
+    };
     for position in (count(prompt)..).take(output_max as usize) {
         let token = sampler.sample(&state.logits(model.end_probability), &mut scratch);
         solo.tokens += 1;
@@ -242,7 +282,10 @@ fn count<T>(items: &[T]) -> u32 {
 /// A number that looks random and depends on both.
 fn mix(a: u64, b: u64) -> u64 {
     // SplitMix64's finisher.
-    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = a
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(b)
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -78,7 +78,11 @@ impl<M: Model> Core<M> {
         let step = self.scheduler.plan(self.pace.budget(decoding), quota);
         self.change_cache(step.cache.iter().copied());
         if step.rows.is_empty() {
-            return if self.generations.is_empty() { Progress::Idle } else { Progress::Blocked };
+            return if self.generations.is_empty() {
+                Progress::Idle
+            } else {
+                Progress::Blocked
+            };
         }
         match self.model.decode(&step.rows) {
             Ok(()) => self.computed(&step),
@@ -99,9 +103,17 @@ impl<M: Model> Core<M> {
 
     /// What waits for its first step.
     pub fn load(&self) -> Load {
-        let waiting = self.scheduler.not_begun().map(|request| &self.generations[&request]);
-        let (requests, tokens) = waiting.fold((0, 0), |(n, sum), next| (n + 1, sum + next.tokens_expected()));
-        Load { requests, wait: self.pace.estimate(tokens) }
+        let waiting = self
+            .scheduler
+            .not_begun()
+            .map(|request| &self.generations[&request]);
+        let (requests, tokens) = waiting.fold((0, 0), |(n, sum), next| {
+            (n + 1, sum + next.tokens_expected())
+        });
+        Load {
+            requests,
+            wait: self.pace.estimate(tokens),
+        }
     }
 
     /// The last event of everything. Looks at nothing else, so that it can be called after a panic,
@@ -146,7 +158,10 @@ impl<M: Model> Core<M> {
         let mut over = Vec::new();
         for sampled in &step.sampled {
             let ChoiceId { request, choice } = sampled.choice;
-            let generation = self.generations.get_mut(&request).expect("what is scheduled is known");
+            let generation = self
+                .generations
+                .get_mut(&request)
+                .expect("what is scheduled is known");
             let logits = self.model.logits(sampled.row);
             match generation.sample(choice, logits, &mut self.scratch, &*self.tokenizer) {
                 Outcome::Token(token) => next.push(Some(token)),
@@ -163,8 +178,14 @@ impl<M: Model> Core<M> {
 
     fn cache_full(&mut self, step: &Step) {
         for ChoiceId { request, choice } in self.scheduler.cache_full(step) {
-            tracing::warn!(choice, "the cache is too small for a sequence that has it alone");
-            let generation = self.generations.get_mut(&request).expect("what is scheduled is known");
+            tracing::warn!(
+                choice,
+                "the cache is too small for a sequence that has it alone"
+            );
+            let generation = self
+                .generations
+                .get_mut(&request)
+                .expect("what is scheduled is known");
             if generation.finish(choice, FinishReason::Length) == Outcome::Over {
                 self.forget(request);
             }
@@ -174,7 +195,11 @@ impl<M: Model> Core<M> {
     /// Whoever was in the step fails. The others weren't touched.
     fn fault(&mut self, step: &Step, why: String) {
         let error = EngineError::Fault(why);
-        tracing::error!(requests = step.requests.len(), rows = step.rows.len(), "a step failed: {error}");
+        tracing::error!(
+            requests = step.requests.len(),
+            rows = step.rows.len(),
+            "a step failed: {error}"
+        );
         for &request in &step.requests {
             self.scheduler.remove(request);
             if let Some(generation) = self.generations.remove(&request) {
@@ -191,6 +216,8 @@ impl<M: Model> Core<M> {
 
 impl<M> fmt::Debug for Core<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("generations", &self.generations.len()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("generations", &self.generations.len())
+            .finish_non_exhaustive()
     }
 }

@@ -56,7 +56,8 @@ pub(crate) enum Sweep {
 
 impl Generation {
     pub(crate) fn new(prepared: Prepared, sender: EventSender) -> Self {
-        let unfinished = u32::try_from(prepared.choices()).expect("events number choices with a u32");
+        let unfinished =
+            u32::try_from(prepared.choices()).expect("events number choices with a u32");
         Generation {
             choices: (0..unfinished).map(|_| Choice::Waiting).collect(),
             unfinished,
@@ -81,7 +82,11 @@ impl Generation {
     /// have to fit beside them.
     pub(crate) fn quota(&self) -> u32 {
         // Without output nothing is sampled but the sign that the prompt is computed.
-        let allowed = if self.prepared.output_max == 0 { 1 } else { self.allowed() };
+        let allowed = if self.prepared.output_max == 0 {
+            1
+        } else {
+            self.allowed()
+        };
         u32::try_from(allowed.min(self.room())).unwrap_or(u32::MAX)
     }
 
@@ -95,22 +100,31 @@ impl Generation {
         if self.sender.is_closed() {
             return Sweep::Over;
         }
-        let allowance_is_used_up =
-            self.prepared.output_max > 0 && self.allowed() == 0 && self.prepared.allowance.is_closed();
+        let allowance_is_used_up = self.prepared.output_max > 0
+            && self.allowed() == 0
+            && self.prepared.allowance.is_closed();
         // Text that was held back takes an event of each choice.
-        let events = if allowance_is_used_up { u64::from(self.unfinished) } else { 1 };
+        let events = if allowance_is_used_up {
+            u64::from(self.unfinished)
+        } else {
+            1
+        };
         if self.room() < events {
             let since = *self.full_since.get_or_insert(now);
             if now.saturating_sub(since) < write_timeout {
                 return Sweep::GoesOn;
             }
             // There is always room for the last event.
-            self.sender.send(Event::Failed(EngineError::Unavailable("the reader was too slow".to_owned())));
+            self.sender.send(Event::Failed(EngineError::Unavailable(
+                "the reader was too slow".to_owned(),
+            )));
             return Sweep::Over;
         }
         self.full_since = None;
         if allowance_is_used_up {
-            for choice in 0..u32::try_from(self.choices.len()).expect("events number choices with a u32") {
+            for choice in
+                0..u32::try_from(self.choices.len()).expect("events number choices with a u32")
+            {
                 self.finish(choice, FinishReason::Length);
             }
             return Sweep::Over;
@@ -153,7 +167,11 @@ impl Generation {
         };
         if !text.is_empty() {
             let tokens = std::mem::take(&mut begun.unsent);
-            self.sender.send(Event::Text { choice, text, tokens });
+            self.sender.send(Event::Text {
+                choice,
+                text,
+                tokens,
+            });
         }
         match outcome {
             Some(reason) => self.end(choice, reason),
@@ -169,7 +187,11 @@ impl Generation {
             Choice::Begun(begun) => {
                 let (text, tokens) = (begun.text.finish(), begun.unsent);
                 if !text.is_empty() && self.room() > 0 {
-                    self.sender.send(Event::Text { choice, text, tokens });
+                    self.sender.send(Event::Text {
+                        choice,
+                        text,
+                        tokens,
+                    });
                 }
             }
         }
@@ -195,12 +217,17 @@ impl Generation {
     fn count_prompt(&mut self, choice: u32) {
         let prompt = (choice / self.prepared.request.choices.get()) as usize;
         if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
-            self.sender.meter().add_prompt(self.prepared.prompts[prompt].len() as u64, 0);
+            self.sender
+                .meter()
+                .add_prompt(self.prepared.prompts[prompt].len() as u64, 0);
         }
     }
 
     fn allowed(&self) -> u64 {
-        self.prepared.allowance.tokens().saturating_sub(self.generated)
+        self.prepared
+            .allowance
+            .tokens()
+            .saturating_sub(self.generated)
     }
 
     /// Events that can be sent beside the last ones of all choices.

@@ -67,8 +67,16 @@ pub(crate) enum Patience {
 
 impl Inbox {
     pub(crate) fn new(requests_max: usize) -> Self {
-        let state = State { phase: Phase::Open, starts: VecDeque::new(), load: Load::default() };
-        Inbox { requests_max, state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            phase: Phase::Open,
+            starts: VecDeque::new(),
+            load: Load::default(),
+        };
+        Inbox {
+            requests_max,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     pub(crate) fn push(&self, start: Start) -> Result<(), EngineError> {
@@ -77,7 +85,11 @@ impl Inbox {
         match &state.phase {
             Phase::Open if state.starts.len() + state.load.requests < self.requests_max => {}
             Phase::Open | Phase::Draining => return Err(EngineError::Busy { retry_after }),
-            Phase::Stopping => return Err(EngineError::Unavailable("the engine is stopping".to_owned())),
+            Phase::Stopping => {
+                return Err(EngineError::Unavailable(
+                    "the engine is stopping".to_owned(),
+                ));
+            }
             Phase::Down(why) => return Err(EngineError::Unavailable(why.clone())),
         }
         state.starts.push_back(start);
@@ -118,11 +130,15 @@ impl Inbox {
         state = match patience {
             Patience::None => state,
             Patience::Short(time) => {
-                self.changed.wait_timeout_while(state, time, waiting).unwrap_or_else(PoisonError::into_inner).0
+                self.changed
+                    .wait_timeout_while(state, time, waiting)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
             }
-            Patience::Endless => {
-                self.changed.wait_while(state, waiting).unwrap_or_else(PoisonError::into_inner)
-            }
+            Patience::Endless => self
+                .changed
+                .wait_while(state, waiting)
+                .unwrap_or_else(PoisonError::into_inner),
         };
         if state.phase == Phase::Stopping {
             return Mail::Stop;

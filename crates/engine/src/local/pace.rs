@@ -30,7 +30,12 @@ pub(crate) struct Measured {
 
 impl Pace {
     pub(crate) fn new(target: Duration, rows: u32) -> Self {
-        Pace { target, rows, budget: BUDGET_START.min(rows), rows_per_second: None }
+        Pace {
+            target,
+            rows,
+            budget: BUDGET_START.min(rows),
+            rows_per_second: None,
+        }
     }
 
     /// Prompt tokens of the next step. With nobody decoding nobody is kept waiting.
@@ -75,12 +80,21 @@ mod tests {
             let step = |pace: &mut Pace| {
                 let rows = pace.budget(true) + 8;
                 let took = Duration::from_secs_f64(f64::from(rows) / f64::from(tokens_per_second));
-                pace.measure(Measured { took, rows, prompt_rows: pace.budget(true), decoding: true });
+                pace.measure(Measured {
+                    took,
+                    rows,
+                    prompt_rows: pace.budget(true),
+                    decoding: true,
+                });
             };
             (0..50).for_each(|_| step(&mut pace));
             for _ in 0..20 {
                 step(&mut pace);
-                assert!(settles.contains(&pace.budget(true)), "{} at {tokens_per_second}/s", pace.budget(true));
+                assert!(
+                    settles.contains(&pace.budget(true)),
+                    "{} at {tokens_per_second}/s",
+                    pace.budget(true)
+                );
             }
             assert_eq!(pace.budget(false), 512);
         };
@@ -92,10 +106,18 @@ mod tests {
     #[test]
     fn a_step_without_a_full_budget_does_not_raise_it() {
         let mut pace = Pace::new(Duration::from_millis(100), 512);
-        let fast = Measured { took: Duration::from_millis(1), rows: 9, prompt_rows: 1, decoding: true };
+        let fast = Measured {
+            took: Duration::from_millis(1),
+            rows: 9,
+            prompt_rows: 1,
+            decoding: true,
+        };
         pace.measure(fast);
         assert_eq!(pace.budget(true), 64);
-        pace.measure(Measured { prompt_rows: 64, ..fast });
+        pace.measure(Measured {
+            prompt_rows: 64,
+            ..fast
+        });
         assert_eq!(pace.budget(true), 80);
     }
 
@@ -103,7 +125,12 @@ mod tests {
     fn a_queue_is_estimated_by_the_measured_speed() {
         let mut pace = Pace::new(Duration::from_millis(100), 512);
         assert_eq!(pace.estimate(1_000), Duration::ZERO);
-        pace.measure(Measured { took: Duration::from_secs(1), rows: 100, prompt_rows: 100, decoding: false });
+        pace.measure(Measured {
+            took: Duration::from_secs(1),
+            rows: 100,
+            prompt_rows: 100,
+            decoding: false,
+        });
         assert_eq!(pace.estimate(1_000), Duration::from_secs(10));
     }
 }

@@ -20,7 +20,9 @@ pub(crate) struct Preparer {
 
 impl fmt::Debug for Preparer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Preparer").field("context_tokens", &self.context_tokens).finish_non_exhaustive()
+        f.debug_struct("Preparer")
+            .field("context_tokens", &self.context_tokens)
+            .finish_non_exhaustive()
     }
 }
 
@@ -31,28 +33,52 @@ impl Preparer {
         }
         let (prompts, param) = match &request.input {
             Input::Chat(messages) => {
-                let template = self.template.as_ref().ok_or(EngineError::Unsupported { feature: "chat" })?;
+                let template = self
+                    .template
+                    .as_ref()
+                    .ok_or(EngineError::Unsupported { feature: "chat" })?;
                 let text = template.render(messages, (self.now)())?;
                 // The template writes the first token itself.
-                (vec![self.tokenizer.tokenize(&text, Bos::Omit).into()], "messages")
+                (
+                    vec![self.tokenizer.tokenize(&text, Bos::Omit).into()],
+                    "messages",
+                )
             }
-            Input::Prompts(prompts) => {
-                (prompts.iter().map(|prompt| self.tokens(prompt)).collect::<Result<Vec<_>, _>>()?, "prompt")
-            }
+            Input::Prompts(prompts) => (
+                prompts
+                    .iter()
+                    .map(|prompt| self.tokens(prompt))
+                    .collect::<Result<Vec<_>, _>>()?,
+                "prompt",
+            ),
         };
         if prompts.iter().any(|prompt| prompt.is_empty()) || prompts.is_empty() {
-            return Err(Invalid::new(param, format!("{param} must not be empty: it has no tokens")).into());
+            return Err(Invalid::new(
+                param,
+                format!("{param} must not be empty: it has no tokens"),
+            )
+            .into());
         }
         let output_max = self.output_max(&prompts, request.output)?;
-        Ok(Prepared { request, prompts, output_max, allowance: Allowance::unlimited() })
+        Ok(Prepared {
+            request,
+            prompts,
+            output_max,
+            allowance: Allowance::unlimited(),
+        })
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.
     pub(crate) fn check(&self, prepared: &Prepared) -> Result<(), EngineError> {
         if prepared.prompts.is_empty() || prepared.prompts.iter().any(|prompt| prompt.is_empty()) {
-            return Err(Invalid::new("prompt", "prompt must not be empty: it has no tokens").into());
+            return Err(
+                Invalid::new("prompt", "prompt must not be empty: it has no tokens").into(),
+            );
         }
-        let limit = OutputLimit { tokens: Some(prepared.output_max), overflow: Overflow::Refuse };
+        let limit = OutputLimit {
+            tokens: Some(prepared.output_max),
+            overflow: Overflow::Refuse,
+        };
         self.output_max(&prepared.prompts, limit).map(|_| ())
     }
 
@@ -60,7 +86,9 @@ impl Preparer {
         match prompt {
             Prompt::Text(text) => Ok(self.tokenizer.tokenize(text, Bos::Add).into()),
             Prompt::Tokens(tokens) => {
-                tokens.iter().try_for_each(|&token| self.check_token("prompt", token))?;
+                tokens
+                    .iter()
+                    .try_for_each(|&token| self.check_token("prompt", token))?;
                 Ok(tokens.as_slice().into())
             }
         }
@@ -71,16 +99,29 @@ impl Preparer {
         if token < vocabulary {
             return Ok(());
         }
-        let message = format!("{param} has token {token}, but the model's vocabulary ends at {}", vocabulary - 1);
+        let message = format!(
+            "{param} has token {token}, but the model's vocabulary ends at {}",
+            vocabulary - 1
+        );
         Err(Invalid::new(param, message).into())
     }
 
     /// Tokens that each choice may have, so that it fits the context beside the longest prompt.
     fn output_max(&self, prompts: &[Arc<[Token]>], limit: OutputLimit) -> Result<u32, EngineError> {
         let context = self.context_tokens;
-        let prompt = prompts.iter().map(|prompt| prompt.len() as u64).max().unwrap_or(0);
-        let too_long = EngineError::TooLong { context, prompt, requested: limit.tokens };
-        let room = u64::from(context).checked_sub(prompt).and_then(|room| u32::try_from(room).ok());
+        let prompt = prompts
+            .iter()
+            .map(|prompt| prompt.len() as u64)
+            .max()
+            .unwrap_or(0);
+        let too_long = EngineError::TooLong {
+            context,
+            prompt,
+            requested: limit.tokens,
+        };
+        let room = u64::from(context)
+            .checked_sub(prompt)
+            .and_then(|room| u32::try_from(room).ok());
         match (room, limit.tokens, limit.overflow) {
             (None, ..) => Err(too_long),
             (Some(_), Some(0), _) => Ok(0),

@@ -15,28 +15,37 @@ use crate::model::Model;
 /// How often blocked generations are looked at: neither readers nor payers wake the thread.
 const BLOCKED_WAIT: Duration = Duration::from_millis(3);
 
-pub(crate) fn spawn<M: Model>(model: M, options: &Options, inbox: Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn<M: Model>(
+    model: M,
+    options: &Options,
+    inbox: Arc<Inbox>,
+) -> std::io::Result<JoinHandle<()>> {
     let mut core = Core::new(model, options, Box::new(monotonic()));
     let span = tracing::Span::current();
-    std::thread::Builder::new().name("weir-engine".to_owned()).spawn(move || {
-        let _span = span.entered();
-        // The core isn't stepped again after a panic, only told to say goodbye, which asks nothing of the model.
-        let end = match catch_unwind(AssertUnwindSafe(|| run(&mut core, &inbox))) {
-            Ok(()) => EngineError::Unavailable("the engine has stopped".to_owned()),
-            Err(panic) => EngineError::Fault(format!("the engine's thread panicked: {}", message(&*panic))),
-        };
-        if let EngineError::Fault(why) = &end {
-            tracing::error!("{why}");
-        }
-        let unseen = inbox.close(end.to_string());
-        core.fail_all(&end);
-        for start in unseen {
-            start.sender.send(Event::Failed(end.clone()));
-        }
-        if catch_unwind(AssertUnwindSafe(|| drop(core))).is_err() {
-            tracing::error!("the model panicked while it was unloaded");
-        }
-    })
+    std::thread::Builder::new()
+        .name("weir-engine".to_owned())
+        .spawn(move || {
+            let _span = span.entered();
+            // The core isn't stepped again after a panic, only told to say goodbye, which asks nothing of the model.
+            let end = match catch_unwind(AssertUnwindSafe(|| run(&mut core, &inbox))) {
+                Ok(()) => EngineError::Unavailable("the engine has stopped".to_owned()),
+                Err(panic) => EngineError::Fault(format!(
+                    "the engine's thread panicked: {}",
+                    message(&*panic)
+                )),
+            };
+            if let EngineError::Fault(why) = &end {
+                tracing::error!("{why}");
+            }
+            let unseen = inbox.close(end.to_string());
+            core.fail_all(&end);
+            for start in unseen {
+                start.sender.send(Event::Failed(end.clone()));
+            }
+            if catch_unwind(AssertUnwindSafe(|| drop(core))).is_err() {
+                tracing::error!("the model panicked while it was unloaded");
+            }
+        })
 }
 
 fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) {
@@ -60,10 +69,14 @@ fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) {
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }
 
-#[expect(clippy::disallowed_types, reason = "steps are measured on a thread of their own, outside tokio")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "steps are measured on a thread of their own, outside tokio"
+)]
 fn monotonic() -> impl FnMut() -> Duration + Send {
     let start = std::time::Instant::now();
     move || start.elapsed()

@@ -9,7 +9,10 @@ use crate::scheduler::{Admission, ChoiceId, Holder, Scheduler};
 /// Where the beginning of a choice is in the cache already.
 enum Source {
     /// These tokens of this sequence are the choice's.
-    Ready { from: SequenceId, length: u32 },
+    Ready {
+        from: SequenceId,
+        length: u32,
+    },
     /// Somebody is computing it; whoever waits for that saves doing it again.
     Computing,
     Nowhere,
@@ -27,7 +30,9 @@ enum Reserve {
 impl Scheduler {
     pub(super) fn admit(&mut self, draft: &mut Draft<'_>) {
         while self.admission == Admission::Open && draft.prompt_room > 0 {
-            let Some(holder) = self.begin_oldest(draft, Reserve::Kept) else { return };
+            let Some(holder) = self.begin_oldest(draft, Reserve::Kept) else {
+                return;
+            };
             self.place_prompt(draft, holder);
         }
     }
@@ -55,7 +60,11 @@ impl Scheduler {
         {
             // All of that request is blocked.
             let after = *choice.request.all().end();
-            next = self.waiting.range(after..).map(|(&choice, _)| choice).find(|&choice| choice > after);
+            next = self
+                .waiting
+                .range(after..)
+                .map(|(&choice, _)| choice)
+                .find(|&choice| choice > after);
         }
         next
     }
@@ -64,21 +73,38 @@ impl Scheduler {
         let sequence = &self.waiting[&choice];
         let siblings = choice.siblings(sequence);
         let trunk = self.trunks.get(siblings.start()).map(|trunk| trunk.id);
-        let mut live = trunk.into_iter().chain(self.running.range(siblings).map(|(_, (id, _))| *id)).peekable();
+        let mut live = trunk
+            .into_iter()
+            .chain(self.running.range(siblings).map(|(_, (id, _))| *id))
+            .peekable();
         if live.peek().is_none() {
             return Source::Nowhere;
         }
         // The last token that is known is always computed, for its logits.
-        let shared = |id| self.kv.length(id).min(sequence.prompt_length()).min(sequence.known() - 1);
+        let shared = |id| {
+            self.kv
+                .length(id)
+                .min(sequence.prompt_length())
+                .min(sequence.known() - 1)
+        };
         match live.find(|&id| shared(id) + 1 >= sequence.prompt_length()) {
-            Some(from) => Source::Ready { from, length: shared(from) },
+            Some(from) => Source::Ready {
+                from,
+                length: shared(from),
+            },
             None => Source::Computing,
         }
     }
 
     /// Goes on from a sequence that begins with the same tokens: in one of its own, or, if nobody else
     /// waits for the trunk, in the trunk's.
-    fn begin_from(&mut self, choice: ChoiceId, from: SequenceId, length: u32, reserve: Reserve) -> Option<Holder> {
+    fn begin_from(
+        &mut self,
+        choice: ChoiceId,
+        from: SequenceId,
+        length: u32,
+        reserve: Reserve,
+    ) -> Option<Holder> {
         let sequence = &self.waiting[&choice];
         if !self.fits(sequence.known() - length, sequence.remaining(), reserve) {
             return None;
@@ -86,8 +112,15 @@ impl Scheduler {
         let siblings = choice.siblings(sequence);
         let first = *siblings.start();
         let is_last = self.waiting.range(siblings).nth(1).is_none();
-        let is_trunk = self.trunks.get(&first).is_some_and(|trunk| trunk.id == from);
-        let forked = if is_last && is_trunk { None } else { self.kv.fork(from, length) };
+        let is_trunk = self
+            .trunks
+            .get(&first)
+            .is_some_and(|trunk| trunk.id == from);
+        let forked = if is_last && is_trunk {
+            None
+        } else {
+            self.kv.fork(from, length)
+        };
         let id = match forked {
             Some(id) => id,
             None if is_trunk && (is_last || reserve == Reserve::Spent) => {
@@ -131,7 +164,10 @@ impl Scheduler {
         let running = self.running.values().map(|(id, sequence)| {
             u64::from(sequence.known() - self.kv.length(*id)) + expected(sequence.remaining())
         });
-        let trunks = self.trunks.values().map(|trunk| u64::from(trunk.length() - self.kv.length(trunk.id)));
+        let trunks = self
+            .trunks
+            .values()
+            .map(|trunk| u64::from(trunk.length() - self.kv.length(trunk.id)));
         let promised: u64 = running.chain(trunks).sum();
         promised + u64::from(tokens) + expected(remaining) <= u64::from(self.kv.free_cells())
     }

@@ -12,7 +12,11 @@ use crate::model::SequenceId;
 /// What the model's cache has to do before a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheOp {
-    Fork { from: SequenceId, to: SequenceId, length: u32 },
+    Fork {
+        from: SequenceId,
+        to: SequenceId,
+        length: u32,
+    },
     Forget(SequenceId),
 }
 
@@ -75,12 +79,18 @@ impl Kv {
 
     /// A sequence that begins with the first `length` tokens of `from`.
     pub fn fork(&mut self, from: SequenceId, length: u32) -> Option<SequenceId> {
-        assert!(length <= self.length(from), "a fork of tokens that are not in the cache");
+        assert!(
+            length <= self.length(from),
+            "a fork of tokens that are not in the cache"
+        );
         let to = self.open()?;
         if length > 0 {
             let source = self.sequences[from.0 as usize];
             let last = self.runs.share(source.last, source.length - length);
-            self.sequences[to.0 as usize] = Tokens { length, last: Some(last) };
+            self.sequences[to.0 as usize] = Tokens {
+                length,
+                last: Some(last),
+            };
             self.ops.push(CacheOp::Fork { from, to, length });
         }
         Some(to)
@@ -135,7 +145,9 @@ impl Runs {
         let mut at = last.expect("only tokens are shared");
         while back >= self.runs[at.0].length {
             back -= self.runs[at.0].length;
-            at = self.runs[at.0].parent.expect("a fork is not longer than its source");
+            at = self.runs[at.0]
+                .parent
+                .expect("a fork is not longer than its source");
         }
         if back > 0 {
             at = self.split(at, back);
@@ -147,7 +159,11 @@ impl Runs {
     /// Cuts the last `back` tokens off a run: it keeps them, the new run before it has the others.
     fn split(&mut self, run: RunId, back: u32) -> RunId {
         let Run { parent, length, .. } = self.runs[run.0];
-        let before = self.add(Run { parent, length: length - back, heirs: 1 });
+        let before = self.add(Run {
+            parent,
+            length: length - back,
+            heirs: 1,
+        });
         self.runs[run.0].parent = Some(before);
         self.runs[run.0].length = back;
         before
@@ -161,7 +177,11 @@ impl Runs {
                 run
             }
             // The new run takes the sequence's place among the heirs of the shared one.
-            parent => self.add(Run { parent, length: tokens, heirs: 1 }),
+            parent => self.add(Run {
+                parent,
+                length: tokens,
+                heirs: 1,
+            }),
         }
     }
 
@@ -214,11 +234,22 @@ mod tests {
         let a = kv.open().unwrap();
         kv.extend(a, 10);
         let b = kv.fork(a, 6).unwrap();
-        assert_eq!((kv.used_cells(), kv.own_cells(a), kv.own_cells(b)), (10, 4, 0));
+        assert_eq!(
+            (kv.used_cells(), kv.own_cells(a), kv.own_cells(b)),
+            (10, 4, 0)
+        );
         kv.extend(b, 3);
         kv.extend(a, 1);
         let c = kv.fork(b, 8).unwrap();
-        assert_eq!((kv.used_cells(), kv.own_cells(a), kv.own_cells(b), kv.own_cells(c)), (14, 5, 1, 0));
+        assert_eq!(
+            (
+                kv.used_cells(),
+                kv.own_cells(a),
+                kv.own_cells(b),
+                kv.own_cells(c)
+            ),
+            (14, 5, 1, 0)
+        );
         kv.forget(a);
         assert_eq!((kv.used_cells(), kv.length(b), kv.length(c)), (9, 9, 8));
         kv.forget(b);
@@ -226,8 +257,16 @@ mod tests {
         kv.forget(c);
         assert_eq!((kv.used_cells(), kv.free_sequences()), (0, 4));
         let ops = [
-            CacheOp::Fork { from: a, to: b, length: 6 },
-            CacheOp::Fork { from: b, to: c, length: 8 },
+            CacheOp::Fork {
+                from: a,
+                to: b,
+                length: 6,
+            },
+            CacheOp::Fork {
+                from: b,
+                to: c,
+                length: 8,
+            },
             CacheOp::Forget(a),
             CacheOp::Forget(b),
             CacheOp::Forget(c),
@@ -243,7 +282,11 @@ mod tests {
         assert_eq!(kv.open(), None);
         assert_eq!(kv.fork(a, 0), None);
         kv.forget(a);
-        assert_eq!(kv.take_ops(), [], "an empty sequence is nothing to the model");
+        assert_eq!(
+            kv.take_ops(),
+            [],
+            "an empty sequence is nothing to the model"
+        );
         assert_eq!(kv.open(), Some(a));
     }
 

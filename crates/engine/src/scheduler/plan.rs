@@ -94,21 +94,37 @@ impl Scheduler {
     /// Puts up to `most` tokens of a sequence that are not in the cache yet into the step.
     fn place(&self, draft: &mut Draft<'_>, holder: Holder, most: u32) {
         let rows = draft.rows();
-        let room = most.min(draft.rows_max - rows).min(self.kv.free_cells() - rows);
+        let room = most
+            .min(draft.rows_max - rows)
+            .min(self.kv.free_cells() - rows);
         match holder {
             Holder::Trunk(first) => {
                 let trunk = &self.trunks[&first];
                 let from = self.kv.length(trunk.id);
                 let count = room.min(trunk.length() - from);
-                draft.push(holder, trunk.id, from, trunk.tokens(from).take(count as usize));
+                draft.push(
+                    holder,
+                    trunk.id,
+                    from,
+                    trunk.tokens(from).take(count as usize),
+                );
             }
             Holder::Choice(choice) => {
                 let (id, sequence) = &self.running[&choice];
                 let from = self.kv.length(*id);
                 let missing = sequence.known() - from;
                 let complete = room >= missing && draft.may_sample(choice.request);
-                let count = if complete { missing } else { room.min(missing - 1) };
-                draft.push(holder, *id, from, sequence.tokens(from).take(count as usize));
+                let count = if complete {
+                    missing
+                } else {
+                    room.min(missing - 1)
+                };
+                draft.push(
+                    holder,
+                    *id,
+                    from,
+                    sequence.tokens(from).take(count as usize),
+                );
                 if complete {
                     draft.sample(choice);
                 }
@@ -120,28 +136,41 @@ impl Scheduler {
     /// may be itself.
     fn preempt_for(&mut self, draft: &Draft<'_>, choice: ChoiceId) {
         let this = Holder::Choice(choice);
-        let victim = self.victim(draft, |holder| holder == this || !draft.placed.contains(&holder));
+        let victim = self.victim(draft, |holder| {
+            holder == this || !draft.placed.contains(&holder)
+        });
         self.preempt(victim.unwrap_or(this));
     }
 
     /// Frees cells so that the oldest that is ready can be computed. `false` if none is, or it has all.
     fn make_way(&mut self, draft: &Draft<'_>) -> bool {
         let waiting = self.oldest_ready(draft);
-        let holder = self.holders().find(|(_, holder)| !draft.is_blocked(holder.request()));
+        let holder = self
+            .holders()
+            .find(|(_, holder)| !draft.is_blocked(holder.request()));
         let keep = match (waiting, holder) {
             (None, None) => return false,
             // A trunk is as old as the choice that waits for it.
             (Some(waiting), Some((age, _))) if waiting < age => None,
             (_, holder) => holder.map(|(_, holder)| holder),
         };
-        let Some(victim) = self.victim(draft, |holder| Some(holder) != keep) else { return false };
+        let Some(victim) = self.victim(draft, |holder| Some(holder) != keep) else {
+            return false;
+        };
         self.preempt(victim);
         true
     }
 
     fn victim(&self, draft: &Draft<'_>, may: impl Fn(Holder) -> bool) -> Option<Holder> {
-        let holders: Vec<_> = self.holders().map(|(_, holder)| holder).filter(|&holder| may(holder)).collect();
-        let blocked = holders.iter().rev().find(|holder| draft.is_blocked(holder.request()));
+        let holders: Vec<_> = self
+            .holders()
+            .map(|(_, holder)| holder)
+            .filter(|&holder| may(holder))
+            .collect();
+        let blocked = holders
+            .iter()
+            .rev()
+            .find(|holder| draft.is_blocked(holder.request()));
         blocked.or(holders.last()).copied()
     }
 }
@@ -187,14 +216,29 @@ impl<'a> Draft<'a> {
     /// All rows up to here are next tokens; from here on they are prompts.
     fn open_prompts(&mut self, budget: u32) {
         let rows = self.rows();
-        let aligned = rows.saturating_add(budget).checked_next_multiple_of(ROWS_ALIGNED);
-        self.prompt_room = aligned.map_or(self.rows_max, |rows| rows.min(self.rows_max)).saturating_sub(rows);
+        let aligned = rows
+            .saturating_add(budget)
+            .checked_next_multiple_of(ROWS_ALIGNED);
+        self.prompt_room = aligned
+            .map_or(self.rows_max, |rows| rows.min(self.rows_max))
+            .saturating_sub(rows);
     }
 
-    fn push(&mut self, holder: Holder, id: SequenceId, from: u32, tokens: impl Iterator<Item = Token>) {
+    fn push(
+        &mut self,
+        holder: Holder,
+        id: SequenceId,
+        from: u32,
+        tokens: impl Iterator<Item = Token>,
+    ) {
         let before = self.rows();
         let rows = (from..).zip(tokens);
-        self.step.rows.extend(rows.map(|(position, token)| Row { token, position, sequence: id, output: false }));
+        self.step.rows.extend(rows.map(|(position, token)| Row {
+            token,
+            position,
+            sequence: id,
+            output: false,
+        }));
         let count = self.rows() - before;
         if count > 0 {
             self.placed.insert(holder);

@@ -19,7 +19,12 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(prompt: Arc<[Token]>, siblings: Range<u32>, output_max: u32) -> Self {
-        Sequence { prompt, generated: Vec::new(), output_max, siblings }
+        Sequence {
+            prompt,
+            generated: Vec::new(),
+            output_max,
+            siblings,
+        }
     }
 
     pub(super) fn known(&self) -> u32 {
@@ -42,7 +47,10 @@ impl Sequence {
     /// The known tokens from position `from` on.
     pub(super) fn tokens(&self, from: u32) -> impl Iterator<Item = Token> {
         let prompt = self.prompt.get(from as usize..).unwrap_or_default();
-        let generated = self.generated.get((from as usize).saturating_sub(self.prompt.len())..).unwrap_or_default();
+        let generated = self
+            .generated
+            .get((from as usize).saturating_sub(self.prompt.len())..)
+            .unwrap_or_default();
         prompt.iter().chain(generated).copied()
     }
 }
@@ -50,7 +58,13 @@ impl Sequence {
 impl ChoiceId {
     pub(super) fn siblings(self, sequence: &Sequence) -> RangeInclusive<ChoiceId> {
         let Range { start, end } = sequence.siblings;
-        ChoiceId { choice: start, ..self }..=ChoiceId { choice: end - 1, ..self }
+        ChoiceId {
+            choice: start,
+            ..self
+        }..=ChoiceId {
+            choice: end - 1,
+            ..self
+        }
     }
 }
 
@@ -65,7 +79,11 @@ pub(super) struct Trunk {
 
 impl Trunk {
     pub(super) fn new(id: SequenceId, of: &Sequence) -> Self {
-        Trunk { id, prompt: Arc::clone(&of.prompt), choices: of.siblings.end - of.siblings.start }
+        Trunk {
+            id,
+            prompt: Arc::clone(&of.prompt),
+            choices: of.siblings.end - of.siblings.start,
+        }
     }
 
     /// Tokens that it is to have.
@@ -79,7 +97,10 @@ impl Trunk {
 
     /// Those that it is for; `first` is the first of them.
     pub(super) fn siblings(&self, first: ChoiceId) -> RangeInclusive<ChoiceId> {
-        first..=ChoiceId { choice: first.choice + self.choices - 1, ..first }
+        first..=ChoiceId {
+            choice: first.choice + self.choices - 1,
+            ..first
+        }
     }
 }
 

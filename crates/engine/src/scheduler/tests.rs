@@ -1,0 +1,254 @@
+use super::*;
+
+/// A scheduler whose steps are always computed; every choice goes on with token 9.
+struct Bench {
+    scheduler: Scheduler,
+    budget: u32,
+    blocked: Option<u64>,
+}
+
+impl Bench {
+    fn new(cells: u32, sequences: u32) -> Self {
+        let capacity = Capacity {
+            cells,
+            sequences,
+            rows: 16,
+            outputs: 16,
+        };
+        Bench {
+            scheduler: Scheduler::new(capacity, 0),
+            budget: 8,
+            blocked: None,
+        }
+    }
+
+    fn enqueue(&mut self, request: u64, prompt: usize, choices: u32, output_max: u32) {
+        let prompt: Arc<[Token]> = (0..).take(prompt).collect();
+        self.scheduler.enqueue(
+            RequestId(request),
+            &Job {
+                prompts: vec![prompt],
+                choices,
+                output_max,
+            },
+        );
+    }
+
+    fn plan(&mut self) -> Step {
+        let blocked = self.blocked;
+        self.scheduler.plan(self.budget, |request| {
+            if Some(request.0) == blocked {
+                0
+            } else {
+                u32::MAX
+            }
+        })
+    }
+
+    /// Plans a step, computes it, and says what it was: for each sequence `id:from+rows`, with the
+    /// choice if one is sampled.
+    fn step(&mut self) -> String {
+        let step = self.plan();
+        let next: Vec<_> = step.sampled.iter().map(|_| Some(9)).collect();
+        self.scheduler.commit(&step, &next);
+        describe(&step)
+    }
+}
+
+fn describe(step: &Step) -> String {
+    let mut words: Vec<String> = step
+        .cache
+        .iter()
+        .map(|op| match op {
+            CacheOp::Fork { from, to, length } => format!("fork({}→{},{length})", from.0, to.0),
+            CacheOp::Forget(id) => format!("forget({})", id.0),
+        })
+        .collect();
+    let mut row = 0;
+    for (id, count) in &step.advanced {
+        let from = step.rows[row].position;
+        row += *count as usize;
+        let sampled = step.sampled.iter().find(|sampled| sampled.row + 1 == row);
+        let choice = sampled.map_or(String::new(), |s| {
+            format!("={}.{}", s.choice.request.0, s.choice.choice)
+        });
+        words.push(format!("{}:{from}+{count}{choice}", id.0));
+    }
+    words.join(" ")
+}
+
+fn check(bench: &mut Bench, steps: &[&str]) {
+    for (number, expected) in steps.iter().enumerate() {
+        assert_eq!(bench.step(), *expected, "step {number}");
+    }
+}
+
+#[test]
+fn prompts_come_in_chunks_beside_streams() {
+    let mut bench = Bench::new(100, 4);
+    bench.enqueue(0, 3, 1, 9);
+    check(&mut bench, &["0:0+3=0.0", "0:3+1=0.0"]);
+    bench.enqueue(1, 25, 1, 9);
+    // One row of the stream and eight of the prompt are nine: the kernels would compute twelve anyway.
+    check(
+        &mut bench,
+        &[
+            "0:4+1=0.0 1:0+11",
+            "0:5+1=0.0 1:11+11",
+            "0:6+1=0.0 1:22+3=1.0",
+            "0:7+1=0.0 1:25+1=1.0",
+        ],
+    );
+    // Never more than the model takes at once.
+    bench.budget = 1000;
+    bench.enqueue(2, 40, 1, 9);
+    check(&mut bench, &["0:8+1=0.0 1:26+1=1.0 2:0+14"]);
+}
+
+#[test]
+fn choices_fork_the_prompt() {
+    let mut bench = Bench::new(100, 8);
+    bench.enqueue(0, 5, 3, 9);
+    check(
+        &mut bench,
+        &[
+            "0:0+4",
+            "fork(0→1,4) fork(0→2,4) 1:4+1=0.0 2:4+1=0.1 0:4+1=0.2",
+            "1:5+1=0.0 2:5+1=0.1 0:5+1=0.2",
+        ],
+    );
+    assert_eq!(bench.scheduler.kv().used_cells(), 4 + 3 * 2);
+    bench.scheduler.remove(RequestId(0));
+    assert_eq!(bench.scheduler.kv().used_cells(), 0);
+    check(&mut bench, &["forget(1) forget(2) forget(0)"]);
+
+    // A single token has nothing to share.
+    bench.enqueue(1, 1, 2, 9);
+    check(&mut bench, &["0:0+1=1.0 1:0+1=1.1"]);
+}
+
+#[test]
+fn choices_wait_for_sequences() {
+    let mut bench = Bench::new(100, 2);
+    bench.enqueue(0, 5, 3, 9);
+    check(&mut bench, &["0:0+4", "fork(0→1,4) 1:4+1=0.0", "1:5+1=0.0"]);
+    let step = bench.plan();
+    assert_eq!(describe(&step), "1:6+1=0.0");
+    bench.scheduler.commit(&step, &[None]);
+    check(&mut bench, &["forget(1) fork(0→1,4) 1:4+1=0.1 0:4+1=0.2"]);
+
+    // With one sequence alone, a choice takes the trunk, and the next computes the prompt again.
+    let mut bench = Bench::new(100, 1);
+    bench.enqueue(0, 5, 2, 9);
+    check(&mut bench, &["0:0+4", "0:4+1=0.0"]);
+    let step = bench.plan();
+    bench.scheduler.commit(&step, &[None]);
+    check(&mut bench, &["forget(0) 0:0+5=0.1"]);
+}
+
+#[test]
+fn a_full_cache_takes_from_the_youngest() {
+    let mut bench = Bench::new(16, 4);
+    bench.enqueue(0, 6, 1, 10);
+    bench.enqueue(1, 6, 1, 10);
+    check(
+        &mut bench,
+        &[
+            "0:0+6=0.0 1:0+2",
+            "0:6+1=0.0 1:2+4=1.0",
+            "0:7+1=0.0 1:6+1=1.0",
+        ],
+    );
+    // 17 tokens don't fit 16 cells; what request 1 has generated is computed again when request 0 is done.
+    check(&mut bench, &["forget(1) 0:8+1=0.0", "0:9+1=0.0"]);
+    let step = bench.plan();
+    bench.scheduler.commit(&step, &[None]);
+    check(&mut bench, &["forget(0) 0:0+8=1.0", "0:8+1=1.0"]);
+    assert_eq!(bench.scheduler.preemptions(), 1);
+}
+
+#[test]
+fn the_oldest_comes_in_first() {
+    let mut bench = Bench::new(20, 4);
+    bench.enqueue(0, 8, 1, 4);
+    bench.enqueue(1, 13, 1, 4);
+    bench.enqueue(2, 2, 1, 4);
+    bench.budget = 1000;
+    // Request 2 would fit, but request 1 was there before and needs the cells that request 2 would take.
+    check(&mut bench, &["0:0+8=0.0", "0:8+1=0.0"]);
+    bench.scheduler.remove(RequestId(0));
+    check(&mut bench, &["forget(0) 0:0+13=1.0 1:0+2=2.0"]);
+}
+
+#[test]
+fn whoever_cannot_go_on_makes_way() {
+    let mut bench = Bench::new(10, 4);
+    bench.enqueue(0, 8, 1, 2);
+    check(&mut bench, &["0:0+8=0.0"]);
+    bench.enqueue(1, 6, 1, 2);
+    check(&mut bench, &["0:8+1=0.0"]);
+    bench.blocked = Some(0);
+    check(&mut bench, &["forget(0) 0:0+6=1.0", "0:6+1=1.0"]);
+    bench.blocked = Some(1);
+    check(&mut bench, &["forget(0) 0:0+8", "0:8+2=0.0"]);
+    // Nobody is ready: nobody is disturbed either.
+    bench.scheduler.remove(RequestId(1));
+    bench.blocked = Some(0);
+    check(&mut bench, &["", ""]);
+}
+
+#[test]
+fn a_model_whose_cache_is_full_too_early() {
+    let mut bench = Bench::new(100, 4);
+    (0..3).for_each(|request| bench.enqueue(request, 6, 1, 10));
+    bench.budget = 100;
+    check(&mut bench, &["0:0+6=0.0 1:0+6=1.0 2:0+4"]);
+    let step = bench.plan();
+    assert_eq!(bench.scheduler.cache_full(&step), []);
+    // The youngest is out and stays out until somebody has ended.
+    check(
+        &mut bench,
+        &["forget(2) 0:6+1=0.0 1:6+1=1.0", "0:7+1=0.0 1:7+1=1.0"],
+    );
+    let step = bench.plan();
+    bench.scheduler.commit(&step, &[Some(9), None]);
+    check(&mut bench, &["forget(1) 0:9+1=0.0 1:0+6=2.0"]);
+}
+
+#[test]
+fn who_has_the_cache_alone_tries_fewer_rows_and_ends() {
+    let mut bench = Bench::new(100, 4);
+    bench.enqueue(0, 12, 1, 10);
+    bench.budget = 100;
+    for expected in ["0:0+12=0.0", "0:0+6", "0:0+3", "0:0+1"] {
+        let step = bench.plan();
+        assert_eq!(describe(&step), expected);
+        let lost = bench.scheduler.cache_full(&step);
+        assert_eq!(lost.len(), usize::from(expected == "0:0+1"));
+    }
+    assert!(!bench.scheduler.knows(RequestId(0)));
+    assert_eq!(
+        (
+            bench.scheduler.kv().free_sequences(),
+            bench.scheduler.decoding()
+        ),
+        (4, 0)
+    );
+
+    // As a trunk it takes all who wait for it along.
+    bench.enqueue(1, 2, 3, 10);
+    let step = bench.plan();
+    assert_eq!(describe(&step), "0:0+1");
+    assert_eq!(bench.scheduler.cache_full(&step).len(), 3);
+    assert!(!bench.scheduler.knows(RequestId(1)));
+    assert_eq!(bench.scheduler.kv().free_sequences(), 4);
+}
+
+#[test]
+fn a_quota_is_kept_within_a_step() {
+    let mut bench = Bench::new(100, 8);
+    bench.enqueue(0, 1, 4, 9);
+    let step = bench.scheduler.plan(100, |_| 3);
+    assert_eq!(step.sampled.len(), 3);
+    assert_eq!(bench.scheduler.not_begun().count(), 0);
+}

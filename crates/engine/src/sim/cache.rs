@@ -14,12 +14,18 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn start(seed: u64) -> Self {
-        State { hash: mix(seed, 0x5eed), partial: None }
+        State {
+            hash: mix(seed, 0x5eed),
+            partial: None,
+        }
     }
 
     pub(super) fn then(self, token: Token, position: u32) -> Self {
         let what = u64::from(token) << 32 | u64::from(position);
-        State { hash: mix(self.hash, what), partial: Partial::after(self.partial, token) }
+        State {
+            hash: mix(self.hash, what),
+            partial: Partial::after(self.partial, token),
+        }
     }
 
     /// Far apart for tokens that make no sense here, and random for the others.
@@ -70,19 +76,35 @@ impl Cache {
 
     /// Sequences that have a token.
     pub(super) fn sequences(&self) -> u32 {
-        let some = self.sequences.iter().filter(|cells| !cells.is_empty()).count();
+        let some = self
+            .sequences
+            .iter()
+            .filter(|cells| !cells.is_empty())
+            .count();
         u32::try_from(some).expect("as many as a u32 counted")
     }
 
     pub(super) fn append(&mut self, row: Row) -> State {
         let sequence = &mut self.sequences[row.sequence.0 as usize];
-        assert_eq!(row.position as usize, sequence.len(), "{row:?} does not continue its sequence");
+        assert_eq!(
+            row.position as usize,
+            sequence.len(),
+            "{row:?} does not continue its sequence"
+        );
         let before = match sequence.last() {
-            Some(&cell) => self.cells[cell].as_ref().expect("a sequence's cell is in use").state,
+            Some(&cell) => {
+                self.cells[cell]
+                    .as_ref()
+                    .expect("a sequence's cell is in use")
+                    .state
+            }
             None => State::start(self.seed),
         };
         let state = before.then(row.token, row.position);
-        let cell = self.free.pop().expect("a step that does not fit was refused");
+        let cell = self
+            .free
+            .pop()
+            .expect("a step that does not fit was refused");
         self.cells[cell] = Some(Cell { state, shared: 1 });
         sequence.push(cell);
         state
@@ -91,7 +113,10 @@ impl Cache {
     pub(super) fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
         let shared = self.sequences[from.0 as usize][..length as usize].to_vec();
         for &cell in &shared {
-            self.cells[cell].as_mut().expect("a sequence's cell is in use").shared += 1;
+            self.cells[cell]
+                .as_mut()
+                .expect("a sequence's cell is in use")
+                .shared += 1;
         }
         let to = &mut self.sequences[to.0 as usize];
         assert!(to.is_empty(), "a fork into a sequence that has tokens");

@@ -23,7 +23,11 @@ struct Shared {
 }
 
 pub(super) fn gate() -> (Gate, Waiter) {
-    let shared = Arc::new(Shared { passes: Mutex::new(0), changed: Condvar::new(), arrived: watch::Sender::new(0) });
+    let shared = Arc::new(Shared {
+        passes: Mutex::new(0),
+        changed: Condvar::new(),
+        arrived: watch::Sender::new(0),
+    });
     (Gate(Arc::clone(&shared)), Waiter(shared))
 }
 
@@ -43,7 +47,10 @@ impl Gate {
     /// Waits until the model has come to the gate with its step number `step`, counted from 1.
     pub async fn arrived(&self, step: u64) {
         let mut arrived = self.0.arrived.subscribe();
-        arrived.wait_for(|&arrived| arrived >= step).await.expect("the gate owns the sender");
+        arrived
+            .wait_for(|&arrived| arrived >= step)
+            .await
+            .expect("the gate owns the sender");
     }
 }
 
@@ -57,8 +64,11 @@ impl Waiter {
     pub(super) fn wait(&self) {
         self.0.arrived.send_modify(|arrived| *arrived += 1);
         let passes = self.0.passes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut passes =
-            self.0.changed.wait_while(passes, |passes| *passes == 0).unwrap_or_else(PoisonError::into_inner);
+        let mut passes = self
+            .0
+            .changed
+            .wait_while(passes, |passes| *passes == 0)
+            .unwrap_or_else(PoisonError::into_inner);
         if *passes != u64::MAX {
             *passes -= 1;
         }
@@ -75,6 +85,8 @@ struct Counts {
     rows: AtomicU64,
     cells_used: AtomicU32,
     sequences_used: AtomicU32,
+    forks: AtomicU64,
+    faults: AtomicU64,
 }
 
 impl Probe {
@@ -95,6 +107,24 @@ impl Probe {
     /// Sequences that have tokens.
     pub fn sequences_used(&self) -> u32 {
         self.0.sequences_used.load(Ordering::SeqCst)
+    }
+
+    /// Sequences that were begun with the tokens of another.
+    pub fn forks(&self) -> u64 {
+        self.0.forks.load(Ordering::SeqCst)
+    }
+
+    /// Steps that failed.
+    pub fn faults(&self) -> u64 {
+        self.0.faults.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn fork(&self) {
+        self.0.forks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn fault(&self) {
+        self.0.faults.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn step(&self, rows: &[Row]) -> u64 {

@@ -14,8 +14,9 @@ const SPECIALS: [(&str, Token); 2] = [("<|bos|>", BOS), ("<|end|>", END)];
 
 /// What it says, besides [`CHARACTERS`].
 const VOICE: [&str; 24] = [
-    " the", " a", " river", " stone", " weir", " water", " over", " under", " runs", " falls", " slow", " deep",
-    " and", " of", " to", " in", ".", ",", "\n", " light", " fish", " mill", " wheel", " old",
+    " the", " a", " river", " stone", " weir", " water", " over", " under", " runs", " falls",
+    " slow", " deep", " and", " of", " to", " in", ".", ",", "\n", " light", " fish", " mill",
+    " wheel", " old",
 ];
 
 /// Characters that it says, one byte a token. Their first bytes differ, so a byte tells which one it is.
@@ -30,7 +31,11 @@ impl SimTokenizer {
     /// Tokens that may come when no character is begun.
     pub(super) fn openings() -> impl Iterator<Item = Token> {
         let words = (WORDS..).take(VOICE.len());
-        words.chain(CHARACTERS.iter().map(|character| byte(character.as_bytes()[0])))
+        words.chain(
+            CHARACTERS
+                .iter()
+                .map(|character| byte(character.as_bytes()[0])),
+        )
     }
 }
 
@@ -47,7 +52,10 @@ impl Tokenizer for SimTokenizer {
         let mut rest = text;
         while !rest.is_empty() {
             let words = VOICE.iter().copied().zip(WORDS..);
-            let known = SPECIALS.into_iter().chain(words).filter(|(name, _)| rest.starts_with(name));
+            let known = SPECIALS
+                .into_iter()
+                .chain(words)
+                .filter(|(name, _)| rest.starts_with(name));
             let length = match known.max_by_key(|(name, _)| name.len()) {
                 Some((name, token)) => {
                     tokens.push(token);
@@ -91,13 +99,19 @@ pub(super) struct Partial {
 impl Partial {
     pub(super) fn after(before: Option<Partial>, token: Token) -> Option<Partial> {
         let begun = || {
-            let character = CHARACTERS.iter().position(|character| byte(character.as_bytes()[0]) == token)?;
-            Some(Partial { character, bytes: 1 })
+            let character = CHARACTERS
+                .iter()
+                .position(|character| byte(character.as_bytes()[0]) == token)?;
+            Some(Partial {
+                character,
+                bytes: 1,
+            })
         };
         match before {
             Some(partial) if partial.next() == token => {
                 let bytes = partial.bytes + 1;
-                (bytes < CHARACTERS[partial.character].len()).then_some(Partial { bytes, ..partial })
+                (bytes < CHARACTERS[partial.character].len())
+                    .then_some(Partial { bytes, ..partial })
             }
             Some(_) | None => begun(),
         }
@@ -118,7 +132,8 @@ mod tests {
         let check = |text: &str, tokens: usize| {
             let all = SimTokenizer.tokenize(text, Bos::Omit);
             let mut bytes = Vec::new();
-            all.iter().for_each(|&token| SimTokenizer.piece(token, &mut bytes));
+            all.iter()
+                .for_each(|&token| SimTokenizer.piece(token, &mut bytes));
             assert_eq!(String::from_utf8(bytes).unwrap(), text);
             assert_eq!(all.len(), tokens, "{text}");
         };
@@ -126,6 +141,9 @@ mod tests {
         check("hi", 2);
         check(" the water", 2);
         check(" theü語🙂", 1 + 2 + 3 + 4);
-        assert_eq!(SimTokenizer.tokenize("<|end|>.", Bos::Add), [BOS, END, WORDS + 16]);
+        assert_eq!(
+            SimTokenizer.tokenize("<|end|>.", Bos::Add),
+            [BOS, END, WORDS + 16]
+        );
     }
 }

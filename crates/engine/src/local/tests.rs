@@ -1,0 +1,600 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::Token;
+use crate::event::{Allowance, Event, FinishReason, Usage};
+use crate::model::Capacity;
+use crate::request::{
+    Choices, Input, Invalid, Message, OutputLimit, Overflow, Prompt, Role, Sampling,
+    SamplingFields, Stop,
+};
+use crate::sim::{self, Faults, SimModel, SimOptions, Solo};
+
+fn request(text: &str, tokens: u32) -> Request {
+    let fields = SamplingFields {
+        seed: Some(7),
+        ..SamplingFields::default()
+    };
+    Request {
+        input: Input::Prompts(vec![Prompt::Text(text.to_owned())]),
+        sampling: Sampling::new(fields).unwrap(),
+        stop: Stop::default(),
+        choices: Choices::ONE,
+        output: OutputLimit {
+            tokens: Some(tokens),
+            overflow: Overflow::Refuse,
+        },
+    }
+}
+
+fn chat(content: &str) -> Input {
+    Input::Chat(vec![Message {
+        role: Role::User,
+        content: Some(content.to_owned()),
+        name: None,
+        tool_calls: vec![],
+        tool_call_id: None,
+    }])
+}
+
+/// An answer as its events tell it.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    choices: Vec<(String, Option<FinishReason>)>,
+    end: Option<Result<Usage, EngineError>>,
+}
+
+async fn read(mut events: Events, choices: usize) -> Answer {
+    let mut answer = Answer {
+        choices: vec![(String::new(), None); choices],
+        end: None,
+    };
+    while let Some(event) = events.next().await {
+        assert_eq!(answer.end, None, "{event:?} after the last event");
+        match event {
+            Event::Text { choice, text, .. } => answer.choices[choice as usize].0.push_str(&text),
+            Event::Finished { choice, reason } => answer.choices[choice as usize].1 = Some(reason),
+            Event::Done(usage) => answer.end = Some(Ok(usage)),
+            Event::Failed(error) => answer.end = Some(Err(error)),
+        }
+    }
+    answer
+}
+
+async fn generate(engine: &LocalEngine, request: Request) -> Result<Events, EngineError> {
+    engine.generate(engine.prepare(request).await?).await
+}
+
+/// What `read` should give for prompts with one token at their beginning that isn't in the text.
+fn solo(prepared: &Prepared) -> Answer {
+    let Request {
+        sampling,
+        stop,
+        choices,
+        ..
+    } = &prepared.request;
+    let mut usage = Usage {
+        prompt: prepared.prompt_tokens(),
+        ..Usage::default()
+    };
+    let choices = (0..)
+        .take(usize::try_from(prepared.choices()).unwrap())
+        .map(|choice| {
+            let prompt = &prepared.prompts[(choice / choices.get()) as usize];
+            let Solo {
+                text,
+                reason,
+                tokens,
+            } = sim::solo(
+                &SimOptions::default(),
+                prompt,
+                sampling,
+                stop,
+                prepared.output_max,
+                choice,
+            );
+            usage.completion += tokens;
+            (text, Some(reason))
+        });
+    let choices = choices.collect();
+    Answer {
+        choices,
+        end: Some(Ok(usage)),
+    }
+}
+
+#[tokio::test]
+async fn answers_are_those_of_the_model_alone() {
+    let engine = sim::engine(0);
+    let check = async |request: Request| {
+        let prepared = engine.prepare(request).await.unwrap();
+        let events = engine.generate(prepared.clone()).await.unwrap();
+        assert_eq!(
+            read(events, usize::try_from(prepared.choices()).unwrap()).await,
+            solo(&prepared)
+        );
+    };
+    let plain = || request("Over the weir", 60);
+    check(plain()).await;
+    check(request("Over the weir", 0)).await;
+    check(Request {
+        input: chat("Where does it run?"),
+        ..plain()
+    })
+    .await;
+    check(Request {
+        choices: Choices::new(20).unwrap(),
+        ..plain()
+    })
+    .await;
+    check(Request {
+        choices: Choices::new(128).unwrap(),
+        ..request("x", 3)
+    })
+    .await;
+    check(Request {
+        choices: Choices::new(3).unwrap(),
+        ..request("x", 0)
+    })
+    .await;
+    check(Request {
+        stop: Stop::new(vec![" river stone".to_owned(), " fish".to_owned()]).unwrap(),
+        ..plain()
+    })
+    .await;
+    let prompts = ["one", "", "three"].map(|text| Prompt::Text(text.to_owned()));
+    let prompts = Input::Prompts([&prompts[..], &[Prompt::Tokens(vec![1, 2, 3])]].concat());
+    check(Request {
+        input: prompts,
+        choices: Choices::new(2).unwrap(),
+        ..plain()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_answered_are_refused() {
+    let small = || {
+        SimModel::new(SimOptions {
+            context_tokens: 50,
+            ..SimOptions::default()
+        })
+    };
+    let engine = sim::engine_with(small());
+    let context = 50;
+    let output = |tokens, overflow| OutputLimit { tokens, overflow };
+    let check = async |request: Request, expected: Result<u32, EngineError>| {
+        assert_eq!(
+            engine
+                .prepare(request)
+                .await
+                .map(|prepared| prepared.output_max),
+            expected
+        );
+    };
+    let invalid =
+        |param: &str, message: &str| Err(EngineError::Invalid(Invalid::new(param, message)));
+    let tokens = |tokens: Vec<Token>| Input::Prompts(vec![Prompt::Tokens(tokens)]);
+    let plain = || request("123456789", 40);
+
+    check(plain(), Ok(40)).await;
+    check(
+        request("123456789", 41),
+        Err(EngineError::TooLong {
+            context,
+            prompt: 10,
+            requested: Some(41),
+        }),
+    )
+    .await;
+    check(
+        Request {
+            output: output(Some(41), Overflow::Lower),
+            ..plain()
+        },
+        Ok(40),
+    )
+    .await;
+    check(
+        Request {
+            output: output(None, Overflow::Lower),
+            ..plain()
+        },
+        Ok(40),
+    )
+    .await;
+    check(
+        Request {
+            input: tokens(vec![5; 50]),
+            ..request("", 0)
+        },
+        Ok(0),
+    )
+    .await;
+    let full = EngineError::TooLong {
+        context,
+        prompt: 50,
+        requested: None,
+    };
+    check(
+        Request {
+            input: tokens(vec![5; 50]),
+            output: output(None, Overflow::Lower),
+            ..plain()
+        },
+        Err(full),
+    )
+    .await;
+    let over = EngineError::TooLong {
+        context,
+        prompt: 51,
+        requested: Some(0),
+    };
+    check(
+        Request {
+            input: tokens(vec![5; 51]),
+            ..request("", 0)
+        },
+        Err(over),
+    )
+    .await;
+
+    check(
+        Request {
+            input: tokens(vec![]),
+            ..plain()
+        },
+        invalid("prompt", "prompt must not be empty: it has no tokens"),
+    )
+    .await;
+    let no_prompts = Request {
+        input: Input::Prompts(vec![]),
+        ..plain()
+    };
+    check(
+        no_prompts,
+        invalid("prompt", "prompt must not be empty: it has no tokens"),
+    )
+    .await;
+    let vocabulary = small().tokenizer().vocabulary();
+    let outside = |param| {
+        invalid(
+            param,
+            &format!(
+                "{param} has token 9999, but the model's vocabulary ends at {}",
+                vocabulary - 1
+            ),
+        )
+    };
+    check(
+        Request {
+            input: tokens(vec![1, 9999]),
+            ..plain()
+        },
+        outside("prompt"),
+    )
+    .await;
+    let fields = SamplingFields {
+        logit_bias: vec![(9999, 1.0)],
+        ..SamplingFields::default()
+    };
+    check(
+        Request {
+            sampling: Sampling::new(fields).unwrap(),
+            ..plain()
+        },
+        outside("logit_bias"),
+    )
+    .await;
+
+    let mute = sim::engine_with(SimModel::new(SimOptions {
+        chat: false,
+        ..SimOptions::default()
+    }));
+    assert!(!mute.facts().chat && engine.facts().chat);
+    let refused = mute
+        .prepare(Request {
+            input: chat("hi"),
+            ..plain()
+        })
+        .await;
+    assert_eq!(
+        refused.map(|_| ()),
+        Err(EngineError::Unsupported { feature: "chat" })
+    );
+
+    // Whoever carries the prepared request must not make it longer.
+    let mut prepared = engine.prepare(plain()).await.unwrap();
+    prepared.output_max += 1;
+    let refused = engine.generate(prepared).await.map(|_| ());
+    assert_eq!(
+        refused,
+        Err(EngineError::TooLong {
+            context,
+            prompt: 10,
+            requested: Some(41)
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    // What came in with the step that is running still counts.
+    let engine = LocalEngine::spawn(
+        model,
+        Options {
+            queue_requests_max: 3,
+            ..sim::options()
+        },
+    )
+    .unwrap();
+    let running = generate(&engine, request("a", 1)).await.unwrap();
+    gate.arrived(1).await;
+    let queued = [
+        generate(&engine, request("b", 1)).await.unwrap(),
+        generate(&engine, request("c", 1)).await.unwrap(),
+    ];
+    let refused = generate(&engine, request("d", 1)).await.map(|_| ());
+    let Err(EngineError::Busy { retry_after }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
+    gate.open();
+    for events in [running].into_iter().chain(queued) {
+        assert!(matches!(read(events, 1).await.end, Some(Ok(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_closed_receiver_frees_its_sequences_within_a_step() {
+    let endless = SimOptions {
+        end_probability: 0.0,
+        ..SimOptions::default()
+    };
+    let (model, gate) = SimModel::new(endless).gated();
+    let probe = model.probe();
+    let engine = sim::engine_with(model);
+    let other = generate(&engine, request("other", 50)).await.unwrap();
+    let many = Request {
+        choices: Choices::new(8).unwrap(),
+        ..request("gone", 1000)
+    };
+    let events = generate(&engine, many).await.unwrap();
+    gate.pass(5);
+    gate.arrived(6).await;
+    assert!(probe.sequences_used() >= 9, "{probe:?}");
+    drop(events);
+    // The step that is at the gate was planned before.
+    gate.pass(1);
+    gate.arrived(7).await;
+    assert_eq!(probe.sequences_used(), 1);
+    gate.open();
+    assert!(matches!(
+        read(other, 1).await.end,
+        Some(Ok(Usage { completion: 50, .. }))
+    ));
+}
+
+#[tokio::test]
+async fn a_fault_fails_those_in_the_step_only() {
+    let faults = Faults {
+        fault_at: Some(1),
+        ..Faults::default()
+    };
+    let (model, gate) = SimModel::new(SimOptions {
+        faults,
+        ..SimOptions::default()
+    })
+    .gated();
+    let engine = sim::engine_with(model);
+    let unlucky = generate(&engine, request("first", 20)).await.unwrap();
+    gate.pass(1);
+    gate.arrived(2).await;
+    let later = engine.prepare(request("second", 20)).await.unwrap();
+    let lucky = engine.generate(later.clone()).await.unwrap();
+    gate.open();
+    assert_eq!(
+        read(unlucky, 1).await.end,
+        Some(Err(EngineError::Fault("this step was to fail".to_owned())))
+    );
+    assert_eq!(read(lucky, 1).await, solo(&later));
+    assert_eq!(engine.health(), Health::Ready);
+}
+
+#[tokio::test]
+async fn a_panic_fails_all_and_takes_the_engine_down() {
+    let faults = Faults {
+        panic_at: Some(3),
+        ..Faults::default()
+    };
+    let endless = SimOptions {
+        faults,
+        end_probability: 0.0,
+        ..SimOptions::default()
+    };
+    let (model, gate) = SimModel::new(endless).gated();
+    let engine = sim::engine_with(model);
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(generate(&engine, request("a", 20)).await.unwrap());
+    }
+    gate.open();
+    for events in running {
+        let end = read(events, 1).await.end;
+        assert!(
+            matches!(&end, Some(Err(EngineError::Fault(why))) if why.contains("was to panic")),
+            "{end:?}"
+        );
+    }
+    assert!(matches!(engine.health(), Health::Down(_)));
+    let refused = generate(&engine, request("b", 20)).await.map(|_| ());
+    assert!(
+        matches!(refused, Err(EngineError::Unavailable(_))),
+        "{refused:?}"
+    );
+    engine.stop();
+}
+
+#[tokio::test]
+async fn draining_finishes_what_was_accepted() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let engine = sim::engine_with(model);
+    let prepared = engine.prepare(request("a", 20)).await.unwrap();
+    let running = engine.generate(prepared.clone()).await.unwrap();
+    let queued = engine.generate(prepared.clone()).await.unwrap();
+    engine.drain();
+    let refused = engine.generate(prepared.clone()).await.map(|_| ());
+    assert!(
+        matches!(refused, Err(EngineError::Busy { .. })),
+        "{refused:?}"
+    );
+    gate.open();
+    assert_eq!(read(running, 1).await, solo(&prepared));
+    assert_eq!(read(queued, 1).await, solo(&prepared));
+    assert_eq!(engine.health(), Health::Ready);
+}
+
+#[tokio::test]
+async fn a_dropped_engine_fails_what_is_left() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let engine = sim::engine_with(model);
+    let running = generate(&engine, request("a", 20)).await.unwrap();
+    gate.arrived(1).await;
+    let queued = generate(&engine, request("b", 20)).await.unwrap();
+    drop(engine);
+    gate.open();
+    for events in [running, queued] {
+        let end = read(events, 1).await.end;
+        assert_eq!(
+            end,
+            Some(Err(EngineError::Unavailable(
+                "the engine has stopped".to_owned()
+            )))
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_allowance_is_never_exceeded() {
+    let endless = SimOptions {
+        end_probability: 0.0,
+        ..SimOptions::default()
+    };
+    let engine = sim::engine_with(SimModel::new(endless));
+    let three = Request {
+        choices: Choices::new(3).unwrap(),
+        ..request("a", 20)
+    };
+    let mut prepared = engine.prepare(three).await.unwrap();
+    prepared.allowance = Allowance::rolling(10);
+    let allowance = prepared.allowance.clone();
+    let events = engine.generate(prepared.clone()).await.unwrap();
+    // All that may be generated is, and no more: the engine waits without being asked to.
+    while events.usage().completion < 10 {
+        tokio::task::yield_now().await;
+    }
+    allowance.raise(5);
+    while events.usage().completion < 15 {
+        tokio::task::yield_now().await;
+    }
+    allowance.close();
+    let answer = read(events, 3).await;
+    assert!(
+        answer
+            .choices
+            .iter()
+            .all(|(_, reason)| *reason == Some(FinishReason::Length)),
+        "{answer:?}"
+    );
+    assert!(
+        matches!(answer.end, Some(Ok(Usage { completion: 15, .. }))),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_reader_that_never_reads_is_given_up() {
+    let model = SimModel::new(SimOptions {
+        end_probability: 0.0,
+        ..SimOptions::default()
+    });
+    let preparer = LocalEngine::spawn(SimModel::new(SimOptions::default()), sim::options())
+        .unwrap()
+        .preparer
+        .clone();
+    let seconds = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&seconds);
+    let options = Options {
+        write_timeout: Duration::from_secs(60),
+        ..sim::options()
+    };
+    let mut core = Core::new(
+        model,
+        &options,
+        Box::new(move || Duration::from_secs(clock.load(Ordering::SeqCst))),
+    );
+    let (sender, mut events) = event::channel(4);
+    core.start(preparer.prepare(request("a", 1000)).unwrap(), sender);
+    while core.step() != Progress::Blocked {}
+    let held = core.scheduler().kv().used_cells();
+    assert!(held > 0);
+    seconds.store(59, Ordering::SeqCst);
+    assert_eq!(
+        (core.step(), core.scheduler().kv().used_cells()),
+        (Progress::Blocked, held)
+    );
+    seconds.store(60, Ordering::SeqCst);
+    assert_eq!(
+        (core.step(), core.scheduler().kv().used_cells()),
+        (Progress::Idle, 0)
+    );
+    let mut last = None;
+    while let Some(Some(event)) = events.next().now_or_never() {
+        last = Some(event);
+    }
+    assert!(
+        matches!(last, Some(Event::Failed(EngineError::Unavailable(_)))),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn a_sequence_that_outgrows_the_model_ends() {
+    let faults = Faults {
+        cells_missing: 70,
+        ..Faults::default()
+    };
+    let capacity = Capacity {
+        cells: 100,
+        sequences: 4,
+        rows: 16,
+        outputs: 4,
+    };
+    let options = SimOptions {
+        faults,
+        capacity,
+        end_probability: 0.0,
+        ..SimOptions::default()
+    };
+    let engine = sim::engine_with(SimModel::new(options.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        // Together they don't fit the 30 cells that there are, and the second doesn't alone.
+        let short = generate(&engine, request("12345", 20)).await.unwrap();
+        let long = generate(&engine, request("12345", 80)).await.unwrap();
+        let (short, long) = (read(short, 1).await, read(long, 1).await);
+        assert!(
+            matches!(short.end, Some(Ok(Usage { completion: 20, .. }))),
+            "{short:?}"
+        );
+        assert!(
+            matches!(long.end, Some(Ok(Usage { completion: 25, .. }))),
+            "{long:?}"
+        );
+        assert_eq!(long.choices[0].1, Some(FinishReason::Length));
+        assert!(long.choices[0].0.starts_with(&short.choices[0].0[..10]));
+    });
+}
