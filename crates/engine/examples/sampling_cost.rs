@@ -21,7 +21,13 @@ fn main() {
         measure("greedy", &logits, |fields| fields.temperature = Some(0.0));
         measure("temperature 1", &logits, |_| ());
         measure("top_k 40", &logits, |fields| fields.top_k = Some(40));
-        measure("top_p 0.9", &logits, |fields| fields.top_p = Some(0.9));
+        measure("top_p 0.9 of few", &logits, |fields| {
+            fields.top_p = Some(0.9);
+            fields.temperature = Some(0.7);
+        });
+        measure("top_p 0.9 of many", &logits, |fields| {
+            fields.top_p = Some(0.9);
+        });
         measure("min_p 0.05", &logits, |fields| fields.min_p = Some(0.05));
         measure("top_k 40, penalties", &logits, |fields| {
             fields.top_k = Some(40);

@@ -72,7 +72,10 @@ struct Buffers {
     selection: Vec<f32>,
     /// The weight of each block.
     sums: Vec<f64>,
+    /// By id.
     candidates: Vec<Candidate>,
+    /// A copy of them, to rank.
+    ranked: Vec<Candidate>,
 }
 
 fn choose(sampling: &Sampling, logits: &Logits<'_>, buffers: &mut Buffers, random: f64) -> Token {

@@ -11,6 +11,8 @@ use crate::request::Sampling;
 const FIRST: usize = 64;
 /// How many times more each time that was not enough.
 const GROWTH: usize = 8;
+/// So few candidates are sorted to find the one that crosses top_p; of more, halves are set apart.
+const SORTED: usize = 32;
 /// A set within this share of top_p has reached it: the numbers are rounded to 24 bits on their way,
 /// and three of ten equal tokens are 0.3.
 const ROUNDING: f64 = 1e-6;
@@ -26,7 +28,8 @@ pub(super) fn keeps_all(sampling: &Sampling) -> bool {
     sampling.min_p() == 0.0 && sampling.top_k() == 0 && sampling.top_p() >= 1.0
 }
 
-/// Leaves in `buffers.candidates` the tokens that min_p, top_k and top_p keep, with their weights.
+/// Leaves in `buffers.candidates` the tokens that min_p, top_k and top_p keep, by id and with their
+/// weights.
 /// `buffers.maxima` are the logits' own.
 pub(super) fn support(
     sampling: &Sampling,
@@ -45,10 +48,10 @@ pub(super) fn support(
     };
     let floor = min_p_floor(sampling, softmax).max(best_floor(k, buffers));
     logits.collect(floor, &buffers.maxima, &mut buffers.candidates);
-    keep_best(k, &mut buffers.candidates);
+    keep_best(k, &mut buffers.candidates, &mut buffers.ranked);
     let sum = weigh(softmax, &mut buffers.candidates);
     if top_p < 1.0 {
-        truncate(top_p * sum, &mut buffers.candidates);
+        truncate(top_p * sum, &mut buffers.candidates, &mut buffers.ranked);
     }
 }
 
@@ -76,9 +79,9 @@ fn reach(needed: f64, logits: &Logits<'_>, softmax: Softmax, buffers: &mut Buffe
     loop {
         let floor = best_floor(k, buffers);
         logits.collect(floor, &buffers.maxima, &mut buffers.candidates);
-        weigh(softmax, &mut buffers.candidates);
-        if truncate(needed, &mut buffers.candidates) || floor == f32::NEG_INFINITY {
-            return;
+        let sum = weigh(softmax, &mut buffers.candidates);
+        if sum >= needed || floor == f32::NEG_INFINITY {
+            return truncate(needed, &mut buffers.candidates, &mut buffers.ranked);
         }
         k = k.saturating_mul(GROWTH);
     }
@@ -108,10 +111,11 @@ fn min_p_floor(sampling: &Sampling, softmax: Softmax) -> f32 {
     }
 }
 
-fn keep_best(k: usize, candidates: &mut Vec<Candidate>) {
+fn keep_best(k: usize, candidates: &mut Vec<Candidate>, ranked: &mut Vec<Candidate>) {
     if k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, rank);
-        candidates.truncate(k);
+        ranked.clone_from(candidates);
+        let last = *ranked.select_nth_unstable_by(k - 1, rank).1;
+        keep_until(&last, candidates);
     }
 }
 
@@ -126,29 +130,44 @@ fn weigh(softmax: Softmax, candidates: &mut Vec<Candidate>) -> f64 {
     sum
 }
 
-/// Keeps the smallest set of the best whose weights reach `needed`, the one that crosses it included.
-/// `false`, and all are kept, if they don't reach it. Sorts no more of them than it takes.
-fn truncate(needed: f64, candidates: &mut Vec<Candidate>) -> bool {
-    let needed = needed * (1.0 - ROUNDING);
-    let (mut sum, mut start, mut step) = (0.0, 0, FIRST);
-    while start < candidates.len() {
-        let rest = &mut candidates[start..];
-        let step_now = step.min(rest.len());
-        if step_now < rest.len() {
-            rest.select_nth_unstable_by(step_now - 1, rank);
-        }
-        rest[..step_now].sort_unstable_by(rank);
-        for (i, candidate) in rest[..step_now].iter().enumerate() {
-            sum += f64::from(candidate.weight);
-            if sum >= needed {
-                candidates.truncate(start + i + 1);
-                return true;
-            }
-        }
-        start += step_now;
-        step = step.saturating_mul(GROWTH);
+/// Keeps the smallest set of the best whose weights reach `needed`, the one that crosses it included;
+/// all, if they don't reach it.
+fn truncate(needed: f64, candidates: &mut Vec<Candidate>, ranked: &mut Vec<Candidate>) {
+    ranked.clone_from(candidates);
+    if let Some(last) = crossing(needed * (1.0 - ROUNDING), ranked) {
+        keep_until(&last, candidates);
     }
-    false
+}
+
+/// The one at which the sum of weights, best first, reaches `needed`. Each step ranks half of what is left
+/// against the other half, and only a few are ever sorted.
+fn crossing(needed: f64, mut candidates: &mut [Candidate]) -> Option<Candidate> {
+    let mut sum = 0.0;
+    while candidates.len() > SORTED {
+        let middle = candidates.len() / 2;
+        candidates.select_nth_unstable_by(middle, rank);
+        let (better, worse) = candidates.split_at_mut(middle);
+        let with_better = sum
+            + better
+                .iter()
+                .map(|candidate| f64::from(candidate.weight))
+                .sum::<f64>();
+        if with_better >= needed {
+            candidates = better;
+        } else {
+            sum = with_better;
+            candidates = worse;
+        }
+    }
+    candidates.sort_unstable_by(rank);
+    candidates.iter().copied().find(|candidate| {
+        sum += f64::from(candidate.weight);
+        sum >= needed
+    })
+}
+
+fn keep_until(last: &Candidate, candidates: &mut Vec<Candidate>) {
+    candidates.retain(|candidate| rank(candidate, last) != Ordering::Greater);
 }
 
 /// Best first; of equals the lowest id.

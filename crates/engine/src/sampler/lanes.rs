@@ -4,36 +4,71 @@
 //! them once more for AVX2 and chooses at run time. The lanes are fixed here, so that results
 //! are the same to the bit whatever the processor's registers hold.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 const LANES: usize = 16;
 
 /// The highest logit of each group of `group` logits, pushed to `maxima`; a NaN counts as −∞.
 pub(super) fn push_maxima(arch: Arch, block: &[f32], group: usize, maxima: &mut Vec<f32>) {
-    arch.dispatch(
-        #[inline(always)]
-        || maxima.extend(block.chunks(group).map(max)),
-    );
+    let from = maxima.len();
+    maxima.resize(from + block.len().div_ceil(group), f32::NEG_INFINITY);
+    arch.dispatch(Maxima {
+        block,
+        group,
+        maxima: &mut maxima[from..],
+    });
 }
 
 /// Σ exp((logit − max) · scale); a NaN counts as −∞.
 pub(super) fn sum_of_weights(arch: Arch, block: &[f32], max: f32, scale: f32) -> f64 {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut lanes = [0.0_f32; LANES];
-            let (chunks, rest) = block.as_chunks::<LANES>();
-            for chunk in chunks {
-                for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-                    *lane += exp((logit - max) * scale);
-                }
+    arch.dispatch(Weights { block, max, scale })
+}
+
+struct Maxima<'a> {
+    block: &'a [f32],
+    group: usize,
+    maxima: &'a mut [f32],
+}
+
+// What is compiled for a processor is `with_simd` and what is inlined into it: hence no closures.
+impl WithSimd for Maxima<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (max_of_group, group) in self.maxima.iter_mut().zip(self.block.chunks(self.group)) {
+            *max_of_group = max(group);
+        }
+    }
+}
+
+struct Weights<'a> {
+    block: &'a [f32],
+    max: f32,
+    scale: f32,
+}
+
+impl WithSimd for Weights<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let mut lanes = [0.0_f32; LANES];
+        let (chunks, rest) = self.block.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                lanes[i] += exp((chunk[i] - self.max) * self.scale);
             }
-            for (lane, &logit) in lanes.iter_mut().zip(rest) {
-                *lane += exp((logit - max) * scale);
-            }
-            lanes.iter().copied().map(f64::from).sum()
-        },
-    )
+        }
+        for (lane, &logit) in lanes.iter_mut().zip(rest) {
+            *lane += exp((logit - self.max) * self.scale);
+        }
+        let mut sum = 0.0;
+        for lane in lanes {
+            sum += f64::from(lane);
+        }
+        sum
+    }
 }
 
 #[inline(always)]
@@ -41,8 +76,8 @@ fn max(group: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = group.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(logit, *lane);
+        for i in 0..LANES {
+            lanes[i] = larger(chunk[i], lanes[i]);
         }
     }
     for (lane, &logit) in lanes.iter_mut().zip(rest) {

@@ -58,7 +58,7 @@ fn smollm2() {
          <|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n";
     check(SMOLLM2, &conversation, expected);
     // It has no developer, and concatenates content: neither is an error.
-    let mut unusual = conversation.clone();
+    let mut unusual = conversation;
     unusual[0].role = Role::Developer;
     unusual[3].content = None;
     check(SMOLLM2, &unusual, expected);

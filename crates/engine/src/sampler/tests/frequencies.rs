@@ -28,7 +28,7 @@ fn frequencies_follow_the_distribution() {
         check(logits, |fields| fields.top_p = Some(0.95));
         check(logits, |fields| fields.min_p = Some(0.2));
         check(logits, |fields| {
-            fields.logit_bias = vec![(3, 2.5), (7, -100.0), (9, -1.0)]
+            fields.logit_bias = vec![(3, 2.5), (7, -100.0), (9, -1.0)];
         });
         check(logits, |fields| {
             fields.temperature = Some(1.3);
