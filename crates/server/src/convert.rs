@@ -17,6 +17,8 @@ use crate::error::ApiError;
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) reply: Reply,
+    /// By which of its names the caller gave the limit of tokens.
+    pub(crate) limit: &'static str,
 }
 
 impl Asked {
@@ -104,12 +106,15 @@ fn logit_bias(LogitBias(biases): LogitBias) -> Result<Vec<(Token, f64)>, Invalid
     biases.into_iter().map(token).collect()
 }
 
-/// `max_tokens`, or by its newer name `max_completion_tokens`; both only if they say the same.
+const MAX_TOKENS: &str = "max_tokens";
+const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
+
+/// The limit under either name, and that name; both only if they say the same.
 fn max_tokens(
     old: Option<Integer>,
     new: Option<Integer>,
     min: i64,
-) -> Result<Option<u32>, Invalid> {
+) -> Result<(Option<u32>, &'static str), Invalid> {
     let of = |param: &str, value: Option<Integer>| match value {
         Some(Integer(tokens)) if tokens < min => Err(Invalid::new(
             param,
@@ -119,12 +124,13 @@ fn max_tokens(
         Some(Integer(tokens)) => Ok(Some(u32::try_from(tokens).unwrap_or(u32::MAX))),
         None => Ok(None),
     };
-    match (of("max_tokens", old)?, of("max_completion_tokens", new)?) {
+    match (of(MAX_TOKENS, old)?, of(MAX_COMPLETION_TOKENS, new)?) {
         (Some(old), Some(new)) if old != new => Err(Invalid::new(
-            "max_tokens",
+            MAX_TOKENS,
             "max_tokens and max_completion_tokens are the same parameter; give one of them",
         )),
-        (old, new) => Ok(new.or(old)),
+        (None, Some(new)) => Ok((Some(new), MAX_COMPLETION_TOKENS)),
+        (old, _) => Ok((old, MAX_TOKENS)),
     }
 }
 

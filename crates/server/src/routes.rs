@@ -32,7 +32,11 @@ async fn respond(
         model: model.clone(),
         choices: asked.choices(),
     };
-    let Asked { request, reply } = asked;
+    let Asked {
+        request,
+        reply,
+        limit,
+    } = asked;
     let delivery = match reply {
         Reply::Whole => Delivery::Whole,
         Reply::Stream | Reply::StreamWithUsage => Delivery::Stream,
@@ -47,7 +51,7 @@ async fn respond(
         .gateway
         .start(caller, job)
         .await
-        .map_err(|refusal| ApiError::of(refusal, kind))?;
+        .map_err(|refusal| ApiError::of(refusal, kind, limit))?;
     match reply {
         Reply::Whole => answer::whole(envelope, generation).await,
         Reply::Stream | Reply::StreamWithUsage => Ok(sse::stream(envelope, reply, generation)),

@@ -13,14 +13,16 @@ const TOP_LOGPROBS_MAX: i64 = 20;
 
 pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> {
     let unsupported = unsupported(&body)?;
+    let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
     let asked = Asked {
+        limit,
         reply: reply(body.stream, body.stream_options.as_ref())?,
         request: Request {
             sampling: sampling!(body)?,
             stop: stop(body.stop)?,
             choices: choices(body.n)?,
             output: OutputLimit {
-                tokens: max_tokens(body.max_tokens, body.max_completion_tokens, 1)?,
+                tokens: max_tokens,
                 overflow: Overflow::Lower,
             },
             input: Input::Chat(messages(model, body.messages)?),

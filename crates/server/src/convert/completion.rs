@@ -21,8 +21,9 @@ pub(crate) fn completion(model: &str, body: completion::Request) -> Result<Asked
     let reply = reply(body.stream, body.stream_options.as_ref())?;
     let choices = choices(body.n)?;
     let unsupported = unsupported(&body, choices, reply)?;
-    let max_tokens = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
+    let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
     let asked = Asked {
+        limit,
         reply,
         request: Request {
             sampling: sampling!(body)?,

@@ -79,14 +79,15 @@ impl From<Refusal> for ApiError {
 }
 
 impl ApiError {
-    /// Names the field that has the prompt, which the gateway doesn't know.
-    pub(crate) fn of(refusal: Refusal, kind: Kind) -> Self {
-        let too_long = matches!(refusal, Refusal::TooLong { .. });
-        let error = ApiError::from(refusal);
-        if too_long {
-            error.param(kind.prompt_param())
-        } else {
-            error
+    /// Names fields as the caller did, which the gateway doesn't know: where the prompt was, and under
+    /// which name the limit of tokens came.
+    pub(crate) fn of(refusal: Refusal, kind: Kind, limit: &str) -> Self {
+        match refusal {
+            Refusal::TooLong { .. } => ApiError::from(refusal).param(kind.prompt_param()),
+            Refusal::Invalid(Invalid { param, message }) if param == "max_tokens" => {
+                ApiError::invalid(limit, message.replace("max_tokens", limit))
+            }
+            other => other.into(),
         }
     }
 }

@@ -1,0 +1,205 @@
+//! Who may use which route, however the key is written.
+
+use http::{HeaderValue, Request};
+use proptest::prelude::*;
+use serde_json::json;
+use weir_accounts::KeyOptions;
+use weir_server::{Auth, ROUTES};
+use weir_testkit::{NOW, TestApp, body};
+
+use crate::chat;
+
+const CHAT: &str = "/v1/chat/completions";
+
+async fn status(app: &TestApp, headers: &[&[u8]]) -> u16 {
+    let mut request = Request::post(CHAT);
+    for value in headers {
+        request = request.header("authorization", HeaderValue::from_bytes(value).unwrap());
+    }
+    app.send(request.body(body(chat(json!({"max_tokens": 1})))).unwrap())
+        .await
+        .status
+        .as_u16()
+}
+
+/// Who asks × what for. Without a key nothing but the open routes answers, and no body is read.
+#[tokio::test]
+async fn routes_and_roles() {
+    let app = TestApp::new().await;
+    let revoked = app.key_with(KeyOptions::default()).await;
+    let id = revoked.split('_').nth(1).unwrap().to_owned();
+    app.accounts.revoke_key(&id, jiff(NOW)).await.unwrap();
+    let expired = app
+        .key_with(KeyOptions {
+            expires_at: Some(jiff(NOW)),
+            ..KeyOptions::default()
+        })
+        .await;
+    let elsewhere = app
+        .key_with(KeyOptions {
+            models: Some(vec!["other".to_owned()]),
+            ..KeyOptions::default()
+        })
+        .await;
+    let roles = [
+        (None, 401),
+        (Some("sk_unknown_key"), 401),
+        (Some(revoked.as_str()), 401),
+        (Some(expired.as_str()), 401),
+        (Some(elsewhere.as_str()), 403),
+        (Some(app.key.as_str()), 200),
+    ];
+    for route in ROUTES {
+        for base in route.under.bases() {
+            for (key, keyed) in roles {
+                let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
+                let mut request = Request::builder().method(&route.method).uri(&path);
+                if let Some(key) = key {
+                    request = request.header("authorization", format!("Bearer {key}"));
+                }
+                let asked = chat(json!({"prompt": "a", "max_tokens": 1}));
+                let answer = app.send(request.body(body(asked)).unwrap()).await;
+                let expected = match route.auth {
+                    Auth::Open => 200,
+                    Auth::Key => keyed,
+                };
+                assert_eq!(
+                    answer.status,
+                    expected,
+                    "{} {path} as {key:?}: {}",
+                    route.method,
+                    answer.text()
+                );
+            }
+        }
+    }
+}
+
+fn jiff(seconds: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(seconds).unwrap()
+}
+
+#[tokio::test]
+async fn ways_to_write_a_key() {
+    let app = TestApp::new().await;
+    let key = &app.key;
+    let good = [
+        format!("Bearer {key}"),
+        format!("bearer {key}"),
+        format!("BEARER   {key}"),
+        format!("Bearer\t{key}"),
+        format!("  Bearer {key}  "),
+        key.clone(),
+    ];
+    for value in good {
+        assert_eq!(status(&app, &[value.as_bytes()]).await, 200, "{value}");
+    }
+    let cut = &key[..key.len() - 1];
+    let wrong = [
+        String::new(),
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        format!("Bearer{key}"),
+        format!("Basic {key}"),
+        format!("Bearer {cut}"),
+        format!("Bearer {key}x"),
+        format!("Bearer {key} {key}"),
+        format!("Bearer Bearer {key}"),
+        format!("Bearer \"{key}\""),
+        format!("Bearer {}", key.to_uppercase()),
+        format!("Bearer {key}' OR '1'='1"),
+        "Bearer sk__".to_owned(),
+        "Bearer sk_%_%".to_owned(),
+        format!("Bearer sk_{}_{}", "a".repeat(10_000), "b".repeat(10_000)),
+    ];
+    for value in &wrong {
+        assert_eq!(status(&app, &[value.as_bytes()]).await, 401, "{value:.100}");
+    }
+    assert_eq!(status(&app, &[b"Bearer \xff\xfe"]).await, 401);
+    let bearer = format!("Bearer {key}");
+    assert_eq!(
+        status(&app, &[bearer.as_bytes(), bearer.as_bytes()]).await,
+        401,
+        "two headers are none"
+    );
+    assert_eq!(status(&app, &[]).await, 401);
+}
+
+/// A key in the query, a cookie or another header is none.
+#[tokio::test]
+async fn keys_in_other_places() {
+    let app = TestApp::new().await;
+    for header in [
+        "x-api-key",
+        "cookie",
+        "proxy-authorization",
+        "x-forwarded-authorization",
+    ] {
+        let request = Request::post(CHAT).header(header, format!("Bearer {}", app.key));
+        assert_eq!(
+            app.send(request.body(body(chat(json!({})))).unwrap())
+                .await
+                .status,
+            401,
+            "{header}"
+        );
+    }
+    let request = Request::post(format!(
+        "{CHAT}?authorization=Bearer%20{0}&api_key={0}",
+        app.key
+    ));
+    assert_eq!(
+        app.send(request.body(body(chat(json!({})))).unwrap())
+            .await
+            .status,
+        401
+    );
+}
+
+/// Headers that integrations send, and that mean nothing here.
+#[tokio::test]
+async fn other_headers_do_no_harm() {
+    let app = TestApp::new().await;
+    let mut request = app.request(http::Method::POST, CHAT, chat(json!({})));
+    for header in [
+        "x-novita-source",
+        "x-api-source",
+        "http-referer",
+        "x-title",
+        "x-dify-version",
+        "openai-organization",
+        "x-stainless-lang",
+    ] {
+        request.headers_mut().insert(
+            header,
+            HeaderValue::from_bytes(b"\xf0\x9f\x90\x9f ' -- ;").unwrap(),
+        );
+    }
+    assert_eq!(app.send(request).await.status, 200);
+}
+
+/// Whatever stands in `Authorization`, it is 401 in the error shape, and the answer repeats none of it.
+#[test]
+fn strange_authorization() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let app = runtime.block_on(TestApp::new());
+    let strange = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..64),
+        "(Bearer )?sk_[A-Za-z0-9_-]{0,40}".prop_map(String::into_bytes),
+        "(Bearer )?sk_[A-Za-z0-9]{1,20}_['\"; %\\\\-]{1,20}(OR|UNION|--)?"
+            .prop_map(String::into_bytes),
+    ];
+    proptest!(ProptestConfig::with_cases(200), |(value in strange)| {
+        if let Ok(header) = HeaderValue::from_bytes(&value) {
+            let request = Request::post(CHAT).header("authorization", header).body(body("{}")).unwrap();
+            let answer = runtime.block_on(app.send(request));
+            prop_assert_eq!(answer.status.as_u16(), 401);
+            prop_assert_eq!(&answer.json()["reason"], &json!("INVALID_API_KEY"));
+            let text = String::from_utf8_lossy(&value);
+            prop_assert!(text.len() < 16 || !answer.text().contains(text.trim()));
+        }
+    });
+}

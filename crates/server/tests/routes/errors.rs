@@ -1,0 +1,300 @@
+//! Every error of the table, in both shapes at once.
+
+use http::{Method, Request};
+use insta::assert_snapshot;
+use serde_json::json;
+use weir_accounts::{KeyOptions, Nanos};
+use weir_engine::sim::{Faults, SimModel, SimOptions};
+use weir_gateway::limits::Quotas;
+use weir_server::Reason;
+use weir_testkit::{Answer, Setup, TestApp, body, offer};
+
+use crate::{chat, completion};
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+/// Status, `Retry-After` if there is one, and the body.
+fn shown(answer: &Answer) -> String {
+    let json = answer.json();
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(json["code"], answer.status.as_u16());
+    assert_eq!(json["message"], json["error"]["message"]);
+    let keys: Vec<_> = json["error"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        ["message", "type", "param", "code"],
+        "all four, always"
+    );
+    let words = json["message"]
+        .as_str()
+        .unwrap()
+        .to_lowercase()
+        .contains("rate limit");
+    assert_eq!(
+        words,
+        answer.status == 429,
+        "litellm makes a rate limit of these words: {json}"
+    );
+    let limits = [429, 503].contains(&answer.status.as_u16());
+    assert!(
+        !limits || !answer.header("retry-after").is_empty(),
+        "{json}"
+    );
+    match answer.header("retry-after") {
+        "" => format!("{} {json}", answer.status.as_u16()),
+        seconds => format!("{} after {seconds} s {json}", answer.status.as_u16()),
+    }
+}
+
+async fn with_quotas(quotas: Quotas) -> TestApp {
+    TestApp::start(Setup {
+        quotas,
+        ..Setup::default()
+    })
+    .await
+}
+
+async fn with_model(options: SimOptions) -> TestApp {
+    let offers = vec![offer("sim/chat", Some(SimModel::new(options)))];
+    TestApp::start(Setup {
+        offers,
+        ..Setup::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn invalid_request_body() {
+    let app = TestApp::new().await;
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"temperature": 3}))).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"temperature must be in [0, 2], got 3","metadata":{},"error":{"message":"temperature must be in [0, 2], got 3","type":"invalid_request_error","param":"temperature","code":null}}"#);
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"tools": [{}]}))).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"model: sim/chat does not support feature: function-calling","metadata":{},"error":{"message":"model: sim/chat does not support feature: function-calling","type":"invalid_request_error","param":"tools","code":"unsupported_feature"}}"#);
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"model": "sim/plain"}))).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"model: sim/plain does not support feature: chat","metadata":{},"error":{"message":"model: sim/plain does not support feature: chat","type":"invalid_request_error","param":"model","code":"unsupported_feature"}}"#);
+    assert_snapshot!(shown(&app.post(CHAT, "{").await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"the body is not valid JSON: EOF while parsing an object at line 1 column 1","metadata":{},"error":{"message":"the body is not valid JSON: EOF while parsing an object at line 1 column 1","type":"invalid_request_error","param":null,"code":null}}"#);
+}
+
+#[tokio::test]
+async fn context_length_exceeded() {
+    let app = TestApp::new().await;
+    let long = "long ".repeat(1000);
+    let message = json!([{"role": "user", "content": long}]);
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"messages": message}))).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"This model's maximum context length is 4096 tokens. However, you requested 5030 tokens (5022 in the prompt, 8 for the completion). Please reduce either.","metadata":{},"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 5030 tokens (5022 in the prompt, 8 for the completion). Please reduce either.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#);
+    assert_snapshot!(shown(&app.post(COMPLETIONS, completion(json!({"prompt": long}))).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"This model's maximum context length is 4096 tokens. However, you requested 5009 tokens (5001 in the prompt, 8 for the completion). Please reduce either.","metadata":{},"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 5009 tokens (5001 in the prompt, 8 for the completion). Please reduce either.","type":"invalid_request_error","param":"prompt","code":"context_length_exceeded"}}"#);
+    let nearly = "x".repeat(4000);
+    let both = completion(json!({"prompt": nearly, "max_tokens": 500}));
+    assert_snapshot!(shown(&app.post(COMPLETIONS, both).await), @r#"400 {"code":400,"reason":"INVALID_REQUEST_BODY","message":"This model's maximum context length is 4096 tokens. However, you requested 4501 tokens (4001 in the prompt, 500 for the completion). Please reduce either.","metadata":{},"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 4501 tokens (4001 in the prompt, 500 for the completion). Please reduce either.","type":"invalid_request_error","param":"prompt","code":"context_length_exceeded"}}"#);
+    let lowered = app
+        .post(
+            CHAT,
+            chat(json!({"messages": [{"role": "user", "content": nearly}], "max_tokens": 500})),
+        )
+        .await;
+    assert_eq!(
+        lowered.status,
+        200,
+        "a chat's limit is lowered instead: {}",
+        lowered.text()
+    );
+}
+
+#[tokio::test]
+async fn invalid_api_key() {
+    let app = TestApp::new().await;
+    let answer = app
+        .send(Request::post(CHAT).body(body(chat(json!({})))).unwrap())
+        .await;
+    assert_eq!(answer.header("www-authenticate"), "Bearer");
+    assert_snapshot!(shown(&answer), @r#"401 {"code":401,"reason":"INVALID_API_KEY","message":"no valid API key: send it as `Authorization: Bearer sk_…`","metadata":{},"error":{"message":"no valid API key: send it as `Authorization: Bearer sk_…`","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#);
+}
+
+#[tokio::test]
+async fn not_enough_balance() {
+    let app = TestApp::start(Setup {
+        credit: Nanos::new(0),
+        ..Setup::default()
+    })
+    .await;
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({}))).await), @r#"403 {"code":403,"reason":"NOT_ENOUGH_BALANCE","message":"the balance is too low for this request: it covers 0 output tokens","metadata":{"affordable_output_tokens":"0","reason":"balance_too_low"},"error":{"message":"the balance is too low for this request: it covers 0 output tokens","type":"insufficient_quota","param":null,"code":"insufficient_balance"}}"#);
+    let app = TestApp::start(Setup {
+        credit: Nanos::new(10_000),
+        ..Setup::default()
+    })
+    .await;
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"max_tokens": 1000}))).await), @r#"403 {"code":403,"reason":"NOT_ENOUGH_BALANCE","message":"the balance is too low for this request: it covers 236 output tokens","metadata":{"affordable_output_tokens":"236","reason":"balance_too_low"},"error":{"message":"the balance is too low for this request: it covers 236 output tokens","type":"insufficient_quota","param":null,"code":"insufficient_balance"}}"#);
+}
+
+#[tokio::test]
+async fn balance_in_flight() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let offers = vec![offer("sim/chat", Some(model))];
+    let app = TestApp::start(Setup {
+        offers,
+        credit: Nanos::new(50_000),
+        ..Setup::default()
+    })
+    .await;
+    let big = chat(json!({"max_tokens": 1000, "stream": true}));
+    let open = app.open(app.request(Method::POST, CHAT, big.clone())).await;
+    assert_eq!(open.status(), 200);
+    assert_snapshot!(shown(&app.post(CHAT, big).await), @r#"403 after 5 s {"code":403,"reason":"NOT_ENOUGH_BALANCE","message":"open requests hold the balance; try again when one of them has ended","metadata":{"reason":"in_flight"},"error":{"message":"open requests hold the balance; try again when one of them has ended","type":"insufficient_quota","param":null,"code":"insufficient_balance"}}"#);
+    drop(gate);
+}
+
+#[tokio::test]
+async fn access_denied() {
+    let app = TestApp::new().await;
+    let key = app
+        .key_with(KeyOptions {
+            models: Some(vec!["sim/plain".to_owned()]),
+            ..KeyOptions::default()
+        })
+        .await;
+    let request = Request::post(CHAT)
+        .header("authorization", key)
+        .body(body(chat(json!({}))))
+        .unwrap();
+    assert_snapshot!(shown(&app.send(request).await), @r#"403 {"code":403,"reason":"ACCESS_DENIED","message":"this key may not use model sim/chat","metadata":{},"error":{"message":"this key may not use model sim/chat","type":"permission_error","param":"model","code":"model_access_denied"}}"#);
+}
+
+#[tokio::test]
+async fn not_found() {
+    let app = TestApp::new().await;
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"model": "foo"}))).await), @r#"404 {"code":404,"reason":"MODEL_NOT_FOUND","message":"model not found: foo","metadata":{},"error":{"message":"model not found: foo","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#);
+    assert_snapshot!(shown(&app.get("/v1/models/foo").await), @r#"404 {"code":404,"reason":"MODEL_NOT_FOUND","message":"model not found: foo","metadata":{},"error":{"message":"model not found: foo","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#);
+    assert_snapshot!(shown(&app.get("/v1/engines").await), @r#"404 {"code":404,"reason":"NOT_FOUND","message":"no such path: /v1/engines","metadata":{},"error":{"message":"no such path: /v1/engines","type":"invalid_request_error","param":null,"code":"not_found"}}"#);
+    // Words that would mean something else to a client are not repeated as they are.
+    shown(&app.post(CHAT, chat(json!({"model": "Rate Limit"}))).await);
+    // Nor more than a client needs.
+    assert!(
+        app.post(CHAT, chat(json!({"model": "m".repeat(100_000)})))
+            .await
+            .body
+            .len()
+            < 3000
+    );
+}
+
+#[tokio::test]
+async fn method_not_allowed() {
+    let app = TestApp::new().await;
+    let answer = app.get(CHAT).await;
+    assert_eq!(answer.header("allow"), "POST");
+    assert_snapshot!(shown(&answer), @r#"405 {"code":405,"reason":"METHOD_NOT_ALLOWED","message":"method GET is not allowed here; see the header Allow","metadata":{},"error":{"message":"method GET is not allowed here; see the header Allow","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}"#);
+}
+
+#[tokio::test]
+async fn request_too_large() {
+    let app = TestApp::new().await;
+    assert_snapshot!(shown(&app.post(CHAT, vec![b' '; 16 * 1024 * 1024 + 1]).await), @r#"413 {"code":413,"reason":"REQUEST_TOO_LARGE","message":"the body is larger than 16777216 bytes","metadata":{},"error":{"message":"the body is larger than 16777216 bytes","type":"invalid_request_error","param":null,"code":"request_too_large"}}"#);
+}
+
+#[tokio::test]
+async fn rate_limit_exceeded() {
+    let app = with_quotas(Quotas {
+        requests_per_minute: Some(1),
+        ..Quotas::default()
+    })
+    .await;
+    assert_eq!(app.post(CHAT, chat(json!({}))).await.status, 200);
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({}))).await), @r#"429 after 60 s {"code":429,"reason":"RATE_LIMIT_EXCEEDED","message":"rate limit exceeded: too many requests per minute","metadata":{},"error":{"message":"rate limit exceeded: too many requests per minute","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#);
+}
+
+#[tokio::test]
+async fn concurrent_requests() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let quotas = Quotas {
+        concurrent_requests: Some(1),
+        ..Quotas::default()
+    };
+    let app = TestApp::start(Setup {
+        offers: vec![offer("sim/chat", Some(model))],
+        quotas,
+        ..Setup::default()
+    })
+    .await;
+    let open = app
+        .open(app.request(Method::POST, CHAT, chat(json!({"stream": true}))))
+        .await;
+    assert_eq!(open.status(), 200);
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({}))).await), @r#"429 after 1 s {"code":429,"reason":"RATE_LIMIT_EXCEEDED","message":"rate limit exceeded: more than 1 concurrent requests","metadata":{},"error":{"message":"rate limit exceeded: more than 1 concurrent requests","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#);
+    drop(gate);
+}
+
+#[tokio::test]
+async fn token_limit_exceeded() {
+    let app = with_quotas(Quotas {
+        tokens_per_minute: Some(100),
+        ..Quotas::default()
+    })
+    .await;
+    assert_eq!(
+        app.post(CHAT, chat(json!({"max_tokens": 100})))
+            .await
+            .status,
+        200
+    );
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"max_tokens": 1000}))).await), @r#"429 after 19 s {"code":429,"reason":"TOKEN_LIMIT_EXCEEDED","message":"rate limit exceeded: too many tokens per minute","metadata":{},"error":{"message":"rate limit exceeded: too many tokens per minute","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#);
+}
+
+#[tokio::test]
+async fn model_not_available() {
+    let app = TestApp::new().await;
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({"model": "sim/down"}))).await), @r#"500 {"code":500,"reason":"MODEL_NOT_AVAILABLE","message":"model sim/down is not available at the moment","metadata":{},"error":{"message":"model sim/down is not available at the moment","type":"server_error","param":null,"code":"model_not_available"}}"#);
+}
+
+#[tokio::test]
+async fn internal_error() {
+    let faults = Faults {
+        fault_at: Some(0),
+        ..Faults::default()
+    };
+    let app = with_model(SimOptions {
+        faults,
+        ..SimOptions::default()
+    })
+    .await;
+    let answer = app.post(CHAT, chat(json!({}))).await;
+    assert_snapshot!(shown(&answer), @r#"500 {"code":500,"reason":"INTERNAL_ERROR","message":"an internal error; the request's id is in the header x-request-id","metadata":{},"error":{"message":"an internal error; the request's id is in the header x-request-id","type":"server_error","param":null,"code":"internal_error"}}"#);
+    assert!(!answer.header("x-request-id").is_empty());
+}
+
+#[tokio::test]
+async fn service_not_available() {
+    let app = TestApp::new().await;
+    app.app.gateway.drain();
+    assert_snapshot!(shown(&app.post(CHAT, chat(json!({}))).await), @r#"503 after 5 s {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"the service is overloaded; try again later","metadata":{},"error":{"message":"the service is overloaded; try again later","type":"server_error","param":null,"code":"overloaded"}}"#);
+    assert_snapshot!(shown(&app.get("/ready").await), @r#"503 after 1 s {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"not ready to serve requests","metadata":{},"error":{"message":"not ready to serve requests","type":"server_error","param":null,"code":"overloaded"}}"#);
+}
+
+/// The table itself: no reason twice, and each status is what clients sort by.
+#[test]
+fn the_table() {
+    let rows: Vec<_> = Reason::ALL.iter().map(|reason| reason.row()).collect();
+    let table: String = rows
+        .iter()
+        .map(|row| {
+            format!(
+                "{} {} {} {}\n",
+                row.status,
+                row.reason,
+                row.kind,
+                row.code.unwrap_or("null")
+            )
+        })
+        .collect();
+    assert_snapshot!(table, @r#"
+    400 INVALID_REQUEST_BODY invalid_request_error null
+    401 INVALID_API_KEY authentication_error invalid_api_key
+    403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
+    403 ACCESS_DENIED permission_error model_access_denied
+    404 MODEL_NOT_FOUND invalid_request_error model_not_found
+    404 NOT_FOUND invalid_request_error not_found
+    405 METHOD_NOT_ALLOWED invalid_request_error method_not_allowed
+    413 REQUEST_TOO_LARGE invalid_request_error request_too_large
+    429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded
+    500 MODEL_NOT_AVAILABLE server_error model_not_available
+    500 INTERNAL_ERROR server_error internal_error
+    503 SERVICE_NOT_AVAILABLE server_error overloaded
+    "#);
+}

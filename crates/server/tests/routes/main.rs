@@ -1,0 +1,68 @@
+//! The service through its door: requests in, answers out, with simulated models behind.
+
+mod auth;
+mod bodies;
+mod chat;
+mod completions;
+mod errors;
+mod health;
+mod layers;
+mod models;
+mod parameters;
+mod paths;
+mod serve;
+mod streams;
+
+use serde_json::{Value, json};
+
+/// A chat request that is answered, with these fields added or replaced.
+fn chat(fields: Value) -> String {
+    with(
+        json!({"model": "sim/chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "seed": 1}),
+        fields,
+    )
+}
+
+/// A completion request that is answered, with these fields added or replaced.
+fn completion(fields: Value) -> String {
+    with(
+        json!({"model": "sim/plain", "prompt": "hello", "max_tokens": 8, "seed": 1}),
+        fields,
+    )
+}
+
+fn with(mut body: Value, fields: Value) -> String {
+    let Value::Object(fields) = fields else {
+        panic!("fields are an object")
+    };
+    for (field, value) in fields {
+        body[field] = value;
+    }
+    body.to_string()
+}
+
+/// Takes what differs each time out of an answer or a frame: the id, which must look like one.
+fn without_id(mut answer: Value) -> Value {
+    if let Some(id) = answer.get("id").and_then(Value::as_str) {
+        let (prefix, random) = id.split_once('-').expect("an id has a prefix");
+        assert!(
+            random.len() == 32 && random.chars().all(|digit| digit.is_ascii_hexdigit()),
+            "{id}"
+        );
+        answer["id"] = format!("{prefix}-…").into();
+    }
+    answer
+}
+
+/// One line of JSON for each frame, without ids.
+fn lines(frames: Vec<Value>) -> String {
+    let ids: std::collections::HashSet<_> = frames
+        .iter()
+        .filter_map(|frame| frame.get("id").cloned())
+        .collect();
+    assert!(ids.len() <= 1, "a stream has one id: {ids:?}");
+    frames
+        .into_iter()
+        .map(|frame| without_id(frame).to_string() + "\n")
+        .collect()
+}

@@ -1,0 +1,224 @@
+//! Bases, slashes, encodings and methods: one URL table, and no way round it.
+
+use http::{Method, Request};
+use serde_json::json;
+use weir_server::{Auth, BASES, ROUTES, Under};
+use weir_testkit::{TestApp, body};
+
+use crate::{chat, completion};
+
+/// The routes that this file and `auth.rs` know. A new one must be added here, with who may use it.
+const KNOWN: &[(&str, &str, Auth)] = &[
+    ("POST", "/chat/completions", Auth::Key),
+    ("POST", "/completions", Auth::Key),
+    ("GET", "/models", Auth::Open),
+    ("GET", "/models/{*id}", Auth::Open),
+    ("GET", "/health", Auth::Open),
+    ("GET", "/ready", Auth::Open),
+];
+
+#[test]
+fn every_route_is_in_the_matrix() {
+    let routes: Vec<_> = ROUTES
+        .iter()
+        .map(|route| (route.method.as_str(), route.path, route.auth))
+        .collect();
+    assert_eq!(routes, KNOWN);
+}
+
+/// Each way to write a path under a base.
+fn spellings(path: &str) -> [String; 5] {
+    let inner = path.trim_start_matches('/');
+    [
+        format!("/{inner}"),
+        format!("//{inner}"),
+        format!("/{inner}/"),
+        format!("///{inner}//"),
+        format!("/{inner}?a=b&c=//"),
+    ]
+}
+
+#[tokio::test]
+async fn every_base_and_slash() {
+    let app = TestApp::new().await;
+    for base in BASES {
+        for path in spellings("/chat/completions") {
+            let answer = app
+                .post(&format!("{base}{path}"), chat(json!({"max_tokens": 1})))
+                .await;
+            assert_eq!(answer.status, 200, "{base}{path}: {}", answer.text());
+        }
+        for path in spellings("/completions") {
+            let answer = app
+                .post(
+                    &format!("{base}{path}"),
+                    completion(json!({"max_tokens": 1})),
+                )
+                .await;
+            assert_eq!(answer.status, 200, "{base}{path}: {}", answer.text());
+        }
+        for path in [
+            spellings("/models"),
+            spellings("/models/sim/chat"),
+            spellings("/models/sim%2Fchat"),
+        ]
+        .concat()
+        {
+            let answer = app.get(&format!("{base}{path}")).await;
+            assert_eq!(answer.status, 200, "{base}{path}: {}", answer.text());
+            assert_eq!(
+                app.get(&format!("/{}{path}", base.replace('/', "//")))
+                    .await
+                    .status,
+                200
+            );
+        }
+    }
+}
+
+/// A wrong method is 405 with `Allow`, for everybody; HEAD is as good as GET.
+#[tokio::test]
+async fn methods() {
+    let app = TestApp::new().await;
+    for route in ROUTES {
+        for base in route.under.bases() {
+            let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
+            let allowed = if route.method == Method::GET {
+                "GET,HEAD"
+            } else {
+                "POST"
+            };
+            for method in [
+                Method::GET,
+                Method::HEAD,
+                Method::POST,
+                Method::PUT,
+                Method::DELETE,
+                Method::PATCH,
+                Method::OPTIONS,
+            ] {
+                if allowed.contains(method.as_str()) {
+                    continue;
+                }
+                let request = Request::builder()
+                    .method(&method)
+                    .uri(&path)
+                    .body(body(""))
+                    .unwrap();
+                let answer = app.send(request).await;
+                assert_eq!(answer.status, 405, "{method} {path}");
+                assert_eq!(answer.header("allow"), allowed, "{method} {path}");
+                if method != Method::HEAD {
+                    assert_eq!(answer.json()["reason"], "METHOD_NOT_ALLOWED");
+                }
+            }
+        }
+    }
+    let head = Request::head("/v1/models").body(body("")).unwrap();
+    let head = app.send(head).await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+}
+
+/// No spelling of a path reaches a handler in another way than its route.
+#[tokio::test]
+async fn unknown_paths() {
+    let app = TestApp::new().await;
+    let paths = [
+        "/",
+        "//",
+        "/v1",
+        "/v1/",
+        "/v2/models",
+        "/v3/models",
+        "/v3/v1/models",
+        "/chat/completions",
+        "/models",
+        "/v1/health",
+        "/v1%2Fmodels",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat/completions;x",
+        "/v1;x/models",
+        "/V1/models",
+        "/v1/Models",
+        "/v1/./models",
+        "/v1/chat/../completions",
+        "/v1/chat/completions/x",
+        "/v1/models%00",
+        "/v1\\models",
+        "/health/x",
+        "/v1/chat",
+        "/v1/chat/completions.json",
+        "/%76%31%2Fmodels",
+        "/v1/completions%20",
+        "/v1/engines/x/completions",
+    ];
+    for path in paths {
+        let Ok(request) = Request::get(path).body(body("")) else {
+            continue;
+        };
+        let answer = app.send(request).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["reason"]),
+            (404, &json!("NOT_FOUND")),
+            "{path}"
+        );
+        let answer = app.post(path, chat(json!({}))).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["reason"]),
+            (404, &json!("NOT_FOUND")),
+            "POST {path}"
+        );
+    }
+}
+
+/// Neither the authority of a URI nor the `Host` header has a say in routing or authentication.
+#[tokio::test]
+async fn hosts() {
+    let app = TestApp::new().await;
+    for authority in [
+        "http://evil.example",
+        "http://evil.example:1",
+        "http://127.0.0.1",
+    ] {
+        for host in ["evil.example", "a/../v1/models", "", "localhost/v1/models?"] {
+            let send = |method: Method, path: &str| {
+                let request = Request::builder()
+                    .method(method)
+                    .uri(format!("{authority}{path}"))
+                    .header("host", host);
+                app.send(request.body(body(chat(json!({})))).unwrap())
+            };
+            assert_eq!(send(Method::GET, "//v1//models").await.status, 200);
+            assert_eq!(send(Method::POST, "/v1/chat/completions").await.status, 401);
+            assert_eq!(
+                send(Method::POST, "/v1/models/../chat/completions")
+                    .await
+                    .status,
+                405
+            );
+        }
+    }
+    let star = Request::options("*").body(body("")).unwrap();
+    assert_eq!(app.send(star).await.status, 404);
+    let connect = Request::builder()
+        .method(Method::CONNECT)
+        .uri("evil.example:443")
+        .body(body(""))
+        .unwrap();
+    assert!(app.send(connect).await.status.is_client_error());
+}
+
+#[test]
+fn bases_are_those_of_the_contract() {
+    assert_eq!(
+        BASES,
+        [
+            "/v3/openai",
+            "/v3/openai/v1",
+            "/openai",
+            "/openai/v1",
+            "/v1"
+        ]
+    );
+    assert_eq!(Under::Root.bases(), [""]);
+}
