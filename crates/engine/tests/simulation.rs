@@ -317,6 +317,8 @@ impl World {
             .iter_mut()
             .fold(false, |ready, client| client.act(&mut self.random) | ready);
         let progress = self.core.step();
+        let waiting = self.core.load().requests;
+        assert!(waiting <= self.clients.iter().filter(|client| client.usage.is_none()).count());
         if ready {
             assert_eq!(
                 progress,

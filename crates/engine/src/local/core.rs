@@ -39,6 +39,7 @@ pub struct Core<M> {
     scratch: Scratch,
     clock: Monotonic,
     write_timeout: Duration,
+    output_expected: u32,
     next: u64,
 }
 
@@ -54,6 +55,7 @@ impl<M: Model> Core<M> {
             scratch: Scratch::default(),
             clock,
             write_timeout: options.write_timeout,
+            output_expected: options.output_expected,
             next: 0,
         }
     }
@@ -108,7 +110,7 @@ impl<M: Model> Core<M> {
             .not_begun()
             .map(|request| &self.generations[&request]);
         let (requests, tokens) = waiting.fold((0, 0), |(n, sum), next| {
-            (n + 1, sum + next.tokens_expected())
+            (n + 1, sum + next.tokens_expected(self.output_expected))
         });
         Load {
             requests,

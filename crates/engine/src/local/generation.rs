@@ -17,6 +17,7 @@ pub(crate) struct Generation {
     /// Which prompts were computed and counted.
     prompts_computed: Vec<bool>,
     generated: u64,
+    quota: u32,
     /// Since when the reader has left no room.
     full_since: Option<Duration>,
     bytes: Vec<u8>,
@@ -65,6 +66,7 @@ impl Generation {
             prepared,
             sender,
             generated: 0,
+            quota: 0,
             full_since: None,
             bytes: Vec::new(),
         }
@@ -78,24 +80,18 @@ impl Generation {
         }
     }
 
-    /// Tokens that can be sampled now: each may become an event, and the last events of all choices
-    /// have to fit beside them.
+    /// Tokens that can be sampled now, as of the last [`sweep`](Self::sweep).
     pub(crate) fn quota(&self) -> u32 {
-        // Without output nothing is sampled but the sign that the prompt is computed.
-        let allowed = if self.prepared.output_max == 0 {
-            1
-        } else {
-            self.allowed()
-        };
-        u32::try_from(allowed.min(self.room())).unwrap_or(u32::MAX)
+        self.quota
     }
 
-    /// A guess for queues.
-    pub(crate) fn tokens_expected(&self) -> u64 {
-        self.prepared.tokens_max()
+    /// A guess for queues, with so many tokens for each choice.
+    pub(crate) fn tokens_expected(&self, output_expected: u32) -> u64 {
+        let output = u64::from(self.prepared.output_max.min(output_expected));
+        self.prepared.prompt_tokens() + self.prepared.choices() * output
     }
 
-    /// Looks at what changes from outside: the reader and the allowance.
+    /// Looks at what changes from outside, once a step: the reader and the allowance.
     pub(crate) fn sweep(&mut self, now: Duration, write_timeout: Duration) -> Sweep {
         if self.sender.is_closed() {
             return Sweep::Over;
@@ -110,6 +106,7 @@ impl Generation {
             1
         };
         if self.room() < events {
+            self.quota = 0;
             let since = *self.full_since.get_or_insert(now);
             if now.saturating_sub(since) < write_timeout {
                 return Sweep::GoesOn;
@@ -121,6 +118,7 @@ impl Generation {
             return Sweep::Over;
         }
         self.full_since = None;
+        self.quota = self.quota_now();
         if allowance_is_used_up {
             for choice in
                 0..u32::try_from(self.choices.len()).expect("events number choices with a u32")
@@ -221,6 +219,17 @@ impl Generation {
                 .meter()
                 .add_prompt(self.prepared.prompts[prompt].len() as u64, 0);
         }
+    }
+
+    /// Each token may become an event, and the last events of all choices have to fit beside them.
+    fn quota_now(&self) -> u32 {
+        // Without output nothing is sampled but the sign that the prompt is computed.
+        let allowed = if self.prepared.output_max == 0 {
+            1
+        } else {
+            self.allowed()
+        };
+        u32::try_from(allowed.min(self.room())).unwrap_or(u32::MAX)
     }
 
     fn allowed(&self) -> u64 {

@@ -577,7 +577,7 @@ fn a_sequence_that_outgrows_the_model_ends() {
         end_probability: 0.0,
         ..SimOptions::default()
     };
-    let engine = sim::engine_with(SimModel::new(options.clone()));
+    let engine = sim::engine_with(SimModel::new(options));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
