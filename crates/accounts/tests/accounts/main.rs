@@ -1,4 +1,5 @@
 //! Accounts on a real database.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod books;
 mod fixture;
