@@ -1,0 +1,163 @@
+//! The program from outside, without a model: commands, exit codes, and a server that starts and stops.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn weir(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.current_dir(directory).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WEIR_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(directory: &Path, arguments: &str) -> Output {
+    weir(directory)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+/// What a command prints with `--json`.
+#[track_caller]
+fn json(directory: &Path, arguments: &str) -> Value {
+    let output = run(directory, &format!("{arguments} --json"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[track_caller]
+fn fails(directory: &Path, arguments: &str, status: i32, words: &str) {
+    let output = run(directory, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments}: {errors}");
+    assert!(errors.contains(words), "{arguments}: {errors}");
+    assert!(output.stdout.is_empty(), "{arguments} printed data");
+}
+
+#[test]
+fn accounts_credit_and_keys() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    let account = json(at, "account add alice --credit 2.50 --data d");
+    assert_eq!(account["balance"], "2.5");
+    assert_eq!(
+        json(at, "credit alice 0.000000001 --data d")["balance"],
+        "2.500000001"
+    );
+    let paid = |reference| {
+        json(
+            at,
+            &format!("credit alice 1 --reference {reference} --data d"),
+        )
+    };
+    assert_eq!(
+        [
+            &paid("a")["replayed"],
+            &paid("a")["replayed"],
+            &paid("b")["replayed"]
+        ],
+        [false, true, false]
+    );
+    assert_eq!(
+        json(at, "account list --data d")[0]["available"],
+        "4.500000001"
+    );
+
+    let key = json(at, "key add alice --name laptop --data d");
+    assert!(key["key"].as_str().unwrap().starts_with("sk_"));
+    let id = key["id"].as_str().unwrap();
+    assert_eq!(
+        json(at, "key list alice --data d")[0]["revoked_at"],
+        Value::Null
+    );
+    assert!(json(at, &format!("key revoke {id} --data d"))["revoked_at"].is_string());
+    assert_eq!(json(at, "usage alice --data d"), Value::Array(Vec::new()));
+    let listed = String::from_utf8(run(at, "key list alice --data d").stdout).unwrap();
+    assert!(listed.contains("laptop") && !listed.contains(key["key"].as_str().unwrap()));
+}
+
+#[test]
+fn failures_have_a_status_and_a_message() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    fails(at, "", 2, "Usage");
+    fails(at, "frobnicate", 2, "unrecognized subcommand");
+    fails(
+        at,
+        "credit alice 1.5e3 --data d",
+        2,
+        "an amount is dollars like",
+    );
+    fails(at, "account list --data d", 1, "there is no database in d");
+    fails(at, "account list --config no.toml", 2, "can't read");
+    fails(at, "serve", 2, "`make models`");
+    json(at, "account add alice --data d");
+    fails(
+        at,
+        "account add alice --data d",
+        1,
+        "there is an account named",
+    );
+    fails(at, "credit bob 1 --data d", 1, "bob");
+    fails(at, "key revoke nokey --data d", 1, "nokey");
+    std::fs::write(at.join("weir.toml"), "\nlisen = 1\n").unwrap();
+    fails(at, "account list", 2, "weir.toml:2: unknown key `lisen`");
+}
+
+/// A server whose only model is missing: it starts, says so, and ends when it is told to.
+#[test]
+fn a_server_without_its_model_starts_and_stops() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    let config = "listen = \"127.0.0.1:0\"\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
+                  [[models.engines]]\npath = \"missing.gguf\"\n";
+    std::fs::write(at.join("weir.toml"), config).unwrap();
+    for first_start in [true, false] {
+        let mut server = weir(at)
+            .args(["serve", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut events = BufReader::new(server.stdout.take().unwrap())
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        if first_start {
+            let event = events.next().unwrap();
+            assert_eq!(
+                (&event["event"], &event["account"]),
+                (&"first_start".into(), &"demo".into())
+            );
+        }
+        let ready = events.next().unwrap();
+        assert_eq!(ready["event"], "ready");
+        assert!(
+            ready["url"]
+                .as_str()
+                .unwrap()
+                .starts_with("http://127.0.0.1:")
+        );
+        assert_eq!(json(at, "account list")[0]["balance"], "5");
+        fails(
+            at,
+            "serve --listen 127.0.0.1:0",
+            1,
+            "another weir server uses",
+        );
+        terminate(&server);
+        assert_eq!(events.next().unwrap()["event"], "draining");
+        assert!(server.wait().unwrap().success());
+    }
+}
+
+fn terminate(server: &Child) {
+    let pid = rustix::process::Pid::from_child(server);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
