@@ -59,7 +59,7 @@ pub(crate) async fn whole(
         match generation.next().await {
             Some(Event::Text { choice, text, .. }) => at(&mut texts, choice)?.text.push_str(&text),
             Some(Event::Finished { choice, reason }) => {
-                at(&mut texts, choice)?.finish_reason = Some(reason)
+                at(&mut texts, choice)?.finish_reason = Some(reason);
             }
             Some(Event::Done(usage)) => break usage,
             Some(Event::Failed(error)) => return Err(ApiError::failed(error, &envelope.model)),

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use weir_api::error::{ErrorBody, ErrorObject};
 
+use crate::redact::redact;
+
 /// Why a request has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -179,22 +181,24 @@ impl ApiError {
             error: ErrorObject {
                 message,
                 kind: row.kind,
-                param: self.param.clone(),
+                param: self
+                    .param
+                    .as_deref()
+                    .map(|param| redact(param).into_owned()),
                 code: self.code.or(row.code),
             },
         }
     }
 
-    /// litellm takes any text with these words for a rate limit's.
+    /// What callers may read: no keys, and no words that mean something else to their clients.
     fn message(&self) -> String {
+        // litellm takes any text with these words for a rate limit's.
         const WORDS: &str = "rate limit";
-        let limited = self.reason.row().status == 429;
-        match self.message.to_ascii_lowercase().find(WORDS) {
-            Some(_) if !limited => self
-                .message
-                .to_ascii_lowercase()
-                .replace(WORDS, "rate-limit"),
-            _ => self.message.clone(),
+        let message = redact(&self.message);
+        let lower = message.to_ascii_lowercase();
+        match lower.contains(WORDS) && self.reason.row().status != 429 {
+            true => lower.replace(WORDS, "rate-limit"),
+            false => message.into_owned(),
         }
     }
 }

@@ -104,6 +104,9 @@ fn without_echo(message: &str) -> String {
     }
 }
 
+/// Some parts of a path are the caller's own words.
+const PATH_CHARS_MAX: usize = 200;
+
 /// `messages.2.role`, as OpenAI names fields.
 fn dotted(path: &serde_path_to_error::Path) -> String {
     let name = |segment: &Segment| match segment {
@@ -112,7 +115,8 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
         Segment::Enum { variant } => Some(variant.clone()),
         Segment::Unknown => None,
     };
-    path.iter().filter_map(name).collect::<Vec<_>>().join(".")
+    let names: Vec<_> = path.iter().filter_map(name).collect();
+    names.join(".").chars().take(PATH_CHARS_MAX).collect()
 }
 
 /// The whole body, refused as soon as it is known to be too large, or takes too long.

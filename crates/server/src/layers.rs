@@ -21,6 +21,7 @@ use weir_gateway::limits::{Gauge, Quota};
 use crate::App;
 use crate::error::ApiError;
 use crate::layers::log::{Line, Logged};
+use crate::redact::redact;
 
 /// The version of OpenAI's API that this one is compatible with.
 const OPENAI_VERSION: HeaderValue = HeaderValue::from_static("2020-10-01");
@@ -104,7 +105,7 @@ pub(crate) fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Respon
     fn answer(panic: Box<dyn Any + Send>) -> Response {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        tracing::error!(panic = text, "a request panicked");
+        tracing::error!(panic = text.map(redact).as_deref(), "a request panicked");
         ApiError::internal().into_response()
     }
     CatchPanicLayer::custom(answer as fn(_) -> _)
@@ -183,6 +184,27 @@ fn go_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        async fn panics() -> &'static str {
+            panic!("of sk_a_b")
+        }
+        let router = axum::Router::new()
+            .route("/", axum::routing::get(panics))
+            .layer(catch_panic());
+        let request = Request::new(Body::empty());
+        let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(
+            body.contains("INTERNAL_ERROR") && !body.contains("sk_a"),
+            "{body}"
+        );
+    }
 
     #[test]
     fn durations_look_as_in_go() {

@@ -8,6 +8,7 @@ mod convert;
 mod error;
 mod extract;
 mod layers;
+mod redact;
 mod routes;
 mod serve;
 mod sse;

@@ -60,12 +60,7 @@ async fn respond(
 
 pub(crate) async fn not_found(uri: Uri) -> ApiError {
     let path = uri.path();
-    let what = if path.contains("sk_") {
-        "this path"
-    } else {
-        path
-    };
-    ApiError::new(Reason::NotFound, format!("no such path: {what}"))
+    ApiError::new(Reason::NotFound, format!("no such path: {path}"))
 }
 
 /// The router adds `Allow`.

@@ -89,10 +89,10 @@ impl Frames {
         }
         match self.generation.next().await {
             Some(Event::Text { choice, text, .. }) => {
-                self.chunk(&mut frames, choice, &Part::Text(&text))
+                self.chunk(&mut frames, choice, &Part::Text(&text));
             }
             Some(Event::Finished { choice, reason }) => {
-                self.chunk(&mut frames, choice, &Part::Finish(reason))
+                self.chunk(&mut frames, choice, &Part::Finish(reason));
             }
             Some(Event::Done(used)) => {
                 if self.usage == StreamUsage::Null {

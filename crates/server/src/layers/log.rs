@@ -15,6 +15,7 @@ use weir_accounts::Caller;
 
 use super::millis;
 use crate::error::Reason;
+use crate::redact::redact;
 
 /// How much of a path that no route has is logged.
 const PATH_CHARS_MAX: usize = 100;
@@ -63,10 +64,7 @@ impl Line {
 
 /// A path that no route has may be anything, also a key in the wrong place.
 fn shown(path: &str) -> String {
-    match path.contains("sk_") {
-        true => "[redacted]".to_owned(),
-        false => path.chars().take(PATH_CHARS_MAX).collect(),
-    }
+    redact(path).chars().take(PATH_CHARS_MAX).collect()
 }
 
 impl Drop for Line {

@@ -1,5 +1,7 @@
 //! The service through its door: requests in, answers out, with simulated models behind.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
+
 mod auth;
 mod bodies;
 mod chat;
@@ -7,6 +9,7 @@ mod completions;
 mod errors;
 mod health;
 mod layers;
+mod logs;
 mod models;
 mod parameters;
 mod paths;

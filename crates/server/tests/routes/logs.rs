@@ -1,0 +1,142 @@
+//! One line for each request, and no key in any of them.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
+use weir_testkit::{TestApp, body};
+
+use crate::chat;
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The requests' lines, with what stays the same each time.
+    fn requests(&self) -> Vec<Value> {
+        let lines = self.text();
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let requests = lines.filter(|line| line["fields"]["message"] == "request");
+        requests
+            .map(|line| {
+                assert_eq!(
+                    line["span"]["id"].as_str().map(str::len),
+                    Some(32),
+                    "{line}"
+                );
+                let f = &line["fields"];
+                json!([
+                    f["method"],
+                    f["route"],
+                    f["status"],
+                    f["reason"],
+                    f["outcome"],
+                    f["key"].is_string()
+                ])
+            })
+            .collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn one_line_a_request_and_no_key() {
+    let app = TestApp::new().await;
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+
+    let key = app.key.clone();
+    let mut answers = vec![
+        app.get("/v1/models").await,
+        app.get("/v1/models/sim%2Fchat?token=1").await,
+        app.get("/health").await,
+        app.post(CHAT, chat(json!({}))).await,
+        app.post(CHAT, chat(json!({"stream": true}))).await,
+    ];
+    // The key in every wrong place.
+    answers.extend([
+        app.get(&format!("/{key}")).await,
+        app.get(&format!("/v1/models/{key}?key={key}")).await,
+        app.post(CHAT, chat(json!({"model": key}))).await,
+        app.post(CHAT, chat(json!({"logit_bias": {key.clone(): "x"}})))
+            .await,
+        app.post(CHAT, chat(json!({"temperature": key, "user": key})))
+            .await,
+        app.post(CHAT, key.clone()).await,
+    ]);
+    let wrong = Request::post(CHAT)
+        .header("authorization", format!("Bearer {key}x"))
+        .header(&key.to_lowercase(), &key);
+    answers.push(app.send(wrong.body(body("")).unwrap()).await);
+    drop(
+        app.open(app.request(Method::POST, CHAT, chat(json!({"stream": true}))))
+            .await,
+    );
+    drop(guard);
+
+    assert_eq!(
+        log.requests(),
+        [
+            json!(["GET", "/v1/models", 200, null, "complete", false]),
+            json!(["GET", "/v1/models/{*id}", 200, null, "complete", false]),
+            json!(["GET", "/health", 200, null, "complete", false]),
+            json!(["POST", CHAT, 200, null, "complete", true]),
+            json!(["POST", CHAT, 200, null, "complete", true]),
+            json!(["GET", "/sk_…", 404, "NOT_FOUND", "complete", false]),
+            json!([
+                "GET",
+                "/v1/models/{*id}",
+                404,
+                "MODEL_NOT_FOUND",
+                "complete",
+                false
+            ]),
+            json!(["POST", CHAT, 404, "MODEL_NOT_FOUND", "complete", true]),
+            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
+            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
+            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
+            json!(["POST", CHAT, 401, "INVALID_API_KEY", "complete", false]),
+            json!(["POST", CHAT, 200, null, "gone during the answer", true]),
+        ]
+    );
+    let secret = key.rsplit('_').next().unwrap();
+    assert!(!log.text().contains(secret), "the key is in the log");
+    for answer in answers {
+        let headers = format!("{:?}", answer.headers);
+        assert!(
+            !answer.text().contains(secret) && !headers.contains(secret),
+            "the key is in an answer"
+        );
+    }
+}
