@@ -23,7 +23,7 @@ use http::Method;
 use tower::util::MapRequest;
 use weir_gateway::Gateway;
 
-pub use crate::error::Reason;
+pub use crate::error::{Reason, Row};
 pub use crate::serve::{Stop, serve};
 
 /// Some real client has each of these hard-coded.

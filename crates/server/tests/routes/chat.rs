@@ -78,18 +78,30 @@ async fn parts_are_joined_by_line_breaks() {
     assert_eq!(parts["choices"], text["choices"]);
 }
 
+/// And it is charged before the caller has the last byte: `[DONE]` means that the bill is settled.
 #[tokio::test]
 async fn what_is_used_is_what_is_charged() {
     let app = TestApp::new().await;
-    let before = app.accounts.account("test").await.unwrap();
-    let usage = app
-        .post(PATH, chat(json!({"n": 2, "temperature": 0})))
-        .await
-        .json()["usage"]
-        .clone();
-    let after = app.accounts.account("test").await.unwrap();
-    let tenths = usage["prompt_tokens"].as_i64().unwrap() * 200
-        + usage["completion_tokens"].as_i64().unwrap() * 400;
-    assert_eq!(before.posted.get() - after.posted.get(), (tenths + 9) / 10);
-    assert!(usage["completion_tokens"].as_i64().unwrap() > 0);
+    for stream in [false, true] {
+        let before = app.accounts.account("test").await.unwrap();
+        let mut fields = json!({"n": 2, "temperature": 0, "stream": stream});
+        if stream {
+            fields["stream_options"] = json!({"include_usage": true});
+        }
+        let answer = app.post(PATH, chat(fields)).await;
+        let after = app.accounts.account("test").await.unwrap();
+        let usage = match stream {
+            true => answer.frames().iter().rev().nth(1).unwrap()["usage"].clone(),
+            false => answer.json()["usage"].clone(),
+        };
+        let tokens = |class: &str| usage[class].as_i64().unwrap();
+        let tenths = tokens("prompt_tokens") * 200 + tokens("completion_tokens") * 400;
+        assert_eq!(
+            before.posted.get() - after.posted.get(),
+            (tenths + 9) / 10,
+            "{usage}"
+        );
+        assert_eq!(after.held.get(), 0);
+        assert!(tokens("completion_tokens") > 0);
+    }
 }

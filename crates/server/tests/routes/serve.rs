@@ -96,6 +96,24 @@ async fn two_requests_on_one_connection() {
     .await;
 }
 
+/// HTTP/2 without TLS, for who begins with it: the server answers with its settings.
+#[tokio::test]
+async fn http2() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    Server::run(Setup::default(), async |server| {
+        let mut stream = server.connect().await;
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream.write_all(&SETTINGS).await.unwrap();
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[3], 4, "a frame of settings: {head:?}");
+    })
+    .await;
+}
+
 /// Who sends 100 MB before reading gets to read the refusal, however early it came.
 #[tokio::test]
 async fn a_refusal_arrives() {
