@@ -201,7 +201,7 @@ impl Bill {
         if let Err(failed) = gateway
             .0
             .accounts
-            .settle(self.hold, settlement.clone())
+            .settle(self.hold, settlement)
             .await
         {
             tracing::error!(error = %failed.error, request_id = self.order.request_id, "a settlement waits for the database");
@@ -224,7 +224,7 @@ async fn settle_again(gateway: Gateway, mut hold: Hold, settlement: Settlement) 
     let mut pause = STORE_RETRY;
     loop {
         tokio::time::sleep(pause).await;
-        match gateway.0.accounts.settle(hold, settlement.clone()).await {
+        match gateway.0.accounts.settle(hold, settlement).await {
             Ok(_) => return,
             Err(failed) => hold = failed.hold,
         }
