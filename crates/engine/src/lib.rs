@@ -2,7 +2,7 @@
 //!
 //! An engine turns a [`Request`] into [`Events`]. [`LocalEngine`](local::LocalEngine) does it with a
 //! [`Model`](model::Model) in this process; others may do it elsewhere. This crate knows no HTTP, no
-//! SQL and no C++: a model's kernels stand behind a trait, and [`sim`] has one that needs no file.
+//! SQL and no C++: a model's kernels stand behind a trait, and `sim` has one that needs no file.
 
 pub mod dialect;
 pub mod error;
