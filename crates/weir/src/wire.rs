@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::task::JoinHandle;
 use weir_accounts::{Accounts, Options, Price, Role};
 use weir_engine::Engine;
 use weir_engine::local::LocalEngine;
@@ -39,8 +40,17 @@ pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc
     let created = clock.now().as_second();
     let mut offers = Vec::new();
     let mut engines = Vec::new();
-    for model in &config.models {
-        let started = start_engine(model, config, clock).await;
+    // All at once: a large model doesn't keep a small one from starting.
+    let starting: Vec<_> = config
+        .models
+        .iter()
+        .map(|model| start_engine(model, config, clock))
+        .collect();
+    for (model, starting) in config.models.iter().zip(starting) {
+        let started = starting
+            .await
+            .context("the loader panicked")
+            .and_then(|loaded| loaded);
         let engine = match started {
             Ok(engine) => Some(Arc::new(engine)),
             Err(error) => {
@@ -131,11 +141,11 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
-async fn start_engine(
+fn start_engine(
     model: &Model,
     config: &Config,
     clock: &Clock,
-) -> anyhow::Result<LocalEngine> {
+) -> JoinHandle<anyhow::Result<LocalEngine>> {
     let clock = clock.clone();
     let mut options = weir_engine::local::Options::new(move || clock.now());
     if let Some(queue) = model.engine.queue_requests_max {
@@ -148,8 +158,7 @@ async fn start_engine(
     let llama = model.engine.clone();
     let span = tracing::info_span!("engine", model = model.id);
     // Mapping a file and making room for a cache takes a while, and blocks.
-    let loading = tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, options)));
-    loading.await.context("the loader panicked")?
+    tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, options)))
 }
 
 #[cfg(feature = "llama")]
