@@ -145,9 +145,9 @@ def test_doctor(weir, make_weir, tmp_path):
 
 def test_chat(weir):
     env = {"WEIR_API_KEY": weir.key, "WEIR_BASE_URL": weir.url}
-    done = weir.run("chat", "--model", DEMO, env=env, input="Say hello.\nAgain.\n", check=False)
+    done = weir.run("chat", "--model", DEMO, "--max-tokens", "16", env=env, input="Say hello.\nAgain.\n", check=False)
     assert done.returncode == 0 and len(done.stdout.strip()) > 0, done.stderr
-    no_model = weir.run("chat", env=env, input="Hi\n", check=False)
+    no_model = weir.run("chat", "--max-tokens", "16", env=env, input="Hi\n", check=False)
     assert no_model.returncode == 0 and no_model.stdout.strip()
     wrong = weir.run("chat", env=env | {"WEIR_API_KEY": "sk_wrong"}, input="Hi\n", check=False)
     assert wrong.returncode == 1 and "401" in wrong.stderr and wrong.stdout == ""

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from weir import PATIENCE, ROOT, environment
+from weir import DEMO, DEMO_FILE, PATIENCE, ROOT, Weir, environment, model
 
 EXAMPLE = re.compile(r"<!-- test -->\n```(python|bash)\n(.*?)```", re.DOTALL)
 EXAMPLES = [
@@ -22,6 +22,15 @@ EXAMPLES = [
 def test_there_are_the_four_classic_examples():
     found = EXAMPLE.findall((ROOT / "docs/api.md").read_text())
     assert sorted(language for language, _ in found)[:4] == ["bash", "bash", "python", "python"]
+
+
+@pytest.fixture(scope="module")
+def weir(tmp_path_factory):
+    """A server whose answers stay short: some examples leave the length to the model."""
+    models = model(DEMO, DEMO_FILE, more="max_output_tokens = 200")
+    server = Weir(tmp_path_factory.mktemp("docs"), models).start()
+    yield server
+    server.stop()
 
 
 @pytest.mark.parametrize("language, code", EXAMPLES)

@@ -45,8 +45,8 @@ def test_from_start_to_the_first_token(make_weir):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_streams_finish(make_weir, number):
-    weir = make_weir().start()
-    stream = weir.client().completions.create(**PROMPT, max_tokens=150, stream=True)
+    weir = make_weir(settings="[shutdown]\ngrace_seconds = 120\n").start()
+    stream = weir.client().completions.create(**PROMPT, max_tokens=100, stream=True)
     chunks = [next(iter(stream))]
     weir.signal(number)
     assert weir.next_event()["event"] == "draining"
@@ -56,7 +56,7 @@ def test_a_signal_lets_streams_finish(make_weir, number):
     assert chunks[-1].choices[0].finish_reason == "length"
     assert weir.wait() == 0
     [row] = weir.usage("demo")
-    assert (row["outcome"], row["completion_tokens"]) == ("success", 150)
+    assert (row["outcome"], row["completion_tokens"]) == ("success", 100)
 
 
 def check_cut(weir, stop):

@@ -22,15 +22,16 @@ MISSING = "test/missing"
 CORRUPT = "test/corrupt"
 
 # Long enough for a busy machine; nothing waits this long when all is well.
-PATIENCE = 60
+PATIENCE = 120
 
 
-def model(name, path, input_price=200, output_price=400):
+def model(name, path, input_price=200, output_price=400, more=""):
     return f"""
 [[models]]
 id = "{name}"
 input_price = {input_price}
 output_price = {output_price}
+{more}
 [[models.engines]]
 kind = "llama"
 path = "{path}"

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use self::client::{Client, Message};
+use self::client::{Asked, Client, Message};
 use crate::cli;
 use crate::output;
 
@@ -28,10 +28,15 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
         Some(model) => model,
         None => client.first_chat_model().await?,
     };
+    let asked = Asked {
+        model,
+        max_tokens: command.max_tokens,
+    };
     let mut input = Input::open()?;
     if input.is_terminal() {
         output::note(&format!(
-            "talking to {model}; Ctrl-C stops an answer, Ctrl-D ends"
+            "talking to {}; Ctrl-C stops an answer, Ctrl-D ends",
+            asked.model
         ))?;
     }
     let mut messages: Vec<_> = command
@@ -45,7 +50,7 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
             continue;
         }
         messages.push(Message::new("user", line));
-        match answer(&client, &model, &messages).await {
+        match answer(&client, &asked, &messages).await {
             Ok(text) => {
                 failed = None;
                 messages.push(Message::new("assistant", text));
@@ -65,10 +70,10 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
 }
 
 /// Prints the answer while it comes; Ctrl-C ends it early, and it stays as far as it got.
-async fn answer(client: &Client, model: &str, messages: &[Message]) -> anyhow::Result<String> {
+async fn answer(client: &Client, asked: &Asked, messages: &[Message]) -> anyhow::Result<String> {
     let mut text = String::new();
     let streamed = async {
-        let mut stream = client.stream(model, messages).await?;
+        let mut stream = client.stream(asked, messages).await?;
         while let Some(piece) = stream.next().await? {
             output::piece(&piece)?;
             text.push_str(&piece);

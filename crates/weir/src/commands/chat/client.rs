@@ -24,6 +24,22 @@ pub(crate) struct Message {
     content: String,
 }
 
+/// What every message of a conversation is sent with.
+#[derive(Debug, Serialize)]
+pub(crate) struct Asked {
+    pub(crate) model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_tokens: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    asked: &'a Asked,
+    messages: &'a [Message],
+    stream: bool,
+}
+
 impl Message {
     pub(crate) fn new(role: &'static str, content: String) -> Self {
         Message { role, content }
@@ -67,8 +83,16 @@ impl Client {
             .id)
     }
 
-    pub(crate) async fn stream(&self, model: &str, messages: &[Message]) -> anyhow::Result<Stream> {
-        let body = serde_json::json!({"model": model, "messages": messages, "stream": true});
+    pub(crate) async fn stream(
+        &self,
+        asked: &Asked,
+        messages: &[Message],
+    ) -> anyhow::Result<Stream> {
+        let body = Body {
+            asked,
+            messages,
+            stream: true,
+        };
         let url = format!("{}/v1/chat/completions", self.base);
         let sent = self
             .http
