@@ -80,7 +80,7 @@ async fn serve_with(
         };
         tracing::warn!(why, "running answers are cut");
         stop.hard.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     // Serving ends when the last connection has.
     tokio::select! {
