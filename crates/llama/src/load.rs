@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::{Capacity, ModelFacts, Tokenizer};
+use weir_engine::model::{Capacity, ModelFacts};
 
 use crate::backend;
 use crate::log::collect_errors;
@@ -63,18 +63,19 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<LlamaModel, LoadError>
     backend::start().map_err(LoadError::Machine)?;
     let weights = Arc::new(load_weights(path)?);
     check_kind(path, &weights)?;
-    let tokenizer = LlamaTokenizer::new(Arc::clone(&weights));
     let traits = Traits {
         context_trained: count(&weights, sys::llama_model_n_ctx_train),
         window: count(&weights, sys::llama_model_n_swa),
-        vocabulary: tokenizer.vocabulary(),
+        vocabulary: vocabulary(&weights),
     };
     let sizes = Sizes::choose(options, &traits)?;
     let context = make_context(&weights, &sizes)?;
     let capacity = capacity(&context, &sizes);
+    let context_tokens = sizes.context_tokens.min(capacity.cells);
+    let tokenizer = LlamaTokenizer::new(Arc::clone(&weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
     let facts = ModelFacts {
-        context_tokens: sizes.context_tokens.min(capacity.cells),
+        context_tokens,
         chat_template: chat_template(&weights),
         bos,
         eos,
@@ -170,6 +171,12 @@ fn count(weights: &Weights, of: unsafe extern "C" fn(*const sys::llama_model) ->
     // SAFETY: the model is alive; these functions only read it.
     let count = unsafe { of(weights.pointer()) };
     u32::try_from(count).unwrap_or(0)
+}
+
+fn vocabulary(weights: &Weights) -> u32 {
+    // SAFETY: the model and so its vocabulary are alive.
+    let tokens = unsafe { sys::llama_vocab_n_tokens(weights.vocab()) };
+    u32::try_from(tokens).unwrap_or(0)
 }
 
 /// Spinning of a kernel thread between two graphs, in ggml's unit of 131,072 pauses: some 6 ms. That bridges the

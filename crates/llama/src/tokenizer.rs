@@ -1,13 +1,17 @@
 //! Text to tokens and back, from any thread.
 
 use std::ffi::{CStr, c_char};
+use std::io;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use weir_engine::Token;
 use weir_engine::model::{Bos, Tokenizer};
 
-use crate::shim::{self, Threw, Weights, guarded};
+use crate::shim::{self, Weights, guarded};
+use crate::tokenizer::long::{CUT_TOKENS, Cuts, PART_BYTES, SHORT_BYTES, anywhere, with_stack};
+
+mod long;
 
 /// Shares the weights with the model, whichever is dropped last.
 #[derive(Debug)]
@@ -16,20 +20,23 @@ pub(crate) struct LlamaTokenizer {
     vocabulary: u32,
     /// The token that the model wants in front of a text, if it wants one.
     first: Option<Token>,
+    cuts: Cuts,
+    context_tokens: usize,
 }
 
 impl LlamaTokenizer {
-    pub(crate) fn new(weights: Arc<Weights>) -> Self {
+    /// `context_tokens`: more tokens than that are of no use to anybody.
+    pub(crate) fn new(weights: Arc<Weights>, vocabulary: u32, context_tokens: u32) -> Self {
         let vocab = weights.vocab();
         // SAFETY: `weights` keeps the vocabulary alive.
-        let vocabulary = unsafe { sys::llama_vocab_n_tokens(vocab) };
-        // SAFETY: as above.
         let wants_first = unsafe { sys::llama_vocab_get_add_bos(vocab) };
         // SAFETY: as above.
         let bos = unsafe { sys::llama_vocab_bos(vocab) };
         LlamaTokenizer {
-            vocabulary: u32::try_from(vocabulary).unwrap_or(0),
+            vocabulary,
             first: Token::try_from(bos).ok().filter(|_| wants_first),
+            cuts: Cuts::new(&weights, vocabulary),
+            context_tokens: context_tokens as usize,
             weights,
         }
     }
@@ -60,8 +67,40 @@ impl LlamaTokenizer {
         token < self.vocabulary
     }
 
-    /// Tokens of a text of at most [`PART_MAX`] bytes.
-    fn tokenize_part(&self, text: &str) -> Result<Vec<Token>, Threw> {
+    /// The text's tokens. Of a text that can't fit the context they are nearly the right ones, up to twice as many
+    /// as fit.
+    fn tokens(&self, text: &str) -> Result<Vec<Token>, Failure> {
+        if text.len() <= SHORT_BYTES {
+            return self.tokens_of(text);
+        }
+        let parts = self.cuts.parts(text);
+        if text.len() > PART_BYTES {
+            let smaller: Vec<&str> = parts.iter().copied().flat_map(anywhere).collect();
+            let fit = self.context_tokens + smaller.len() * CUT_TOKENS;
+            let nearly = self.tokens_of_parts(&smaller, 2 * fit)?;
+            if nearly.len() > fit {
+                return Ok(nearly);
+            }
+        }
+        self.tokens_of_parts(&parts, usize::MAX)
+    }
+
+    /// Tokens of the parts, one after the other, until there are more than `enough`.
+    fn tokens_of_parts(&self, parts: &[&str], enough: usize) -> Result<Vec<Token>, Failure> {
+        let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
+        with_stack(longest, || {
+            let mut tokens = Vec::new();
+            for part in parts {
+                tokens.extend(self.tokens_of(part)?);
+                if tokens.len() > enough {
+                    break;
+                }
+            }
+            Ok(tokens)
+        })?
+    }
+
+    fn tokens_of(&self, text: &str) -> Result<Vec<Token>, Failure> {
         // Tokens are rarely more than bytes; if they are, the first call says how many there are.
         let mut tokens: Vec<sys::llama_token> = vec![0; text.len() + 16];
         let mut count = self.tokenize_into(text, &mut tokens)?;
@@ -74,9 +113,9 @@ impl LlamaTokenizer {
     }
 
     /// The number of tokens, negative when they don't fit.
-    fn tokenize_into(&self, text: &str, tokens: &mut [sys::llama_token]) -> Result<i32, Threw> {
+    fn tokenize_into(&self, text: &str, tokens: &mut [sys::llama_token]) -> Result<i32, Failure> {
         let mut count = 0;
-        let text_size = i32::try_from(text.len()).expect("a part is at most PART_MAX bytes");
+        let text_size = i32::try_from(text.len()).map_err(|_| Failure::TooLong)?;
         let tokens_size = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
         let (text, tokens) = (text.as_ptr().cast::<c_char>(), tokens.as_mut_ptr());
         guarded(|what, size| {
@@ -99,7 +138,7 @@ impl LlamaTokenizer {
     }
 
     /// The number of bytes, negative when they don't fit.
-    fn piece_into(&self, token: Token, bytes: &mut [u8]) -> Result<i32, Threw> {
+    fn piece_into(&self, token: Token, bytes: &mut [u8]) -> Result<i32, shim::Threw> {
         let mut count = 0;
         let bytes_size = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
         let bytes = bytes.as_mut_ptr().cast::<c_char>();
@@ -128,16 +167,10 @@ impl Tokenizer for LlamaTokenizer {
     }
 
     fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
-        let mut tokens = Vec::new();
-        for part in parts(text) {
-            match self.tokenize_part(part) {
-                Ok(part) => tokens.extend(part),
-                // Out of memory, or a vocabulary that lacks the tokens of single bytes.
-                Err(error) => {
-                    tracing::error!(%error, bytes = part.len(), "a text could not be tokenized");
-                }
-            }
-        }
+        let mut tokens = self.tokens(text).unwrap_or_else(|error| {
+            tracing::error!(%error, bytes = text.len(), "a text could not be tokenized");
+            Vec::new()
+        });
         if let (Bos::Add, Some(first)) = (bos, self.first)
             && tokens.first() != Some(&first)
         {
@@ -170,15 +203,13 @@ impl Tokenizer for LlamaTokenizer {
     }
 }
 
-/// llama.cpp counts bytes in an `i32`.
-const PART_MAX: usize = 1 << 30;
-
-/// The text in parts of at most [`PART_MAX`] bytes.
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (part, after) = rest.split_at(rest.floor_char_boundary(PART_MAX));
-        rest = after;
-        (!part.is_empty()).then_some(part)
-    })
+/// Why a text has no tokens: most often there is no memory.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Threw(#[from] shim::Threw),
+    #[error("no thread to tokenize on: {0}")]
+    Thread(#[from] io::Error),
+    #[error("it has more bytes than llama.cpp can count")]
+    TooLong,
 }

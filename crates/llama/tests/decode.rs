@@ -8,7 +8,7 @@ use weir_llama::{LlamaModel, LoadOptions};
 mod common;
 use common::{best, compute, distance, essay, greedy, lead, rows, small, smollm2, text, tokens};
 
-/// Twice what `examples/noise.rs` measures.
+/// Somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
 
 /// Two continuations are equal up to a place where the model itself can't decide.

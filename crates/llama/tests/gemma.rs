@@ -7,8 +7,8 @@ use weir_llama::LoadOptions;
 mod common;
 use common::{compute, distance, essay, gemma3, rows, small, tokens};
 
-/// Twice what `examples/noise.rs` measures.
-const NOISE: f32 = 1.6;
+/// Somewhat more than `examples/noise.rs` measures.
+const NOISE: f32 = 2.5;
 /// Of most of its layers, in tokens.
 const WINDOW: usize = 512;
 
@@ -43,6 +43,8 @@ fn what_gemma_says_of_itself() {
         .iter()
         .for_each(|&token| tokenizer.piece(token, &mut bytes));
     assert_eq!(String::from_utf8_lossy(&bytes), text);
+    // As a whole it would take minutes.
+    assert!(tokenizer.tokenize(&"\0".repeat(1 << 20), Bos::Omit).len() > 32_768);
 }
 
 /// llama.cpp takes cells beyond the window for free, even with a full-size cache: a fork from before that point

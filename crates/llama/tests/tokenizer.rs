@@ -4,6 +4,7 @@ use std::thread;
 
 use weir_engine::Token;
 use weir_engine::model::{Bos, Model, Tokenizer};
+use weir_llama::LoadOptions;
 
 #[path = "support/common.rs"]
 mod common;
@@ -143,15 +144,58 @@ fn pieces_are_bytes_of_whole_texts() {
     assert!(apart > 200_000);
 }
 
+/// Within the context they come back as they were; beyond it they are enough to be refused, and soon.
 #[test]
-fn very_long_texts() {
-    let model = smollm2(&small());
+fn long_texts() {
+    let model = smollm2(&LoadOptions {
+        cells: Some(8_192),
+        ..small()
+    });
     let tokenizer = model.tokenizer();
-    let million = 1 << 20;
     for part in [
-        "a", " ", "1", "\n", "=", "é", "日", "👍", "ab ", "x1 ", "\0", "'s",
+        "a", " ", "1", "\n", "=", "é", "日", "👍", "ab ", "x1 ", "\0", "'s", "<",
     ] {
-        check_round_trip(&*tokenizer, &part.repeat(million / part.len()));
+        for size in [600, 5_000, 8_000] {
+            check_round_trip(&*tokenizer, &part.repeat(size / part.len()));
+        }
+        assert!(
+            tokenizer.tokenize(&part.repeat(1 << 20), Bos::Omit).len() > 8_192,
+            "{part:?}"
+        );
+    }
+    // As a whole this takes minutes.
+    assert!(
+        tokenizer
+            .tokenize(&"<|im_end|>".repeat(100_000), Bos::Omit)
+            .len()
+            > 8_192
+    );
+}
+
+/// However a text that fits the context was cut, its tokens are those of the whole.
+#[test]
+fn a_text_that_fits_has_the_tokens_of_the_whole() {
+    let model = smollm2(&LoadOptions {
+        cells: Some(8_192),
+        ..small()
+    });
+    let tokenizer = model.tokenizer();
+    // 4,096 bytes end in the middle of one of these.
+    for part in [
+        " mountainside",
+        " internationally",
+        " extraordinary",
+        "<|im_start|>user\nHow is the weather on\n <|im_end|>\n ",
+        "<|im_end|>",
+    ] {
+        let tokens = tokenizer.tokenize(part, Bos::Omit);
+        for times in [1, 7, 100, 150, 300, 600] {
+            assert_eq!(
+                tokenizer.tokenize(&part.repeat(times), Bos::Omit),
+                tokens.repeat(times),
+                "{times} {part:?}"
+            );
+        }
     }
 }
 

@@ -1,0 +1,209 @@
+//! Many streams at once, through the engine, against each prompt alone on the model.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use weir_engine::local::{LocalEngine, Options};
+use weir_engine::model::{Bos, Model, SequenceId, Tokenizer};
+use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields, Stop};
+use weir_engine::{Engine, Event, FinishReason, Input, Request, Sampling, Token, Usage};
+use weir_llama::LlamaModel;
+
+#[path = "support/common.rs"]
+mod common;
+use common::{best, compute, essay, small, smollm2};
+
+/// Somewhat more than `examples/noise.rs` measures.
+const NOISE: f32 = 1.6;
+const STREAMS: usize = 32;
+
+struct Job {
+    prompt: String,
+    /// Tokens to generate.
+    limit: u32,
+    choices: i64,
+}
+
+/// Questions of all lengths; every fourth has a beginning that the others of its kind have, too, and every fourth
+/// is answered twice.
+fn jobs() -> Vec<Job> {
+    let countries = [
+        "France", "Japan", "Brazil", "Egypt", "Canada", "India", "Norway", "Kenya",
+    ];
+    let job = |i: usize| {
+        let country = countries[i / 4];
+        let prompt = match i % 4 {
+            0 => format!(
+                "{}. Now, a list of the largest cities of {country}:\n1.",
+                essay(90)
+            ),
+            1 => format!("The capital of {country} is the city of"),
+            2 => format!("{} But back to {country}, where people", essay(10 + i * 3)),
+            _ => format!("In {country} the seasons are spring,"),
+        };
+        Job {
+            prompt,
+            limit: 4 + (i as u32 * 7) % 13,
+            choices: if i % 4 == 1 { 2 } else { 1 },
+        }
+    };
+    (0..STREAMS).map(job).collect()
+}
+
+/// A greedy text, and what else it could have been.
+struct Solo {
+    pieces: Vec<Vec<u8>>,
+    /// For each piece the texts of the tokens that were best within the noise.
+    likely: Vec<Vec<Vec<u8>>>,
+    finish: FinishReason,
+}
+
+fn piece(tokenizer: &dyn Tokenizer, token: Token) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    tokenizer.piece(token, &mut bytes);
+    bytes
+}
+
+fn solo(model: &mut LlamaModel, job: &Job) -> Solo {
+    let tokenizer = model.tokenizer();
+    let prompt = tokenizer.tokenize(&job.prompt, Bos::Add);
+    let mut solo = Solo {
+        pieces: Vec::new(),
+        likely: Vec::new(),
+        finish: FinishReason::Length,
+    };
+    let mut logits = compute(model, 0, 0, &prompt, 512);
+    for at in prompt.len().. {
+        let token = best(&logits);
+        let enough = logits[token as usize] - NOISE;
+        let likely = (0..).zip(&logits).filter(|&(_, &logit)| logit >= enough);
+        solo.likely
+            .push(likely.map(|(token, _)| piece(&*tokenizer, token)).collect());
+        solo.pieces.push(piece(&*tokenizer, token));
+        if tokenizer.is_end(token) {
+            solo.finish = FinishReason::Stop;
+            break;
+        }
+        if solo.pieces.len() == job.limit as usize {
+            break;
+        }
+        logits = compute(model, 0, at, &[token], 1);
+    }
+    model.forget(SequenceId(0));
+    solo
+}
+
+#[derive(Clone, Default)]
+struct Choice {
+    text: String,
+    finish: Option<FinishReason>,
+}
+
+struct Answer {
+    choices: Vec<Choice>,
+    usage: Usage,
+}
+
+async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
+    let greedy = SamplingFields {
+        temperature: Some(0.0),
+        ..SamplingFields::default()
+    };
+    let request = Request {
+        input: Input::Prompts(vec![Prompt::Text(job.prompt.clone())]),
+        sampling: Sampling::new(greedy).expect("a greedy sampler"),
+        stop: Stop::default(),
+        choices: Choices::new(job.choices).expect("a few choices"),
+        output: OutputLimit {
+            tokens: Some(job.limit),
+            overflow: Overflow::Refuse,
+        },
+    };
+    let prepared = engine.prepare(request).await.expect("it fits the context");
+    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let mut answer = Answer {
+        choices: vec![Choice::default(); job.choices as usize],
+        usage: Usage::default(),
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Text { choice, text, .. } => {
+                answer.choices[choice as usize].text.push_str(&text);
+            }
+            Event::Finished { choice, reason } => {
+                answer.choices[choice as usize].finish = Some(reason);
+            }
+            Event::Done(usage) => answer.usage = usage,
+            Event::Failed(error) => panic!("{}: {error}", job.prompt),
+        }
+    }
+    assert!(
+        answer.usage.prompt > 0 && answer.usage.completion >= job.choices as u64,
+        "{:?}",
+        answer.usage
+    );
+    answer
+}
+
+/// Whether the text is the whole solo one; if not, it is so up to a place where another token was as good.
+fn check(job: &Job, solo: &Solo, answer: &Choice) -> bool {
+    let whole = solo.pieces.concat();
+    let text = answer.text.as_bytes();
+    if String::from_utf8_lossy(&whole) == answer.text {
+        assert_eq!(answer.finish, Some(solo.finish), "{}", job.prompt);
+        return true;
+    }
+    let mut at = 0;
+    for (piece, likely) in solo.pieces.iter().zip(&solo.likely) {
+        let other = |other: &&Vec<u8>| *other != piece && text[at..].starts_with(other);
+        if likely.iter().any(|token| other(&token)) {
+            return false;
+        }
+        assert!(
+            text[at..].starts_with(piece),
+            "{:?} should be {:?}",
+            answer.text,
+            String::from_utf8_lossy(&whole)
+        );
+        at += piece.len();
+    }
+    panic!(
+        "{:?} goes on after {:?}",
+        answer.text,
+        String::from_utf8_lossy(&whole)
+    );
+}
+
+#[test]
+fn thirty_two_streams_at_once_say_what_each_says_alone() {
+    let jobs = jobs();
+    let mut model = smollm2(&small());
+    let solos: Vec<Solo> = jobs.iter().map(|job| solo(&mut model, job)).collect();
+    drop(model);
+
+    let options = weir_llama::LoadOptions {
+        cells: Some(8_192),
+        sequences: None,
+        ..small()
+    };
+    let engine = LocalEngine::spawn(smollm2(&options), Options::new(|| Timestamp::UNIX_EPOCH));
+    let engine = Arc::new(engine.expect("the engine starts"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let answers = runtime.block_on(join_all(jobs.iter().map(|job| stream(&engine, job))));
+    engine.stop();
+
+    let mut same = 0;
+    for ((job, solo), answer) in jobs.iter().zip(&solos).zip(&answers) {
+        let texts = answer.choices.iter();
+        same += texts.filter(|choice| check(job, solo, choice)).count();
+    }
+    let texts: usize = answers.iter().map(|answer| answer.choices.len()).sum();
+    assert_eq!(texts, STREAMS + STREAMS / 4);
+    assert!(
+        same >= texts / 2,
+        "only {same} of {texts} texts are those of each prompt alone"
+    );
+}
