@@ -1,6 +1,5 @@
 //! The program from outside, without a model: commands, exit codes, and a server that starts and stops.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail with the test")]
-#![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
