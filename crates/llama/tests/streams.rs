@@ -36,10 +36,10 @@ fn jobs() -> Vec<Job> {
         let prompt = match i % 4 {
             0 => format!(
                 "{}. Now, a list of the largest cities of {country}:\n1.",
-                essay(90)
+                essay(50)
             ),
             1 => format!("The capital of {country} is the city of"),
-            2 => format!("{} But back to {country}, where people", essay(10 + i * 3)),
+            2 => format!("{} But back to {country}, where people", essay(6 + i * 2)),
             _ => format!("In {country} the seasons are spring,"),
         };
         Job {

@@ -17,7 +17,7 @@ pub(super) const PART_BYTES: usize = 4096;
 /// Tokens that a cut in the middle of a word adds, at most, on average.
 pub(super) const CUT_TOKENS: usize = 8;
 
-/// `std::regex`, on which some models' tokenizers stand, takes 400 bytes a character.
+/// `std::regex`, on which some models' tokenizers stand, takes 300 to 400 bytes a character.
 const STACK_PER_BYTE: usize = 1024;
 const STACK: usize = 1 << 20;
 
