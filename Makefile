@@ -29,7 +29,7 @@ models: $(DEMO) $(GEMMA) ## fetch all models: the demo model and Gemma 3 270M
 
 build: ## set up what is missing, build target/release/weir
 	@scripts/setup.sh build
-	@echo "building (the first time llama.cpp's kernels too: 5 to 10 minutes)" >&2
+	@[[ -e target/release/weir ]] || echo "building; the first time llama.cpp's kernels too: 5 to 10 minutes" >&2
 	cargo build --locked --release -p weir
 
 test: fmt clippy doc unit e2e ## all that CI checks
