@@ -14,7 +14,11 @@ pub enum EngineError {
     Invalid(#[from] Invalid),
     /// `requested` is the part of an explicit limit that doesn't fit beside the prompt.
     #[error("prompt of {prompt} tokens is too long for a context of {context}")]
-    TooLong { context: u32, prompt: u64, requested: Option<u32> },
+    TooLong {
+        context: u32,
+        prompt: u64,
+        requested: Option<u32>,
+    },
     /// As Novita names features: `chat`, `function-calling`, …
     #[error("the model does not support {feature}")]
     Unsupported { feature: &'static str },
@@ -36,7 +40,9 @@ pub enum Whose {
 impl EngineError {
     pub fn whose(&self) -> Whose {
         match self {
-            EngineError::Invalid(_) | EngineError::TooLong { .. } | EngineError::Unsupported { .. } => Whose::Caller,
+            EngineError::Invalid(_)
+            | EngineError::TooLong { .. }
+            | EngineError::Unsupported { .. } => Whose::Caller,
             EngineError::Busy { .. } => Whose::Load,
             EngineError::Unavailable(_) | EngineError::Fault(_) => Whose::Engine,
         }

@@ -14,7 +14,11 @@ pub const EVENTS_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Text of a choice, whole characters, never empty; `tokens` is how many tokens it completes.
-    Text { choice: u32, text: String, tokens: u32 },
+    Text {
+        choice: u32,
+        text: String,
+        tokens: u32,
+    },
     /// A choice has ended. Each choice has exactly one, after all its text.
     Finished { choice: u32, reason: FinishReason },
     /// All choices have ended. The last event, unless it is `Failed`.
@@ -85,7 +89,18 @@ pub fn channel(capacity: usize) -> (EventSender, Events) {
     let (sender, receiver) = mpsc::channel(capacity);
     let (alive, engine) = mpsc::channel(1);
     let meter = Arc::new(Meter::default());
-    (EventSender { sender, _alive: alive, meter: Arc::clone(&meter) }, Events { receiver, engine, meter })
+    (
+        EventSender {
+            sender,
+            _alive: alive,
+            meter: Arc::clone(&meter),
+        },
+        Events {
+            receiver,
+            engine,
+            meter,
+        },
+    )
 }
 
 impl EventSender {
@@ -151,12 +166,18 @@ struct AllowanceState {
 impl Allowance {
     /// Without a limit.
     pub fn unlimited() -> Self {
-        Allowance(Arc::new(AllowanceState { tokens: AtomicU64::new(u64::MAX), last: AtomicBool::new(true) }))
+        Allowance(Arc::new(AllowanceState {
+            tokens: AtomicU64::new(u64::MAX),
+            last: AtomicBool::new(true),
+        }))
     }
 
     /// A first slice; more may come.
     pub fn rolling(tokens: u64) -> Self {
-        Allowance(Arc::new(AllowanceState { tokens: AtomicU64::new(tokens), last: AtomicBool::new(false) }))
+        Allowance(Arc::new(AllowanceState {
+            tokens: AtomicU64::new(tokens),
+            last: AtomicBool::new(false),
+        }))
     }
 
     pub fn raise(&self, tokens: u64) {

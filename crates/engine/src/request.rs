@@ -5,8 +5,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::event::Allowance;
 use crate::Token;
+use crate::event::Allowance;
 
 /// Choices of one prompt: `n`.
 pub const CHOICES_MAX: u32 = 128;
@@ -96,7 +96,10 @@ pub struct Invalid {
 
 impl Invalid {
     pub fn new(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Invalid { param: param.into(), message: message.into() }
+        Invalid {
+            param: param.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -110,7 +113,10 @@ impl Choices {
     pub fn new(n: i64) -> Result<Self, Invalid> {
         match u32::try_from(n) {
             Ok(n @ 1..=CHOICES_MAX) => Ok(Choices(n)),
-            _ => Err(Invalid::new("n", format!("n must be between 1 and {CHOICES_MAX}, got {n}"))),
+            _ => Err(Invalid::new(
+                "n",
+                format!("n must be between 1 and {CHOICES_MAX}, got {n}"),
+            )),
         }
     }
 
@@ -129,7 +135,10 @@ impl Stop {
     pub fn new(strings: Vec<String>) -> Result<Self, Invalid> {
         if strings.len() > STOPS_MAX {
             let got = strings.len();
-            return Err(Invalid::new("stop", format!("at most {STOPS_MAX} stop strings are allowed, got {got}")));
+            return Err(Invalid::new(
+                "stop",
+                format!("at most {STOPS_MAX} stop strings are allowed, got {got}"),
+            ));
         }
         if strings.iter().any(String::is_empty) {
             return Err(Invalid::new("stop", "a stop string must not be empty"));
@@ -191,13 +200,37 @@ impl Sampling {
     pub fn new(fields: SamplingFields) -> Result<Self, Invalid> {
         let d = Sampling::default();
         Ok(Sampling {
-            temperature: within("temperature", fields.temperature, d.temperature, Bound::From(0.0), 2.0)?,
+            temperature: within(
+                "temperature",
+                fields.temperature,
+                d.temperature,
+                Bound::From(0.0),
+                2.0,
+            )?,
             top_p: within("top_p", fields.top_p, d.top_p, Bound::Above(0.0), 1.0)?,
             top_k: top_k(fields.top_k)?,
             min_p: within("min_p", fields.min_p, d.min_p, Bound::From(0.0), 1.0)?,
-            presence_penalty: within("presence_penalty", fields.presence_penalty, 0.0, Bound::From(-2.0), 2.0)?,
-            frequency_penalty: within("frequency_penalty", fields.frequency_penalty, 0.0, Bound::From(-2.0), 2.0)?,
-            repetition_penalty: within("repetition_penalty", fields.repetition_penalty, 1.0, Bound::Above(0.0), 2.0)?,
+            presence_penalty: within(
+                "presence_penalty",
+                fields.presence_penalty,
+                0.0,
+                Bound::From(-2.0),
+                2.0,
+            )?,
+            frequency_penalty: within(
+                "frequency_penalty",
+                fields.frequency_penalty,
+                0.0,
+                Bound::From(-2.0),
+                2.0,
+            )?,
+            repetition_penalty: within(
+                "repetition_penalty",
+                fields.repetition_penalty,
+                1.0,
+                Bound::Above(0.0),
+                2.0,
+            )?,
             logit_bias: logit_bias(fields.logit_bias)?,
             seed: fields.seed,
         })
@@ -257,8 +290,16 @@ enum Bound {
     Above(f64),
 }
 
-fn within(param: &str, value: Option<f64>, default: f32, low: Bound, high: f64) -> Result<f32, Invalid> {
-    let Some(value) = value else { return Ok(default) };
+fn within(
+    param: &str,
+    value: Option<f64>,
+    default: f32,
+    low: Bound,
+    high: f64,
+) -> Result<f32, Invalid> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
     let (inside, range) = match low {
         Bound::From(low) => (value >= low, format!("[{low}, {high}]")),
         Bound::Above(low) => (value > low, format!("({low}, {high}]")),
@@ -269,7 +310,10 @@ fn within(param: &str, value: Option<f64>, default: f32, low: Bound, high: f64) 
         let kept = matches!(low, Bound::Above(_)) && narrow <= 0.0;
         return Ok(if kept { f32::MIN_POSITIVE } else { narrow });
     }
-    Err(Invalid::new(param, format!("{param} must be in {range}, got {value}")))
+    Err(Invalid::new(
+        param,
+        format!("{param} must be in {range}, got {value}"),
+    ))
 }
 
 fn top_k(value: Option<i64>) -> Result<u32, Invalid> {
@@ -277,24 +321,34 @@ fn top_k(value: Option<i64>) -> Result<u32, Invalid> {
         None | Some(-1 | 0) => Ok(0),
         // More candidates than any vocabulary has are all of them.
         Some(k @ 1..) => Ok(u32::try_from(k).unwrap_or(u32::MAX)),
-        Some(k) => Err(Invalid::new("top_k", format!("top_k must be -1 or 0 (all), or at least 1, got {k}"))),
+        Some(k) => Err(Invalid::new(
+            "top_k",
+            format!("top_k must be -1 or 0 (all), or at least 1, got {k}"),
+        )),
     }
 }
 
 fn logit_bias(mut pairs: Vec<(Token, f64)>) -> Result<Arc<[(Token, f32)]>, Invalid> {
     if pairs.len() > BIASES_MAX {
         let got = pairs.len();
-        return Err(Invalid::new("logit_bias", format!("logit_bias may have at most {BIASES_MAX} entries, got {got}")));
+        return Err(Invalid::new(
+            "logit_bias",
+            format!("logit_bias may have at most {BIASES_MAX} entries, got {got}"),
+        ));
     }
     pairs.sort_by_key(|&(token, _)| token);
     if let Some(twice) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let token = twice[0].0;
-        return Err(Invalid::new("logit_bias", format!("logit_bias names token {token} twice")));
+        return Err(Invalid::new(
+            "logit_bias",
+            format!("logit_bias names token {token} twice"),
+        ));
     }
     pairs
         .into_iter()
         .map(|(token, bias)| {
-            within("logit_bias", Some(bias), 0.0, Bound::From(-100.0), 100.0).map(|bias| (token, bias))
+            within("logit_bias", Some(bias), 0.0, Bound::From(-100.0), 100.0)
+                .map(|bias| (token, bias))
         })
         .collect()
 }

@@ -318,7 +318,14 @@ impl World {
             .fold(false, |ready, client| client.act(&mut self.random) | ready);
         let progress = self.core.step();
         let waiting = self.core.load().requests;
-        assert!(waiting <= self.clients.iter().filter(|client| client.usage.is_none()).count());
+        assert!(
+            waiting
+                <= self
+                    .clients
+                    .iter()
+                    .filter(|client| client.usage.is_none())
+                    .count()
+        );
         if ready {
             assert_eq!(
                 progress,

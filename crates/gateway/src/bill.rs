@@ -198,12 +198,7 @@ impl Bill {
             source: Source::Engine,
             now,
         };
-        if let Err(failed) = gateway
-            .0
-            .accounts
-            .settle(self.hold, settlement)
-            .await
-        {
+        if let Err(failed) = gateway.0.accounts.settle(self.hold, settlement).await {
             tracing::error!(error = %failed.error, request_id = self.order.request_id, "a settlement waits for the database");
             let again = settle_again(gateway.clone(), failed.hold, settlement);
             gateway.0.tasks.spawn(again);

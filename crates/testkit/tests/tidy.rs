@@ -1,7 +1,10 @@
 //! The invariants of ARCHITECTURE.md that a machine can check: which crate may depend on which, and
 //! what may stand where.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it can't read the sources")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where it can't read the sources"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
