@@ -61,10 +61,15 @@ impl Events {
         self.receiver.recv().await
     }
 
+    /// Cancels the generation; what was sent can still be read.
+    pub fn close(&mut self) {
+        self.receiver.close();
+    }
+
     /// Cancels the generation and waits until the engine has let go of it: nothing is added to the
     /// usage any more.
     pub async fn cancel(mut self) -> Usage {
-        self.receiver.close();
+        self.close();
         while self.engine.recv().await.is_some() {}
         self.usage()
     }

@@ -117,9 +117,14 @@ impl Running {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        let Some(Running { events, bill, .. }) = self.running.take() else {
+        let Some(Running {
+            mut events, bill, ..
+        }) = self.running.take()
+        else {
             return;
         };
+        // At once: the task that settles may have to wait for its turn, and the engine goes on meanwhile.
+        events.close();
         // Without a runtime the process is ending: the hold's own drop, or recovery, settles it.
         if tokio::runtime::Handle::try_current().is_ok() {
             let gateway = self.gateway.clone();
