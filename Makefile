@@ -8,7 +8,9 @@ SHELL := bash
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
 # Features of the machine that builds must not get into the binary (AMX that faults, for one).
-unexport RUSTFLAGS
+unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
+# The binary is where the README says.
+unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
 export PATH := $(HOME)/.cargo/bin:$(CACHE)/bin:$(PATH)

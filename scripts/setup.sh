@@ -6,11 +6,11 @@ set -euo pipefail
 say() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# The development package's: the bare library lacks clang's own headers, and libclang-cpp is another one.
 have_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] && return 0
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && return 0
-    compgen -G '/usr/lib/*/libclang*.so*' >/dev/null && return 0
-    ldconfig -p 2>/dev/null | grep -q 'libclang[-.]'
+    compgen -G '/usr/lib/llvm-*/lib/libclang.so' >/dev/null && return 0
+    [[ -e /usr/lib/libclang.so || -e /usr/lib64/libclang.so ]]
 }
 
 # Debian's names of the missing packages.
@@ -41,14 +41,27 @@ can_be_root() {
 
 install_packages() {
     local packages=("$@")
-    if ! have apt-get || ! can_be_root; then
-        say "this is missing and can't be installed from here: ${packages[*]}"
-        say "on Debian or Ubuntu: sudo apt-get install ${packages[*]}"
+    if have apt-get && can_be_root; then
+        say "installing ${packages[*]}"
+        as_root apt-get update -q || say "not all package lists could be updated"
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -q --no-install-recommends "${packages[@]}" && return 0
+    fi
+    say "this is missing and can't be installed from here: ${packages[*]}"
+    say "on Debian or Ubuntu: sudo apt-get install ${packages[*]}"
+    exit 1
+}
+
+# Distributions' own Rust is often too old, and knows no rust-toolchain.toml.
+check_rust() {
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2) || true
+    if [[ -z $found || $(printf '%s\n' "$needed" "$found" | sort -V | head -n 1) != "$needed" ]]; then
+        say "Rust $needed or newer is needed, found: ${found:-none}"
+        say "install it with rustup (https://rustup.rs), then try again"
         exit 1
     fi
-    say "installing ${packages[*]}"
-    as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
 }
 
 # cargo-nextest, from source: what is built runs every test, so no stranger's binary. Unoptimized it is
@@ -73,10 +86,7 @@ install_python_packages() {
 
 main() {
     local purpose=${1:?build or test} packages
-    if ! have cargo; then
-        say "cargo is missing: install Rust with rustup (https://rustup.rs), then try again"
-        exit 1
-    fi
+    check_rust
     mapfile -t packages < <(missing_packages "$purpose")
     [[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
     [[ $purpose == test ]] || return 0

@@ -9,6 +9,8 @@ fn main() {
 
     // llama-cpp-sys-2 says where it installed ggml's CMake package; the headers, llama.h among them,
     // are two folders up.
+    refuse_native();
+
     let cmake =
         env::var("DEP_LLAMA_GGML_CMAKE_DIR").expect("llama-cpp-sys-2 exports ggml_cmake_dir");
     let installed = Path::new(&cmake)
@@ -24,4 +26,15 @@ fn main() {
         .include(installed.join("include"))
         .file("shim/weir_llama.cpp")
         .compile("weir_llama");
+}
+
+/// With `target-cpu=native` ggml is built for what the building processor advertises, AMX among it, which
+/// faults on virtual machines that mask it.
+fn refuse_native() {
+    println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    assert!(
+        !flags.contains("target-cpu=native"),
+        "llama.cpp built with target-cpu=native may not run, not even here: build without it"
+    );
 }

@@ -201,4 +201,10 @@ impl Allowance {
     pub fn is_closed(&self) -> bool {
         self.0.last.load(Ordering::Acquire)
     }
+
+    /// Whether all of it is generated, and no more will come. Whoever pays raises first and closes
+    /// then; looked at in this order, the last raise can't be missed.
+    pub fn is_used_up(&self, generated: u64) -> bool {
+        self.is_closed() && self.tokens() <= generated
+    }
 }

@@ -68,7 +68,7 @@ struct Inner {
 }
 
 impl Gateway {
-    /// `quotas` are those of keys that have none of their own.
+    /// `quotas` are those of every key.
     pub fn new(catalog: Catalog, accounts: Accounts, quotas: Quotas, clock: Clock) -> Self {
         Gateway(Arc::new(Inner {
             catalog,
@@ -138,8 +138,8 @@ impl Gateway {
             .admit_tokens(prepared.tokens_max(), Instant::now())
             .await?;
 
-        // The engine computes the prompt while the hold becomes durable. It generates nothing before,
-        // since the allowance starts at zero.
+        // The engine takes the request in while the hold becomes durable. It computes nothing of it
+        // before, since the allowance starts at zero.
         prepared.allowance = Allowance::rolling(0);
         let order = Order {
             caller: caller.clone(),

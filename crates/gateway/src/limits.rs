@@ -94,7 +94,7 @@ impl Limits {
         ready(self.memory.admit(&subjects, now).map(|()| Permit {
             memory: Arc::clone(&self.memory),
             subjects,
-            tokens_reserved: 0,
+            reservation: None,
         }))
     }
 
@@ -103,12 +103,19 @@ impl Limits {
     }
 }
 
-/// An admitted request. Dropping it ends it; reserved tokens that weren't corrected stay counted.
+/// An admitted request. Dropping it ends it, and gives back reserved tokens that weren't corrected.
 #[derive(Debug)]
 pub struct Permit {
     memory: Arc<Memory>,
     subjects: Vec<Subject>,
-    tokens_reserved: u64,
+    reservation: Option<Reservation>,
+}
+
+/// Tokens that were counted, and when.
+#[derive(Debug, Clone, Copy)]
+struct Reservation {
+    tokens: u64,
+    at: Instant,
 }
 
 impl Permit {
@@ -120,21 +127,23 @@ impl Permit {
     ) -> impl Future<Output = Result<(), Denied>> + Send {
         let admitted = self.memory.admit_tokens(&self.subjects, tokens, now);
         if admitted.is_ok() {
-            self.tokens_reserved = tokens;
+            self.reservation = Some(Reservation { tokens, at: now });
         }
         ready(admitted)
     }
 
     /// Corrects the reservation to what was used.
     pub fn true_up(&mut self, tokens_used: u64, now: Instant) {
-        self.memory
-            .true_up(&self.subjects, self.tokens_reserved, tokens_used, now);
-        self.tokens_reserved = tokens_used;
+        if let Some(reservation) = self.reservation.take() {
+            self.memory
+                .true_up(&self.subjects, reservation, tokens_used, now);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.true_up(0, Instant::now());
         self.memory.leave(&self.subjects);
     }
 }
@@ -174,8 +183,12 @@ impl Arrival {
         self.0 = self.0.max(now).saturating_add(time_of(units, limit));
     }
 
-    fn give_back(&mut self, units: u64, limit: u64) {
-        self.0 = self.0.saturating_sub(time_of(units, limit));
+    /// Of what was taken `since`, time itself has given back a part; never more than the rest is given
+    /// back now, or it would free what others have taken meanwhile.
+    fn give_back(&mut self, units: u64, limit: u64, taken: u64, since: Duration, now: Duration) {
+        let passed = now.saturating_sub(since);
+        let left = time_of(taken, limit).saturating_sub(passed);
+        self.0 = self.0.saturating_sub(time_of(units, limit).min(left));
     }
 
     fn gauge(self, limit: u64, now: Duration) -> Gauge {
@@ -257,14 +270,18 @@ impl Memory {
         Ok(())
     }
 
-    fn true_up(&self, subjects: &[Subject], reserved: u64, used: u64, now: Instant) {
-        let now = self.since_origin(now);
+    fn true_up(&self, subjects: &[Subject], reservation: Reservation, used: u64, now: Instant) {
+        let Reservation {
+            tokens: reserved,
+            at,
+        } = reservation;
+        let (now, since) = (self.since_origin(now), self.since_origin(at));
         let mut table = self.lock();
         for (name, limit) in with_token_limit(subjects) {
             let tokens = &mut table.states.entry(Arc::clone(name)).or_default().tokens;
             match used.checked_sub(reserved) {
                 Some(more) => tokens.take(more, limit, now),
-                None => tokens.give_back(reserved - used, limit),
+                None => tokens.give_back(reserved - used, limit, reserved, since, now),
             }
         }
     }

@@ -26,13 +26,7 @@ use tower::ServiceExt;
 use crate::serve::io::TimedIo;
 use crate::{App, Options, router};
 
-/// Requests at once on one HTTP/2 connection.
-const H2_STREAMS_MAX: u32 = 256;
-/// Streams that a client may reset before they are accepted (CVE-2023-44487).
-const H2_PENDING_RESETS_MAX: usize = 20;
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// A connection that is silent this long is asked whether it lives.
-const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long to wait when the process has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -72,21 +66,15 @@ struct Server {
 }
 
 fn connections(options: &Options) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+    // HTTP/2 has no time-out for a stream that isn't read, nor for a connection that is idle. A proxy that
+    // speaks it to clients speaks HTTP/1.1 to us.
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
         // Without a timer the time-out would silently be off.
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(HEADER_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
-        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).expect("64 KiB"))
-        .keep_alive_interval(H2_PING_INTERVAL)
-        .keep_alive_timeout(options.write_timeout);
     builder
 }
 

@@ -93,8 +93,8 @@ pub(crate) enum Account {
 pub(crate) struct Credit {
     /// Name or id of the account
     pub(crate) account: String,
-    /// Dollars such as 5 or 0.25; a negative amount corrects an earlier one
-    #[arg(value_name = "USD", allow_negative_numbers = true)]
+    /// Dollars such as 5 or 0.25
+    #[arg(value_name = "USD")]
     pub(crate) amount: Nanos,
     /// What it is for
     #[arg(long, value_name = "TEXT", default_value = "credit")]

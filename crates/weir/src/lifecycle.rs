@@ -61,7 +61,7 @@ async fn serve_with(
     let mut signals = Signals::new()?;
     let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone());
     let app = wire::app(config, gateway.clone());
-    first_start::first_start(config, accounts, address, output, clock.now()).await?;
+    first_start::first_start(gateway.catalog(), accounts, address, output, clock.now()).await?;
     let url = url(address);
     let text = format!("listening on {url}; Ctrl-C stops");
     output::one(output, &json!({"event": "ready", "url": url}), &text)?;

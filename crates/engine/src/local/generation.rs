@@ -96,9 +96,8 @@ impl Generation {
         if self.sender.is_closed() {
             return Sweep::Over;
         }
-        let allowance_is_used_up = self.prepared.output_max > 0
-            && self.allowed() == 0
-            && self.prepared.allowance.is_closed();
+        let allowance_is_used_up =
+            self.prepared.output_max > 0 && self.prepared.allowance.is_used_up(self.generated);
         // Text that was held back takes an event of each choice.
         let events = if allowance_is_used_up {
             u64::from(self.unfinished)

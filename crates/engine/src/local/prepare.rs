@@ -117,7 +117,8 @@ impl Preparer {
         let too_long = EngineError::TooLong {
             context,
             prompt,
-            requested: limit.tokens,
+            // A limit that would be lowered anyway isn't in the way.
+            requested: limit.tokens.filter(|_| limit.overflow == Overflow::Refuse),
         };
         let room = u64::from(context)
             .checked_sub(prompt)

@@ -94,7 +94,7 @@ async fn concurrent_requests_are_held_by_their_permits() {
     assert!(limits.admit_request(key, now).await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tokens_are_reserved_and_corrected() {
     let now = Instant::now();
     let limits = Limits::new(now);
@@ -125,6 +125,40 @@ async fn tokens_are_reserved_and_corrected() {
         Some(550),
         "more than reserved is counted too"
     );
+    let mut refused = limits.admit_request(vec![key.clone()], now).await.unwrap();
+    refused.admit_tokens(500, now).await.unwrap();
+    drop(refused);
+    assert_eq!(remaining(&limits), Some(550), "nothing was used");
+}
+
+/// A slow request's unused tokens have come back by themselves; they must not come back twice.
+#[tokio::test]
+async fn a_late_correction_frees_nothing_of_others() {
+    let start = Instant::now();
+    let limits = Limits::new(start);
+    let quotas = Quotas {
+        tokens_per_minute: Some(1000),
+        ..Quotas::default()
+    };
+    let key = subject("k", quotas);
+    let mut slow = limits
+        .admit_request(vec![key.clone()], start)
+        .await
+        .unwrap();
+    slow.admit_tokens(800, start).await.unwrap();
+    let later = start + Duration::from_secs(54);
+    let mut other = limits
+        .admit_request(vec![key.clone()], later)
+        .await
+        .unwrap();
+    other.admit_tokens(1000, later).await.unwrap();
+    slow.true_up(50, later);
+    let left = limits
+        .quota(&key, later)
+        .tokens
+        .map(|gauge| gauge.remaining);
+    assert_eq!(left, Some(0));
+    other.true_up(1000, later);
 }
 
 #[tokio::test]

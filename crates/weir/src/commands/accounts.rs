@@ -243,15 +243,17 @@ fn usage_json(record: &UsageRecord) -> Value {
     })
 }
 
-/// What the first start gives away: an account to try things with, and its key.
+/// What the first start gives away: an account to try things with, and its key. A start that was
+/// interrupted is finished by the next one.
 pub(crate) async fn demo(
     accounts: &Accounts,
     now: Timestamp,
 ) -> anyhow::Result<Option<weir_accounts::NewKey>> {
-    if !accounts.accounts().await?.is_empty() {
-        return Ok(None);
-    }
-    let account = accounts.add_account("demo", now).await?;
+    let account = match accounts.accounts().await?.as_slice() {
+        [] => accounts.add_account("demo", now).await?,
+        [only] if only.name == "demo" && accounts.keys(&only.id).await?.is_empty() => only.clone(),
+        _ => return Ok(None),
+    };
     let five = Nanos::from_usd(5).expect("5 USD can be counted");
     let key = format!("opening:{}", account.id);
     accounts
@@ -262,4 +264,25 @@ pub(crate) async fn demo(
             .add_key(&account.id, Some("first start"), now)
             .await?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interrupted_first_start_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path().join(DATABASE), Role::Tool);
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let accounts = Accounts::open(options, now).await.unwrap();
+        accounts.add_account("demo", now).await.unwrap();
+        let key = demo(&accounts, now).await.unwrap().expect("a key");
+        let caller = accounts.authenticate(key.secret.expose(), now).await;
+        assert!(caller.is_ok());
+        let credit = accounts.account("demo").await.unwrap().available;
+        assert_eq!(credit, Nanos::from_usd(5).unwrap());
+        assert!(demo(&accounts, now).await.unwrap().is_none(), "only once");
+        accounts.close().await;
+    }
 }

@@ -93,6 +93,7 @@ fn processor() -> Check {
             ("AVX2", is_x86_feature_detected!("avx2")),
             ("FMA", is_x86_feature_detected!("fma")),
             ("F16C", is_x86_feature_detected!("f16c")),
+            ("BMI2", is_x86_feature_detected!("bmi2")),
         ];
         let missing: Vec<_> = has
             .iter()
@@ -171,7 +172,7 @@ fn model(model: &Model) -> Check {
         file.take(4).read_to_end(&mut magic).map(|_| magic)
     });
     match magic {
-        Ok(magic) if magic == b"GGUF" => check(name, Verdict::Ok, path.display().to_string()),
+        Ok(magic) if magic == b"GGUF" => loads(name, path),
         Ok(_) => check(
             name,
             Verdict::Wrong,
@@ -179,6 +180,25 @@ fn model(model: &Model) -> Check {
         ),
         Err(error) => check(name, Verdict::Wrong, format!("{}: {error}", path.display())),
     }
+}
+
+/// Loads it with a small cache: a file that is cut or garbled shows only then.
+#[cfg(feature = "llama")]
+fn loads(name: String, path: &Path) -> Check {
+    let small = weir_llama::LoadOptions {
+        cells: Some(512),
+        sequences: Some(1),
+        ..weir_llama::LoadOptions::default()
+    };
+    match weir_llama::load(path, &small) {
+        Ok(_) => check(name, Verdict::Ok, path.display().to_string()),
+        Err(error) => check(name, Verdict::Wrong, error.to_string()),
+    }
+}
+
+#[cfg(not(feature = "llama"))]
+fn loads(name: String, path: &Path) -> Check {
+    check(name, Verdict::Ok, path.display().to_string())
 }
 
 /// The directory, or where it would be made.

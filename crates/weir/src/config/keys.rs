@@ -183,7 +183,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "models[].engines[].cells",
-        whole(64, 67_108_864),
+        whole(64, 4_194_304),
         None,
         "Tokens that the KV cache holds, over all requests. Absent: chosen from the model's size.",
     ),
@@ -191,7 +191,7 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].sequences",
         whole(1, 256),
         None,
-        "Answers that are generated at once. Absent: the engine's own.",
+        "Answers that are generated at once; a model with a sliding window takes 128 at most. Absent: chosen from the model's size.",
     ),
     key(
         "models[].engines[].queue_requests_max",

@@ -1,19 +1,20 @@
 //! The first start makes an account to try things with, and shows how.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
 use weir_accounts::Accounts;
+use weir_gateway::{Catalog, Offer};
 
 use crate::cli::Json;
 use crate::commands::accounts::demo;
-use crate::config::Config;
 use crate::output;
 
 /// If there is no account yet: one with credit, its key (shown this once), and calls ready to paste.
 pub(crate) async fn first_start(
-    config: &Config,
+    catalog: &Catalog,
     accounts: &Accounts,
     address: SocketAddr,
     output: Json,
@@ -25,7 +26,10 @@ pub(crate) async fn first_start(
     let secret = key.secret.expose();
     let data =
         json!({"event": "first_start", "account": "demo", "id": key.id.as_str(), "key": secret});
-    let model = config.models.first().map_or("", |model| &model.id);
+    let can_chat = |offer: &&Arc<Offer>| offer.facts().is_some_and(|facts| facts.chat);
+    let offers = catalog.offers();
+    let shown = offers.iter().find(can_chat).or(offers.first());
+    let model = shown.map_or("", |offer| &offer.id);
     output::one(output, &data, &welcome(secret, &super::url(address), model))?;
     Ok(())
 }
