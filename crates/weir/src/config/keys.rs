@@ -197,13 +197,13 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].queue_requests_max",
         whole(1, 100_000),
         None,
-        "Requests that may wait; one more is refused with 503. Absent: the engine's own.",
+        "Requests that may wait; one more is refused with 503. Absent: 512.",
     ),
     key(
         "models[].engines[].inter_token_target_ms",
         whole(1, 60_000),
         None,
-        "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: the engine's own.",
+        "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: 100.",
     ),
     key(
         "http.body_bytes_max",

@@ -412,3 +412,23 @@ fn docs_config_is_what_the_code_says() {
         "UPDATE_DOCS=1 cargo test -p weir --no-default-features docs"
     );
 }
+
+/// What the reference says of absent keys is what the engine does.
+#[test]
+fn the_engines_defaults_are_those_of_the_reference() {
+    use weir_engine::local::{INTER_TOKEN_TARGET, QUEUE_REQUESTS_MAX};
+    let reference = reference::markdown();
+    for (key, default) in [
+        ("queue_requests_max", QUEUE_REQUESTS_MAX.to_string()),
+        (
+            "inter_token_target_ms",
+            INTER_TOKEN_TARGET.as_millis().to_string(),
+        ),
+    ] {
+        let line = reference
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{key}`")));
+        let said = format!("Absent: {default}.");
+        assert!(line.is_some_and(|line| line.contains(&said)), "{line:?}");
+    }
+}
