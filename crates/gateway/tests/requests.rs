@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use weir_accounts::{
     Account, Accounts, Caller, KeyOptions, Nanos, Options, Outcome, Price, Role, UsageRecord,
 };
+use weir_engine::local::{LocalEngine, QUEUE_REQUESTS_MAX};
 use weir_engine::request::{
     Choices, Input, Message, OutputLimit, Overflow, Prompt, Role as MessageRole, Stop,
 };
@@ -42,6 +43,8 @@ struct Setup {
     max_output_tokens: Option<u32>,
     gated: bool,
     models: Option<Vec<String>>,
+    /// Requests that may wait in the engine.
+    queue: usize,
 }
 
 impl Default for Setup {
@@ -53,6 +56,7 @@ impl Default for Setup {
             max_output_tokens: None,
             gated: false,
             models: None,
+            queue: QUEUE_REQUESTS_MAX,
         }
     }
 }
@@ -96,12 +100,11 @@ impl Bench {
             let (gated, opener) = model.gated();
             (model, gate) = (gated, Some(opener));
         }
+        let mut options = sim::options();
+        options.queue_requests_max = setup.queue;
+        let engine = LocalEngine::spawn(model, options).unwrap();
         let catalog = Catalog::new(vec![
-            offer(
-                MODEL,
-                vec![Arc::new(sim::engine_with(model))],
-                setup.max_output_tokens,
-            ),
+            offer(MODEL, vec![Arc::new(engine)], setup.max_output_tokens),
             offer("test/missing", Vec::new(), None),
         ]);
         let gateway = Gateway::new(
@@ -661,5 +664,36 @@ async fn a_draining_gateway_starts_nothing_and_finishes_all() {
     bench.gate.as_ref().unwrap().open();
     assert!(matches!(collect(running).await.last, Event::Done(_)));
     bench.gateway.settled().await;
+    bench.check_clean().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_is_an_answer_and_costs_nothing() {
+    let setup = Setup {
+        queue: 2,
+        gated: true,
+        ..Setup::default()
+    };
+    let bench = Bench::new(setup).await;
+    let mut running = Vec::new();
+    let refusal = loop {
+        match bench.start(completion("hello", 10)).await {
+            Ok(generation) => running.push(generation),
+            Err(refusal) => break refusal,
+        }
+        assert!(running.len() <= 4, "more were let in than may wait");
+    };
+    let Refusal::Overloaded { retry_after } = refusal else {
+        panic!("{refusal:?}")
+    };
+    assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
+    assert!(running.len() >= 2, "{} wait", running.len());
+    bench.gate.as_ref().unwrap().open();
+    let accepted = running.len();
+    for generation in running {
+        collect(generation).await;
+    }
+    bench.gateway.settled().await;
+    assert_eq!(bench.records().await.len(), accepted);
     bench.check_clean().await;
 }
