@@ -15,6 +15,9 @@ use crate::{Gateway, Refusal, STORE_RETRY};
 
 /// Output tokens that a hold without an explicit limit covers at first, and by which it grows.
 pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
+/// Output tokens that an engine may generate before the hold is durable. With none it wouldn't begin
+/// with the prompt; every hold covers at least this.
+pub(crate) const HEAD_START_TOKENS: u64 = 1;
 /// A hold whose process is gone is void after this. A running generation renews it by its checkpoints.
 const HOLD_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 /// How often the tokens that were delivered become durable: what a crash can cost the operator.
@@ -111,7 +114,9 @@ impl Bill {
             permit,
             checkpoint_at,
         };
-        bill.order.allowance.raise(held_tokens);
+        bill.order
+            .allowance
+            .raise(held_tokens.saturating_sub(HEAD_START_TOKENS));
         if held_tokens == bill.order.output_tokens_max {
             bill.order.allowance.close();
         }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, KeyError};
 use weir_engine::{Allowance, Request};
 
-use crate::bill::{Bill, Order};
+use crate::bill::{Bill, HEAD_START_TOKENS, Order};
 pub use crate::catalog::{Catalog, Offer};
 pub use crate::clock::Clock;
 pub use crate::generation::Generation;
@@ -138,9 +138,9 @@ impl Gateway {
             .admit_tokens(prepared.tokens_max(), Instant::now())
             .await?;
 
-        // The engine takes the request in while the hold becomes durable. It computes nothing of it
-        // before, since the allowance starts at zero.
-        prepared.allowance = Allowance::rolling(0);
+        // The engine computes the prompt while the hold becomes durable, and may get as far as the first
+        // token. Nobody sees it before: the caller gets a generation when both are there.
+        prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
         let order = Order {
             caller: caller.clone(),
             request_id,
