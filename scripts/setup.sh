@@ -84,11 +84,22 @@ install_python_packages() {
     touch "$venv/ready"
 }
 
+# Checkouts share a build directory, and cargo tells the files of one from those of another only by their
+# age: what another checkout built since would pass for ours. So whoever builds next makes its own newer.
+claim_build_directory() {
+    local stamp="${CARGO_HOME:-$HOME/.cargo}/weir-build/checkout"
+    [[ $(cat "$stamp" 2>/dev/null) == "$PWD" ]] && return 0
+    mkdir -p "$(dirname "$stamp")"
+    find crates -type f -exec touch {} +
+    printf '%s\n' "$PWD" >"$stamp"
+}
+
 main() {
     local purpose=${1:?build or test} packages
     check_rust
     mapfile -t packages < <(missing_packages "$purpose")
     [[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
+    claim_build_directory
     [[ $purpose == test ]] || return 0
     have cargo-nextest || install_nextest
     local venv
