@@ -87,7 +87,7 @@ install_python_packages() {
 # Checkouts share a build directory, and cargo tells the files of one from those of another only by their
 # age: what another checkout built since would pass for ours. So whoever builds next makes its own newer.
 claim_build_directory() {
-    local stamp="${CARGO_HOME:-$HOME/.cargo}/weir-build/checkout"
+    local stamp="${CARGO_BUILD_BUILD_DIR:-${CARGO_HOME:-$HOME/.cargo}/weir-build}/checkout"
     [[ $(cat "$stamp" 2>/dev/null) == "$PWD" ]] && return 0
     mkdir -p "$(dirname "$stamp")"
     find crates -type f -exec touch {} +
