@@ -6,18 +6,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::EngineError;
+use crate::{EngineError, Token};
 
 /// Events of one generation that may wait for a slow reader.
 pub const EVENTS_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Text of a choice, whole characters, never empty; `tokens` is how many tokens it completes.
+    /// Text of a choice, whole characters.
     Text {
         choice: u32,
+        channel: Channel,
+        /// Empty only if `logprobs` isn't: tokens may stand for no text.
         text: String,
+        /// How many generated tokens it completes.
         tokens: u32,
+        /// One for each token that the text completes, if they were asked for; an echoed prompt's too.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// A choice begins to call a tool. Its arguments follow as text on `Channel::Call(call)`.
+    Call {
+        choice: u32,
+        /// The number of the call in its choice, from 0.
+        call: u32,
+        name: String,
     },
     /// A choice has ended. Each choice has exactly one, after all its text.
     Finished { choice: u32, reason: FinishReason },
@@ -27,10 +39,42 @@ pub enum Event {
     Failed(EngineError),
 }
 
+/// What a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// What the assistant says.
+    Content,
+    /// What it thinks before.
+    Reasoning,
+    /// The arguments of this call, JSON.
+    Call(u32),
+}
+
+/// A token with its place in the model's own distribution, before bias, penalties and filters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub token: Token,
+    /// What it stands for; may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// `None` for the first token of a prompt, which nothing precedes.
+    pub logprob: Option<f32>,
+    /// The most likely tokens in its place, best first.
+    pub top: Vec<TopLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopLogprob {
+    pub token: Token,
+    pub bytes: Vec<u8>,
+    pub logprob: f32,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model ended its turn, or a stop string came.
     Stop,
+    /// The model ended its turn with calls of tools.
+    ToolCalls,
     /// The limit of tokens, the context, or the allowance is used up.
     Length,
 }
@@ -44,6 +88,8 @@ pub struct Usage {
     pub cached: u64,
     /// Every generated token of every choice, those that end a text included.
     pub completion: u64,
+    /// The part of `completion` that was reasoning.
+    pub reasoning: u64,
 }
 
 /// The receiving end. Dropping it cancels the generation.
@@ -152,6 +198,7 @@ impl Meter {
             prompt: self.prompt.load(Ordering::Relaxed),
             cached: self.cached.load(Ordering::Relaxed),
             completion: self.completion.load(Ordering::Relaxed),
+            reasoning: 0,
         }
     }
 }

@@ -17,11 +17,13 @@ pub mod sim;
 pub mod text;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 pub use crate::error::EngineError;
-pub use crate::event::{Allowance, Event, Events, FinishReason, Usage};
+pub use crate::event::{Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage};
+use crate::model::Tokenizer;
 pub use crate::request::{Input, Prepared, Request, Sampling};
 
 /// A token's number in a model's vocabulary.
@@ -38,6 +40,8 @@ pub trait Engine: Send + Sync + Debug {
     fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>>;
     fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>>;
     fn health(&self) -> Health;
+    /// The model's tokenizer, if it is here.
+    fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>>;
 }
 
 /// What an engine can do, as far as a catalogue needs to tell.
@@ -47,6 +51,26 @@ pub struct Facts {
     pub context_tokens: u32,
     /// Whether it takes conversations, not only plain prompts.
     pub chat: bool,
+    pub features: Vec<Feature>,
+}
+
+/// What not every model can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    FunctionCalling,
+    StructuredOutputs,
+    Reasoning,
+}
+
+impl Feature {
+    /// As Novita names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::FunctionCalling => "function-calling",
+            Feature::StructuredOutputs => "structured-outputs",
+            Feature::Reasoning => "reasoning",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

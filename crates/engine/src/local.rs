@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use crate::dialect::ChatTemplate;
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::Preparer;
-use crate::model::Model;
+use crate::model::{Model, Tokenizer};
 use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, event};
 
 pub use crate::local::core::{Core, Monotonic, Progress};
@@ -116,6 +116,7 @@ impl LocalEngine {
         let facts = Facts {
             context_tokens,
             chat: template.is_some(),
+            features: Vec::new(),
         };
         let preparer = Preparer {
             tokenizer: model.tokenizer(),
@@ -192,6 +193,10 @@ impl Engine for LocalEngine {
 
     fn health(&self) -> Health {
         self.inbox.health()
+    }
+
+    fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
+        Some(Arc::clone(&self.preparer.tokenizer))
     }
 }
 

@@ -1,12 +1,18 @@
 //! What is asked of an engine: validated, so that nobody behind this module checks a range again.
 
+mod conversation;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::Token;
 use crate::event::Allowance;
+pub use crate::request::conversation::{
+    Conversation, Message, Role, Tool, ToolCall, ToolChoice, Tools,
+};
 
 /// Choices of one prompt: `n`.
 pub const CHOICES_MAX: u32 = 128;
@@ -14,6 +20,8 @@ pub const CHOICES_MAX: u32 = 128;
 pub const STOPS_MAX: usize = 4;
 /// Entries of `logit_bias`.
 pub const BIASES_MAX: usize = 1024;
+/// Alternatives of a token whose log-probabilities are wanted too.
+pub const TOP_LOGPROBS_MAX: u8 = 20;
 
 /// One request: one or more prompts, each answered by `choices` texts.
 ///
@@ -25,11 +33,35 @@ pub struct Request {
     pub stop: Stop,
     pub choices: Choices,
     pub output: OutputLimit,
+    pub format: Format,
+    /// Whether log-probabilities are wanted.
+    pub logprobs: Option<Logprobs>,
+    /// Whether each answer begins with its prompt; with `logprobs` the prompt is scored too.
+    pub echo: bool,
+}
+
+impl Request {
+    /// One text for each prompt, up to the end of the context, with nothing asked for.
+    pub fn new(input: Input) -> Self {
+        Request {
+            input,
+            sampling: Sampling::default(),
+            stop: Stop::default(),
+            choices: Choices::ONE,
+            output: OutputLimit {
+                tokens: None,
+                overflow: Overflow::Lower,
+            },
+            format: Format::Text,
+            logprobs: None,
+            echo: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    Chat(Vec<Message>),
+    Chat(Conversation),
     Prompts(Vec<Prompt>),
 }
 
@@ -37,35 +69,6 @@ pub enum Input {
 pub enum Prompt {
     Text(String),
     Tokens(Vec<Token>),
-}
-
-/// A message of a conversation, as chat templates see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    pub role: Role,
-    /// Parts are already joined; `None` is a message without text (an assistant's tool call).
-    pub content: Option<String>,
-    pub name: Option<String>,
-    pub tool_calls: Vec<ToolCall>,
-    pub tool_call_id: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    System,
-    Developer,
-    User,
-    Assistant,
-    Tool,
-}
-
-/// A call that the assistant made earlier in the conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolCall {
-    pub id: String,
-    pub name: String,
-    /// JSON, as the model wrote it.
-    pub arguments: String,
 }
 
 /// How long an answer may be.
@@ -83,6 +86,41 @@ pub enum Overflow {
     Lower,
     /// Refuse the request (completions).
     Refuse,
+}
+
+/// What an answer must look like: `response_format`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Format {
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that this JSON Schema allows.
+    JsonSchema(Arc<Value>),
+}
+
+/// `logprobs`: of each token, and of this many of the most likely ones in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logprobs(u8);
+
+impl Logprobs {
+    /// Of the tokens alone.
+    pub const CHOSEN: Logprobs = Logprobs(0);
+
+    /// `top` is 0 to [`TOP_LOGPROBS_MAX`].
+    pub fn new(param: &str, top: i64) -> Result<Self, Invalid> {
+        match u8::try_from(top) {
+            Ok(top @ 0..=TOP_LOGPROBS_MAX) => Ok(Logprobs(top)),
+            _ => Err(Invalid::new(
+                param,
+                format!("{param} must be between 0 and {TOP_LOGPROBS_MAX}, got {top}"),
+            )),
+        }
+    }
+
+    pub fn top(self) -> usize {
+        usize::from(self.0)
+    }
 }
 
 /// A field whose value is not allowed.

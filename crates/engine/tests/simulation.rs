@@ -16,9 +16,7 @@ use futures::FutureExt;
 use weir_engine::event::{self, Allowance, Event, Events, FinishReason, Usage};
 use weir_engine::local::{Core, Progress};
 use weir_engine::model::Capacity;
-use weir_engine::request::{
-    Choices, Input, OutputLimit, Overflow, Prepared, Request, Sampling, SamplingFields, Stop,
-};
+use weir_engine::request::{Choices, Input, Prepared, Request, Sampling, SamplingFields, Stop};
 use weir_engine::scheduler::RequestId;
 use weir_engine::sim::{self, Faults, SimModel, SimOptions, Solo};
 
@@ -293,14 +291,10 @@ impl World {
             Allowance::rolling(u64::from(random.within(0..10)))
         };
         let request = Request {
-            input: Input::Prompts(vec![]),
             sampling: Sampling::new(fields).unwrap(),
             stop: Stop::new(stop).unwrap(),
             choices: Choices::new(choices).unwrap(),
-            output: OutputLimit {
-                tokens: None,
-                overflow: Overflow::Lower,
-            },
+            ..Request::new(Input::Prompts(vec![]))
         };
         Prepared {
             request,
@@ -433,6 +427,7 @@ impl Client {
                 choice,
                 text,
                 tokens,
+                ..
             } => {
                 let answer = &mut self.answers[choice as usize];
                 assert_eq!(answer.finished, None, "text of a choice that has ended");
@@ -440,6 +435,7 @@ impl Client {
                 answer.text.push_str(&text);
                 answer.tokens += u64::from(tokens);
             }
+            Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => {
                 let before = self.answers[choice as usize].finished.replace(reason);
                 assert_eq!(before, None, "choice {choice} ends twice");
@@ -505,7 +501,8 @@ impl Client {
                 Usage {
                     prompt: prompt_tokens,
                     cached: 0,
-                    completion
+                    completion,
+                    reasoning: 0,
                 }
             );
         }

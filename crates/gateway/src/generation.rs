@@ -56,7 +56,7 @@ impl Generation {
         let event = running.receive(&self.gateway).await;
         match event {
             Event::Text { tokens, .. } => running.handed_out = u64::from(tokens),
-            Event::Finished { .. } => {}
+            Event::Call { .. } | Event::Finished { .. } => {}
             Event::Done(usage) => self.settle(usage, Outcome::Success).await,
             Event::Failed(ref error) => {
                 tracing::warn!(%error, "a generation failed");

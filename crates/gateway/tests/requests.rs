@@ -9,7 +9,7 @@ use weir_accounts::{
 };
 use weir_engine::local::{LocalEngine, QUEUE_REQUESTS_MAX};
 use weir_engine::request::{
-    Choices, Input, Message, OutputLimit, Overflow, Prompt, Role as MessageRole, Stop,
+    Choices, Input, Message, OutputLimit, Overflow, Prompt, Role as MessageRole,
 };
 use weir_engine::sim::{self, Faults, Gate, Probe, SimModel, SimOptions};
 use weir_engine::{Engine, Event, FinishReason, Request, Sampling, Usage};
@@ -194,28 +194,20 @@ fn cost(usage: Usage) -> i64 {
 
 fn completion(prompt: &str, max_tokens: u32) -> Request {
     Request {
-        input: Input::Prompts(vec![Prompt::Text(prompt.to_owned())]),
         sampling: Sampling::default().or_seed(1),
-        stop: Stop::default(),
-        choices: Choices::ONE,
         output: OutputLimit {
             tokens: Some(max_tokens),
             overflow: Overflow::Refuse,
         },
+        ..Request::new(Input::Prompts(vec![Prompt::Text(prompt.to_owned())]))
     }
 }
 
 /// A conversation without a limit: its hold rolls.
 fn open_ended(prompt: &str) -> Request {
-    let message = Message {
-        role: MessageRole::User,
-        content: Some(prompt.to_owned()),
-        name: None,
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-    };
+    let message = Message::new(MessageRole::User, prompt);
     Request {
-        input: Input::Chat(vec![message]),
+        input: Input::Chat(vec![message].into()),
         output: OutputLimit {
             tokens: None,
             overflow: Overflow::Lower,
@@ -257,6 +249,7 @@ async fn collect(mut generation: Generation) -> Answer {
     loop {
         match generation.next().await.expect("a last event") {
             Event::Text { tokens, .. } => tokens_of_text += u64::from(tokens),
+            Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { reason, .. } => reasons.push(reason),
             last @ (Event::Done(_) | Event::Failed(_)) => {
                 assert_eq!(
@@ -357,6 +350,7 @@ async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
         let used = Usage {
             prompt: records[0].counts.prompt,
             cached: 0,
+            reasoning: 0,
             completion: generated,
         };
         assert_eq!(bench.charged().await, cost(used));
@@ -398,6 +392,7 @@ async fn what_the_balance_does_not_cover_is_refused() {
         Usage {
             prompt: 6,
             cached: 0,
+            reasoning: 0,
             completion: 10
         }
     );
@@ -464,6 +459,7 @@ async fn without_a_limit_the_text_ends_where_the_balance_does() {
             Usage {
                 prompt,
                 cached: 0,
+                reasoning: 0,
                 completion: tokens
             }
         );

@@ -111,14 +111,13 @@ async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
         ..SamplingFields::default()
     };
     let request = Request {
-        input: Input::Prompts(vec![Prompt::Text(job.prompt.clone())]),
         sampling: Sampling::new(greedy).expect("a greedy sampler"),
-        stop: Stop::default(),
         choices: Choices::new(job.choices).expect("a few choices"),
         output: OutputLimit {
             tokens: Some(job.limit),
             overflow: Overflow::Refuse,
         },
+        ..Request::new(Input::Prompts(vec![Prompt::Text(job.prompt.clone())]))
     };
     let prepared = engine.prepare(request).await.expect("it fits the context");
     let mut events = engine.generate(prepared).await.expect("it is accepted");
@@ -131,6 +130,7 @@ async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
             Event::Text { choice, text, .. } => {
                 answer.choices[choice as usize].text.push_str(&text);
             }
+            Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => {
                 answer.choices[choice as usize].finish = Some(reason);
             }

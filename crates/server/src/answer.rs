@@ -58,6 +58,7 @@ pub(crate) async fn whole(
     let usage = loop {
         match generation.next().await {
             Some(Event::Text { choice, text, .. }) => at(&mut texts, choice)?.text.push_str(&text),
+            Some(Event::Call { .. }) => return Err(broken("a call that nobody asked for")),
             Some(Event::Finished { choice, reason }) => {
                 at(&mut texts, choice)?.finish_reason = Some(reason);
             }
@@ -138,6 +139,7 @@ pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
@@ -146,6 +148,7 @@ pub(crate) fn usage(
         prompt,
         cached,
         completion,
+        reasoning,
     }: Usage,
 ) -> weir_api::Usage {
     weir_api::Usage {
@@ -155,6 +158,8 @@ pub(crate) fn usage(
         prompt_tokens_details: weir_api::usage::PromptTokensDetails {
             cached_tokens: cached,
         },
-        completion_tokens_details: weir_api::usage::CompletionTokensDetails::default(),
+        completion_tokens_details: weir_api::usage::CompletionTokensDetails {
+            reasoning_tokens: reasoning,
+        },
     }
 }

@@ -91,6 +91,9 @@ impl Frames {
             Some(Event::Text { choice, text, .. }) => {
                 self.chunk(&mut frames, choice, &Part::Text(&text));
             }
+            Some(Event::Call { .. }) => {
+                self.fail(&mut frames, &broken("a call that nobody asked for"));
+            }
             Some(Event::Finished { choice, reason }) => {
                 self.chunk(&mut frames, choice, &Part::Finish(reason));
             }

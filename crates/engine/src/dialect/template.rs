@@ -84,13 +84,7 @@ impl ChatTemplate {
 
     /// Names are looked up when a template runs, so let it run once before a caller does.
     fn probe(&self) -> Result<(), Error> {
-        let hello = Message {
-            role: Role::User,
-            content: Some("Hello".to_owned()),
-            name: None,
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-        };
+        let hello = Message::new(Role::User, "Hello");
         match self.try_render(&[hello], Timestamp::UNIX_EPOCH) {
             Err(error) if is_unknown(error.kind()) => Err(error),
             // It may well want another conversation than this one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Event, EventSender};
+use crate::event::{Channel, Event, EventSender};
 use crate::model::Tokenizer;
 use crate::sampler::{Sampler, Scratch};
 use crate::scheduler::Job;
@@ -166,8 +166,10 @@ impl Generation {
             let tokens = std::mem::take(&mut begun.unsent);
             self.sender.send(Event::Text {
                 choice,
+                channel: Channel::Content,
                 text,
                 tokens,
+                logprobs: Vec::new(),
             });
         }
         match outcome {
@@ -186,8 +188,10 @@ impl Generation {
                 if !text.is_empty() && self.room() > 0 {
                     self.sender.send(Event::Text {
                         choice,
+                        channel: Channel::Content,
                         text,
                         tokens,
+                        logprobs: Vec::new(),
                     });
                 }
             }

@@ -32,12 +32,12 @@ impl Preparer {
             self.check_token("logit_bias", token)?;
         }
         let (prompts, param) = match &request.input {
-            Input::Chat(messages) => {
+            Input::Chat(conversation) => {
                 let template = self
                     .template
                     .as_ref()
                     .ok_or(EngineError::Unsupported { feature: "chat" })?;
-                let text = template.render(messages, (self.now)())?;
+                let text = template.render(&conversation.messages, (self.now)())?;
                 // The template writes the first token itself.
                 (
                     vec![self.tokenizer.tokenize(&text, Bos::Omit).into()],

@@ -16,25 +16,17 @@ fn request(text: &str, tokens: u32) -> Request {
         ..SamplingFields::default()
     };
     Request {
-        input: Input::Prompts(vec![Prompt::Text(text.to_owned())]),
         sampling: Sampling::new(fields).unwrap(),
-        stop: Stop::default(),
-        choices: Choices::ONE,
         output: OutputLimit {
             tokens: Some(tokens),
             overflow: Overflow::Refuse,
         },
+        ..Request::new(Input::Prompts(vec![Prompt::Text(text.to_owned())]))
     }
 }
 
 fn chat(content: &str) -> Input {
-    Input::Chat(vec![Message {
-        role: Role::User,
-        content: Some(content.to_owned()),
-        name: None,
-        tool_calls: vec![],
-        tool_call_id: None,
-    }])
+    Input::Chat(vec![Message::new(Role::User, content)].into())
 }
 
 /// An answer as its events tell it.
@@ -53,6 +45,7 @@ async fn read(mut events: Events, choices: usize) -> Answer {
         assert_eq!(answer.end, None, "{event:?} after the last event");
         match event {
             Event::Text { choice, text, .. } => answer.choices[choice as usize].0.push_str(&text),
+            Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => answer.choices[choice as usize].1 = Some(reason),
             Event::Done(usage) => answer.end = Some(Ok(usage)),
             Event::Failed(error) => answer.end = Some(Err(error)),

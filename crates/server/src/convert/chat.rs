@@ -25,7 +25,7 @@ pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> 
                 tokens: max_tokens,
                 overflow: Overflow::Lower,
             },
-            input: Input::Chat(messages(model, body.messages)?),
+            ..Request::new(Input::Chat(messages(model, body.messages)?.into()))
         },
     };
     match unsupported {
@@ -90,6 +90,7 @@ fn message(model: &str, index: usize, message: chat::Message) -> Result<Message,
     Ok(Message {
         role,
         content,
+        reasoning: None,
         name: message.name,
         tool_calls,
         tool_call_id: message.tool_call_id,

@@ -33,10 +33,10 @@ pub(crate) fn completion(model: &str, body: completion::Request) -> Result<Asked
                 tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
                 overflow: Overflow::Refuse,
             },
-            input: Input::Prompts(prompts(
+            ..Request::new(Input::Prompts(prompts(
                 body.prompt.ok_or_else(|| missing("prompt"))?,
                 choices,
-            )?),
+            )?))
         },
     };
     match unsupported {

@@ -7,13 +7,7 @@ const ALTERNATING: &str = include_str!("../../../tests/fixtures/alternating.jinj
 const FEATURES: &str = include_str!("../../../tests/fixtures/features.jinja");
 
 fn message(role: Role, content: &str) -> Message {
-    Message {
-        role,
-        content: Some(content.to_owned()),
-        name: None,
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-    }
+    Message::new(role, content)
 }
 
 fn user(content: &str) -> Message {
