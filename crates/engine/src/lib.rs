@@ -5,6 +5,7 @@
 //! SQL and no C++: a model's kernels stand behind a trait, and `sim` has one that needs no file.
 
 pub mod dialect;
+pub mod embed;
 pub mod error;
 pub mod event;
 pub mod local;
@@ -19,8 +20,10 @@ pub mod text;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::embed::{EmbedRequest, Embedded, Embedding, PreparedEmbed};
 pub use crate::error::EngineError;
 pub use crate::event::{Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage};
 use crate::model::Tokenizer;
@@ -39,10 +42,25 @@ pub trait Engine: Send + Sync + Debug {
     fn facts(&self) -> &Facts;
     fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>>;
     fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>>;
+    /// As [`prepare`](Self::prepare), for embeddings: an engine without them refuses.
+    fn prepare_embed(
+        &self,
+        _request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>> {
+        async { Err(NO_EMBEDDINGS) }.boxed()
+    }
+    /// Computes one vector for each input. Dropping the future cancels what hasn't begun.
+    fn embed(&self, _prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
+        async { Err(NO_EMBEDDINGS) }.boxed()
+    }
     fn health(&self) -> Health;
     /// The model's tokenizer, if it is here.
     fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>>;
 }
+
+const NO_EMBEDDINGS: EngineError = EngineError::Unsupported {
+    feature: "embeddings",
+};
 
 /// What an engine can do, as far as a catalogue needs to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +69,10 @@ pub struct Facts {
     pub context_tokens: u32,
     /// Whether it takes conversations, not only plain prompts.
     pub chat: bool,
+    /// Whether it generates text; a model that is made for embeddings doesn't.
+    pub generates: bool,
+    /// Whether it gives embeddings, and which.
+    pub embedding: Option<Embedding>,
     pub features: Vec<Feature>,
 }
 

@@ -116,6 +116,8 @@ impl LocalEngine {
         let facts = Facts {
             context_tokens,
             chat: template.is_some(),
+            generates: true,
+            embedding: None,
             features: Vec::new(),
         };
         let preparer = Preparer {

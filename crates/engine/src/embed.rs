@@ -1,0 +1,127 @@
+//! Texts to vectors: what is asked of an engine, and what it answers.
+
+use std::sync::Arc;
+
+use crate::Token;
+use crate::request::{Invalid, Prompt};
+
+/// Inputs of one request, as OpenAI has it.
+pub const INPUTS_MAX: usize = 2_048;
+/// Tokens of all inputs of one request, as OpenAI has it.
+pub const TOKENS_MAX: u64 = 300_000;
+
+/// What embeddings a model gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Embedding {
+    /// Numbers of a vector.
+    pub dimensions: u32,
+    /// The longest input, in tokens.
+    pub input_tokens_max: u32,
+    pub shortening: Shortening,
+}
+
+/// Whether the beginning of a vector is an embedding, too: a property of how the model was trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortening {
+    /// Trained for it (Matryoshka).
+    Any,
+    Never,
+}
+
+/// One vector is wanted for each of the inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbedRequest {
+    pub inputs: Vec<Prompt>,
+    /// Numbers of each vector, if not as many as the model gives.
+    pub dimensions: Option<u32>,
+}
+
+/// A request whose size is known: what limits, hold and engine work with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedEmbed {
+    /// The tokens of each input; none of them is empty, and each fits the model.
+    pub inputs: Vec<Arc<[Token]>>,
+    /// Numbers of each vector.
+    pub dimensions: u32,
+}
+
+impl PreparedEmbed {
+    /// What is billed, if it succeeds.
+    pub fn tokens(&self) -> u64 {
+        self.inputs.iter().map(|input| input.len() as u64).sum()
+    }
+}
+
+/// The answer, in the order of the inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// Each of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all inputs.
+    pub tokens: u64,
+}
+
+impl Embedding {
+    /// As many numbers as are asked for: fewer than the model has only if it was trained for that.
+    pub fn dimensions(&self, asked: Option<u32>) -> Result<u32, Invalid> {
+        match asked {
+            None => Ok(self.dimensions),
+            Some(asked) if asked == self.dimensions => Ok(asked),
+            Some(_) if self.shortening == Shortening::Never => Err(Invalid::new(
+                "dimensions",
+                format!(
+                    "this model does not support other dimensions than {}",
+                    self.dimensions
+                ),
+            )),
+            Some(asked @ 1..) if asked < self.dimensions => Ok(asked),
+            Some(asked) => Err(Invalid::new(
+                "dimensions",
+                format!(
+                    "dimensions must be between 1 and {}, got {asked}",
+                    self.dimensions
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_shortened_only_for_models_that_were_trained_for_it() {
+        let check = |shortening, asked, expected: Result<u32, &str>| {
+            let embedding = Embedding {
+                dimensions: 768,
+                input_tokens_max: 512,
+                shortening,
+            };
+            let got = embedding.dimensions(asked);
+            let got = got.map_err(|invalid| (invalid.param, invalid.message));
+            let expected =
+                expected.map_err(|message| ("dimensions".to_owned(), message.to_owned()));
+            assert_eq!(got, expected, "{shortening:?} {asked:?}");
+        };
+        let fixed = Err("this model does not support other dimensions than 768");
+        check(Shortening::Never, None, Ok(768));
+        check(Shortening::Never, Some(768), Ok(768));
+        check(Shortening::Never, Some(64), fixed);
+        check(Shortening::Never, Some(0), fixed);
+        check(Shortening::Never, Some(769), fixed);
+        check(Shortening::Any, None, Ok(768));
+        check(Shortening::Any, Some(768), Ok(768));
+        check(Shortening::Any, Some(1), Ok(1));
+        check(
+            Shortening::Any,
+            Some(0),
+            Err("dimensions must be between 1 and 768, got 0"),
+        );
+        check(
+            Shortening::Any,
+            Some(769),
+            Err("dimensions must be between 1 and 768, got 769"),
+        );
+    }
+}
