@@ -6,6 +6,7 @@ mod generation;
 mod inbox;
 mod pace;
 mod prepare;
+mod score;
 mod thread;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, event
 
 pub use crate::local::core::{Core, Monotonic, Progress};
 pub use crate::local::inbox::Load;
+pub use crate::local::prepare::ECHOED_LOGPROBS_MAX;
 
 /// Tokens that a choice is expected to generate when it is admitted to the cache.
 pub const OUTPUT_EXPECTED: u32 = 64;

@@ -11,6 +11,7 @@ mod adjust;
 mod filter;
 mod lanes;
 mod logits;
+mod logprobs;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::request::Sampling;
 use adjust::Adjustments;
 use filter::Candidate;
 use logits::{Logits, Softmax};
+pub use logprobs::{LOGPROB_MIN, Score, score};
 
 /// Below this temperature the best token is taken, as in vLLM: the division would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;

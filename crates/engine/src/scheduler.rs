@@ -14,12 +14,13 @@ mod plan;
 mod sequence;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Token;
 use crate::model::{Capacity, SequenceId};
 pub use crate::scheduler::kv::{CacheOp, Kv};
-pub use crate::scheduler::plan::{Sampled, Step};
+pub use crate::scheduler::plan::{Sampled, Scored, Step};
 use crate::scheduler::sequence::{Sequence, Trunk};
 
 /// Numbered as they come: a smaller one is older.
@@ -41,6 +42,8 @@ pub struct Job {
     pub choices: u32,
     /// Of each choice.
     pub output_max: u32,
+    /// Whether the logits after each token of a prompt are wanted, once.
+    pub scored: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct Scheduler {
     running: BTreeMap<ChoiceId, (SequenceId, Sequence)>,
     /// By the first choice of the prompt.
     trunks: BTreeMap<ChoiceId, Trunk>,
+    /// Positions of prompts whose logits are still wanted, by the first choice of the prompt.
+    unscored: BTreeMap<ChoiceId, Range<u32>>,
     /// Rows that the model is trusted with: fewer for a while after its cache was full.
     rows_max: u32,
     admission: Admission,
@@ -87,6 +92,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             trunks: BTreeMap::new(),
+            unscored: BTreeMap::new(),
             rows_max: capacity.rows,
             admission: Admission::Open,
             preemptions: 0,
@@ -102,6 +108,14 @@ impl Scheduler {
                 prompt.len() + job.output_max as usize <= self.capacity.cells as usize,
                 "{job:?} can never fit"
             );
+            if job.scored && prompt.len() > 1 {
+                let last = u32::try_from(prompt.len() - 1).expect("no longer than the context");
+                let first = ChoiceId {
+                    request,
+                    choice: first,
+                };
+                self.unscored.insert(first, 0..last);
+            }
             let siblings = first..first + job.choices;
             for choice in siblings.clone() {
                 let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job.output_max);
@@ -120,6 +134,9 @@ impl Scheduler {
         for choice in keys(&self.running, all.clone()) {
             self.release(Holder::Choice(choice));
         }
+        for first in keys(&self.unscored, all.clone()) {
+            self.unscored.remove(&first);
+        }
         for first in keys(&self.trunks, all) {
             self.release(Holder::Trunk(first));
         }
@@ -135,6 +152,14 @@ impl Scheduler {
         );
         for &(sequence, tokens) in &step.advanced {
             self.kv.extend(sequence, tokens);
+        }
+        for scored in &step.scored {
+            let left = self.unscored.get_mut(&scored.first);
+            let left = left.expect("a prompt is scored once");
+            left.start = scored.position + 1;
+            if left.start == left.end {
+                self.unscored.remove(&scored.first);
+            }
         }
         self.rows_max = self.capacity.rows.min(self.rows_max * 2);
         for (sampled, next) in step.sampled.iter().zip(next) {
@@ -238,7 +263,7 @@ impl Scheduler {
         if self.running.range(choice.request.all()).next().is_none()
             && self.waiting.range(choice.request.all()).next().is_none()
         {
-            self.begun.remove(&choice.request);
+            self.remove(choice.request);
         }
     }
 

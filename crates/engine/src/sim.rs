@@ -222,6 +222,15 @@ impl Model for SimModel {
     }
 }
 
+/// The model's logits after these tokens, computed without a cache.
+pub fn logits(model: &SimOptions, tokens: &[Token]) -> Vec<f32> {
+    let mut state = cache::State::start(model.seed);
+    for (position, &token) in (0..).zip(tokens) {
+        state = state.then(token, position);
+    }
+    state.logits(model.end_probability)
+}
+
 /// What an answer should be: computed without scheduler, threads or channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Solo {
@@ -229,6 +238,8 @@ pub struct Solo {
     pub reason: FinishReason,
     /// Generated tokens, the one that ended the text included.
     pub tokens: u64,
+    /// Those that stand for text, what a stop string cut off included.
+    pub spoken: Vec<Token>,
 }
 
 /// The text of choice `choice` of a request whose choices each have at most `output_max` tokens.
@@ -253,6 +264,7 @@ pub fn solo(
         text: String::new(),
         reason: FinishReason::Length,
         tokens: 0,
+        spoken: Vec::new(),
     };
     for position in (count(prompt)..).take(output_max as usize) {
         let token = sampler.sample(&state.logits(model.end_probability), &mut scratch);
@@ -261,6 +273,7 @@ pub fn solo(
             solo.reason = FinishReason::Stop;
             break;
         }
+        solo.spoken.push(token);
         bytes.clear();
         SimTokenizer.piece(token, &mut bytes);
         let pushed = text.push(&bytes);

@@ -79,6 +79,16 @@ impl TextStream {
         }
     }
 
+    /// Where in the text the next token begins, in bytes; a character counts where its first byte came.
+    pub fn position(&self) -> usize {
+        self.out + self.held.len()
+    }
+
+    /// Bytes of text that are out.
+    pub fn out(&self) -> usize {
+        self.out
+    }
+
     /// What was held back, when the choice ends without a stop string.
     pub fn finish(&mut self) -> String {
         if self.stopped {

@@ -13,12 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use weir_engine::event::{self, Allowance, Event, Events, FinishReason, Usage};
+use weir_engine::event::{
+    self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
+};
 use weir_engine::local::{Core, Progress};
-use weir_engine::model::Capacity;
-use weir_engine::request::{Choices, Input, Prepared, Request, Sampling, SamplingFields, Stop};
+use weir_engine::model::{Capacity, Tokenizer};
+use weir_engine::request::{
+    Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
+};
 use weir_engine::scheduler::RequestId;
-use weir_engine::sim::{self, Faults, SimModel, SimOptions, Solo};
+use weir_engine::sim::{self, Faults, SimModel, SimOptions, SimTokenizer, Solo};
 
 const SEEDS: u64 = 200;
 /// The seeds are dealt out to tests that run side by side.
@@ -150,10 +154,11 @@ enum Payer {
     Stops,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Answer {
     text: String,
     tokens: u64,
+    logprobs: Vec<TokenLogprob>,
     finished: Option<FinishReason>,
 }
 
@@ -271,6 +276,8 @@ impl World {
                 (0..length).map(|_| 70 + random.within(0..2)).collect()
             })
             .collect();
+        let echoed = prompts.iter().map(|prompt| Prompt::Tokens(prompt.to_vec()));
+        let echoed = echoed.collect();
         let room = context
             - u32::try_from(prompts.iter().map(|prompt| prompt.len()).max().unwrap()).unwrap();
         let temperature = random.one_of(&[0.0, 1.0]);
@@ -294,7 +301,11 @@ impl World {
             sampling: Sampling::new(fields).unwrap(),
             stop: Stop::new(stop).unwrap(),
             choices: Choices::new(choices).unwrap(),
-            ..Request::new(Input::Prompts(vec![]))
+            logprobs: random
+                .percent(30)
+                .then(|| Logprobs::new("", i64::from(random.one_of(&[0, 3]))).unwrap()),
+            echo: random.percent(30),
+            ..Request::new(Input::Prompts(echoed))
         };
         Prepared {
             request,
@@ -427,11 +438,14 @@ impl Client {
                 choice,
                 text,
                 tokens,
-                ..
+                logprobs,
+                channel,
             } => {
                 let answer = &mut self.answers[choice as usize];
+                assert_eq!(channel, Channel::Content);
                 assert_eq!(answer.finished, None, "text of a choice that has ended");
-                assert!(!text.is_empty(), "an event without text");
+                assert!(!text.is_empty() || !logprobs.is_empty(), "an empty event");
+                answer.logprobs.extend(logprobs);
                 answer.text.push_str(&text);
                 answer.tokens += u64::from(tokens);
             }
@@ -472,23 +486,25 @@ impl Client {
         for (choice, answer) in (0..).zip(&self.answers) {
             let solo = |output_max| solo(model, &self.prepared, choice, output_max);
             let whole = solo(self.prepared.output_max);
+            let echo = echo(&self.prepared, choice);
+            let text = answer.text.strip_prefix(&echo).unwrap_or_else(|| {
+                assert!(stopped && answer.text.is_empty(), "no echo: {answer:?}");
+                ""
+            });
+            check_logprobs(model, &self.prepared, choice, answer, &whole.spoken);
             assert!(answer.tokens <= whole.tokens);
-            if stopped && whole.text != answer.text {
+            if stopped && whole.text != text {
                 assert_eq!(answer.finished, Some(FinishReason::Length));
                 let shortest = u32::try_from(answer.tokens).unwrap();
-                let cut = (shortest..self.prepared.output_max)
-                    .any(|tokens| solo(tokens).text == answer.text);
+                let cut =
+                    (shortest..self.prepared.output_max).any(|tokens| solo(tokens).text == text);
                 assert!(
                     cut,
-                    "choice {choice} is {:?}, no part of {:?}",
-                    answer.text, whole.text
+                    "choice {choice} is {text:?}, no part of {:?}",
+                    whole.text
                 );
             } else {
-                assert_eq!(
-                    answer.text, whole.text,
-                    "choice {choice} of {:?}",
-                    self.prepared
-                );
+                assert_eq!(text, whole.text, "choice {choice} of {:?}", self.prepared);
             }
             if !stopped {
                 assert_eq!(answer.finished, Some(whole.reason));
@@ -510,7 +526,80 @@ impl Client {
 }
 
 fn solo(model: &SimOptions, prepared: &Prepared, choice: u32, output_max: u32) -> Solo {
-    let prompt = &prepared.prompts[(choice / prepared.request.choices.get()) as usize];
     let Request { sampling, stop, .. } = &prepared.request;
+    let prompt = prompt(prepared, choice);
     sim::solo(model, prompt, sampling, stop, output_max, choice)
+}
+
+fn echo(prepared: &Prepared, choice: u32) -> String {
+    if !prepared.request.echo {
+        return String::new();
+    }
+    let mut bytes = Vec::new();
+    for &token in prompt(prepared, choice) {
+        SimTokenizer.piece(token, &mut bytes);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Every token that is told has the logarithm of its share in Σ exp(logit), and so have the best.
+fn check_logprobs(
+    model: &SimOptions,
+    prepared: &Prepared,
+    choice: u32,
+    answer: &Answer,
+    spoken: &[u32],
+) {
+    let Some(wanted) = prepared.request.logprobs else {
+        return assert_eq!(answer.logprobs, []);
+    };
+    let prompt = prompt(prepared, choice);
+    let known: Vec<u32> = prompt.iter().chain(spoken).copied().collect();
+    let first = if prepared.request.echo {
+        0
+    } else {
+        prompt.len()
+    };
+    let cut = !prepared.request.stop.strings().is_empty() || answer.tokens < spoken.len() as u64;
+    if !cut {
+        assert_eq!(first + answer.logprobs.len(), known.len());
+    }
+    for (place, told) in (first..).zip(&answer.logprobs) {
+        assert_eq!(told.token, known[place], "at {place}");
+        if place == 0 {
+            assert_eq!((told.logprob, told.top.len()), (None, 0));
+        } else {
+            let expected = logprobs(&sim::logits(model, &known[..place]));
+            let near = |token: u32, logprob: f32| {
+                let exact = expected[token as usize];
+                assert!(
+                    (f64::from(logprob) - exact).abs() < 1e-5,
+                    "{logprob} for {exact}"
+                );
+            };
+            near(told.token, told.logprob.unwrap());
+            let mut best: Vec<u32> = (0..).take(expected.len()).collect();
+            best.sort_by(|&a, &b| {
+                expected[b as usize]
+                    .total_cmp(&expected[a as usize])
+                    .then(a.cmp(&b))
+            });
+            best.truncate(wanted.top());
+            let top: Vec<u32> = told.top.iter().map(|top| top.token).collect();
+            assert_eq!(top, best);
+            told.top.iter().for_each(|top| near(top.token, top.logprob));
+        }
+    }
+}
+
+fn logprobs(logits: &[f32]) -> Vec<f64> {
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+    logits
+        .iter()
+        .map(|&logit| f64::from(logit) - sum.ln())
+        .collect()
+}
+
+fn prompt(prepared: &Prepared, choice: u32) -> &[u32] {
+    &prepared.prompts[(choice / prepared.request.choices.get()) as usize]
 }

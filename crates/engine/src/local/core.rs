@@ -156,6 +156,20 @@ impl<M: Model> Core<M> {
     }
 
     fn computed(&mut self, step: &Step) {
+        for scored in &step.scored {
+            let ChoiceId { request, choice } = scored.first;
+            let generation = self
+                .generations
+                .get_mut(&request)
+                .expect("what is scheduled is known");
+            generation.score_prompt(
+                choice,
+                scored.position,
+                self.model.logits(scored.row),
+                &mut self.scratch,
+                &*self.tokenizer,
+            );
+        }
         let mut next = Vec::with_capacity(step.sampled.len());
         let mut over = Vec::new();
         for sampled in &step.sampled {

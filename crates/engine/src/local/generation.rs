@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::event::{Channel, Event, EventSender};
+use crate::event::{Channel, Event, EventSender, TokenLogprob};
+use crate::local::score::{self, Echo};
 use crate::model::Tokenizer;
 use crate::sampler::{Sampler, Scratch};
 use crate::scheduler::Job;
 use crate::text::TextStream;
-use crate::{EngineError, FinishReason, Prepared, Token};
+use crate::{EngineError, FinishReason, Prepared, Request, Token};
 
 pub(crate) struct Generation {
     prepared: Prepared,
@@ -16,6 +17,8 @@ pub(crate) struct Generation {
     unfinished: u32,
     /// Which prompts were computed and counted.
     prompts_computed: Vec<bool>,
+    /// Log-probabilities of each prompt's tokens after the first, as far as they are computed.
+    prompt_scores: Vec<Vec<TokenLogprob>>,
     generated: u64,
     quota: u32,
     /// Since when the reader has left no room.
@@ -35,6 +38,10 @@ struct Begun {
     generated: u32,
     /// Tokens whose text hasn't been sent.
     unsent: u32,
+    /// Their log-probabilities, if asked for, each with the place in the text where it begins.
+    scored: Vec<(usize, TokenLogprob)>,
+    /// Goes before the first text.
+    echo: Echo,
 }
 
 /// What a choice does after its logits were there.
@@ -63,6 +70,7 @@ impl Generation {
             choices: (0..unfinished).map(|_| Choice::Waiting).collect(),
             unfinished,
             prompts_computed: vec![false; prepared.prompts.len()],
+            prompt_scores: vec![Vec::new(); prepared.prompts.len()],
             prepared,
             sender,
             generated: 0,
@@ -77,6 +85,7 @@ impl Generation {
             prompts: self.prepared.prompts.clone(),
             choices: self.prepared.request.choices.get(),
             output_max: self.prepared.output_max,
+            scored: self.prepared.request.echo && self.prepared.request.logprobs.is_some(),
         }
     }
 
@@ -129,6 +138,28 @@ impl Generation {
         Sweep::GoesOn
     }
 
+    /// Notes what the model thought of the token that follows `position` in the prompt of a choice.
+    pub(crate) fn score_prompt(
+        &mut self,
+        choice: u32,
+        position: u32,
+        logits: &[f32],
+        scratch: &mut Scratch,
+        tokenizer: &dyn Tokenizer,
+    ) {
+        let prompt = self.prompt_of(choice);
+        let next = self.prepared.prompts[prompt][position as usize + 1];
+        let scores = &mut self.prompt_scores[prompt];
+        assert_eq!(
+            scores.len(),
+            position as usize,
+            "a prompt is scored in order, each token once"
+        );
+        if let Some(wanted) = self.prepared.request.logprobs {
+            scores.push(score::token(next, logits, wanted, scratch, tokenizer));
+        }
+    }
+
     /// Chooses the next token of a choice and sends what it means.
     pub(crate) fn sample(
         &mut self,
@@ -138,10 +169,13 @@ impl Generation {
         tokenizer: &dyn Tokenizer,
     ) -> Outcome {
         self.count_prompt(choice);
+        self.begin(choice, tokenizer);
         if self.prepared.output_max == 0 {
             return self.finish(choice, FinishReason::Length);
         }
-        let begun = begun(&mut self.choices, &self.prepared, choice);
+        let Choice::Begun(begun) = &mut self.choices[choice as usize] else {
+            unreachable!("only choices that go on are sampled");
+        };
         let token = begun.sampler.sample(logits, scratch);
         begun.generated += 1;
         self.generated += 1;
@@ -150,6 +184,10 @@ impl Generation {
             return self.finish(choice, FinishReason::Stop);
         }
         begun.unsent += 1;
+        if let Some(wanted) = self.prepared.request.logprobs {
+            let score = score::token(token, logits, wanted, scratch, tokenizer);
+            begun.scored.push((begun.text.position(), score));
+        }
         self.bytes.clear();
         tokenizer.piece(token, &mut self.bytes);
         let pushed = begun.text.push(&self.bytes);
@@ -162,15 +200,13 @@ impl Generation {
         } else {
             None
         };
-        if !text.is_empty() {
-            let tokens = std::mem::take(&mut begun.unsent);
-            self.sender.send(Event::Text {
-                choice,
-                channel: Channel::Content,
-                text,
-                tokens,
-                logprobs: Vec::new(),
-            });
+        // A stop string cuts off tokens; any other end doesn't.
+        let scored = match outcome {
+            Some(FinishReason::Length) => begun.scored.len(),
+            _ => begun.scored_text(),
+        };
+        if let Some(event) = begun.say(choice, text, scored) {
+            self.sender.send(event);
         }
         match outcome {
             Some(reason) => self.end(choice, reason),
@@ -184,15 +220,12 @@ impl Generation {
             Choice::Ended => return Outcome::Ended,
             Choice::Waiting => {}
             Choice::Begun(begun) => {
-                let (text, tokens) = (begun.text.finish(), begun.unsent);
-                if !text.is_empty() && self.room() > 0 {
-                    self.sender.send(Event::Text {
-                        choice,
-                        channel: Channel::Content,
-                        text,
-                        tokens,
-                        logprobs: Vec::new(),
-                    });
+                let text = begun.text.finish();
+                let event = begun.say(choice, text, begun.scored.len());
+                if let Some(event) = event
+                    && self.room() > 0
+                {
+                    self.sender.send(event);
                 }
             }
         }
@@ -214,9 +247,31 @@ impl Generation {
         Outcome::Over
     }
 
+    /// A choice's state is made when its first token is: thousands may wait.
+    fn begin(&mut self, choice: u32, tokenizer: &dyn Tokenizer) {
+        if !matches!(self.choices[choice as usize], Choice::Waiting) {
+            return;
+        }
+        let prompt = self.prompt_of(choice);
+        let (prepared, scores) = (&self.prepared, &self.prompt_scores[prompt]);
+        let Request { sampling, stop, .. } = &prepared.request;
+        self.choices[choice as usize] = Choice::Begun(Box::new(Begun {
+            sampler: Sampler::new(sampling, &prepared.prompts[prompt], choice),
+            text: TextStream::new(stop),
+            generated: 0,
+            unsent: 0,
+            scored: Vec::new(),
+            echo: Echo::new(prepared, prompt, scores, tokenizer),
+        }));
+    }
+
+    fn prompt_of(&self, choice: u32) -> usize {
+        (choice / self.prepared.request.choices.get()) as usize
+    }
+
     /// The first of its choices that is sampled shows that a prompt is computed.
     fn count_prompt(&mut self, choice: u32) {
-        let prompt = (choice / self.prepared.request.choices.get()) as usize;
+        let prompt = self.prompt_of(choice);
         if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
             self.sender
                 .meter()
@@ -248,20 +303,31 @@ impl Generation {
     }
 }
 
-/// A choice's state is made when its first token is: thousands may wait.
-fn begun<'a>(choices: &'a mut [Choice], prepared: &Prepared, choice: u32) -> &'a mut Begun {
-    let state = &mut choices[choice as usize];
-    if matches!(state, Choice::Waiting) {
-        let prompt = &prepared.prompts[(choice / prepared.request.choices.get()) as usize];
-        *state = Choice::Begun(Box::new(Begun {
-            sampler: Sampler::new(&prepared.request.sampling, prompt, choice),
-            text: TextStream::new(&prepared.request.stop),
-            generated: 0,
-            unsent: 0,
-        }));
+impl Begun {
+    /// How many of the scored tokens begin in text that is out.
+    fn scored_text(&self) -> usize {
+        let out = self.text.out();
+        self.scored.partition_point(|&(place, _)| place < out)
     }
-    match state {
-        Choice::Begun(begun) => begun,
-        Choice::Waiting | Choice::Ended => unreachable!("only choices that go on are sampled"),
+
+    /// What goes out now: a text that is decided, with the tokens and so many log-probabilities that
+    /// waited for it.
+    fn say(&mut self, choice: u32, text: String, scored: usize) -> Option<Event> {
+        let Echo {
+            text: mut whole,
+            mut logprobs,
+        } = std::mem::take(&mut self.echo);
+        whole.push_str(&text);
+        logprobs.extend(self.scored.drain(..scored).map(|(_, score)| score));
+        if whole.is_empty() && logprobs.is_empty() {
+            return None;
+        }
+        Some(Event::Text {
+            choice,
+            channel: Channel::Content,
+            text: whole,
+            tokens: std::mem::take(&mut self.unsent),
+            logprobs,
+        })
     }
 }

@@ -10,6 +10,9 @@ use crate::model::{Bos, Tokenizer};
 use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
 use crate::{Allowance, EngineError, Input, Prepared, Request, Token};
 
+/// Log-probabilities of echoed prompts in one answer, alternatives included.
+pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
+
 /// Knows what a model knows about text. Used from any thread.
 pub(crate) struct Preparer {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
@@ -60,6 +63,7 @@ impl Preparer {
             .into());
         }
         let output_max = self.output_max(&prompts, request.output)?;
+        check_scores(&request, &prompts)?;
         Ok(Prepared {
             request,
             prompts,
@@ -134,4 +138,21 @@ impl Preparer {
             (Some(_), Some(_), Overflow::Refuse) => Err(too_long),
         }
     }
+}
+
+/// Each answer has the log-probabilities of its whole prompt, so a few bytes could ask for gigabytes.
+fn check_scores(request: &Request, prompts: &[Arc<[Token]>]) -> Result<(), Invalid> {
+    let Some(logprobs) = request.logprobs.filter(|_| request.echo) else {
+        return Ok(());
+    };
+    let tokens: usize = prompts.iter().map(|prompt| prompt.len()).sum();
+    let entries = (tokens * (1 + logprobs.top())).saturating_mul(request.choices.get() as usize);
+    if entries > ECHOED_LOGPROBS_MAX {
+        let message = format!(
+            "echo with logprobs would answer {entries} log-probabilities of prompt tokens; at most \
+             {ECHOED_LOGPROBS_MAX} are allowed: use fewer prompts, choices or alternatives"
+        );
+        return Err(Invalid::new("echo", message));
+    }
+    Ok(())
 }

@@ -3,12 +3,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::Token;
 use crate::event::{Allowance, Event, FinishReason, Usage};
-use crate::model::Capacity;
+use crate::model::{Bos, Capacity};
 use crate::request::{
-    Choices, Input, Invalid, Message, OutputLimit, Overflow, Prompt, Role, Sampling,
+    Choices, Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Prompt, Role, Sampling,
     SamplingFields, Stop,
 };
-use crate::sim::{self, Faults, SimModel, SimOptions, Solo};
+use crate::sim::{self, Faults, SimModel, SimOptions, SimTokenizer, Solo};
 
 fn request(text: &str, tokens: u32) -> Request {
     let fields = SamplingFields {
@@ -78,6 +78,7 @@ fn solo(prepared: &Prepared) -> Answer {
                 text,
                 reason,
                 tokens,
+                spoken: _,
             } = sim::solo(
                 &SimOptions::default(),
                 prompt,
@@ -143,6 +144,37 @@ async fn answers_are_those_of_the_model_alone() {
         ..plain()
     })
     .await;
+}
+
+#[tokio::test]
+async fn prompts_are_echoed_as_they_came() {
+    let engine = sim::engine(0);
+    let check = async |prompt: Prompt, tokens: u32, echo: &str| {
+        let plain = Request {
+            input: Input::Prompts(vec![prompt]),
+            ..request("", tokens)
+        };
+        let echoed = Request {
+            echo: true,
+            ..plain.clone()
+        };
+        let without = read(generate(&engine, plain).await.unwrap(), 1).await;
+        let mut with = read(generate(&engine, echoed).await.unwrap(), 1).await;
+        let text = with.choices[0].0.strip_prefix(echo).map(str::to_owned);
+        with.choices[0].0 = text.unwrap_or_else(|| panic!("{with:?} begins with {echo}"));
+        assert_eq!(with, without);
+    };
+    let text = |text: &str| Prompt::Text(text.to_owned());
+    check(text("Über the weir"), 20, "Über the weir").await;
+    check(text("Über the weir"), 0, "Über the weir").await;
+    // A stop string is looked for in what is generated only, and special tokens are no text.
+    check(
+        Prompt::Tokens(SimTokenizer.tokenize("語 the", Bos::Add)),
+        20,
+        "語 the",
+    )
+    .await;
+    check(Prompt::Tokens(vec![2 + 0xff, 2 + 0x61]), 0, "\u{fffd}a").await;
 }
 
 #[tokio::test]
@@ -216,6 +248,33 @@ async fn requests_that_cannot_be_answered_are_refused() {
             ..plain()
         },
         Err(full),
+    )
+    .await;
+    // 16 × 8 prompts of 32 tokens, each with its 3 alternatives, in 16 choices: as many as may be.
+    let scored = |prompts: usize| Request {
+        input: Input::Prompts(vec![Prompt::Tokens(vec![5; 32]); prompts]),
+        choices: Choices::new(16).unwrap(),
+        logprobs: Some(Logprobs::new("logprobs", 3).unwrap()),
+        echo: true,
+        ..request("", 1)
+    };
+    assert_eq!(128 * 32 * (1 + 3) * 16, ECHOED_LOGPROBS_MAX);
+    check(scored(128), Ok(1)).await;
+    check(
+        scored(129),
+        invalid(
+            "echo",
+            "echo with logprobs would answer 264192 log-probabilities of prompt tokens; at most 262144 are \
+             allowed: use fewer prompts, choices or alternatives",
+        ),
+    )
+    .await;
+    check(
+        Request {
+            echo: false,
+            ..scored(129)
+        },
+        Ok(1),
     )
     .await;
     let over = EngineError::TooLong {

@@ -55,6 +55,15 @@ pub(super) fn support(
     }
 }
 
+/// Leaves the best `k` tokens in `buffers.ranked`, best first. `buffers.maxima` are the logits' own.
+pub(super) fn best(k: usize, logits: &Logits<'_>, buffers: &mut Buffers) {
+    let floor = best_floor(k, buffers);
+    logits.collect(floor, &buffers.maxima, &mut buffers.candidates);
+    keep_best(k, &mut buffers.candidates, &mut buffers.ranked);
+    buffers.ranked.clone_from(&buffers.candidates);
+    buffers.ranked.sort_unstable_by(rank);
+}
+
 /// Draws one candidate by weight. `None` if there is none.
 pub(super) fn draw(candidates: &[Candidate], random: f64) -> Option<Token> {
     let sum: f64 = candidates

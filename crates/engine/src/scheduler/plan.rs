@@ -1,6 +1,7 @@
 //! A step: first the next token of every choice that has caught up, then prompts.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use crate::Token;
 use crate::model::{Row, SequenceId};
@@ -16,6 +17,7 @@ pub struct Step {
     pub cache: Vec<CacheOp>,
     pub rows: Vec<Row>,
     pub sampled: Vec<Sampled>,
+    pub scored: Vec<Scored>,
     /// How many of the rows are not the one next token of a choice.
     pub prompt_rows: u32,
     /// Of which it computes something.
@@ -29,6 +31,16 @@ pub struct Step {
 pub struct Sampled {
     pub row: usize,
     pub choice: ChoiceId,
+}
+
+/// A row whose logits tell what the model thought of the next token of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scored {
+    pub row: usize,
+    /// The first choice of the prompt.
+    pub first: ChoiceId,
+    /// The row's place in the prompt.
+    pub position: u32,
 }
 
 impl Scheduler {
@@ -101,35 +113,40 @@ impl Scheduler {
             Holder::Trunk(first) => {
                 let trunk = &self.trunks[&first];
                 let from = self.kv.length(trunk.id);
+                let unscored = self.unscored(first);
                 let count = room.min(trunk.length() - from);
-                draft.push(
-                    holder,
-                    trunk.id,
-                    from,
-                    trunk.tokens(from).take(count as usize),
-                );
+                let count = draft.scorable(from, count, &unscored);
+                let tokens = trunk.tokens(from).take(count as usize);
+                draft.push(holder, trunk.id, from, tokens);
+                draft.score(first, from, count, &unscored);
             }
             Holder::Choice(choice) => {
                 let (id, sequence) = &self.running[&choice];
                 let from = self.kv.length(*id);
                 let missing = sequence.known() - from;
-                let complete = room >= missing && draft.may_sample(choice.request);
+                let first = *choice.siblings(sequence).start();
+                let unscored = self.unscored(first);
+                // One output is left for the last row, which is sampled.
+                let complete = room >= missing
+                    && draft.may_sample(choice.request)
+                    && overlap(from, missing, &unscored) < draft.outputs_left;
                 let count = if complete {
                     missing
                 } else {
-                    room.min(missing - 1)
+                    draft.scorable(from, room.min(missing - 1), &unscored)
                 };
-                draft.push(
-                    holder,
-                    *id,
-                    from,
-                    sequence.tokens(from).take(count as usize),
-                );
+                let tokens = sequence.tokens(from).take(count as usize);
+                draft.push(holder, *id, from, tokens);
+                draft.score(first, from, count, &unscored);
                 if complete {
                     draft.sample(choice);
                 }
             }
         }
+    }
+
+    fn unscored(&self, first: ChoiceId) -> Range<u32> {
+        self.unscored.get(&first).cloned().unwrap_or_default()
     }
 
     /// Frees cells for a choice that needs one: of whoever can't go on, else of the youngest, which
@@ -247,6 +264,29 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// How many of `count` rows from `from` on leave outputs for all that are to be scored.
+    fn scorable(&self, from: u32, count: u32, unscored: &Range<u32>) -> u32 {
+        if overlap(from, count, unscored) <= self.outputs_left {
+            return count;
+        }
+        unscored.start.max(from) + self.outputs_left - from
+    }
+
+    /// The last `count` rows are a prompt's from position `from` on.
+    fn score(&mut self, first: ChoiceId, from: u32, count: u32, unscored: &Range<u32>) {
+        let begin = self.step.rows.len() - count as usize;
+        for position in from.max(unscored.start)..(from + count).min(unscored.end) {
+            let row = begin + (position - from) as usize;
+            self.step.rows[row].output = true;
+            self.step.scored.push(Scored {
+                row,
+                first,
+                position,
+            });
+            self.outputs_left -= 1;
+        }
+    }
+
     /// The last row is the last token that is known of this choice.
     fn sample(&mut self, choice: ChoiceId) {
         let row = self.step.rows.len() - 1;
@@ -255,6 +295,13 @@ impl<'a> Draft<'a> {
         self.outputs_left -= 1;
         *self.sampled.entry(choice.request).or_insert(0) += 1;
     }
+}
+
+/// How many of `count` positions from `from` on are in `range`.
+fn overlap(from: u32, count: u32, range: &Range<u32>) -> u32 {
+    (from + count)
+        .min(range.end)
+        .saturating_sub(from.max(range.start))
 }
 
 impl Holder {

@@ -30,8 +30,19 @@ impl Bench {
                 prompts: vec![prompt],
                 choices,
                 output_max,
+                scored: false,
             },
         );
+    }
+
+    fn enqueue_scored(&mut self, request: u64, prompt: u32, choices: u32) {
+        let job = Job {
+            prompts: vec![(0..prompt).collect()],
+            choices,
+            output_max: 2,
+            scored: true,
+        };
+        self.scheduler.enqueue(RequestId(request), &job);
     }
 
     fn plan(&mut self) -> Step {
@@ -251,4 +262,72 @@ fn a_quota_is_kept_within_a_step() {
     let step = bench.scheduler.plan(100, |_| 3);
     assert_eq!(step.sampled.len(), 3);
     assert_eq!(bench.scheduler.not_begun().count(), 0);
+}
+
+/// Each position of a prompt but the last is scored once, and there are never more outputs than the
+/// model has.
+#[test]
+fn prompts_are_scored_once_each() {
+    let check = |outputs: u32, choices: u32, expected: &[&str]| {
+        let mut bench = Bench::new(100, 4);
+        bench.scheduler.capacity.outputs = outputs;
+        bench.budget = 16;
+        bench.enqueue(0, 2, 1, 50);
+        bench.step();
+        bench.enqueue_scored(1, 6, choices);
+        for (number, expected) in expected.iter().enumerate() {
+            let step = bench.plan();
+            let used = step.rows.iter().filter(|row| row.output).count();
+            assert_eq!(used, step.scored.len() + step.sampled.len());
+            assert!(used <= outputs as usize);
+            let scored: Vec<u32> = step.scored.iter().map(|scored| scored.position).collect();
+            let next: Vec<_> = step.sampled.iter().map(|_| Some(9)).collect();
+            bench.scheduler.commit(&step, &next);
+            assert_eq!(
+                format!("{} {scored:?}", describe(&step)),
+                *expected,
+                "step {number}"
+            );
+        }
+    };
+    check(
+        16,
+        1,
+        &[
+            "0:2+1=0.0 1:0+6=1.0 [0, 1, 2, 3, 4]",
+            "0:3+1=0.0 1:6+1=1.0 []",
+        ],
+    );
+    check(
+        4,
+        1,
+        &[
+            "0:2+1=0.0 1:0+3 [0, 1, 2]",
+            "0:3+1=0.0 1:3+3=1.0 [3, 4]",
+            "0:4+1=0.0 1:6+1=1.0 []",
+        ],
+    );
+    check(
+        16,
+        2,
+        &[
+            "0:2+1=0.0 1:0+5 [0, 1, 2, 3, 4]",
+            "fork(1→2,5) 0:3+1=0.0 2:5+1=1.0 1:5+1=1.1 []",
+        ],
+    );
+    // What was scored before the cells were taken away isn't scored again.
+    let mut bench = Bench::new(100, 4);
+    bench.budget = 4;
+    bench.enqueue_scored(0, 9, 1);
+    let step = bench.plan();
+    bench.scheduler.commit(&step, &[]);
+    bench.scheduler.preempt(Holder::Choice(ChoiceId {
+        request: RequestId(0),
+        choice: 0,
+    }));
+    bench.budget = 16;
+    let step = bench.plan();
+    assert_eq!(step.rows.len(), 9);
+    let scored: Vec<u32> = step.scored.iter().map(|scored| scored.position).collect();
+    assert_eq!(scored, [4, 5, 6, 7]);
 }

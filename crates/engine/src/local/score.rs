@@ -1,0 +1,85 @@
+//! Log-probabilities of tokens as events have them.
+
+use crate::event::{TokenLogprob, TopLogprob};
+use crate::model::Tokenizer;
+use crate::request::{Logprobs, Prompt};
+use crate::sampler::{self, Scratch};
+use crate::{Input, Prepared, Token};
+
+/// What is said of a token that came after these logits.
+pub(crate) fn token(
+    token: Token,
+    logits: &[f32],
+    wanted: Logprobs,
+    scratch: &mut Scratch,
+    tokenizer: &dyn Tokenizer,
+) -> TokenLogprob {
+    let score = sampler::score(logits, token, wanted.top(), scratch);
+    let top = score.top.into_iter().map(|(token, logprob)| TopLogprob {
+        token,
+        bytes: piece(tokenizer, token),
+        logprob,
+    });
+    TokenLogprob {
+        token,
+        bytes: piece(tokenizer, token),
+        logprob: Some(score.logprob),
+        top: top.collect(),
+    }
+}
+
+/// What an answer begins with when its prompt is echoed.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    pub(crate) text: String,
+    /// Empty unless they are asked for.
+    pub(crate) logprobs: Vec<TokenLogprob>,
+}
+
+impl Echo {
+    /// `scores` are those of the prompt's tokens after the first.
+    pub(crate) fn new(
+        prepared: &Prepared,
+        prompt: usize,
+        scores: &[TokenLogprob],
+        tokenizer: &dyn Tokenizer,
+    ) -> Self {
+        let request = &prepared.request;
+        if !request.echo {
+            return Echo::default();
+        }
+        let tokens = &prepared.prompts[prompt];
+        let text = match &request.input {
+            Input::Prompts(prompts) => match &prompts[prompt] {
+                Prompt::Text(text) => text.clone(),
+                Prompt::Tokens(tokens) => text_of(tokens, tokenizer),
+            },
+            Input::Chat(_) => text_of(tokens, tokenizer),
+        };
+        // Nothing comes before the first token, so nothing is known of it.
+        let first = request.logprobs.map(|_| TokenLogprob {
+            token: tokens[0],
+            bytes: piece(tokenizer, tokens[0]),
+            logprob: None,
+            top: Vec::new(),
+        });
+        Echo {
+            text,
+            logprobs: first.into_iter().chain(scores.iter().cloned()).collect(),
+        }
+    }
+}
+
+fn text_of(tokens: &[Token], tokenizer: &dyn Tokenizer) -> String {
+    let mut bytes = Vec::new();
+    for &token in tokens {
+        tokenizer.piece(token, &mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn piece(tokenizer: &dyn Tokenizer, token: Token) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    tokenizer.piece(token, &mut bytes);
+    bytes
+}

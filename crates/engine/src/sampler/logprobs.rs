@@ -1,0 +1,52 @@
+//! Log-probabilities: what the model itself thought of a token, before bias, penalties and filters.
+
+use super::Scratch;
+use super::filter::{self, Candidate};
+use super::logits::{Logits, Softmax};
+use crate::Token;
+
+/// What is said of a token that has no chance, as OpenAI does: JSON has no −∞.
+pub const LOGPROB_MIN: f32 = -9999.0;
+
+/// A token's place in a distribution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// ln p, at least [`LOGPROB_MIN`].
+    pub logprob: f32,
+    /// The most likely tokens with theirs, best first.
+    pub top: Vec<(Token, f32)>,
+}
+
+/// Scores `token`, and the best `top`, by a model's logits.
+pub fn score(raw: &[f32], token: Token, top: usize, scratch: &mut Scratch) -> Score {
+    let buffers = &mut scratch.buffers;
+    let logits = Logits::new(raw, &[]);
+    let softmax = Softmax {
+        max: logits.best(&mut buffers.maxima).logit,
+        scale: 1.0,
+    };
+    let log_sum = f64::from(softmax.max) + logits.sum(softmax, &mut buffers.sums).ln();
+    let chosen = raw.get(token as usize).copied();
+    let mut score = Score {
+        logprob: logprob(chosen.unwrap_or(f32::NEG_INFINITY), log_sum),
+        top: Vec::new(),
+    };
+    if top > 0 {
+        filter::best(top, &logits, buffers);
+        let ranked = buffers.ranked.iter();
+        score.top = ranked
+            .map(|&Candidate { token, logit, .. }| (token, logprob(logit, log_sum)))
+            .collect();
+    }
+    score
+}
+
+fn logprob(logit: f32, log_sum: f64) -> f32 {
+    let logprob = (f64::from(logit) - log_sum) as f32;
+    // A broken model's logits may be no numbers.
+    if logprob >= LOGPROB_MIN {
+        logprob.min(0.0)
+    } else {
+        LOGPROB_MIN
+    }
+}
