@@ -4,7 +4,8 @@ pub mod answer;
 pub mod message;
 
 pub use crate::chat::answer::{
-    Answer, Choice, Chunk, ChunkChoice, Delta, Message as AnswerMessage,
+    Answer, Call, CallDelta, Choice, Chunk, ChunkChoice, Delta, Function, FunctionDelta, Logprobs,
+    Message as AnswerMessage, TokenLogprob, TopLogprob,
 };
 pub use crate::chat::message::{Content, Message, Part, Role, ToolCall};
 use crate::sampling::{LogitBias, Stop, StreamOptions};
@@ -39,6 +40,7 @@ object! {
         seed: Integer,
         logprobs: bool,
         top_logprobs: Integer,
+        return_tokens_as_token_ids: bool,
         response_format: ResponseFormat,
         tools: List<Anything, TOOLS_MAX>,
         tool_choice: ToolChoice,

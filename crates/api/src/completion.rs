@@ -3,7 +3,7 @@
 pub mod answer;
 pub mod prompt;
 
-pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice};
+pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice, Logprobs, TopLogprobs};
 pub use crate::completion::prompt::Prompts;
 use crate::sampling::{LogitBias, Stop, StreamOptions};
 use crate::value::{Anything, Integer, object};
@@ -30,6 +30,7 @@ object! {
         logit_bias: LogitBias,
         seed: Integer,
         logprobs: Integer,
+        return_tokens_as_token_ids: bool,
         echo: bool,
         suffix: String,
         /// Callers don't choose upstreams.

@@ -33,6 +33,7 @@ fn chat_chunks() {
         chat::Delta {
             role: Some("assistant"),
             content: Some(""),
+            ..chat::Delta::default()
         },
         None,
     );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_accounts::Price;
+use weir_engine::model::Tokenizer;
 use weir_engine::request::{Invalid, OutputLimit};
 use weir_engine::{Engine, Facts, Health};
 
@@ -40,6 +41,11 @@ impl Offer {
 
     pub fn available(&self) -> bool {
         self.engine().is_some()
+    }
+
+    /// The model's tokenizer, if one of its engines has it here.
+    pub fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
+        self.engines.iter().find_map(|engine| engine.tokenizer())
     }
 
     pub(crate) fn engine(&self) -> Option<&Arc<dyn Engine>> {

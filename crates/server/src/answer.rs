@@ -1,10 +1,15 @@
 //! A whole answer: a fold of the events that a stream would show one by one.
 
-use axum::response::{IntoResponse, Response};
-use weir_api::{chat, completion};
+mod fold;
+pub(crate) mod logprobs;
+mod show;
+
+use axum::response::Response;
 use weir_engine::{Event, FinishReason, Usage};
 use weir_gateway::Generation;
 
+use self::fold::Fold;
+pub(crate) use self::logprobs::{Offset, Spelling};
 use crate::error::ApiError;
 
 /// What all parts of an answer have in common.
@@ -16,8 +21,49 @@ pub(crate) struct Envelope {
     /// Unix seconds.
     pub(crate) created: i64,
     pub(crate) model: String,
-    /// Prompts × n.
-    pub(crate) choices: u32,
+    pub(crate) prompts: u32,
+    /// Choices that are generated for each prompt.
+    pub(crate) of_each: u32,
+    pub(crate) shape: Shape,
+}
+
+impl Envelope {
+    /// All choices that are generated.
+    pub(crate) fn choices(&self) -> u32 {
+        self.prompts * self.of_each
+    }
+
+    fn shown_of_each(&self) -> u32 {
+        self.shape.best.unwrap_or(self.of_each)
+    }
+
+    /// The same each time it is asked for, and another one in each answer. OpenAI's own service takes
+    /// ids of up to 40 characters back.
+    pub(crate) fn call_id(&self, choice: u32, call: u32) -> String {
+        let random = self.id.len().saturating_sub(CALL_ID_CHARS);
+        format!("call_{}_{choice:x}_{call:x}", &self.id[random..])
+    }
+}
+
+/// Of a request's id in a call's.
+const CALL_ID_CHARS: usize = 24;
+
+/// What of a generation its caller sees.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Shape {
+    /// So many of each prompt's choices, the best; all if not given.
+    pub(crate) best: Option<u32>,
+    pub(crate) logprobs: Option<Spelling>,
+    /// Where the text of each prompt's choices begins, in characters; 0 if not given.
+    pub(crate) starts: Vec<usize>,
+}
+
+impl Shape {
+    /// Where a choice's text begins, when each prompt has `of_each`.
+    pub(crate) fn start(&self, choice: u32, of_each: u32) -> usize {
+        let prompt = (choice / of_each) as usize;
+        self.starts.get(prompt).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,96 +89,30 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Clone, Default)]
-struct Text {
-    text: String,
-    finish_reason: Option<FinishReason>,
-}
-
 /// Waits for the last event, which comes when the bill is settled.
 pub(crate) async fn whole(
     envelope: Envelope,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
-    let mut texts = vec![Text::default(); envelope.choices as usize];
+    let mut fold = Fold::new(envelope.choices());
     let usage = loop {
         match generation.next().await {
-            Some(Event::Text { choice, text, .. }) => at(&mut texts, choice)?.text.push_str(&text),
-            Some(Event::Call { .. }) => return Err(broken("a call that nobody asked for")),
-            Some(Event::Finished { choice, reason }) => {
-                at(&mut texts, choice)?.finish_reason = Some(reason);
-            }
             Some(Event::Done(usage)) => break usage,
             Some(Event::Failed(error)) => return Err(ApiError::failed(error, &envelope.model)),
+            Some(event) => fold.add(event)?,
             None => return Err(broken("a generation ended without a last event")),
         }
     };
-    Ok(show(envelope, texts, usage))
-}
-
-fn at(texts: &mut [Text], choice: u32) -> Result<&mut Text, ApiError> {
-    texts
-        .get_mut(choice as usize)
-        .ok_or_else(|| broken("a generation has a choice that nobody asked for"))
+    let choices = match envelope.shape.best {
+        Some(shown) => fold.best(envelope.of_each as usize, shown as usize),
+        None => fold.all(),
+    };
+    Ok(show::show(&envelope, choices, usage))
 }
 
 pub(crate) fn broken(what: &str) -> ApiError {
     tracing::error!(what, "an engine broke its contract");
     ApiError::internal()
-}
-
-fn show(envelope: Envelope, texts: Vec<Text>, usage: Usage) -> Response {
-    let Envelope {
-        kind,
-        id,
-        created,
-        model,
-        choices: _,
-    } = envelope;
-    let usage = self::usage(usage);
-    let choices = (0..).zip(texts);
-    // Each choice ends before the last event; one that didn't has nothing that says why.
-    let reason = |text: &Text| text.finish_reason.map_or("stop", finish_reason);
-    match kind {
-        Kind::Chat => axum::Json(chat::Answer {
-            id,
-            object: chat::Answer::OBJECT,
-            created,
-            model,
-            choices: choices
-                .map(|(index, text)| chat::Choice {
-                    index,
-                    logprobs: None,
-                    finish_reason: reason(&text),
-                    message: chat::AnswerMessage {
-                        role: "assistant",
-                        content: Some(text.text),
-                        refusal: None,
-                    },
-                })
-                .collect(),
-            usage,
-            system_fingerprint: None,
-        })
-        .into_response(),
-        Kind::Completion => axum::Json(completion::Answer {
-            id,
-            object: completion::answer::OBJECT,
-            created,
-            model,
-            choices: choices
-                .map(|(index, text)| completion::Choice {
-                    index,
-                    logprobs: None,
-                    finish_reason: reason(&text),
-                    text: text.text,
-                })
-                .collect(),
-            usage,
-            system_fingerprint: None,
-        })
-        .into_response(),
-    }
 }
 
 pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {

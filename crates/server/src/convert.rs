@@ -10,6 +10,7 @@ use weir_engine::{Input, Request, Token};
 
 pub(crate) use self::chat::chat;
 pub(crate) use self::completion::completion;
+use crate::answer::Spelling;
 use crate::error::ApiError;
 
 /// What is asked of a model, and how the answer is wanted.
@@ -19,16 +20,42 @@ pub(crate) struct Asked {
     pub(crate) reply: Reply,
     /// By which of its names the caller gave the limit of tokens.
     pub(crate) limit: &'static str,
+    pub(crate) shown: Shown,
 }
 
 impl Asked {
-    /// Answers: prompts × n.
-    pub(crate) fn choices(&self) -> u32 {
-        let prompts = match &self.request.input {
+    pub(crate) fn prompts(&self) -> u32 {
+        match &self.request.input {
             Input::Chat(_) => 1,
             Input::Prompts(prompts) => u32::try_from(prompts.len()).expect("prompts are few"),
-        };
-        prompts * self.request.choices.get()
+        }
+    }
+}
+
+/// What of the generation is shown, as far as it is known before the model is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Shown {
+    /// So many of each prompt's choices, the best; all if not given.
+    pub(crate) best: Option<u32>,
+    pub(crate) logprobs: Option<Spelling>,
+    pub(crate) starts: Starts,
+}
+
+/// Where the text of each prompt's choices begins, from the begin of the prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Starts {
+    /// With the prompt, or nobody wants to know.
+    Zero,
+    Characters(Vec<usize>),
+    /// Where these tokens' text ends.
+    After(Vec<Vec<Token>>),
+}
+
+/// `return_tokens_as_token_ids`, as vLLM has it.
+fn spelling(ids: Option<bool>) -> Spelling {
+    match ids {
+        Some(true) => Spelling::Ids,
+        Some(false) | None => Spelling::Text,
     }
 }
 

@@ -8,10 +8,12 @@ pub(crate) mod models;
 use axum::response::Response;
 use http::{Method, Uri};
 use weir_accounts::Caller;
+use weir_engine::Token;
+use weir_engine::model::Tokenizer;
 use weir_gateway::{Delivery, Job};
 
-use crate::answer::{self, Envelope, Kind};
-use crate::convert::{Asked, Reply};
+use crate::answer::{self, Envelope, Kind, Shape};
+use crate::convert::{Asked, Reply, Shown, Starts};
 use crate::error::{ApiError, Reason};
 use crate::layers::RequestId;
 use crate::{App, sse};
@@ -25,17 +27,20 @@ async fn respond(
     model: String,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    let envelope = Envelope {
+    let mut envelope = Envelope {
         kind,
         id: kind.id(&request_id),
         created: app.gateway.now().as_second(),
         model: model.clone(),
-        choices: asked.choices(),
+        prompts: asked.prompts(),
+        of_each: asked.request.choices.get(),
+        shape: Shape::default(),
     };
     let Asked {
         request,
         reply,
         limit,
+        shown,
     } = asked;
     let delivery = match reply {
         Reply::Whole => Delivery::Whole,
@@ -52,10 +57,37 @@ async fn respond(
         .start(caller, job)
         .await
         .map_err(|refusal| ApiError::of(refusal, kind, limit))?;
+    // The prompts are known to be of this model, and not to be longer than its context.
+    envelope.shape = shape(app, &envelope.model, shown);
     match reply {
         Reply::Whole => answer::whole(envelope, generation).await,
         Reply::Stream | Reply::StreamWithUsage => Ok(sse::stream(envelope, reply, generation)),
     }
+}
+
+fn shape(app: &App, model: &str, shown: Shown) -> Shape {
+    let tokenizer = || app.gateway.catalog().find(model).ok()?.tokenizer();
+    Shape {
+        best: shown.best,
+        logprobs: shown.logprobs,
+        starts: match shown.starts {
+            Starts::Zero => Vec::new(),
+            Starts::Characters(characters) => characters,
+            Starts::After(prompts) => tokenizer().map_or_else(Vec::new, |tokenizer| {
+                let characters = |tokens: &Vec<_>| detokenize(&*tokenizer, tokens).chars().count();
+                prompts.iter().map(characters).collect()
+            }),
+        },
+    }
+}
+
+/// The text that tokens stand for.
+fn detokenize(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> String {
+    let mut bytes = Vec::new();
+    for &token in tokens {
+        tokenizer.piece(token, &mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 pub(crate) async fn not_found(uri: Uri) -> ApiError {

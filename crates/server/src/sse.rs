@@ -10,16 +10,23 @@ use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use weir_api::usage::StreamUsage;
 use weir_api::{chat, completion, sse};
-use weir_engine::{Event, FinishReason};
+use weir_engine::{Channel, Event, FinishReason, TokenLogprob};
 use weir_gateway::Generation;
 
-use crate::answer::{Envelope, Kind, broken, finish_reason, usage};
+use crate::answer::{Envelope, Kind, Offset, broken, finish_reason, logprobs, usage};
 use crate::convert::Reply;
 use crate::error::ApiError;
 
 /// The answer lives in the body: when a client hangs up the body is dropped, and the generation with it.
 pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -> Response {
+    let offsets = match (envelope.kind, envelope.shape.logprobs) {
+        (Kind::Completion, Some(_)) => (0..envelope.choices())
+            .map(|choice| Offset::at(envelope.shape.start(choice, envelope.of_each)))
+            .collect(),
+        (Kind::Chat, _) | (Kind::Completion, None) => Vec::new(),
+    };
     let frames = Frames {
+        offsets,
         usage: match reply {
             Reply::StreamWithUsage => StreamUsage::Null,
             Reply::Stream | Reply::Whole => StreamUsage::Absent,
@@ -52,6 +59,8 @@ struct Frames {
     usage: StreamUsage,
     generation: Generation,
     place: Place,
+    /// How far each choice has come, if log-probabilities say where tokens begin.
+    offsets: Vec<Offset>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +75,37 @@ enum Place {
 /// What a chunk says about its choice.
 enum Part<'a> {
     Start,
-    Text(&'a str),
+    Text(Channel, &'a str, &'a [TokenLogprob]),
+    Call(u32, &'a str),
     Finish(FinishReason),
+}
+
+impl Part<'_> {
+    fn finish_reason(&self) -> Option<&'static str> {
+        match self {
+            Part::Finish(reason) => Some(finish_reason(*reason)),
+            Part::Start | Part::Text(..) | Part::Call(..) => None,
+        }
+    }
+}
+
+/// A fragment of a call; only the first has its id and name.
+fn call_delta<'a>(
+    call: u32,
+    first: Option<(String, &'a str)>,
+    arguments: &'a str,
+) -> chat::Delta<'a> {
+    let (id, name) = first.unzip();
+    let fragment = chat::CallDelta {
+        index: call,
+        kind: id.is_some().then_some(chat::Call::KIND),
+        id,
+        function: chat::FunctionDelta { name, arguments },
+    };
+    chat::Delta {
+        tool_calls: Some([fragment]),
+        ..chat::Delta::default()
+    }
 }
 
 impl Frames {
@@ -79,7 +117,7 @@ impl Frames {
             // The roles leave at once, choice 0's first.
             Place::Start if self.envelope.kind == Kind::Chat => {
                 self.place = Place::Middle;
-                for choice in 0..self.envelope.choices {
+                for choice in 0..self.envelope.choices() {
                     self.chunk(&mut frames, choice, &Part::Start);
                 }
                 return Some(frames.into());
@@ -88,11 +126,18 @@ impl Frames {
             Place::BeforeText | Place::Middle => {}
         }
         match self.generation.next().await {
-            Some(Event::Text { choice, text, .. }) => {
-                self.chunk(&mut frames, choice, &Part::Text(&text));
+            Some(Event::Text {
+                choice,
+                channel,
+                text,
+                tokens: _,
+                logprobs,
+            }) => {
+                let part = Part::Text(channel, &text, &logprobs);
+                self.chunk(&mut frames, choice, &part);
             }
-            Some(Event::Call { .. }) => {
-                self.fail(&mut frames, &broken("a call that nobody asked for"));
+            Some(Event::Call { choice, call, name }) => {
+                self.chunk(&mut frames, choice, &Part::Call(call, &name));
             }
             Some(Event::Finished { choice, reason }) => {
                 self.chunk(&mut frames, choice, &Part::Finish(reason));
@@ -130,44 +175,79 @@ impl Frames {
                 self.chunk(frames, 0, &Part::Start);
             }
         }
-        let finish_reason = match part {
-            Part::Finish(reason) => Some(finish_reason(*reason)),
-            Part::Start | Part::Text(_) => None,
-        };
         match self.envelope.kind {
             Kind::Chat => {
-                let delta = match part {
-                    Part::Start => chat::Delta {
-                        role: Some("assistant"),
-                        content: Some(""),
-                    },
-                    Part::Text(text) => chat::Delta {
-                        role: None,
-                        content: Some(text),
-                    },
-                    Part::Finish(_) => chat::Delta::default(),
-                };
-                let choice = chat::ChunkChoice {
-                    index,
-                    delta,
-                    logprobs: None,
-                    finish_reason,
-                };
+                let choice = self.chat_choice(index, part);
                 encode(frames, &self.chat_chunk(&[choice], self.usage));
             }
             Kind::Completion => {
-                let text = match part {
-                    Part::Text(text) => text,
-                    Part::Start | Part::Finish(_) => "",
-                };
-                let choice = completion::ChunkChoice {
-                    text,
-                    index,
-                    logprobs: None,
-                    finish_reason,
-                };
+                let choice = self.completion_choice(index, part);
                 encode(frames, &self.completion_chunk(&[choice], self.usage));
             }
+        }
+    }
+
+    fn chat_choice<'a>(&self, index: u32, part: &Part<'a>) -> chat::ChunkChoice<'a> {
+        let delta = match *part {
+            Part::Start => chat::Delta {
+                role: Some("assistant"),
+                content: Some(""),
+                ..chat::Delta::default()
+            },
+            Part::Text(Channel::Content, text, _) => chat::Delta {
+                content: Some(text),
+                ..chat::Delta::default()
+            },
+            Part::Text(Channel::Reasoning, text, _) => chat::Delta {
+                reasoning_content: Some(text),
+                ..chat::Delta::default()
+            },
+            Part::Text(Channel::Call(call), arguments, _) => call_delta(call, None, arguments),
+            Part::Call(call, name) => {
+                let id = self.envelope.call_id(index, call);
+                call_delta(call, Some((id, name)), "")
+            }
+            Part::Finish(_) => chat::Delta::default(),
+        };
+        let logprobs = match *part {
+            Part::Text(Channel::Content, _, logprobs) => self
+                .envelope
+                .shape
+                .logprobs
+                .map(|spelling| logprobs::chat(logprobs, spelling)),
+            _ => None,
+        };
+        chat::ChunkChoice {
+            index,
+            delta,
+            logprobs,
+            finish_reason: part.finish_reason(),
+        }
+    }
+
+    fn completion_choice<'a>(
+        &mut self,
+        index: u32,
+        part: &Part<'a>,
+    ) -> completion::ChunkChoice<'a> {
+        let (text, logprobs) = match *part {
+            Part::Text(_, text, logprobs) => {
+                let offset = self.offsets.get_mut(index as usize);
+                let lists = self
+                    .envelope
+                    .shape
+                    .logprobs
+                    .zip(offset)
+                    .map(|(spelling, offset)| logprobs::legacy(logprobs, spelling, offset));
+                (text, lists)
+            }
+            Part::Start | Part::Call(..) | Part::Finish(_) => ("", None),
+        };
+        completion::ChunkChoice {
+            text,
+            index,
+            logprobs,
+            finish_reason: part.finish_reason(),
         }
     }
 

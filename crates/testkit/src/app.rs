@@ -18,7 +18,7 @@ use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Gateway, Offer};
 use weir_server::{App, Options};
 
-use crate::Answer;
+use crate::{Answer, Scripted};
 
 /// What the clock says: 2026-11-22T12:00:00Z.
 pub const NOW: i64 = 1_795_348_800;
@@ -58,7 +58,14 @@ impl Default for Setup {
 
 /// An offer of a simulated model.
 pub fn offer(id: &str, model: Option<SimModel>) -> Offer {
-    let engine = |model| Arc::new(sim::engine_with(model)) as Arc<dyn Engine>;
+    offer_of(
+        id,
+        model.map(|model| Arc::new(sim::engine_with(model)) as Arc<dyn Engine>),
+    )
+}
+
+/// An offer of this engine.
+pub fn offer_of(id: &str, engine: Option<Arc<dyn Engine>>) -> Offer {
     Offer {
         id: id.to_owned(),
         created: NOW,
@@ -70,7 +77,7 @@ pub fn offer(id: &str, model: Option<SimModel>) -> Offer {
             cached: None,
         },
         max_output_tokens: Some(1024),
-        engines: model.map(engine).into_iter().collect(),
+        engines: engine.into_iter().collect(),
     }
 }
 
@@ -87,6 +94,19 @@ pub struct TestApp {
 impl TestApp {
     pub async fn new() -> Self {
         TestApp::start(Setup::default()).await
+    }
+
+    /// With this engine behind `sim/chat` and `sim/plain`.
+    pub async fn scripted(engine: &Scripted) -> Self {
+        let engine = || Some(Arc::new(engine.clone()) as Arc<dyn Engine>);
+        TestApp::start(Setup {
+            offers: vec![
+                offer_of("sim/chat", engine()),
+                offer_of("sim/plain", engine()),
+            ],
+            ..Setup::default()
+        })
+        .await
     }
 
     pub async fn start(setup: Setup) -> Self {

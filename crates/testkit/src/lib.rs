@@ -4,6 +4,8 @@
 
 mod answer;
 mod app;
+mod scripted;
 
 pub use crate::answer::Answer;
-pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, offer};
+pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, offer, offer_of};
+pub use crate::scripted::Scripted;

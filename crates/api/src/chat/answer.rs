@@ -24,15 +24,65 @@ impl Answer {
 pub struct Choice {
     pub index: u32,
     pub message: Message,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<Logprobs>,
     pub finish_reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Message {
     pub role: &'static str,
+    /// Null when the answer is calls alone.
     pub content: Option<String>,
     pub refusal: Option<String>,
+    /// What the model thought, as Novita's API has it: there only if there is some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<Call>,
+}
+
+/// A call of a tool, whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Call {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub function: Function,
+}
+
+impl Call {
+    pub const KIND: &'static str = "function";
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Function {
+    pub name: String,
+    /// JSON, as the model wrote it.
+    pub arguments: String,
+}
+
+/// Log-probabilities of the content's tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Logprobs {
+    pub content: Vec<TokenLogprob>,
+    pub refusal: Option<()>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenLogprob {
+    /// Text; where it is a part of a character, only `bytes` tell.
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Vec<u8>,
+    /// The most likely tokens in its place, best first.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TopLogprob {
+    pub token: String,
+    pub logprob: f32,
+    pub bytes: Vec<u8>,
 }
 
 /// One frame of a stream.
@@ -56,16 +106,40 @@ impl Chunk<'_> {
 pub struct ChunkChoice<'a> {
     pub index: u32,
     pub delta: Delta<'a>,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<Logprobs>,
     /// Null until the choice's last chunk, but always there.
     pub finish_reason: Option<&'static str>,
 }
 
-/// What a chunk adds to a choice: a role in the first, then text, nothing in the last.
+/// What a chunk adds to a choice: a role in the first, then text or calls, nothing in the last.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<&'a str>,
+    /// One fragment, as clients expect an array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<[CallDelta<'a>; 1]>,
+}
+
+/// A fragment of a call. The first has `id`, `type` and `name`; clients concatenate whatever repeats.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CallDelta<'a> {
+    /// The number of the call in its choice.
+    pub index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub function: FunctionDelta<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    pub arguments: &'a str,
 }

@@ -1,6 +1,6 @@
 //! What callers get: the whole answer, or chunks of it, which have one shape.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::usage::{StreamUsage, Usage};
 
@@ -23,7 +23,7 @@ pub struct Answer {
 pub struct Choice {
     pub text: String,
     pub index: u32,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<Logprobs>,
     pub finish_reason: &'static str,
 }
 
@@ -44,7 +44,28 @@ pub struct Chunk<'a> {
 pub struct ChunkChoice<'a> {
     pub text: &'a str,
     pub index: u32,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<Logprobs>,
     /// Null until the choice's last chunk, but always there.
     pub finish_reason: Option<&'static str>,
+}
+
+/// One entry for each token, in four lists. The first token of an echoed prompt has nothing before
+/// it, so no log-probability.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Logprobs {
+    pub tokens: Vec<String>,
+    pub token_logprobs: Vec<Option<f32>>,
+    pub top_logprobs: Vec<Option<TopLogprobs>>,
+    /// Where each token begins, in characters from the begin of the prompt.
+    pub text_offset: Vec<usize>,
+}
+
+/// The most likely tokens in a token's place, and the token itself; best first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopLogprobs(pub Vec<(String, f32)>);
+
+impl Serialize for TopLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, logprob)| (token, logprob)))
+    }
 }

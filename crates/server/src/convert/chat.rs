@@ -1,22 +1,32 @@
 //! Chat completions.
 
-use weir_api::List;
 use weir_api::chat::{self, Content, Part, ToolChoice};
+use weir_api::{Integer, List};
 use weir_engine::Request;
-use weir_engine::request::{Input, Invalid, Message, OutputLimit, Overflow, Role, ToolCall};
+use weir_engine::request::{
+    Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Role, ToolCall,
+};
 
-use super::{Asked, choices, max_tokens, missing, refuse_upstreams, reply, sampling, stop, within};
+use super::{
+    Asked, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply, sampling,
+    spelling, stop,
+};
 use crate::error::ApiError;
 
 const NAME_CHARS_MAX: usize = 64;
-const TOP_LOGPROBS_MAX: i64 = 20;
 
 pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> {
     let unsupported = unsupported(&body)?;
+    let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
     let asked = Asked {
         limit,
         reply: reply(body.stream, body.stream_options.as_ref())?,
+        shown: Shown {
+            best: None,
+            logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
+            starts: Starts::Zero,
+        },
         request: Request {
             sampling: sampling!(body)?,
             stop: stop(body.stop)?,
@@ -25,6 +35,7 @@ pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> 
                 tokens: max_tokens,
                 overflow: Overflow::Lower,
             },
+            logprobs,
             ..Request::new(Input::Chat(messages(model, body.messages)?.into()))
         },
     };
@@ -144,18 +155,22 @@ fn joined(model: &str, message: usize, parts: Vec<Part>) -> Result<String, ApiEr
     Ok(texts.join("\n"))
 }
 
+fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<Logprobs>, Invalid> {
+    let logprobs = Logprobs::new("top_logprobs", top.map_or(0, |Integer(top)| top))?;
+    match wanted {
+        Some(true) => Ok(Some(logprobs)),
+        Some(false) | None if logprobs.top() > 0 => Err(Invalid::new(
+            "top_logprobs",
+            "top_logprobs is only allowed with logprobs",
+        )),
+        Some(false) | None => Ok(None),
+    }
+}
+
 /// The first field that would change the answer, but can't be honoured, and the feature it needs.
 /// All of them are checked for their ranges first.
 fn unsupported(body: &chat::Request) -> Result<Option<(&'static str, &'static str)>, Invalid> {
     refuse_upstreams(body.api_base, body.base_url)?;
-    let logprobs = body.logprobs == Some(true);
-    let top_logprobs = within("top_logprobs", body.top_logprobs, 0, TOP_LOGPROBS_MAX)?.unwrap_or(0);
-    if top_logprobs > 0 && !logprobs {
-        return Err(Invalid::new(
-            "top_logprobs",
-            "top_logprobs is only allowed with logprobs",
-        ));
-    }
     let structured = structured(body.response_format.as_ref())?;
     let some = |list: Option<&List<_, _>>| list.is_some_and(|List(entries)| !entries.is_empty());
     let calls = |choice: Option<&ToolChoice>| {
@@ -183,7 +198,6 @@ fn unsupported(body: &chat::Request) -> Result<Option<(&'static str, &'static st
             "function-calling",
         ),
         (structured, "response_format", "structured-outputs"),
-        (logprobs, "logprobs", "logprobs"),
         (speaks, "modalities", "audio-output"),
         (body.audio.is_some(), "audio", "audio-output"),
         (

@@ -3,10 +3,11 @@
 use weir_api::Integer;
 use weir_api::completion::{self, Prompts};
 use weir_engine::Request;
-use weir_engine::request::{Choices, Input, Invalid, OutputLimit, Overflow, Prompt};
+use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
 
 use super::{
-    Asked, Reply, choices, max_tokens, missing, refuse_upstreams, reply, sampling, stop, within,
+    Asked, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply, sampling,
+    spelling, stop, within,
 };
 use crate::error::ApiError;
 
@@ -18,31 +19,68 @@ const LOGPROBS_MAX: i64 = 5;
 const ANSWERS_MAX: usize = 2048;
 
 pub(crate) fn completion(model: &str, body: completion::Request) -> Result<Asked, ApiError> {
+    refuse_upstreams(body.api_base, body.base_url)?;
     let reply = reply(body.stream, body.stream_options.as_ref())?;
-    let choices = choices(body.n)?;
-    let unsupported = unsupported(&body, choices, reply)?;
+    let n = choices(body.n)?;
+    let best_of = best_of(body.best_of, n, reply)?;
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
-    let asked = Asked {
+    let logprobs = logprobs(body.logprobs)?;
+    let echo = body.echo == Some(true);
+    let sampling = sampling!(body)?;
+    let stop = stop(body.stop)?;
+    let choices = best_of.unwrap_or(n);
+    let prompts = prompts(body.prompt.ok_or_else(|| missing("prompt"))?, choices)?;
+    if body.suffix.is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(ApiError::unsupported(model, "infill", "suffix"));
+    }
+    let shown = Shown {
+        best: best_of.map(|_| n.get()),
+        logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
+        starts: match logprobs {
+            Some(_) if !echo => starts(&prompts),
+            Some(_) | None => Starts::Zero,
+        },
+    };
+    Ok(Asked {
         limit,
         reply,
+        shown,
         request: Request {
-            sampling: sampling!(body)?,
-            stop: stop(body.stop)?,
+            sampling,
+            stop,
             choices,
             output: OutputLimit {
                 tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
                 overflow: Overflow::Refuse,
             },
-            ..Request::new(Input::Prompts(prompts(
-                body.prompt.ok_or_else(|| missing("prompt"))?,
-                choices,
-            )?))
+            // The best are the likeliest.
+            logprobs: logprobs.or(best_of.map(|_| Logprobs::CHOSEN)),
+            echo,
+            ..Request::new(Input::Prompts(prompts))
         },
-    };
-    match unsupported {
-        None => Ok(asked),
-        Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),
+    })
+}
+
+/// Prompts are all texts, or all tokens.
+fn starts(prompts: &[Prompt]) -> Starts {
+    let mut characters = Vec::new();
+    let mut tokens = Vec::new();
+    for prompt in prompts {
+        match prompt {
+            Prompt::Text(text) => characters.push(text.chars().count()),
+            Prompt::Tokens(prompt) => tokens.push(prompt.clone()),
+        }
     }
+    if tokens.is_empty() {
+        Starts::Characters(characters)
+    } else {
+        Starts::After(tokens)
+    }
+}
+
+fn logprobs(top: Option<Integer>) -> Result<Option<Logprobs>, Invalid> {
+    let top = within("logprobs", top, 0, LOGPROBS_MAX)?;
+    top.map(|top| Logprobs::new("logprobs", top)).transpose()
 }
 
 fn prompts(prompts: Prompts, choices: Choices) -> Result<Vec<Prompt>, Invalid> {
@@ -54,53 +92,30 @@ fn prompts(prompts: Prompts, choices: Choices) -> Result<Vec<Prompt>, Invalid> {
         return Err(Invalid::new("prompt", "prompt must not be empty"));
     }
     if prompts.len() * choices.get() as usize > ANSWERS_MAX {
-        let message = format!("prompts times n must be at most {ANSWERS_MAX}");
+        let message = format!("prompts times n (or best_of) must be at most {ANSWERS_MAX}");
         return Err(Invalid::new("n", message));
     }
     Ok(prompts)
 }
 
-/// The first field that would change the answer, but can't be honoured, and the feature it needs.
-/// All of them are checked for their ranges first.
-fn unsupported(
-    body: &completion::Request,
-    choices: Choices,
-    reply: Reply,
-) -> Result<Option<(&'static str, &'static str)>, Invalid> {
-    refuse_upstreams(body.api_base, body.base_url)?;
-    let logprobs = within("logprobs", body.logprobs, 0, LOGPROBS_MAX)?;
-    let n = i64::from(choices.get());
-    let best_of = best_of(body.best_of, n, reply)?;
-    let fields = [
-        (best_of > n, "best_of", "best-of"),
-        (logprobs.is_some(), "logprobs", "logprobs"),
-        (body.echo == Some(true), "echo", "echo"),
-        (
-            body.suffix
-                .as_ref()
-                .is_some_and(|suffix| !suffix.is_empty()),
-            "suffix",
-            "infill",
-        ),
-    ];
-    Ok(fields
-        .into_iter()
-        .find(|&(asked, ..)| asked)
-        .map(|(_, param, feature)| (param, feature)))
-}
-
-/// `n` to 20, and not with `stream`; absent it is `n`.
-fn best_of(best_of: Option<Integer>, n: i64, reply: Reply) -> Result<i64, Invalid> {
-    match best_of {
-        None => Ok(n),
-        Some(_) if reply != Reply::Whole => Err(Invalid::new(
+/// `n` to 20, and not with `stream`. `None` if all that is generated is shown.
+fn best_of(best_of: Option<Integer>, n: Choices, reply: Reply) -> Result<Option<Choices>, Invalid> {
+    let Some(Integer(best_of)) = best_of else {
+        return Ok(None);
+    };
+    if reply != Reply::Whole {
+        return Err(Invalid::new(
             "best_of",
             "best_of is not allowed with stream",
-        )),
-        Some(Integer(best_of)) if !(n..=BEST_OF_MAX).contains(&best_of) => Err(Invalid::new(
-            "best_of",
-            format!("best_of must be between n ({n}) and {BEST_OF_MAX}, got {best_of}"),
-        )),
-        Some(Integer(best_of)) => Ok(best_of),
+        ));
     }
+    let least = i64::from(n.get());
+    if !(least..=BEST_OF_MAX).contains(&best_of) {
+        return Err(Invalid::new(
+            "best_of",
+            format!("best_of must be between n ({least}) and {BEST_OF_MAX}, got {best_of}"),
+        ));
+    }
+    let best_of = Choices::new(best_of)?;
+    Ok((best_of != n).then_some(best_of))
 }

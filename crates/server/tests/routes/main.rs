@@ -9,6 +9,7 @@ mod completions;
 mod errors;
 mod health;
 mod layers;
+mod logprobs;
 mod logs;
 mod models;
 mod parameters;

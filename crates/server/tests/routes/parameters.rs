@@ -386,17 +386,14 @@ async fn prompt() {
     check(&[Completions], &rows).await;
 }
 
-/// Ranges hold for what isn't supported yet, too; in range it is refused by the feature's name.
 #[tokio::test]
-async fn not_supported_in_chats() {
-    let rows = [
+async fn logprobs() {
+    let chat = [
         (json!({"logprobs": false, "top_logprobs": 0}), OK),
         (json!({"logprobs": null, "top_logprobs": null}), OK),
-        (json!({"logprobs": true}), bad("logprobs")),
-        (
-            json!({"logprobs": true, "top_logprobs": 20}),
-            bad("logprobs"),
-        ),
+        (json!({"logprobs": true}), OK),
+        (json!({"logprobs": true, "top_logprobs": 0}), OK),
+        (json!({"logprobs": true, "top_logprobs": 20}), OK),
         (
             json!({"logprobs": true, "top_logprobs": 21}),
             bad("top_logprobs"),
@@ -405,8 +402,66 @@ async fn not_supported_in_chats() {
             json!({"logprobs": true, "top_logprobs": -1}),
             bad("top_logprobs"),
         ),
+        (
+            json!({"logprobs": false, "top_logprobs": 21}),
+            bad("top_logprobs"),
+        ),
         (json!({"top_logprobs": 1}), bad("top_logprobs")),
         (json!({"logprobs": 1}), bad("logprobs")),
+        (
+            json!({"logprobs": true, "top_logprobs": 1.5}),
+            bad("top_logprobs"),
+        ),
+    ];
+    check(&[Chat], &chat).await;
+    let completions = [
+        (json!({"logprobs": null}), OK),
+        (json!({"logprobs": 0}), OK),
+        (
+            json!({"logprobs": 5, "return_tokens_as_token_ids": true}),
+            OK,
+        ),
+        (json!({"logprobs": 6}), bad("logprobs")),
+        (json!({"logprobs": -1}), bad("logprobs")),
+        (json!({"logprobs": true}), bad("logprobs")),
+        (
+            json!({"return_tokens_as_token_ids": 1}),
+            bad("return_tokens_as_token_ids"),
+        ),
+    ];
+    check(&[Completions], &completions).await;
+}
+
+#[tokio::test]
+async fn echo_and_best_of() {
+    let rows = [
+        (json!({"echo": false}), OK),
+        (json!({"echo": true}), OK),
+        (json!({"echo": true, "max_tokens": 0, "logprobs": 5}), OK),
+        (json!({"echo": true, "stream": true}), OK),
+        (json!({"echo": "yes"}), bad("echo")),
+        (json!({"best_of": null}), OK),
+        (json!({"best_of": 1}), OK),
+        (json!({"best_of": 20}), OK),
+        (json!({"best_of": 20, "n": 20}), OK),
+        (
+            json!({"best_of": 20, "n": 3, "logprobs": 2, "echo": true}),
+            OK,
+        ),
+        (json!({"best_of": 21}), bad("best_of")),
+        (json!({"best_of": 21, "n": 21}), bad("best_of")),
+        (json!({"best_of": 1, "n": 2}), bad("best_of")),
+        (json!({"best_of": 0}), bad("best_of")),
+        (json!({"best_of": 1, "stream": true}), bad("best_of")),
+        (json!({"best_of": 20, "prompt": vec!["a"; 103]}), bad("n")),
+    ];
+    check(&[Completions], &rows).await;
+}
+
+/// Ranges hold for what isn't supported yet, too; in range it is refused by the feature's name.
+#[tokio::test]
+async fn not_supported_in_chats() {
+    let rows = [
         (json!({"tools": []}), OK),
         (json!({"tools": null, "tool_choice": "auto"}), OK),
         (json!({"tool_choice": "none"}), OK),
@@ -450,25 +505,9 @@ async fn not_supported_in_chats() {
 #[tokio::test]
 async fn not_supported_in_completions() {
     let rows = [
-        (json!({"logprobs": null}), OK),
-        (json!({"logprobs": 0}), bad("logprobs")),
-        (json!({"logprobs": 5}), bad("logprobs")),
-        (json!({"logprobs": 6}), bad("logprobs")),
-        (json!({"logprobs": -1}), bad("logprobs")),
-        (json!({"logprobs": true}), bad("logprobs")),
-        (json!({"echo": false}), OK),
-        (json!({"echo": true}), bad("echo")),
-        (json!({"echo": "yes"}), bad("echo")),
         (json!({"suffix": ""}), OK),
         (json!({"suffix": "x"}), bad("suffix")),
         (json!({"suffix": 5}), bad("suffix")),
-        (json!({"best_of": 1}), OK),
-        (json!({"best_of": 20, "n": 20}), OK),
-        (json!({"best_of": 2}), bad("best_of")),
-        (json!({"best_of": 21}), bad("best_of")),
-        (json!({"best_of": 1, "n": 2}), bad("best_of")),
-        (json!({"best_of": 0}), bad("best_of")),
-        (json!({"best_of": 1, "stream": true}), bad("best_of")),
     ];
     check(&[Completions], &rows).await;
 }
@@ -488,7 +527,6 @@ async fn features_are_named() {
             json!({"response_format": {"type": "json_object"}}),
             "structured-outputs",
         ),
-        (json!({"logprobs": true}), "logprobs"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
             "image-input",

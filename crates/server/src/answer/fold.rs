@@ -1,0 +1,137 @@
+//! What the events of a generation add up to.
+
+use weir_engine::{Channel, Event, FinishReason, TokenLogprob};
+
+use super::broken;
+use crate::error::ApiError;
+
+/// One choice, as far as it has come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Choice {
+    pub(super) content: String,
+    pub(super) reasoning: String,
+    pub(super) calls: Vec<Call>,
+    /// Of the content.
+    pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) finish_reason: Option<FinishReason>,
+    generated: Mean,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) arguments: String,
+}
+
+/// The mean log-probability of the generated tokens.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    tokens: u32,
+}
+
+/// All choices of a generation.
+#[derive(Debug)]
+pub(super) struct Fold(Vec<Choice>);
+
+impl Fold {
+    pub(super) fn new(choices: u32) -> Self {
+        Fold(vec![Choice::default(); choices as usize])
+    }
+
+    /// Takes an event of a choice; the last event is not for it.
+    pub(super) fn add(&mut self, event: Event) -> Result<(), ApiError> {
+        match event {
+            Event::Text {
+                choice,
+                channel,
+                text,
+                tokens,
+                logprobs,
+            } => self.at(choice)?.add(channel, &text, tokens, logprobs),
+            Event::Call { choice, call, name } => self.at(choice)?.call(call, name),
+            Event::Finished { choice, reason } => {
+                self.at(choice)?.finish_reason = Some(reason);
+                Ok(())
+            }
+            Event::Done(_) | Event::Failed(_) => Err(broken("an event after the last")),
+        }
+    }
+
+    pub(super) fn all(self) -> Vec<Choice> {
+        self.0
+    }
+
+    /// Of each `generated` choices of a prompt the `shown` likeliest, best first.
+    pub(super) fn best(self, generated: usize, shown: usize) -> Vec<Choice> {
+        let mut choices = self.0;
+        let prompts = choices.chunks_mut(generated);
+        let best = prompts.flat_map(|of_prompt| {
+            of_prompt.sort_by(|a, b| b.generated.get().total_cmp(&a.generated.get()));
+            of_prompt.iter_mut().take(shown).map(std::mem::take)
+        });
+        best.collect()
+    }
+
+    fn at(&mut self, choice: u32) -> Result<&mut Choice, ApiError> {
+        self.0
+            .get_mut(choice as usize)
+            .ok_or_else(|| broken("a generation has a choice that nobody asked for"))
+    }
+}
+
+impl Choice {
+    fn add(
+        &mut self,
+        channel: Channel,
+        text: &str,
+        tokens: u32,
+        logprobs: Vec<TokenLogprob>,
+    ) -> Result<(), ApiError> {
+        // What comes before the generated tokens is an echoed prompt.
+        let echoed = logprobs.len().saturating_sub(tokens as usize);
+        self.generated.add(&logprobs[echoed..]);
+        match channel {
+            Channel::Content => {
+                self.content.push_str(text);
+                self.logprobs.extend(logprobs);
+            }
+            Channel::Reasoning => self.reasoning.push_str(text),
+            Channel::Call(call) => self
+                .calls
+                .get_mut(call as usize)
+                .ok_or_else(|| broken("arguments of a call that hasn't begun"))?
+                .arguments
+                .push_str(text),
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: u32, name: String) -> Result<(), ApiError> {
+        if call as usize != self.calls.len() {
+            return Err(broken("calls are not numbered one by one"));
+        }
+        self.calls.push(Call {
+            name,
+            arguments: String::new(),
+        });
+        Ok(())
+    }
+}
+
+impl Mean {
+    fn add(&mut self, logprobs: &[TokenLogprob]) {
+        for logprob in logprobs.iter().filter_map(|entry| entry.logprob) {
+            self.sum += f64::from(logprob);
+            self.tokens += 1;
+        }
+    }
+
+    /// A choice without tokens is the last one to show.
+    fn get(self) -> f64 {
+        match self.tokens {
+            0 => f64::NEG_INFINITY,
+            tokens => self.sum / f64::from(tokens),
+        }
+    }
+}

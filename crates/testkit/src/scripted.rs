@@ -1,0 +1,110 @@
+//! An engine that says what a test tells it to say, and remembers what it was asked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use weir_engine::event::{self, EVENTS_MAX};
+use weir_engine::model::{Bos, Tokenizer};
+use weir_engine::request::Prompt;
+use weir_engine::sim::SimTokenizer;
+use weir_engine::{
+    Allowance, Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request,
+};
+
+/// Its tokenizer is the simulated model's; a conversation has as many tokens as messages.
+#[derive(Debug, Clone)]
+pub struct Scripted {
+    facts: Facts,
+    script: Vec<Event>,
+    asked: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Scripted {
+    /// Does everything, and answers each request with these events.
+    pub fn new(script: Vec<Event>) -> Self {
+        Scripted {
+            facts: Facts {
+                context_tokens: 4096,
+                chat: true,
+                generates: true,
+                embedding: None,
+                features: vec![
+                    Feature::FunctionCalling,
+                    Feature::StructuredOutputs,
+                    Feature::Reasoning,
+                ],
+            },
+            script,
+            asked: Arc::default(),
+        }
+    }
+
+    /// The same, able to do what these facts say.
+    #[must_use]
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Scripted { facts, ..self }
+    }
+
+    /// The requests so far. Copies of the engine share them.
+    pub fn asked(&self) -> Vec<Request> {
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Engine for Scripted {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn prepare(
+        &self,
+        request: Request,
+    ) -> futures::future::BoxFuture<'_, Result<Prepared, EngineError>> {
+        let prompts = match &request.input {
+            Input::Chat(conversation) => vec![vec![0; conversation.messages.len()].into()],
+            Input::Prompts(prompts) => prompts
+                .iter()
+                .map(|prompt| match prompt {
+                    Prompt::Text(text) => SimTokenizer.tokenize(text, Bos::Add).into(),
+                    Prompt::Tokens(tokens) => tokens.as_slice().into(),
+                })
+                .collect(),
+        };
+        let prepared = Prepared {
+            output_max: request.output.tokens.unwrap_or(64),
+            prompts,
+            request,
+            allowance: Allowance::unlimited(),
+        };
+        Box::pin(async { Ok(prepared) })
+    }
+
+    fn generate(
+        &self,
+        prepared: Prepared,
+    ) -> futures::future::BoxFuture<'_, Result<Events, EngineError>> {
+        let (sender, events) = event::channel(EVENTS_MAX.max(self.script.len()));
+        sender.meter().add_prompt(prepared.prompt_tokens(), 0);
+        for event in &self.script {
+            if let Event::Text { tokens, .. } = event {
+                sender.meter().add_completion(u64::from(*tokens));
+            }
+            sender.send(event.clone());
+        }
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(prepared.request);
+        Box::pin(async { Ok(events) })
+    }
+
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
+        Some(Arc::new(SimTokenizer))
+    }
+}
