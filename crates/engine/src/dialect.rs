@@ -1,5 +1,6 @@
 //! How a model family speaks: the text that a conversation becomes.
 
+mod python;
 mod python_json;
 mod template;
 

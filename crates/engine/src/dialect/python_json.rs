@@ -8,11 +8,17 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use crate::dialect::python;
+
 /// The filter, with the options that templates use.
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let style = Style::new(&options)?;
     let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
+    if !python::is_shallow(value, python::DEPTH_MAX) {
+        let message = "a value nests too deep for JSON";
+        return Err(Error::new(ErrorKind::BadSerialization, message));
+    }
     dump(value, style, sort_keys).map_err(|error| {
         Error::new(ErrorKind::BadSerialization, "tojson failed").with_source(error)
     })
@@ -102,6 +108,10 @@ impl Style {
 }
 
 impl Formatter for Style {
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, number: f64) -> io::Result<()> {
+        out.write_all(python::float_repr(number).as_bytes())
+    }
+
     fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
         self.begin(out, "[")
     }

@@ -1,25 +1,22 @@
 //! Chat templates: Jinja as Hugging Face's `transformers` sets it up.
 
 #[cfg(test)]
+mod corpus;
+mod environment;
+mod methods;
+#[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
 
-use super::python_json;
+use self::environment::{NAME, environment, refusal, strftime_now};
 use crate::request::{Invalid, Message, Role, ToolCall};
-
-/// Work that one rendering may do: an instruction costs 1, as do 64 bytes. Enough for conversations
-/// far longer than a context, and over within a second.
-const FUEL: u64 = 4_000_000;
-
-const NAME: &str = "chat_template";
 
 /// A model's own chat template. A rendering may take long: it belongs off the engine's thread.
 #[derive(Debug)]
@@ -33,11 +30,6 @@ pub struct ChatTemplate {
     /// empty text.
     knows_none: bool,
 }
-
-/// What a template says by `raise_exception`.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
 
 impl ChatTemplate {
     /// Fails, with a text for the log, on what is no template or uses what nobody has heard of.
@@ -56,7 +48,7 @@ impl ChatTemplate {
 
     /// The conversation as text, up to where the assistant's next words begin.
     pub fn render(&self, messages: &[Message], now: Timestamp) -> Result<String, Invalid> {
-        self.try_render(messages, now).map_err(|error| {
+        self.render_messages(messages, now).map_err(|error| {
             let message = match refusal(&error) {
                 Some(refusal) => refusal.0.clone(),
                 None if error.kind() == ErrorKind::OutOfFuel => {
@@ -71,21 +63,36 @@ impl ChatTemplate {
         })
     }
 
-    fn try_render(&self, messages: &[Message], now: Timestamp) -> Result<String, Error> {
+    fn render_messages(&self, messages: &[Message], now: Timestamp) -> Result<String, Error> {
         let messages: Vec<View<'_>> = messages.iter().map(|message| self.view(message)).collect();
+        self.try_render(Inputs {
+            messages: Value::from(Serde(&messages)),
+            tools: Value::from(()),
+            add_generation_prompt: true,
+            kwargs: &BTreeMap::new(),
+            now,
+        })
+    }
+
+    fn try_render(&self, inputs: Inputs<'_>) -> Result<String, Error> {
+        let kwargs = inputs.kwargs.iter();
+        let kwargs = kwargs.map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
         self.environment.get_template(NAME)?.render(context! {
-            messages => Value::from(Serde(&messages)),
+            messages => inputs.messages,
+            tools => inputs.tools,
+            documents => (),
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-            add_generation_prompt => true,
-            strftime_now => Value::from_function(move |format: &str| strftime(format, now)),
+            add_generation_prompt => inputs.add_generation_prompt,
+            strftime_now => strftime_now(inputs.now),
+            ..Value::from_pairs(kwargs)
         })
     }
 
     /// Names are looked up when a template runs, so let it run once before a caller does.
     fn probe(&self) -> Result<(), Error> {
         let hello = Message::new(Role::User, "Hello");
-        match self.try_render(&[hello], Timestamp::UNIX_EPOCH) {
+        match self.render_messages(&[hello], Timestamp::UNIX_EPOCH) {
             Err(error) if is_unknown(error.kind()) => Err(error),
             // It may well want another conversation than this one.
             Ok(_) | Err(_) => Ok(()),
@@ -110,6 +117,15 @@ impl ChatTemplate {
             tool_call_id: message.tool_call_id.as_deref(),
         }
     }
+}
+
+/// What a template is given.
+struct Inputs<'a> {
+    messages: Value,
+    tools: Value,
+    add_generation_prompt: bool,
+    kwargs: &'a BTreeMap<String, serde_json::Value>,
+    now: Timestamp,
 }
 
 /// A message as templates see it.
@@ -153,68 +169,6 @@ impl<'a> CallView<'a> {
             },
         }
     }
-}
-
-fn environment(source: &str) -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_formatter(|out, state, value| match value.kind() {
-        ValueKind::None => Ok(out.write_str("None")?),
-        ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-        _ => minijinja::escape_formatter(out, state, value),
-    });
-    environment.add_filter("tojson", python_json::tojson);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_template_owned(NAME, without_generation_tags(source))?;
-    Ok(environment)
-}
-
-fn raise_exception(message: &Value) -> Result<Value, Error> {
-    let refusal = Refusal(message.to_string());
-    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(refusal))
-}
-
-fn refusal(error: &Error) -> Option<&Refusal> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(refusal) = error.downcast_ref() {
-            return Some(refusal);
-        }
-        source = error.source();
-    }
-    None
-}
-
-fn strftime(format: &str, now: Timestamp) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, &now.to_zoned(TimeZone::UTC))
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
-/// `{% generation %}` marks the assistant's words for training; it means nothing here.
-fn without_generation_tags(source: &str) -> String {
-    let mut plain = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let (before, tag) = rest[..start + length].split_at(start);
-        plain.push_str(before);
-        match tag[2..].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+') {
-            "generation" => plain.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => plain.push_str(&tag.replace("endgeneration", "endif")),
-            _ => plain.push_str(tag),
-        }
-        rest = &rest[start + length..];
-    }
-    plain + rest
 }
 
 /// Whether a template, in lower case, compares the content of messages with none.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SMOLLM2: &str = include_str!("../../../tests/fixtures/smollm2.jinja");
+const SMOLLM2: &str = include_str!("../../../tests/templates/smollm2.jinja");
 const ALTERNATING: &str = include_str!("../../../tests/fixtures/alternating.jinja");
 const FEATURES: &str = include_str!("../../../tests/fixtures/features.jinja");
 
@@ -151,6 +151,24 @@ fn values_are_as_in_python() {
         "ab",
     );
     check("a\n", "a");
+    check("a\r\n{% if true %}\r\nb\r{% endif %}", "a\nb\n");
+    check(
+        "{{ [1e-7, 1e22, 0.0001, 1e15, -2.5] }} {{ 1e-7 }} {{ 1e-7|string }} {{ [1e16]|tojson }}",
+        "[1e-07, 1e+22, 0.0001, 1000000000000000.0, -2.5] 1e-07 1e-07 [1e+16]",
+    );
+    check(
+        "{{ ['\u{1}\u{2028}é👩\u{200d}', \"'\", none, {'a': (1,)}, ()] }}",
+        r#"['\x01\u2028é👩\u200d', "'", None, {'a': (1,)}, ()]"#,
+    );
+    check(
+        "[{{ '\u{1c}\u{85} x \u{1f}'|trim }}{{ '\u{1e}y '.strip() }}{{ 'ab'.rstrip('b') }}]",
+        "[xya]",
+    );
+    check(
+        "{{ none is iterable }} {{ 'a' is iterable }} {{ 'a' is sequence }} {{ {} is sequence }} {{ 1 is sequence }}",
+        "False True True True False",
+    );
+    check("{{ 'a\nb\n'|indent(2, first=true) }}]", "  a\n  b\n]");
 }
 
 #[test]
@@ -225,6 +243,12 @@ fn a_failing_template_tells_no_internals() {
     check("{{ messages[1].a.b }}", failed);
     check("{{ 'x' + none }}", failed);
     check("{{ strftime_now('%!') }}", failed);
+    // What nests too deep for a stack isn't written.
+    for write in ["{{ n.x }}", "{{ n.x|string }}", "{{ n.x|tojson }}"] {
+        let nest = "{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = [n.x] %}{% endfor %}";
+        check(&format!("{nest}{write}"), failed);
+    }
+    check("{{ 'x'|indent(10000000000) }}", failed);
     // One that would run for ever, or fill the memory, ends.
     let too_long = "the conversation is too long for the model's chat template";
     check(

@@ -1,0 +1,99 @@
+//! Python's methods and Jinja's filters, where those of `minijinja` do otherwise.
+
+use minijinja::value::{Kwargs, StringInput, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+use minijinja_contrib::pycompat;
+
+use crate::dialect::{python, python_json};
+
+/// Spaces that `indent` may put before a line.
+const INDENT_MAX: usize = 1000;
+
+/// All of them.
+pub(super) fn add(environment: &mut Environment<'_>) {
+    environment.set_unknown_method_callback(method);
+    environment
+        .set_formatter(|out, _, value| python::write_str(out, value).map_err(|_| too_deep()));
+    environment.add_filter("tojson", python_json::tojson);
+    environment.add_filter("string", string);
+    environment.add_filter("trim", trim);
+    environment.add_filter("indent", indent);
+    // None isn't iterable, though a loop over it would be empty.
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
+    });
+    // What has a length and can be indexed.
+    environment.add_test("sequence", |value: &Value| {
+        matches!(
+            value.kind(),
+            ValueKind::Seq | ValueKind::Map | ValueKind::String
+        )
+    });
+}
+
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    match (value.as_str(), name) {
+        (Some(text), "strip" | "lstrip" | "rstrip") => {
+            let (characters,): (Option<&str>,) = from_args(args)?;
+            Ok(strip(text, name, characters).into())
+        }
+        _ => pycompat::unknown_method_callback(state, value, name, args),
+    }
+}
+
+fn strip<'a>(text: &'a str, side: &str, characters: Option<&str>) -> &'a str {
+    let is_stripped = |character| match characters {
+        Some(characters) => characters.contains(character),
+        None => python::is_space(character),
+    };
+    match side {
+        "lstrip" => text.trim_start_matches(is_stripped),
+        "rstrip" => text.trim_end_matches(is_stripped),
+        _ => text.trim_matches(is_stripped),
+    }
+}
+
+fn trim(value: &Value, characters: Option<&str>) -> Result<String, Error> {
+    Ok(strip(&string(value)?, "strip", characters).to_owned())
+}
+
+fn string(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    python::write_str(&mut text, value).map_err(|_| too_deep())?;
+    Ok(text)
+}
+
+/// Jinja's keeps a line's end at the end of the text.
+fn indent(
+    value: StringInput<'_>,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    if width.is_some_and(|width| width > INDENT_MAX) {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "an indent is too wide",
+        ));
+    }
+    let ends_line = value.as_str().ends_with('\n');
+    let indented = filters::indent(value, width, first, blank, options)?;
+    Ok(if ends_line {
+        format!("{indented}\n").into()
+    } else {
+        indented
+    })
+}
+
+fn too_deep() -> Error {
+    Error::new(
+        ErrorKind::InvalidOperation,
+        "a value nests too deep to be written",
+    )
+}
