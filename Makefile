@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit e2e docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit e2e test-clients docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -22,7 +22,7 @@ KERNELS := --release -p weir-llama
 PLAIN := --workspace --exclude weir-llama --no-default-features
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 22
 
 serve: $(DEMO) build ## set up what is missing, fetch the demo model, build, serve on 127.0.0.1:8080
 	exec target/release/weir serve --config weir.toml
@@ -34,7 +34,7 @@ build: ## set up what is missing, build target/release/weir
 	@[[ -e target/release/weir ]] || echo "building; the first time llama.cpp's kernels too: 5 to 10 minutes" >&2
 	cargo build --locked --release -p weir
 
-test: fmt clippy doc unit e2e ## all that CI checks
+test: fmt clippy doc unit e2e test-clients ## all that CI checks
 
 fmt: ## is everything formatted?
 	@scripts/setup.sh build
@@ -58,6 +58,11 @@ unit: $(DEMO) $(GEMMA) ## all tests in Rust
 e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
 	@scripts/setup.sh test
 	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e
+
+test-clients: $(DEMO) build ## the clients that people use, Python and Node, against the real binary
+	@scripts/setup.sh clients
+	$$(scripts/venv.sh tests/clients/openai-3/requirements.txt)/bin/python -m pytest tests/clients/openai tests/clients/openai-3 tests/clients/node
+	$$(scripts/venv.sh tests/clients/openai-2/requirements.txt)/bin/python -m pytest tests/clients/openai tests/clients/openai-2
 
 docs: ## write docs/config.md anew
 	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a build (`setup.sh build`) or the tests (`setup.sh test`) need and this machine lacks.
+# Installs what a build (`setup.sh build`), the tests (`setup.sh test`) or the tests with real clients
+# (`setup.sh clients`) need and this machine lacks.
 # With everything there it does nothing: no network, no apt.
 set -euo pipefail
 
@@ -21,9 +22,12 @@ missing_packages() {
     have_libclang || echo libclang-dev
     have python3 || echo python3
     python3 -c 'import importlib.util as u; exit(u.find_spec("pip") is None)' 2>/dev/null || echo python3-pip
-    [[ $1 == test ]] || return 0
+    [[ $1 != build ]] || return 0
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
     have curl || echo curl
+    [[ $1 == clients ]] || return 0
+    have node || echo nodejs
+    have npm || echo npm
 }
 
 as_root() {
@@ -74,14 +78,31 @@ install_nextest() {
         --no-default-features --features default-no-update
 }
 
-# The Python packages of the end-to-end tests, in an environment that all checkouts share.
+# The packages of a list, in an environment that all checkouts share.
 install_python_packages() {
-    local venv=$1
-    say "installing the Python packages of the tests"
+    local requirements=$1 venv
+    venv=$(scripts/venv.sh "$requirements")
+    [[ ! -e $venv/ready ]] || return 0
+    say "installing the Python packages of $requirements"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/e2e/requirements.txt </dev/null
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" </dev/null
     touch "$venv/ready"
+}
+
+# The same for Node, which looks for packages beside the file that imports them: a link leads to them.
+install_node_packages() {
+    local directory=tests/clients/node modules
+    modules=$cache/node-$({ node --version; cat "$directory/package-lock.json"; } | sha256sum | cut -c 1-12)
+    if [[ ! -e $modules/ready ]]; then
+        say "installing the Node packages of $directory"
+        rm -rf "$modules"
+        mkdir -p "$modules"
+        cp "$directory"/{package.json,package-lock.json,.npmrc} "$modules"
+        npm ci --prefix "$modules" --ignore-scripts --silent </dev/null
+        touch "$modules/ready"
+    fi
+    ln -sfn "$modules/node_modules" "$directory/node_modules"
 }
 
 # Checkouts share a build directory, and cargo tells the files of one from those of another only by their
@@ -95,16 +116,27 @@ claim_build_directory() {
 }
 
 main() {
-    local purpose=${1:?build or test} packages
+    local purpose=${1:?build, test or clients} packages
     check_rust
     mapfile -t packages < <(missing_packages "$purpose")
     [[ ${#packages[@]} == 0 ]] || install_packages "${packages[@]}"
     claim_build_directory
-    [[ $purpose == test ]] || return 0
-    have cargo-nextest || install_nextest
-    local venv
-    venv=$(scripts/venv.sh)
-    [[ -e $venv/ready ]] || install_python_packages "$venv"
+    case $purpose in
+    build) ;;
+    test)
+        have cargo-nextest || install_nextest
+        install_python_packages tests/e2e/requirements.txt
+        ;;
+    clients)
+        install_python_packages tests/clients/openai-3/requirements.txt
+        install_python_packages tests/clients/openai-2/requirements.txt
+        install_node_packages
+        ;;
+    *)
+        say "build, test or clients, not $purpose"
+        exit 2
+        ;;
+    esac
 }
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/weir"

@@ -1,0 +1,93 @@
+"""What is really sent, against the types of OpenAI's own package: strictly, so that nothing is converted to
+fit, and nothing may be there that the types don't know."""
+
+from typing import List, Literal, Optional
+
+import pytest
+from openai.types import Completion, CompletionChoice
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.completion_choice import Logprobs
+from pydantic import BaseModel
+
+import raw
+from refusals import GREETING
+from weir import DEMO
+
+CHAT = {"model": DEMO, "messages": GREETING, "max_tokens": 8}
+LEGACY = {"model": DEMO, "prompt": "Once upon a time", "max_tokens": 8}
+
+
+# Where OpenAI's own service doesn't keep to its types.
+class ScoredPrompt(Logprobs):
+    # Nothing precedes an echoed prompt's first token.
+    token_logprobs: Optional[List[Optional[float]]] = None
+    top_logprobs: Optional[List[Optional[dict[str, float]]]] = None
+
+
+class StreamedChoice(CompletionChoice):
+    # Null until the last chunk.
+    finish_reason: Optional[Literal["stop", "length", "content_filter"]]
+    logprobs: Optional[ScoredPrompt] = None
+
+
+class StreamedCompletion(Completion):
+    choices: List[StreamedChoice]
+
+
+def unknown(value, path=""):
+    """The fields that their type doesn't declare."""
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or {}:
+            yield f"{path}.{name}"
+        for name in type(value).model_fields:
+            yield from unknown(getattr(value, name), f"{path}.{name}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from unknown(item, f"{path}[]")
+
+
+def check(kind, text):
+    value = kind.model_validate_json(text, strict=True)
+    assert list(unknown(value)) == []
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"n": 3, "seed": 1},
+        {"temperature": 0, "stop": ["e"]},
+        {"messages": [{"role": "developer", "content": "Be brief."}, *GREETING]},
+    ],
+    ids=lambda change: "+".join(change) or "plain",
+)
+def test_chat(url, key, change):
+    body = CHAT | change
+    answer = check(ChatCompletion, raw.post(url, key, "chat/completions", body))
+    assert len(answer.choices) == body.get("n", 1)
+    for usage in (False, True):
+        options = {"stream": True, "stream_options": {"include_usage": usage}}
+        chunks = [check(ChatCompletionChunk, text) for text in raw.post(url, key, "chat/completions", body | options)]
+        assert all(chunk.choices for chunk in chunks[:-1]) and (chunks[-1].choices == []) == usage
+        assert {choice.index for chunk in chunks for choice in chunk.choices} == set(range(body.get("n", 1)))
+
+
+@pytest.mark.parametrize("change", [{}, {"n": 2}, {"prompt": ["One", "Two"]}], ids=lambda change: "+".join(change) or "plain")
+def test_legacy(url, key, change):
+    body = LEGACY | change
+    check(Completion, raw.post(url, key, "completions", body))
+    for usage in (False, True):
+        options = {"stream": True, "stream_options": {"include_usage": usage}}
+        chunks = [check(StreamedCompletion, text) for text in raw.post(url, key, "completions", body | options)]
+        assert (chunks[-1].choices == []) == usage
+        ends = [choice.index for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+        assert len(ends) == len(set(ends)) == len({choice.index for chunk in chunks for choice in chunk.choices})
+
+
+def test_the_check_can_fail(url, key):
+    text = raw.post(url, key, "chat/completions", CHAT)
+    for good, bad in [('"index":0', '"index":"0"'), ('"index":0', '"index":0,"idx":0'), ('"object":"chat.completion"', '"object":"x"')]:
+        assert good in text
+        with pytest.raises((ValueError, AssertionError)):
+            check(ChatCompletion, text.replace(good, bad))
