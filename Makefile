@@ -61,8 +61,8 @@ e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by O
 
 test-clients: $(DEMO) build ## the clients that people use, Python and Node, against the real binary
 	@scripts/setup.sh clients
-	$$(scripts/venv.sh tests/clients/openai-3/requirements.txt)/bin/python -m pytest tests/clients/openai tests/clients/openai-3 tests/clients/node
-	$$(scripts/venv.sh tests/clients/openai-2/requirements.txt)/bin/python -m pytest tests/clients/openai tests/clients/openai-2
+	$$(scripts/venv.sh tests/clients/openai-3/requirements.txt)/bin/python -m pytest tests/clients/openai-any tests/clients/openai-3 tests/clients/node
+	$$(scripts/venv.sh tests/clients/openai-2/requirements.txt)/bin/python -m pytest tests/clients/openai-any tests/clients/openai-2
 
 docs: ## write docs/config.md anew
 	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config

@@ -1,0 +1,28 @@
+"""Runs the tests of the Node clients: `node --test`, against the same server and the same table of refusals."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from refusals import REFUSALS
+from weir import DEMO
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("*.test.js")))
+def test_node(server, make_refused, file):
+    refusals = []
+    for refused in map(make_refused, REFUSALS):
+        expected = vars(refused.expected) | {"presencePenalty": refused.presence_penalty}
+        refusals.append(expected | {"url": refused.url, "key": refused.key})
+    told = {"url": f"{server.url}/v1", "key": server.key, "model": DEMO, "refusals": refusals}
+    done = subprocess.run(
+        ["node", "--test", file],
+        cwd=HERE, env=os.environ | {"WEIR_CLIENTS": json.dumps(told)}, text=True, capture_output=True, timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " fail 0\n" in done.stdout and " pass 0\n" not in done.stdout
