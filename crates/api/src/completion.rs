@@ -5,6 +5,7 @@ pub mod prompt;
 
 pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice, Logprobs, TopLogprobs};
 pub use crate::completion::prompt::Prompts;
+use crate::format::ResponseFormat;
 use crate::sampling::{LogitBias, Stop, StreamOptions};
 use crate::value::{Anything, Integer, object};
 
@@ -33,6 +34,7 @@ object! {
         return_tokens_as_token_ids: bool,
         echo: bool,
         suffix: String,
+        response_format: ResponseFormat,
         /// Callers don't choose upstreams.
         api_base: Anything,
         base_url: Anything,

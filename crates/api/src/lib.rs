@@ -7,12 +7,15 @@
 pub mod chat;
 pub mod completion;
 pub mod error;
+pub mod format;
+pub mod json;
 pub mod models;
 pub mod sampling;
 pub mod sse;
 pub mod usage;
 mod value;
 
+pub use crate::format::ResponseFormat;
 pub use crate::sampling::{LogitBias, Stop, StreamOptions};
 pub use crate::usage::Usage;
 pub use crate::value::{Anything, Integer, List};

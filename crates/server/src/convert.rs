@@ -3,10 +3,13 @@
 
 mod chat;
 mod completion;
+mod format;
+mod tools;
 
 use weir_api::{Anything, Integer, LogitBias, StreamOptions};
 use weir_engine::request::{Choices, Invalid, Stop};
-use weir_engine::{Input, Request, Token};
+use weir_engine::{Feature, Input, Request, Token};
+use weir_gateway::Offer;
 
 pub(crate) use self::chat::chat;
 pub(crate) use self::completion::completion;
@@ -70,6 +73,39 @@ pub(crate) enum Reply {
 /// `model`, which decides whether the rest is looked at.
 pub(crate) fn model(model: Option<&String>) -> Result<&str, ApiError> {
     model.map(String::as_str).ok_or_else(|| missing("model"))
+}
+
+/// What a request needs of its model, in the order in which the caller should hear of it.
+#[derive(Debug, Default)]
+struct Needs(Vec<(&'static str, Feature)>);
+
+impl Needs {
+    fn feature(&mut self, param: &'static str, feature: Feature) {
+        self.0.push((param, feature));
+    }
+
+    /// Whether the model can do all that. A model without an engine is refused for that, later.
+    fn check(&self, offer: &Offer) -> Result<(), ApiError> {
+        let Some(facts) = offer.facts() else {
+            return Ok(());
+        };
+        match self
+            .0
+            .iter()
+            .find(|(_, feature)| !facts.features.contains(feature))
+        {
+            Some((param, feature)) => Err(ApiError::unsupported(&offer.id, feature.name(), *param)),
+            None => Ok(()),
+        }
+    }
+}
+
+const NAME_CHARS_MAX: usize = 64;
+
+/// How functions and schemas may be named.
+fn is_name(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(letter)
 }
 
 fn missing(param: &str) -> ApiError {

@@ -19,6 +19,9 @@ object! {
         name: String,
         tool_calls: List<ToolCall, TOOL_CALLS_MAX>,
         tool_call_id: String,
+        /// What an assistant thought, under either of the names that clients send back.
+        reasoning_content: String,
+        reasoning: String,
     }
 }
 

@@ -1,24 +1,52 @@
 //! Chat completions.
 
-use weir_api::chat::{self, Content, Part, ToolChoice};
-use weir_api::{Integer, List};
-use weir_engine::Request;
-use weir_engine::request::{
-    Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Role, ToolCall,
-};
+mod messages;
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use weir_api::chat;
+use weir_api::json::Kwargs;
+use weir_api::{Integer, List};
+use weir_engine::request::{Conversation, Input, Invalid, Logprobs, OutputLimit, Overflow};
+use weir_engine::{Feature, Request};
+use weir_gateway::Offer;
+
+use self::messages::messages;
+use super::format::format;
+use super::tools::{refuse_functions, tools};
 use super::{
-    Asked, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply, sampling,
-    spelling, stop,
+    Asked, Needs, Shown, Starts, choices, max_tokens, refuse_upstreams, reply, sampling, spelling,
+    stop,
 };
 use crate::error::ApiError;
 
-const NAME_CHARS_MAX: usize = 64;
+/// `reasoning_effort`, as OpenAI has it.
+const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
-pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> {
-    let unsupported = unsupported(&body)?;
+pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError> {
+    let model = &offer.id;
+    let mut needs = Needs::default();
+    refuse_upstreams(body.api_base, body.base_url)?;
+    refuse_functions(body.functions, body.function_call)?;
+    let foreign = foreign(&body);
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
+    let given = body.tools.map(|List(tools)| tools).unwrap_or_default();
+    let tools = tools(
+        given,
+        body.tool_choice,
+        body.parallel_tool_calls,
+        &mut needs,
+    )?;
+    let format = format(body.response_format, &mut needs)?;
+    let template_kwargs = template_kwargs(
+        body.chat_template_kwargs,
+        body.enable_thinking,
+        body.reasoning_effort,
+        offer,
+        &mut needs,
+    )?;
     let asked = Asked {
         limit,
         reply: reply(body.stream, body.stream_options.as_ref())?,
@@ -36,123 +64,64 @@ pub(crate) fn chat(model: &str, body: chat::Request) -> Result<Asked, ApiError> 
                 overflow: Overflow::Lower,
             },
             logprobs,
-            ..Request::new(Input::Chat(messages(model, body.messages)?.into()))
+            format,
+            ..Request::new(Input::Chat(Conversation {
+                messages: messages(model, body.messages)?,
+                tools,
+                template_kwargs,
+                separate_reasoning: body.separate_reasoning.unwrap_or(false),
+            }))
         },
     };
-    match unsupported {
+    needs.check(offer)?;
+    match foreign {
         None => Ok(asked),
         Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),
     }
 }
 
-fn messages<const MAX: usize>(
-    model: &str,
-    messages: Option<List<chat::Message, MAX>>,
-) -> Result<Vec<Message>, ApiError> {
-    let List(messages) = messages.ok_or_else(|| missing("messages"))?;
-    if messages.is_empty() {
-        return Err(ApiError::invalid(
-            "messages",
-            "messages must have at least one message",
-        ));
-    }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| self::message(model, index, message))
-        .collect()
-}
-
-fn message(model: &str, index: usize, message: chat::Message) -> Result<Message, ApiError> {
-    let invalid = |field: &str, what: &str| {
-        let param = format!("messages.{index}.{field}");
-        let text = format!("{param} {what}");
-        Err(ApiError::invalid(param, text))
+/// What the template is told. How hard to think is a question only for models that do.
+fn template_kwargs(
+    kwargs: Option<Kwargs>,
+    thinking: Option<bool>,
+    effort: Option<String>,
+    offer: &Offer,
+    needs: &mut Needs,
+) -> Result<BTreeMap<String, Value>, Invalid> {
+    const THINKING: &str = "enable_thinking";
+    const EFFORT: &str = "reasoning_effort";
+    let Kwargs(mut kwargs) = kwargs.unwrap_or_default();
+    let thinks = offer
+        .facts()
+        .is_some_and(|facts| facts.features.contains(&Feature::Reasoning));
+    let mut add = |name: &str, value: Value| match kwargs.insert(name.to_owned(), value.clone()) {
+        Some(other) if other != value => Err(Invalid::new(
+            name,
+            format!("{name} and chat_template_kwargs.{name} differ; give one of them"),
+        )),
+        _ => Ok(()),
     };
-    let Some(role) = message.role.map(role) else {
-        return invalid("role", "is required");
-    };
-    if message
-        .name
-        .as_ref()
-        .is_some_and(|name| name.chars().count() > NAME_CHARS_MAX)
+    if let Some(thinking) = thinking
+        && thinks
     {
-        return invalid(
-            "name",
-            &format!("must have at most {NAME_CHARS_MAX} characters"),
-        );
+        add(THINKING, thinking.into())?;
     }
-    let tool_calls = message
-        .tool_calls
-        .map(|List(calls)| calls)
-        .unwrap_or_default();
-    if role != Role::Assistant && !tool_calls.is_empty() {
-        return invalid("tool_calls", "is only allowed in an assistant's message");
+    if let Some(effort) = effort {
+        if !EFFORTS.contains(&effort.as_str()) {
+            let all = EFFORTS.join(", ");
+            return Err(Invalid::new(
+                EFFORT,
+                format!("{EFFORT} must be one of {all}"),
+            ));
+        }
+        if effort != "none" {
+            needs.feature(EFFORT, Feature::Reasoning);
+        }
+        if thinks {
+            add(EFFORT, effort.into())?;
+        }
     }
-    if role == Role::Tool && message.tool_call_id.is_none() {
-        return invalid("tool_call_id", "is required in a tool's message");
-    }
-    let content = match message.content {
-        None => None,
-        Some(Content::Text(text)) => Some(text),
-        Some(Content::Parts(parts)) => Some(joined(model, index, parts)?),
-    };
-    let tool_calls = tool_calls.into_iter().map(tool_call).collect();
-    Ok(Message {
-        role,
-        content,
-        reasoning: None,
-        name: message.name,
-        tool_calls,
-        tool_call_id: message.tool_call_id,
-    })
-}
-
-fn role(role: chat::Role) -> Role {
-    match role {
-        chat::Role::System => Role::System,
-        chat::Role::Developer => Role::Developer,
-        chat::Role::User => Role::User,
-        chat::Role::Assistant => Role::Assistant,
-        chat::Role::Tool => Role::Tool,
-    }
-}
-
-fn tool_call(
-    chat::ToolCall {
-        id,
-        name,
-        arguments,
-    }: chat::ToolCall,
-) -> ToolCall {
-    ToolCall {
-        id,
-        name,
-        arguments,
-    }
-}
-
-/// Text parts, each on lines of its own, as in vLLM.
-fn joined(model: &str, message: usize, parts: Vec<Part>) -> Result<String, ApiError> {
-    let mut texts = Vec::with_capacity(parts.len());
-    for (index, part) in parts.into_iter().enumerate() {
-        let feature = match part {
-            Part::Text(text) => {
-                texts.push(text);
-                continue;
-            }
-            Part::Image => "image-input",
-            Part::Audio => "audio-input",
-            Part::Video => "video-input",
-            Part::File => "file-input",
-        };
-        return Err(ApiError::unsupported(
-            model,
-            feature,
-            format!("messages.{message}.content.{index}"),
-        ));
-    }
-    Ok(texts.join("\n"))
+    Ok(kwargs)
 }
 
 fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<Logprobs>, Invalid> {
@@ -167,37 +136,14 @@ fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<Logprob
     }
 }
 
-/// The first field that would change the answer, but can't be honoured, and the feature it needs.
-/// All of them are checked for their ranges first.
-fn unsupported(body: &chat::Request) -> Result<Option<(&'static str, &'static str)>, Invalid> {
-    refuse_upstreams(body.api_base, body.base_url)?;
-    let structured = structured(body.response_format.as_ref())?;
-    let some = |list: Option<&List<_, _>>| list.is_some_and(|List(entries)| !entries.is_empty());
-    let calls = |choice: Option<&ToolChoice>| {
-        matches!(choice, Some(ToolChoice::Required | ToolChoice::Named))
-    };
+/// The first field that would change the answer in a way that no model here can, and the feature it
+/// needs.
+fn foreign(body: &chat::Request) -> Option<(&'static str, &'static str)> {
     let speaks = body
         .modalities
         .as_ref()
         .is_some_and(|List(kinds)| kinds.iter().any(|kind| kind != "text"));
     let fields = [
-        (some(body.tools.as_ref()), "tools", "function-calling"),
-        (
-            some(body.functions.as_ref()),
-            "functions",
-            "function-calling",
-        ),
-        (
-            calls(body.tool_choice.as_ref()),
-            "tool_choice",
-            "function-calling",
-        ),
-        (
-            calls(body.function_call.as_ref()),
-            "function_call",
-            "function-calling",
-        ),
-        (structured, "response_format", "structured-outputs"),
         (speaks, "modalities", "audio-output"),
         (body.audio.is_some(), "audio", "audio-output"),
         (
@@ -206,22 +152,6 @@ fn unsupported(body: &chat::Request) -> Result<Option<(&'static str, &'static st
             "web-search",
         ),
     ];
-    Ok(fields
-        .into_iter()
-        .find(|&(asked, ..)| asked)
-        .map(|(_, param, feature)| (param, feature)))
-}
-
-fn structured(format: Option<&chat::ResponseFormat>) -> Result<bool, Invalid> {
-    let Some(format) = format else {
-        return Ok(false);
-    };
-    match format.kind.as_deref() {
-        Some("text") => Ok(false),
-        Some("json_object" | "json_schema") => Ok(true),
-        _ => Err(Invalid::new(
-            "response_format.type",
-            "response_format.type must be one of text, json_object, json_schema",
-        )),
-    }
+    let first = fields.into_iter().find(|&(asked, ..)| asked);
+    first.map(|(_, param, feature)| (param, feature))
 }

@@ -4,10 +4,12 @@ use weir_api::Integer;
 use weir_api::completion::{self, Prompts};
 use weir_engine::Request;
 use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
+use weir_gateway::Offer;
 
+use super::format::format;
 use super::{
-    Asked, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply, sampling,
-    spelling, stop, within,
+    Asked, Needs, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply,
+    sampling, spelling, stop, within,
 };
 use crate::error::ApiError;
 
@@ -18,21 +20,24 @@ const LOGPROBS_MAX: i64 = 5;
 /// Prompts times `n`.
 const ANSWERS_MAX: usize = 2048;
 
-pub(crate) fn completion(model: &str, body: completion::Request) -> Result<Asked, ApiError> {
+pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Asked, ApiError> {
     refuse_upstreams(body.api_base, body.base_url)?;
     let reply = reply(body.stream, body.stream_options.as_ref())?;
     let n = choices(body.n)?;
     let best_of = best_of(body.best_of, n, reply)?;
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
     let logprobs = logprobs(body.logprobs)?;
+    let mut needs = Needs::default();
+    let format = format(body.response_format, &mut needs)?;
     let echo = body.echo == Some(true);
     let sampling = sampling!(body)?;
     let stop = stop(body.stop)?;
     let choices = best_of.unwrap_or(n);
     let prompts = prompts(body.prompt.ok_or_else(|| missing("prompt"))?, choices)?;
     if body.suffix.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::unsupported(model, "infill", "suffix"));
+        return Err(ApiError::unsupported(&offer.id, "infill", "suffix"));
     }
+    needs.check(offer)?;
     let shown = Shown {
         best: best_of.map(|_| n.get()),
         logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
@@ -56,6 +61,7 @@ pub(crate) fn completion(model: &str, body: completion::Request) -> Result<Asked
             // The best are the likeliest.
             logprobs: logprobs.or(best_of.map(|_| Logprobs::CHOSEN)),
             echo,
+            format,
             ..Request::new(Input::Prompts(prompts))
         },
     })

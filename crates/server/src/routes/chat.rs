@@ -19,7 +19,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let body: weir_api::chat::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
-    app.gateway.catalog().find(&model)?;
-    let asked = convert::chat(&model, body)?;
+    let offer = app.gateway.catalog().find(&model)?;
+    let asked = convert::chat(offer, body)?;
     respond(&app, &caller, id, Kind::Chat, model, asked).await
 }

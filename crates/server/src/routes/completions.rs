@@ -19,7 +19,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let body: weir_api::completion::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
-    app.gateway.catalog().find(&model)?;
-    let asked = convert::completion(&model, body)?;
+    let offer = app.gateway.catalog().find(&model)?;
+    let asked = convert::completion(offer, body)?;
     respond(&app, &caller, id, Kind::Completion, model, asked).await
 }

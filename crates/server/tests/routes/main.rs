@@ -16,6 +16,7 @@ mod parameters;
 mod paths;
 mod serve;
 mod streams;
+mod tools;
 
 use serde_json::{Value, json};
 

@@ -1,0 +1,21 @@
+//! What an answer must look like.
+
+use crate::json::Schema;
+use crate::value::object;
+
+object! {
+    /// `response_format`
+    pub struct ResponseFormat {
+        kind as "type": String,
+        json_schema: JsonSchema,
+    }
+}
+
+object! {
+    pub struct JsonSchema {
+        name: String,
+        description: String,
+        schema: Schema,
+        strict: bool,
+    }
+}

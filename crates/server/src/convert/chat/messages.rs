@@ -1,0 +1,118 @@
+//! The messages of a conversation.
+
+use weir_api::List;
+use weir_api::chat::{self, Content, Part};
+use weir_engine::request::{Message, Role, ToolCall};
+
+use crate::convert::{NAME_CHARS_MAX, missing};
+use crate::error::ApiError;
+
+pub(super) fn messages<const MAX: usize>(
+    model: &str,
+    messages: Option<List<chat::Message, MAX>>,
+) -> Result<Vec<Message>, ApiError> {
+    let List(messages) = messages.ok_or_else(|| missing("messages"))?;
+    if messages.is_empty() {
+        return Err(ApiError::invalid(
+            "messages",
+            "messages must have at least one message",
+        ));
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| self::message(model, index, message))
+        .collect()
+}
+
+fn message(model: &str, index: usize, message: chat::Message) -> Result<Message, ApiError> {
+    let invalid = |field: &str, what: &str| {
+        let param = format!("messages.{index}.{field}");
+        let text = format!("{param} {what}");
+        Err(ApiError::invalid(param, text))
+    };
+    let Some(role) = message.role.map(role) else {
+        return invalid("role", "is required");
+    };
+    if message
+        .name
+        .as_ref()
+        .is_some_and(|name| name.chars().count() > NAME_CHARS_MAX)
+    {
+        return invalid(
+            "name",
+            &format!("must have at most {NAME_CHARS_MAX} characters"),
+        );
+    }
+    let tool_calls = message
+        .tool_calls
+        .map(|List(calls)| calls)
+        .unwrap_or_default();
+    if role != Role::Assistant && !tool_calls.is_empty() {
+        return invalid("tool_calls", "is only allowed in an assistant's message");
+    }
+    if role == Role::Tool && message.tool_call_id.is_none() {
+        return invalid("tool_call_id", "is required in a tool's message");
+    }
+    let content = match message.content {
+        None => None,
+        Some(Content::Text(text)) => Some(text),
+        Some(Content::Parts(parts)) => Some(joined(model, index, parts)?),
+    };
+    let tool_calls = tool_calls.into_iter().map(tool_call).collect();
+    Ok(Message {
+        role,
+        content,
+        reasoning: message.reasoning_content.or(message.reasoning),
+        name: message.name,
+        tool_calls,
+        tool_call_id: message.tool_call_id,
+    })
+}
+
+fn role(role: chat::Role) -> Role {
+    match role {
+        chat::Role::System => Role::System,
+        chat::Role::Developer => Role::Developer,
+        chat::Role::User => Role::User,
+        chat::Role::Assistant => Role::Assistant,
+        chat::Role::Tool => Role::Tool,
+    }
+}
+
+fn tool_call(
+    chat::ToolCall {
+        id,
+        name,
+        arguments,
+    }: chat::ToolCall,
+) -> ToolCall {
+    ToolCall {
+        id,
+        name,
+        arguments,
+    }
+}
+
+/// Text parts, each on lines of its own, as in vLLM.
+fn joined(model: &str, message: usize, parts: Vec<Part>) -> Result<String, ApiError> {
+    let mut texts = Vec::with_capacity(parts.len());
+    for (index, part) in parts.into_iter().enumerate() {
+        let feature = match part {
+            Part::Text(text) => {
+                texts.push(text);
+                continue;
+            }
+            Part::Image => "image-input",
+            Part::Audio => "audio-input",
+            Part::Video => "video-input",
+            Part::File => "file-input",
+        };
+        return Err(ApiError::unsupported(
+            model,
+            feature,
+            format!("messages.{message}.content.{index}"),
+        ));
+    }
+    Ok(texts.join("\n"))
+}
