@@ -1,7 +1,111 @@
-//! How a model family speaks: the text that a conversation becomes.
+//! How a model family speaks: the text that a conversation becomes, and what the text of an answer is.
 
+mod family;
+mod format;
+mod generic;
 mod python;
 mod python_json;
+mod reader;
 mod template;
 
-pub use template::ChatTemplate;
+use jiff::Timestamp;
+
+use self::family::Family;
+use self::format::HERMES;
+pub(crate) use self::reader::Readers;
+pub use self::reader::Reading;
+use self::reader::{Calls, Means, Thinking};
+pub use self::template::ChatTemplate;
+use crate::Token;
+use crate::model::{Bos, Tokenizer};
+use crate::request::{Conversation, Invalid};
+
+/// What a model can talk about, and how.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    template: ChatTemplate,
+    family: Family,
+    /// Marks that the vocabulary has as special tokens, which have no text of their own.
+    marks: Vec<(Token, &'static str)>,
+}
+
+/// A conversation as it goes to the model, and its answer as it comes back.
+#[derive(Debug)]
+pub(crate) struct Spoken {
+    pub(crate) prompt: String,
+    pub(crate) reading: Reading,
+    /// Special tokens whose names belong to the text of the answer.
+    pub(crate) shown: Vec<(Token, &'static str)>,
+}
+
+impl Dialect {
+    pub(crate) fn new(template: ChatTemplate, source: &str, tokenizer: &dyn Tokenizer) -> Self {
+        let family = Family::of(&template, source);
+        let marks = family.marks().filter_map(|mark| {
+            let &[token] = &tokenizer.tokenize(mark, Bos::Omit)[..] else {
+                return None;
+            };
+            let mut bytes = Vec::new();
+            tokenizer.piece(token, &mut bytes);
+            (bytes.is_empty() && !tokenizer.is_end(token)).then_some((token, mark))
+        });
+        Dialect {
+            marks: marks.collect(),
+            template,
+            family,
+        }
+    }
+
+    /// Whether the model can think before it speaks.
+    pub(crate) fn thinks(&self) -> bool {
+        self.family.harmony || self.family.thinking.is_some()
+    }
+
+    pub(crate) fn speak(
+        &self,
+        conversation: &Conversation,
+        now: Timestamp,
+    ) -> Result<Spoken, Invalid> {
+        let prompt = self.render(conversation, now)?;
+        let means = self.means(conversation, &prompt);
+        let shown = self.family.shown(&means);
+        let marks = self.marks.iter().copied();
+        Ok(Spoken {
+            shown: marks.filter(|(_, mark)| shown.contains(mark)).collect(),
+            reading: Reading::new(means),
+            prompt,
+        })
+    }
+
+    fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
+        if self.family.knows_tools() {
+            return self.template.render(&conversation.messages, now);
+        }
+        let messages = generic::messages(conversation, self.family.knows_system);
+        self.template.render(&messages, now)
+    }
+
+    fn means(&self, conversation: &Conversation, prompt: &str) -> Means {
+        let separate = conversation.separate_reasoning;
+        let thinking = self.family.thinking.map(|(open, close)| {
+            let opens = prompt.trim_end().strip_suffix(open);
+            Thinking {
+                open,
+                close,
+                opened: opens.map(|before| prompt[before.len()..].to_owned()),
+                separate,
+            }
+        });
+        let tools = &conversation.tools;
+        let calls = tools.callable().then(|| Calls {
+            format: self.family.calls().unwrap_or(&HERMES),
+            tools: tools.tools.as_slice().into(),
+            one_at_a_time: tools.one_at_a_time,
+        });
+        Means {
+            thinking,
+            calls,
+            harmony: self.family.harmony,
+        }
+    }
+}

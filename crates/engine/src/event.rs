@@ -1,11 +1,13 @@
 //! What comes out of an engine: a bounded channel of events whose receiver is the only cancel signal.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::dialect::{Readers, Reading};
 use crate::{EngineError, Token};
 
 /// Events of one generation that may wait for a slow reader.
@@ -99,12 +101,30 @@ pub struct Events {
     /// Closed when the engine has let go of the generation.
     engine: mpsc::Receiver<Infallible>,
     meter: Arc<Meter>,
+    readers: Readers,
+    /// What was read of the engine's last event and not yet handed out.
+    ready: VecDeque<Event>,
 }
 
 impl Events {
+    /// The same, read so: reasoning and calls are told apart from what is said. That is the work of
+    /// whoever takes the events, not of the engine.
+    #[must_use]
+    pub fn read(mut self, reading: Reading) -> Self {
+        self.readers = Readers::new(reading);
+        self
+    }
+
     /// `None` after the last event, and when the engine has died without one.
     pub async fn next(&mut self) -> Option<Event> {
-        self.receiver.recv().await
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            // Nothing is lost if the caller gives up waiting here.
+            let event = self.receiver.recv().await?;
+            self.readers.read(event, &mut self.ready);
+        }
     }
 
     /// Cancels the generation; what was sent can still be read.
@@ -122,7 +142,7 @@ impl Events {
 
     /// Tokens computed and generated up to now, whether or not their text was read.
     pub fn usage(&self) -> Usage {
-        self.meter.usage()
+        self.readers.with_reasoning(self.meter.usage())
     }
 }
 
@@ -150,6 +170,8 @@ pub fn channel(capacity: usize) -> (EventSender, Events) {
             receiver,
             engine,
             meter,
+            readers: Readers::default(),
+            ready: VecDeque::new(),
         },
     )
 }

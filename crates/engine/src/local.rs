@@ -17,11 +17,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::dialect::ChatTemplate;
+use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::Preparer;
 use crate::model::{Model, Tokenizer};
-use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, event};
+use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
 
 pub use crate::local::core::{Core, Monotonic, Progress};
 pub use crate::local::inbox::Load;
@@ -108,23 +108,25 @@ impl LocalEngine {
         let model_facts = model.facts();
         // A sequence that is alone must fit the cache, whatever the model could remember beyond it.
         let context_tokens = model_facts.context_tokens.min(capacity.cells);
-        let template = match &model_facts.chat_template {
-            Some(source) => Some(
-                ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos)
-                    .map_err(SpawnError::Template)?,
-            ),
+        let tokenizer = model.tokenizer();
+        let dialect = match &model_facts.chat_template {
+            Some(source) => {
+                let template = ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos)
+                    .map_err(SpawnError::Template)?;
+                Some(Dialect::new(template, source, &*tokenizer))
+            }
             None => None,
         };
         let facts = Facts {
             context_tokens,
-            chat: template.is_some(),
+            chat: dialect.is_some(),
             generates: true,
             embedding: None,
-            features: Vec::new(),
+            features: features(dialect.as_ref()),
         };
         let preparer = Preparer {
-            tokenizer: model.tokenizer(),
-            template,
+            tokenizer,
+            dialect,
             context_tokens,
             now: Arc::clone(&options.now),
         };
@@ -189,8 +191,9 @@ impl Engine for LocalEngine {
             let choices = usize::try_from(prepared.choices()).expect("choices fit the memory");
             // Twice the choices: every one of them may send text and its end in one step.
             let (sender, events) = event::channel(event::EVENTS_MAX.max(choices * 2 + 2));
+            let reading = prepared.reading.clone();
             self.inbox.push(Start { prepared, sender })?;
-            Ok(events)
+            Ok(events.read(reading))
         }
         .boxed()
     }
@@ -202,6 +205,18 @@ impl Engine for LocalEngine {
     fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
         Some(Arc::clone(&self.preparer.tokenizer))
     }
+}
+
+/// Who talks can call tools, whether or not its template knows them.
+fn features(dialect: Option<&Dialect>) -> Vec<Feature> {
+    let Some(dialect) = dialect else {
+        return Vec::new();
+    };
+    let reasoning = dialect.thinks().then_some(Feature::Reasoning);
+    [Feature::FunctionCalling]
+        .into_iter()
+        .chain(reasoning)
+        .collect()
 }
 
 #[cfg(test)]

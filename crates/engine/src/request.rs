@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::Token;
+use crate::dialect::Reading;
 use crate::event::Allowance;
 pub use crate::request::conversation::{
     Conversation, Message, Role, Tool, ToolCall, ToolChoice, Tools,
@@ -401,9 +402,25 @@ pub struct Prepared {
     pub output_max: u32,
     /// How many tokens may be generated now, over all choices. Whoever pays raises it.
     pub allowance: Allowance,
+    /// What the text of the answers is.
+    pub reading: Reading,
+    /// Special tokens whose names belong to that text; others have none.
+    pub shown: Vec<(Token, &'static str)>,
 }
 
 impl Prepared {
+    /// Text is content, and nothing limits how many tokens may be generated.
+    pub fn new(request: Request, prompts: Vec<Arc<[Token]>>, output_max: u32) -> Self {
+        Prepared {
+            request,
+            prompts,
+            output_max,
+            allowance: Allowance::unlimited(),
+            reading: Reading::PLAIN,
+            shown: Vec::new(),
+        }
+    }
+
     pub fn prompt_tokens(&self) -> u64 {
         self.prompts.iter().map(|prompt| prompt.len() as u64).sum()
     }

@@ -308,10 +308,8 @@ impl World {
             ..Request::new(Input::Prompts(echoed))
         };
         Prepared {
-            request,
-            prompts,
-            output_max: random.within(0..room + 1),
             allowance,
+            ..Prepared::new(request, prompts, random.within(0..room + 1))
         }
     }
 

@@ -7,7 +7,7 @@ use weir_engine::model::{Bos, Tokenizer};
 use weir_engine::request::Prompt;
 use weir_engine::sim::SimTokenizer;
 use weir_engine::{
-    Allowance, Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request,
+    Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request,
 };
 
 /// Its tokenizer is the simulated model's; a conversation has as many tokens as messages.
@@ -72,12 +72,8 @@ impl Engine for Scripted {
                 })
                 .collect(),
         };
-        let prepared = Prepared {
-            output_max: request.output.tokens.unwrap_or(64),
-            prompts,
-            request,
-            allowance: Allowance::unlimited(),
-        };
+        let output_max = request.output.tokens.unwrap_or(64);
+        let prepared = Prepared::new(request, prompts, output_max);
         Box::pin(async { Ok(prepared) })
     }
 

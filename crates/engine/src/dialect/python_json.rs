@@ -24,6 +24,23 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     })
 }
 
+/// A value as templates print it.
+pub(super) fn text(value: &serde_json::Value) -> String {
+    let style = Style {
+        item_separator: ", ".to_owned(),
+        key_separator: ": ".to_owned(),
+        indent: None,
+        ensure_ascii: false,
+        depth: 0,
+        filled: false,
+    };
+    let mut json = Vec::new();
+    value
+        .serialize(&mut Serializer::with_formatter(&mut json, style))
+        .expect("a JSON value can be written");
+    String::from_utf8(json).expect("JSON is text")
+}
+
 fn dump(value: &Value, style: Style, sort_keys: bool) -> serde_json::Result<String> {
     let mut value = serde_json::to_value(value)?;
     if sort_keys {

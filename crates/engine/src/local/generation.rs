@@ -190,6 +190,15 @@ impl Generation {
         }
         self.bytes.clear();
         tokenizer.piece(token, &mut self.bytes);
+        if self.bytes.is_empty()
+            && let Some((_, name)) = self
+                .prepared
+                .shown
+                .iter()
+                .find(|(shown, _)| *shown == token)
+        {
+            self.bytes.extend_from_slice(name.as_bytes());
+        }
         let pushed = begun.text.push(&self.bytes);
         let mut text = pushed.text;
         let outcome = if pushed.stopped {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::dialect::ChatTemplate;
+use crate::dialect::{Dialect, Reading};
 use crate::model::{Bos, Tokenizer};
 use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
-use crate::{Allowance, EngineError, Input, Prepared, Request, Token};
+use crate::{EngineError, Input, Prepared, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
 pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
@@ -16,7 +16,7 @@ pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
 /// Knows what a model knows about text. Used from any thread.
 pub(crate) struct Preparer {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
-    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) dialect: Option<Dialect>,
     pub(crate) context_tokens: u32,
     pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -34,18 +34,14 @@ impl Preparer {
         for &(token, _) in request.sampling.logit_bias() {
             self.check_token("logit_bias", token)?;
         }
+        let (mut reading, mut shown) = (Reading::PLAIN, Vec::new());
         let (prompts, param) = match &request.input {
             Input::Chat(conversation) => {
-                let template = self
-                    .template
-                    .as_ref()
-                    .ok_or(EngineError::Unsupported { feature: "chat" })?;
-                let text = template.render(&conversation.messages, (self.now)())?;
+                let spoken = self.dialect()?.speak(conversation, (self.now)())?;
+                (reading, shown) = (spoken.reading, spoken.shown);
                 // The template writes the first token itself.
-                (
-                    vec![self.tokenizer.tokenize(&text, Bos::Omit).into()],
-                    "messages",
-                )
+                let prompt = self.tokenizer.tokenize(&spoken.prompt, Bos::Omit);
+                (vec![prompt.into()], "messages")
             }
             Input::Prompts(prompts) => (
                 prompts
@@ -65,11 +61,16 @@ impl Preparer {
         let output_max = self.output_max(&prompts, request.output)?;
         check_scores(&request, &prompts)?;
         Ok(Prepared {
-            request,
-            prompts,
-            output_max,
-            allowance: Allowance::unlimited(),
+            reading,
+            shown,
+            ..Prepared::new(request, prompts, output_max)
         })
+    }
+
+    fn dialect(&self) -> Result<&Dialect, EngineError> {
+        self.dialect
+            .as_ref()
+            .ok_or(EngineError::Unsupported { feature: "chat" })
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.

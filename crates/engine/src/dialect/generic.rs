@@ -1,0 +1,112 @@
+//! Calls for models whose template knows none: the tools are described in the system message, and calls
+//! and results of the history become text, in the format of Hermes, which also Qwen was trained on.
+
+use serde_json::{Value, json};
+
+use super::python_json;
+use crate::request::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+
+/// The conversation in roles that every template has.
+pub(super) fn messages(conversation: &Conversation, knows_system: bool) -> Vec<Message> {
+    let mut messages = plain(&conversation.messages);
+    let tools = &conversation.tools;
+    // A description invites to call, so there is none for who must not.
+    if !tools.tools.is_empty() && tools.choice != ToolChoice::None {
+        describe(&mut messages, &tools.tools, knows_system);
+    }
+    messages
+}
+
+fn plain(messages: &[Message]) -> Vec<Message> {
+    let mut plain: Vec<Message> = Vec::with_capacity(messages.len());
+    // Many templates want users and assistants to take turns, so what follows a result joins it.
+    let mut joins = false;
+    for message in messages {
+        let mut message = message.clone();
+        match message.role {
+            Role::Tool => {
+                let result = message.content.take().unwrap_or_default();
+                let result = format!("<tool_response>\n{result}\n</tool_response>");
+                match plain.last_mut() {
+                    Some(last) if joins => append(last, &result, "\n"),
+                    _ => plain.push(Message::new(Role::User, result)),
+                }
+                joins = true;
+            }
+            Role::User if joins => {
+                let last = plain.last_mut().expect("a result is before it");
+                append(last, &message.content.unwrap_or_default(), "\n\n");
+                joins = false;
+            }
+            Role::System | Role::Developer | Role::User | Role::Assistant => {
+                for call in std::mem::take(&mut message.tool_calls) {
+                    append(&mut message, &written(&call), "\n");
+                }
+                plain.push(message);
+                joins = false;
+            }
+        }
+    }
+    plain
+}
+
+fn written(call: &ToolCall) -> String {
+    let arguments = serde_json::from_str(&call.arguments);
+    let arguments = arguments.unwrap_or_else(|_| Value::from(call.arguments.as_str()));
+    let call = python_json::text(&json!({"name": call.name, "arguments": arguments}));
+    format!("<tool_call>\n{call}\n</tool_call>")
+}
+
+fn describe(messages: &mut Vec<Message>, tools: &[Tool], knows_system: bool) {
+    let description = description(tools);
+    let first = if knows_system {
+        [Role::System, Role::Developer].as_slice()
+    } else {
+        &[Role::User]
+    };
+    match messages.first_mut() {
+        Some(message) if first.contains(&message.role) && knows_system => {
+            append(message, &description, "\n\n");
+        }
+        Some(message) if first.contains(&message.role) => {
+            let question = message.content.replace(description).unwrap_or_default();
+            append(message, &question, "\n\n");
+        }
+        _ => messages.insert(0, Message::new(first[0], description)),
+    }
+}
+
+fn description(tools: &[Tool]) -> String {
+    let mut text = "You may call one or more functions to assist with the user query.\n\n\
+        You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        .to_owned();
+    for tool in tools {
+        let signature = json!({
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description.as_deref().unwrap_or_default(),
+                "parameters": tool.parameters.as_deref().unwrap_or(&json!({
+                    "type": "object",
+                    "properties": {},
+                })),
+            },
+        });
+        text.push_str(&python_json::text(&signature));
+        text.push('\n');
+    }
+    text.push_str(
+        "</tools>\n\nFor each function call, return a json object with function name and arguments \
+         within <tool_call></tool_call> XML tags:\n<tool_call>\n\
+         {\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>",
+    );
+    text
+}
+
+fn append(message: &mut Message, text: &str, separator: &str) {
+    let content = message.content.get_or_insert_default();
+    if !content.is_empty() {
+        content.push_str(separator);
+    }
+    content.push_str(text);
+}

@@ -1,0 +1,122 @@
+//! The messages of gpt-oss: `<|channel|>analysis<|message|>…<|end|>`, calls with a recipient.
+
+use super::Means;
+use super::marks::Matcher;
+use super::out::Out;
+
+const MARKS: [&str; 6] = [
+    "<|message|>",
+    "<|channel|>",
+    "<|start|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+];
+const HEADER_BYTES_MAX: usize = 256;
+/// How reasoning stands in the content for callers who don't want it apart: the marks that others
+/// have, since nobody reads those of gpt-oss.
+const OPEN: &str = "<think>\n";
+const CLOSE: &str = "\n</think>\n\n";
+
+/// Every mark that the vocabulary has as a special token, which has to be shown.
+pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
+    MARKS.into_iter().chain(["<|constrain|>"])
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Harmony {
+    matcher: Matcher,
+    at: At,
+}
+
+#[derive(Debug, Default)]
+enum At {
+    Header(String),
+    Reasoning,
+    /// Text without a header is content too.
+    #[default]
+    Content,
+    /// Whether it has arguments.
+    Call(bool),
+}
+
+impl Harmony {
+    pub(super) fn is_reasoning(&self) -> bool {
+        matches!(self.at, At::Reasoning)
+    }
+
+    pub(super) fn step(&mut self, c: char, means: &Means, out: &mut Out) {
+        let mut released = String::new();
+        let found = self.matcher.step(c, &MARKS, &mut |c| released.push(c));
+        self.text(&released, means, out);
+        match (found, &mut self.at) {
+            (None, _) => {}
+            (Some(0), At::Header(header)) => {
+                let header = std::mem::take(header);
+                self.begin(&header, means, out);
+            }
+            // The recipient may stand before the channel or behind it.
+            (Some(1), At::Header(header)) => header.push(' '),
+            (Some(1 | 2), _) => {
+                self.end(true, means, out);
+                self.at = At::Header(String::new());
+            }
+            (Some(_), _) => {
+                self.end(true, means, out);
+                self.at = At::Content;
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, means: &Means, ended: bool, out: &mut Out) {
+        let held = self.matcher.take();
+        self.text(&held, means, out);
+        self.end(ended, means, out);
+    }
+
+    fn begin(&mut self, header: &str, means: &Means, out: &mut Out) {
+        let words: Vec<&str> = header.split_whitespace().collect();
+        let called = words
+            .iter()
+            .find_map(|word| word.strip_prefix("to=functions."))
+            .zip(means.calls.as_ref())
+            .filter(|(name, calls)| calls.tools.iter().any(|tool| tool.name == *name));
+        self.at = if let Some((name, _)) = called {
+            out.call(name);
+            At::Call(false)
+        } else if words.contains(&"analysis") {
+            if !separates(means) {
+                out.content(OPEN);
+            }
+            At::Reasoning
+        } else {
+            At::Content
+        };
+    }
+
+    fn text(&mut self, text: &str, means: &Means, out: &mut Out) {
+        match &mut self.at {
+            At::Header(header) if header.len() < HEADER_BYTES_MAX => header.push_str(text),
+            At::Header(_) => {}
+            At::Reasoning if separates(means) => out.reasoning(text),
+            At::Reasoning | At::Content => out.content(text),
+            At::Call(has_arguments) => {
+                *has_arguments |= !text.is_empty();
+                out.arguments(text);
+            }
+        }
+    }
+
+    fn end(&mut self, ended: bool, means: &Means, out: &mut Out) {
+        match self.at {
+            At::Reasoning if ended && !separates(means) => out.content(CLOSE),
+            At::Call(false) if ended => out.arguments("{}"),
+            At::Reasoning | At::Call(_) | At::Content | At::Header(_) => {}
+        }
+    }
+}
+
+fn separates(means: &Means) -> bool {
+    let thinking = means.thinking.as_ref();
+    thinking.is_some_and(|thinking| thinking.separate)
+}

@@ -1,0 +1,152 @@
+//! The events of a generation as they are to be read: each choice through its own reader.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Piece, Reader, Reading};
+use crate::event::{Channel, Event, FinishReason, TokenLogprob, Usage};
+
+/// Reads all choices of a generation.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    reading: Reading,
+    choices: BTreeMap<u32, Choice>,
+    /// Tokens of reasoning up to now.
+    reasoning: u64,
+}
+
+#[derive(Debug)]
+struct Choice {
+    reader: Reader,
+    /// Of text that is held back; they go along with the next event.
+    tokens: u32,
+    logprobs: Vec<TokenLogprob>,
+    /// What the last text was.
+    channel: Channel,
+}
+
+impl Readers {
+    pub(crate) fn new(reading: Reading) -> Self {
+        Readers {
+            reading,
+            ..Readers::default()
+        }
+    }
+
+    /// Puts what an event of the engine means to the end of `ready`.
+    pub(crate) fn read(&mut self, event: Event, ready: &mut VecDeque<Event>) {
+        match event {
+            Event::Text {
+                choice,
+                channel: Channel::Content,
+                text,
+                tokens,
+                logprobs,
+            } if self.reading != Reading::PLAIN => {
+                let Some(state) = self.choice(choice) else {
+                    return;
+                };
+                state.tokens += tokens;
+                state.logprobs.extend(logprobs);
+                let before = state.reader.is_reasoning();
+                let pieces = state.reader.push(&text);
+                let reasons = before || state.reader.is_reasoning() || has_reasoning(&pieces);
+                state.send(choice, pieces, ready);
+                if reasons {
+                    self.reasoning += u64::from(tokens);
+                }
+            }
+            Event::Finished { choice, reason } => {
+                let reason = self.finish(choice, reason, ready);
+                ready.push_back(Event::Finished { choice, reason });
+            }
+            Event::Done(usage) => ready.push_back(Event::Done(self.with_reasoning(usage))),
+            event @ (Event::Text { .. } | Event::Call { .. } | Event::Failed(_)) => {
+                ready.push_back(event);
+            }
+        }
+    }
+
+    pub(crate) fn with_reasoning(&self, usage: Usage) -> Usage {
+        Usage {
+            reasoning: usage.reasoning + self.reasoning,
+            ..usage
+        }
+    }
+
+    fn choice(&mut self, choice: u32) -> Option<&mut Choice> {
+        if !self.choices.contains_key(&choice) {
+            let reader = self.reading.reader()?;
+            self.choices.insert(
+                choice,
+                Choice {
+                    reader,
+                    tokens: 0,
+                    logprobs: Vec::new(),
+                    channel: Channel::Content,
+                },
+            );
+        }
+        self.choices.get_mut(&choice)
+    }
+
+    fn finish(
+        &mut self,
+        choice: u32,
+        reason: FinishReason,
+        ready: &mut VecDeque<Event>,
+    ) -> FinishReason {
+        let Some(state) = self.choice(choice) else {
+            return reason;
+        };
+        let ended = reason == FinishReason::Stop;
+        let pieces = state.reader.finish(ended);
+        state.send(choice, pieces, ready);
+        state.send_logprobs(choice, ready);
+        let has_calls = state.reader.has_calls();
+        self.choices.remove(&choice);
+        if ended && has_calls {
+            FinishReason::ToolCalls
+        } else {
+            reason
+        }
+    }
+}
+
+impl Choice {
+    fn send(&mut self, choice: u32, pieces: Vec<Piece>, ready: &mut VecDeque<Event>) {
+        for piece in pieces {
+            ready.push_back(match piece {
+                Piece::Call { call, name } => Event::Call { choice, call, name },
+                Piece::Text(channel, text) => {
+                    self.channel = channel;
+                    Event::Text {
+                        choice,
+                        channel,
+                        text,
+                        tokens: std::mem::take(&mut self.tokens),
+                        logprobs: std::mem::take(&mut self.logprobs),
+                    }
+                }
+            });
+        }
+    }
+
+    /// What is left belongs to the mark that ended the last text.
+    fn send_logprobs(&mut self, choice: u32, ready: &mut VecDeque<Event>) {
+        if !self.logprobs.is_empty() {
+            ready.push_back(Event::Text {
+                choice,
+                channel: self.channel,
+                text: String::new(),
+                tokens: std::mem::take(&mut self.tokens),
+                logprobs: std::mem::take(&mut self.logprobs),
+            });
+        }
+    }
+}
+
+fn has_reasoning(pieces: &[Piece]) -> bool {
+    pieces
+        .iter()
+        .any(|piece| matches!(piece, Piece::Text(Channel::Reasoning, _)))
+}
