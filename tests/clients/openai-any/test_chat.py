@@ -72,6 +72,16 @@ def test_the_async_stream_helper(url, key):
     assert len(run_async(url, key, work).choices) == 2
 
 
+def test_log_probabilities_of_the_stream_helper(client):
+    with client.chat.completions.stream(**ENDS, logprobs=True, top_logprobs=2) as stream:
+        events = list(stream)
+        final = stream.get_final_completion()
+    content = final.choices[0].logprobs.content
+    assert content and all(len(token.top_logprobs) == 2 for token in content)
+    [done] = [event for event in events if event.type == "logprobs.content.done"]
+    assert [token.token for token in done.content] == [token.token for token in content]
+
+
 def test_a_raw_response(client):
     raw = client.chat.completions.with_raw_response.create(**REQUEST)
     assert raw.parse().choices[0].message.content

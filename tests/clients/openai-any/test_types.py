@@ -1,7 +1,7 @@
 """What is really sent, against the types of OpenAI's own package: strictly, so that nothing is converted to
 fit, and nothing may be there that the types don't know."""
 
-from typing import List, Literal, Optional
+from typing import Dict, List, Literal, Optional
 
 import pytest
 from openai.types import Completion, CompletionChoice
@@ -21,13 +21,20 @@ LEGACY = {"model": DEMO, "prompt": "Once upon a time", "max_tokens": 8}
 class ScoredPrompt(Logprobs):
     # Nothing precedes an echoed prompt's first token.
     token_logprobs: Optional[List[Optional[float]]] = None
-    top_logprobs: Optional[List[Optional[dict[str, float]]]] = None
+    top_logprobs: Optional[List[Optional[Dict[str, float]]]] = None
 
 
-class StreamedChoice(CompletionChoice):
+class EchoedChoice(CompletionChoice):
+    logprobs: Optional[ScoredPrompt] = None
+
+
+class EchoedCompletion(Completion):
+    choices: List[EchoedChoice]
+
+
+class StreamedChoice(EchoedChoice):
     # Null until the last chunk.
     finish_reason: Optional[Literal["stop", "length", "content_filter"]]
-    logprobs: Optional[ScoredPrompt] = None
 
 
 class StreamedCompletion(Completion):
@@ -59,6 +66,8 @@ def check(kind, text):
         {"n": 3, "seed": 1},
         {"temperature": 0, "stop": ["e"]},
         {"messages": [{"role": "developer", "content": "Be brief."}, *GREETING]},
+        {"logprobs": True, "top_logprobs": 3},
+        {"logprobs": True, "n": 2},
     ],
     ids=lambda change: "+".join(change) or "plain",
 )
@@ -66,6 +75,7 @@ def test_chat(url, key, change):
     body = CHAT | change
     answer = check(ChatCompletion, raw.post(url, key, "chat/completions", body))
     assert len(answer.choices) == body.get("n", 1)
+    assert all((choice.logprobs is not None) == ("logprobs" in body) for choice in answer.choices)
     for usage in (False, True):
         options = {"stream": True, "stream_options": {"include_usage": usage}}
         chunks = [check(ChatCompletionChunk, text) for text in raw.post(url, key, "chat/completions", body | options)]
@@ -73,10 +83,15 @@ def test_chat(url, key, change):
         assert {choice.index for chunk in chunks for choice in chunk.choices} == set(range(body.get("n", 1)))
 
 
-@pytest.mark.parametrize("change", [{}, {"n": 2}, {"prompt": ["One", "Two"]}], ids=lambda change: "+".join(change) or "plain")
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"n": 2}, {"prompt": ["One", "Two"]}, {"logprobs": 2}, {"logprobs": 0, "n": 2}, {"logprobs": 1, "echo": True}],
+    ids=lambda change: "+".join(change) or "plain",
+)
 def test_legacy(url, key, change):
     body = LEGACY | change
-    check(Completion, raw.post(url, key, "completions", body))
+    answer = check(EchoedCompletion if "echo" in body else Completion, raw.post(url, key, "completions", body))
+    assert all((choice.logprobs is not None) == ("logprobs" in body) for choice in answer.choices)
     for usage in (False, True):
         options = {"stream": True, "stream_options": {"include_usage": usage}}
         chunks = [check(StreamedCompletion, text) for text in raw.post(url, key, "completions", body | options)]
