@@ -15,7 +15,7 @@ use self::format::HERMES;
 pub(crate) use self::reader::Readers;
 pub use self::reader::Reading;
 use self::reader::{Calls, Means, Thinking};
-pub use self::template::ChatTemplate;
+pub use self::template::{Abilities, ChatTemplate};
 use crate::Token;
 use crate::model::{Bos, Tokenizer};
 use crate::request::{Conversation, Invalid};
@@ -79,10 +79,14 @@ impl Dialect {
 
     fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
         if self.family.knows_tools() {
-            return self.template.render(&conversation.messages, now);
+            return self.template.render(conversation, now);
         }
-        let messages = generic::messages(conversation, self.family.knows_system);
-        self.template.render(&messages, now)
+        let plain = Conversation {
+            messages: generic::messages(conversation, self.family.knows_system),
+            template_kwargs: conversation.template_kwargs.clone(),
+            ..Conversation::default()
+        };
+        self.template.render(&plain, now)
     }
 
     fn means(&self, conversation: &Conversation, prompt: &str) -> Means {

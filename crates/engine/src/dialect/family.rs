@@ -80,8 +80,8 @@ fn probe_calls(template: &ChatTemplate, source: &str) -> Option<&'static Format>
     });
     let mut result = Message::new(Role::Tool, "result");
     result.tool_call_id = Some("weirprobe".to_owned());
-    let messages = [Message::new(Role::User, "Hello"), call, result];
-    let text = template.render(&messages, Timestamp::UNIX_EPOCH);
+    let messages = vec![Message::new(Role::User, "Hello"), call, result];
+    let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
     let text = text.unwrap_or_default();
     let found = by_text(&text);
     // Its template leaves calls of the history out.
@@ -111,10 +111,10 @@ fn by_text(text: &str) -> Option<&'static Format> {
 }
 
 fn probe_system(template: &ChatTemplate) -> bool {
-    let messages = [
+    let messages = vec![
         Message::new(Role::System, PROBE),
         Message::new(Role::User, "Hello"),
     ];
-    let text = template.render(&messages, Timestamp::UNIX_EPOCH);
+    let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
     text.is_ok_and(|text| text.contains(PROBE))
 }

@@ -1,11 +1,15 @@
 //! Real templates render as `transformers` renders them: see tests/templates/README.md.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use minijinja::Value;
+use minijinja::value::Serde;
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
+use crate::request::{Message, Role, Tool, ToolCall, Tools};
 
 /// Its system prompt joins what it marks as safe with what it doesn't, so that Jinja escapes the
 /// latter for HTML. No other template was seen to.
@@ -39,7 +43,7 @@ impl Real {
                 recorded: read_json(&path.with_extension("json")),
             }));
         }
-        assert!(real.len() >= 21, "where are the templates?");
+        assert!(real.len() >= 20, "where are the templates?");
         real
     }
 
@@ -98,12 +102,11 @@ fn render(template: &ChatTemplate, cases: &Map<String, Json>, variant: &str) -> 
     let changes: Vec<&str> = parts.collect();
     let messages = case["messages"].as_array().unwrap().iter();
     let messages: Vec<Json> = messages.map(|message| vary(message, &changes)).collect();
-    let kwargs = case.get("kwargs").cloned().unwrap_or_else(|| json!({}));
-    let rendered = template.try_render(Inputs {
+    let rendered = template.jinja.render(Inputs {
         messages: Value::from(Serde(&messages)),
         tools: Value::from(Serde(case.get("tools"))),
         add_generation_prompt: case.get("add_generation_prompt") != Some(&json!(false)),
-        kwargs: &serde_json::from_value(kwargs).unwrap(),
+        switches: switches::checked(&kwargs(case)).unwrap(),
         now: now(),
     });
     match rendered {
@@ -138,4 +141,168 @@ fn vary(message: &Json, changes: &[&str]) -> Json {
     let mut aliased = Map::from_iter([("thinking".to_owned(), reasoning)]);
     aliased.append(message.as_object_mut().unwrap());
     aliased.into()
+}
+
+fn kwargs(case: &Json) -> BTreeMap<String, Json> {
+    let kwargs = case.get("kwargs").and_then(Json::as_object);
+    kwargs
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Cases that no conversation of ours can be: parts are joined, an answer always follows, no tools
+/// are none.
+const NOT_OURS: [&str; 3] = ["parts", "no_generation_prompt", "no_tools"];
+
+#[test]
+fn conversations_render_as_in_python() {
+    let cases = read_json(&home().join("cases.json"));
+    let mut wrong = Vec::new();
+    for real in Real::all() {
+        let template = real.parse();
+        // Where content must be parts, what was recorded isn't what we give.
+        if real.name == ESCAPES_HTML || template.shape.parts {
+            continue;
+        }
+        for (name, case) in cases
+            .iter()
+            .filter(|(name, _)| !NOT_OURS.contains(&name.as_str()))
+        {
+            let expected = real.recorded(&variant(name, case, template.shape));
+            let found = match template.render(&conversation(case), now()) {
+                Ok(text) => json!(text),
+                Err(invalid) => json!({"refused": invalid.message}),
+            };
+            if *expected != found && expected.get("failed").is_none() {
+                wrong.push(format!("{} {name}:\n  {expected}\n  {found}", real.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
+}
+
+/// The variant of a case that a template of this shape is given.
+fn variant(name: &str, case: &Json, shape: Shape) -> String {
+    let has = |is: fn(&Json) -> bool| case["messages"].as_array().unwrap().iter().any(is);
+    let changes = [
+        (
+            "text",
+            shape.text_arguments && has(|message| message.get("tool_calls").is_some()),
+        ),
+        (
+            "empty",
+            !shape.null_content && has(|message| message["content"].is_null()),
+        ),
+        (
+            "system",
+            !shape.developer && has(|message| message["role"] == "developer"),
+        ),
+    ];
+    let changes = changes.iter().filter(|(_, changed)| *changed);
+    changes.fold(name.to_owned(), |variant, (change, _)| {
+        format!("{variant}/{change}")
+    })
+}
+
+/// A case as the wire's conversion makes a conversation of it.
+fn conversation(case: &Json) -> Conversation {
+    let text = |json: &Json| json.as_str().map(str::to_owned);
+    let message = |json: &Json| Message {
+        role: match json["role"].as_str().unwrap() {
+            "system" => Role::System,
+            "developer" => Role::Developer,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            "tool" => Role::Tool,
+            other => panic!("{other}"),
+        },
+        content: text(&json["content"]),
+        reasoning: text(&json["reasoning_content"]),
+        name: text(&json["name"]),
+        tool_calls: json["tool_calls"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|call| ToolCall {
+                id: text(&call["id"]).unwrap(),
+                name: text(&call["function"]["name"]).unwrap(),
+                arguments: text(&call["function"]["arguments"]).unwrap(),
+            })
+            .collect(),
+        tool_call_id: text(&json["tool_call_id"]),
+    };
+    let tool = |json: &Json| Tool {
+        name: text(&json["function"]["name"]).unwrap(),
+        description: text(&json["function"]["description"]),
+        parameters: Some(json["function"]["parameters"].clone().into()),
+        strict: false,
+    };
+    Conversation {
+        messages: case["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(message)
+            .collect(),
+        tools: Tools {
+            tools: case["tools"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(tool)
+                .collect(),
+            ..Tools::default()
+        },
+        template_kwargs: kwargs(case),
+        ..Conversation::default()
+    }
+}
+
+/// What was found out about each, and the shape it wants.
+#[test]
+fn abilities() {
+    let mut table = String::new();
+    for real in Real::all() {
+        if !home().join(format!("{}.jinja", real.name)).exists() {
+            continue;
+        }
+        let template = real.parse();
+        let shape = Shape {
+            // The ability says it already.
+            developer: false,
+            ..template.shape
+        };
+        let fields = format!("{:?}{shape:?}", template.abilities());
+        table.push_str(&format!("{}:", real.name));
+        for field in fields.split(['{', ',', '}']) {
+            if let Some(name) = field.trim().strip_suffix(": true") {
+                table.push_str(&format!(" {name}"));
+            }
+        }
+        table.push('\n');
+    }
+    insta::assert_snapshot!(table, @r"
+    deepseek-r1-distill: tool_results opens_thinking null_content text_arguments
+    deepseek-v3.1: tool_results thinking_switch
+    deepseek-v3: tool_results opens_thinking text_arguments
+    glm-4.5: tools tool_results thinking_switch
+    glm-4.6: tools tool_results thinking_switch
+    gpt-oss: tools tool_results developer
+    granite-3.3: tools thinking_switch
+    granite-4.0: tools tool_results
+    ministral-3-reasoning: tools tool_results
+    mistral-nemo: tools tool_results short_ids
+    mistral-small-3.2: tools tool_results short_ids
+    phi-3.5:
+    phi-4-reasoning:
+    qwen2.5: tools tool_results
+    qwen3-coder: tools tool_results
+    qwen3-instruct-2507: tools tool_results
+    qwen3.5: tools tool_results thinking_switch opens_thinking
+    qwen3: tools tool_results thinking_switch
+    smollm2:
+    smollm3: thinking_switch
+    ");
 }

@@ -1,11 +1,12 @@
 //! Jinja as Hugging Face's `transformers` sets it up.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 use crate::dialect::template::methods;
 
@@ -13,15 +14,56 @@ use crate::dialect::template::methods;
 /// far longer than a context, and over within a second.
 const FUEL: u64 = 4_000_000;
 
-/// The template's name in its environment.
-pub(super) const NAME: &str = "chat_template";
+const NAME: &str = "chat_template";
+
+/// A template, ready to render.
+#[derive(Debug)]
+pub(super) struct Jinja {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+/// What a template is given.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) messages: Value,
+    pub(super) tools: Value,
+    pub(super) add_generation_prompt: bool,
+    pub(super) switches: BTreeMap<String, Value>,
+    pub(super) now: Timestamp,
+}
 
 /// What a template says by `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub(super) String);
 
-pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
+impl Jinja {
+    pub(super) fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+        Ok(Jinja {
+            environment: environment(source)?,
+            bos: bos.to_owned(),
+            eos: eos.to_owned(),
+        })
+    }
+
+    pub(super) fn render(&self, inputs: Inputs) -> Result<String, Error> {
+        // What isn't there is none, as in `transformers`; a switch can't take the place of the others.
+        self.environment.get_template(NAME)?.render(context! {
+            messages => inputs.messages,
+            tools => inputs.tools,
+            documents => (),
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            add_generation_prompt => inputs.add_generation_prompt,
+            strftime_now => strftime_now(inputs.now),
+            ..Value::from_pairs(inputs.switches)
+        })
+    }
+}
+
+fn environment(source: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(
         SyntaxConfig::builder()
@@ -37,7 +79,7 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
 }
 
 /// `strftime_now`, of one moment.
-pub(super) fn strftime_now(now: Timestamp) -> Value {
+fn strftime_now(now: Timestamp) -> Value {
     Value::from_function(move |format: &str| {
         jiff::fmt::strtime::format(format, &now.to_zoned(TimeZone::UTC))
             .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))

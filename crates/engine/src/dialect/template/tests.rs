@@ -1,6 +1,9 @@
 //! The expected texts were made by Python's jinja2, set up as in `transformers`, from the same input.
 
+use serde_json::json;
+
 use super::*;
+use crate::request::{Message, Role, ToolCall};
 
 const SMOLLM2: &str = include_str!("../../../tests/templates/smollm2.jinja");
 const ALTERNATING: &str = include_str!("../../../tests/fixtures/alternating.jinja");
@@ -16,7 +19,10 @@ fn user(content: &str) -> Message {
 
 fn render(source: &str, messages: &[Message]) -> Result<String, Invalid> {
     let template = ChatTemplate::parse(source, "<s>", "</s>").unwrap();
-    template.render(messages, "2026-11-22T13:05:09Z".parse().unwrap())
+    template.render(
+        &messages.to_vec().into(),
+        "2026-11-22T13:05:09Z".parse().unwrap(),
+    )
 }
 
 #[track_caller]
@@ -172,36 +178,153 @@ fn values_are_as_in_python() {
 }
 
 #[test]
-fn content_is_none_only_for_templates_that_ask() {
-    let check = |source: &str, expected: &str| {
-        check(
-            source,
-            &[Message {
-                content: None,
-                ..user("")
-            }],
-            expected,
-        );
+fn content_is_none_only_for_templates_that_then_say_more() {
+    let call = ToolCall {
+        id: "c1".to_owned(),
+        name: "f".to_owned(),
+        arguments: "{}".to_owned(),
     };
-    check("{{ '[' + messages[0].content + ']' }}", "[]");
-    check(
-        "{% set tools = none %}{{ '[' + messages[0]['content'] + ']' }}",
-        "[]",
-    );
-    check("{{ messages[0].content is none }}", "True");
-    check("{{ messages[0]['content'] is not none }}", "False");
-    check("{{ messages[0][\"content\"] == None }}", "True");
+    let messages = |content: Option<&str>| {
+        let called = Message {
+            content: content.map(str::to_owned),
+            tool_calls: vec![call.clone()],
+            ..message(Role::Assistant, "")
+        };
+        [user("Hi"), called]
+    };
+    let concatenates = "{% for m in messages %}[{{ '' + m.content }}]{% endfor %}";
+    let chooses = "{% for m in messages %}[{% if m.content is none %}{{ m.tool_calls[0].function.arguments|tojson }}\
+        {% else %}{{ m.content }}{% endif %}]{% endfor %}";
+    check(concatenates, &messages(None), "[Hi][]");
+    check(chooses, &messages(None), "[Hi][{}]");
+    check(chooses, &messages(Some("")), "[Hi][{}]");
+    check(chooses, &messages(Some("x")), "[Hi][x]");
 }
 
 #[test]
 fn developer_is_system_only_for_templates_without_it() {
-    let developer = [message(Role::Developer, "x")];
-    check("{{ messages[0].role }}", &developer, "system");
+    let check = |source: &str, expected: &str| {
+        let source = format!("{{% for m in messages %}}{source}{{% endfor %}}");
+        check(&source, &[message(Role::Developer, "x")], expected);
+    };
+    // Whatever the role is: nothing that the model has learned.
+    check("{{ m.role }}:{{ m.content }}", "system:x");
     check(
-        "{# developer #}{{ messages[0].role }}",
-        &developer,
-        "developer",
+        "{% if m.role != 'developer' %}{{ m.role }}:{{ m.content }}{% endif %}",
+        "system:x",
     );
+    check(
+        "{{ 'dev' if m.role == 'developer' else m.role }}:{{ m.content }}",
+        "dev:x",
+    );
+    check(
+        "{% if m.role not in ['developer', 'user'] %}{{ raise_exception('no') }}{% endif %}{{ m.role }}:{{ m.content }}",
+        "developer:x",
+    );
+}
+
+#[test]
+fn ids_of_calls_are_as_short_as_the_template_demands() {
+    let call = |id: &str| ToolCall {
+        id: id.to_owned(),
+        name: "f".to_owned(),
+        arguments: "{\"a\":1}".to_owned(),
+    };
+    let messages = [
+        Message {
+            tool_calls: vec![
+                call("call_0123456789"),
+                call("call_012345678"),
+                call("abcDEF123"),
+            ],
+            ..message(Role::Assistant, "")
+        },
+        Message {
+            tool_call_id: Some("call_0123456789".to_owned()),
+            ..message(Role::Tool, "r")
+        },
+    ];
+    let ids = "{% for m in messages %}{% for c in m.tool_calls %}{{ c.id }} {{ c.function.arguments|tojson }} {% endfor %}\
+        {{ m.content }}{{ m.tool_call_id }}{% endfor %}";
+    let strict = format!(
+        "{{% for m in messages %}}{{% for c in m.tool_calls %}}{{% if c.id|length != 9 %}}{{{{ raise_exception('ids') }}}}\
+         {{% endif %}}{{% endfor %}}{{% endfor %}}{ids}"
+    );
+    let args = "{\"a\": 1}";
+    check(
+        ids,
+        &messages,
+        &format!("call_0123456789 {args} call_012345678 {args} abcDEF123 {args} rcall_0123456789"),
+    );
+    let short = render(&strict, &messages).unwrap();
+    let words: Vec<&str> = short.split(' ').collect();
+    assert_eq!(words[6], "abcDEF123", "{short}");
+    assert_ne!(words[0], words[3], "{short}");
+    assert!(short.ends_with(&format!("r{}", words[0])), "{short}");
+}
+
+#[test]
+fn a_template_that_takes_parts_only_gets_them() {
+    check(
+        "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}",
+        &[user("Hi")],
+        "Hi",
+    );
+}
+
+#[test]
+fn only_switches_reach_a_template() {
+    let source =
+        "{{ messages[0].content }} {{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}";
+    let template = ChatTemplate::parse(source, "", "").unwrap();
+    let render = |kwargs: serde_json::Value| {
+        let conversation = Conversation {
+            template_kwargs: serde_json::from_value(kwargs).unwrap(),
+            ..vec![user("Hi")].into()
+        };
+        let rendered = template.render(&conversation, Timestamp::UNIX_EPOCH);
+        rendered.map_err(|invalid| (invalid.param, invalid.message))
+    };
+    let ok = |kwargs, expected: &str| assert_eq!(render(kwargs).as_deref(), Ok(expected));
+    ok(json!({}), "Hi   ");
+    ok(json!({"enable_thinking": false}), "Hi False False ");
+    ok(
+        json!({"enable_thinking": true, "thinking": false}),
+        "Hi True False ",
+    );
+    ok(
+        json!({"enable_thinking": null, "thinking": 1, "reasoning_effort": "low"}),
+        "Hi  1 low",
+    );
+    let refused = |kwargs, param: &str, part: &str| {
+        let (found, message) = render(kwargs).unwrap_err();
+        assert_eq!(found, param);
+        assert!(message.contains(part), "{message}");
+    };
+    for name in [
+        "messages",
+        "tools",
+        "bos_token",
+        "add_generation_prompt",
+        "documents",
+        "strftime_now",
+        "x",
+        "",
+    ] {
+        refused(
+            json!({name: true}),
+            "chat_template_kwargs",
+            "may only have clear_thinking, enable_thinking",
+        );
+    }
+    for value in [json!([]), json!({}), json!("x".repeat(33))] {
+        let part = "reasoning_effort must be a boolean, a number, or a text of at most 32 bytes";
+        refused(
+            json!({"reasoning_effort": value}),
+            "chat_template_kwargs.reasoning_effort",
+            part,
+        );
+    }
 }
 
 #[test]
@@ -218,7 +341,7 @@ fn arguments_that_are_no_json_stay_text() {
     check(
         "{% for c in messages[0].tool_calls %}{{ c.function.arguments|tojson }}{% endfor %}",
         &[message],
-        "\"{broken\"[1]",
+        "\"{broken\"\"[1]\"",
     );
 }
 

@@ -1,0 +1,195 @@
+//! What a template can do, and how it wants its messages: found by rendering, since its text doesn't say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use minijinja::value::Serde;
+use minijinja::{Error, ErrorKind, Value};
+use serde_json::json;
+
+use super::environment::{Inputs, Jinja};
+use super::view::{self, Shape};
+use super::{Abilities, switches};
+use crate::request::{Message, Role, Tool, ToolCall};
+
+// Words that no template has by itself.
+const TEXT: &str = "weirprobetext";
+const TOOL: &str = "weirprobetool";
+const ARGUMENT: &str = "weirprobeargument";
+const RESULT: &str = "weirproberesult";
+
+/// Where a prompt ends in one of these, the model's first words are thoughts.
+const THINKING_MARKS: [&str; 6] = [
+    "<think>",
+    "<thinking>",
+    "<seed:think>",
+    "[THINK]",
+    "<|START_THINKING|>",
+    "<|channel|>analysis<|message|>",
+];
+
+/// Fails if a template can't render the simplest conversation because it uses what nobody knows.
+pub(super) fn probe(jinja: &Jinja) -> Result<(Abilities, Shape), Error> {
+    let hello = [Message::new(Role::User, TEXT)];
+    match jinja.render(inputs(&hello, &[], Shape::default(), None)) {
+        // Names are looked up when a template runs.
+        Err(error) if is_unknown(error.kind()) => return Err(error),
+        // Nor will any other: don't spend as much on each.
+        Err(error) if error.kind() == ErrorKind::OutOfFuel => {
+            return Ok((Abilities::default(), Shape::default()));
+        }
+        // It may well want another conversation than this one.
+        Ok(_) | Err(_) => {}
+    }
+    let render = |messages: &[Message], tools: &[Tool], shape, thinking| {
+        jinja.render(inputs(messages, tools, shape, thinking)).ok()
+    };
+    let developer = knows_developer(jinja);
+    let (shape, tool_results) = best_shape(developer, &render);
+    let system = [Message::new(Role::System, "Hello."), hello[0].clone()];
+    let thinking = |thinking| render(&hello, &[], shape, thinking);
+    let abilities = Abilities {
+        tools: [&hello[..], &system[..]]
+            .iter()
+            .any(|messages| shows(render(messages, &[tool()], shape, None), TOOL)),
+        tool_results,
+        thinking_switch: thinking(Some(true)) != thinking(Some(false)),
+        opens_thinking: thinking(None).is_some_and(|prompt| {
+            THINKING_MARKS
+                .iter()
+                .any(|mark| prompt.trim_end().ends_with(mark))
+        }),
+        developer,
+    };
+    Ok((abilities, shape))
+}
+
+/// The shape in which most of a conversation with a call appears, and whether all of it does.
+fn best_shape(
+    developer: bool,
+    render: &impl Fn(&[Message], &[Tool], Shape, Option<bool>) -> Option<String>,
+) -> (Shape, bool) {
+    let hello = [Message::new(Role::User, TEXT)];
+    let plain = Shape {
+        developer,
+        ..Shape::default()
+    };
+    let as_parts = Shape {
+        parts: true,
+        ..plain
+    };
+    let takes = |shape| shows(render(&hello, &[], shape, None), TEXT);
+    let parts = !takes(plain) && takes(as_parts);
+
+    let mut best = (Shape { parts, ..plain }, 0);
+    // The usual first: it stays unless another shows more.
+    for choice in 0..8_u8 {
+        let shape = Shape {
+            null_content: choice & 1 != 0,
+            text_arguments: choice & 2 != 0,
+            short_ids: choice & 4 != 0,
+            ..best.0
+        };
+        let seen = seen_of_call(render(&conversation_with_call(), &[tool()], shape, None));
+        if seen > best.1 {
+            best = (shape, seen);
+        }
+    }
+    (best.0, best.1 == SEEN_ALL)
+}
+
+const SEEN_ALL: u8 = 3;
+
+/// How much of the call and its result a rendering has; arguments count half if Python's quotes or
+/// another layer of JSON's are around them.
+fn seen_of_call(rendering: Option<String>) -> u8 {
+    let Some(rendering) = rendering else {
+        return 0;
+    };
+    let is_plain = |(at, _)| {
+        let before = &rendering[..at];
+        !before.ends_with('\'') && !before.ends_with("\\\"")
+    };
+    let arguments = if rendering.match_indices(ARGUMENT).any(is_plain) {
+        2
+    } else {
+        u8::from(rendering.contains(ARGUMENT))
+    };
+    arguments + u8::from(rendering.contains(RESULT))
+}
+
+/// Whether a developer's message is one of its own kind, and not only whatever its role says.
+fn knows_developer(jinja: &Jinja) -> bool {
+    let render = |role: &str| {
+        let messages =
+            json!([{"role": role, "content": TEXT}, {"role": "user", "content": "Hello."}]);
+        let messages = Value::from(Serde(&messages));
+        jinja
+            .render(Inputs {
+                messages,
+                ..inputs(&[], &[], Shape::default(), None)
+            })
+            .ok()
+    };
+    let Some(developer) = render("developer").filter(|text| text.contains(TEXT)) else {
+        return false;
+    };
+    render("stranger").is_none_or(|stranger| stranger != developer.replace("developer", "stranger"))
+}
+
+fn inputs(messages: &[Message], tools: &[Tool], shape: Shape, thinking: Option<bool>) -> Inputs {
+    let kwargs = thinking.map(|thinking| ("enable_thinking".to_owned(), json!(thinking)));
+    let kwargs: BTreeMap<_, _> = kwargs.into_iter().collect();
+    Inputs {
+        messages: view::messages(messages, shape),
+        tools: view::tools(tools),
+        add_generation_prompt: true,
+        switches: switches::checked(&kwargs).expect("the switch is one"),
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn tool() -> Tool {
+    let parameters = json!({"type": "object", "properties": {"key": {"type": "string", "description": "A key."}}});
+    Tool {
+        name: TOOL.to_owned(),
+        description: Some("A tool.".to_owned()),
+        parameters: Some(Arc::new(parameters)),
+        strict: false,
+    }
+}
+
+fn conversation_with_call() -> [Message; 3] {
+    let id = "call_a1b2c3d4e5f6".to_owned();
+    let call = ToolCall {
+        id: id.clone(),
+        name: TOOL.to_owned(),
+        arguments: json!({"key": ARGUMENT}).to_string(),
+    };
+    let called = Message {
+        content: None,
+        tool_calls: vec![call],
+        ..Message::new(Role::Assistant, "")
+    };
+    let result = Message {
+        name: Some(TOOL.to_owned()),
+        tool_call_id: Some(id),
+        ..Message::new(Role::Tool, RESULT)
+    };
+    [Message::new(Role::User, TEXT), called, result]
+}
+
+fn shows(rendering: Option<String>, word: &str) -> bool {
+    rendering.is_some_and(|rendering| rendering.contains(word))
+}
+
+fn is_unknown(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownFunction
+            | ErrorKind::UnknownMethod
+    )
+}
