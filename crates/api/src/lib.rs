@@ -6,12 +6,14 @@
 
 pub mod chat;
 pub mod completion;
+pub mod embeddings;
 pub mod error;
 pub mod format;
 pub mod json;
 pub mod models;
 pub mod sampling;
 pub mod sse;
+pub mod tokens;
 pub mod usage;
 mod value;
 

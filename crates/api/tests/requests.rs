@@ -259,7 +259,7 @@ fn prompts_have_four_forms() {
         ),
         (
             json!(vec!["a"; 1025]),
-            Err("at most 1024 prompts are allowed"),
+            Err("at most 1024 of them are allowed"),
         ),
     ];
     for (prompt, expected) in rows {

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use weir_accounts::{
     Caller, Counts, Hold, HoldError, Nanos, NewHold, Outcome, Price, Settlement, Source,
 };
-use weir_engine::request::Invalid;
 use weir_engine::{Allowance, Usage};
 
+use crate::admitted::cost_max;
 use crate::limits::Permit;
 use crate::{Gateway, Refusal, STORE_RETRY};
 
@@ -44,17 +44,7 @@ pub(crate) struct Order {
 impl Order {
     /// The most that the prompt and so many tokens of output can cost.
     fn cost(&self, output_tokens: u64) -> Result<Nanos, Refusal> {
-        let counts = Counts {
-            prompt: self.prompt_tokens,
-            completion: output_tokens,
-            ..Counts::default()
-        };
-        self.price.cost(&counts).ok_or_else(|| {
-            Refusal::Invalid(Invalid::new(
-                "max_tokens",
-                "the cost of this many tokens is beyond what can be counted",
-            ))
-        })
+        cost_max(&self.price, self.prompt_tokens, output_tokens)
     }
 
     /// Output tokens that an amount covers beside the prompt.
@@ -292,6 +282,6 @@ fn counts(usage: Usage) -> Counts {
         prompt: usage.prompt,
         cached: usage.cached,
         completion: usage.completion,
-        reasoning: 0,
+        reasoning: usage.reasoning.min(usage.completion),
     }
 }

@@ -4,9 +4,11 @@
 //! This crate knows engines and accounts by their types. It knows no JSON, no status codes, no SQL and
 //! no kernels.
 
+mod admitted;
 mod bill;
 pub mod catalog;
 mod clock;
+mod embed;
 mod generation;
 pub mod limits;
 mod refusal;
@@ -21,9 +23,11 @@ use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, KeyError};
 use weir_engine::{Allowance, Request};
 
+pub use crate::admitted::{Admitted, Estimate};
 use crate::bill::{Bill, HEAD_START_TOKENS, Order};
 pub use crate::catalog::{Catalog, Offer};
 pub use crate::clock::Clock;
+pub use crate::embed::EmbedJob;
 pub use crate::generation::Generation;
 use crate::limits::{Limits, Quota, Quotas, Subject};
 pub use crate::refusal::Refusal;
@@ -112,44 +116,37 @@ impl Gateway {
     /// Admits a request and starts it, or says why not. Each line may refuse it; what the lines
     /// before have taken is given back by dropping it.
     pub async fn start(&self, caller: &Caller, job: Job) -> Result<Generation, Refusal> {
-        self.refuse_while_draining()?;
         let Job {
             request_id,
             model,
-            mut request,
+            request,
             delivery,
         } = job;
-        let offer = self.0.catalog.find(&model)?;
-        may_use(caller, offer)?;
-        let mut permit = self
-            .0
-            .limits
-            .admit_request(vec![self.subject(caller)], Instant::now())
-            .await?;
+        let mut admitted = self.admit(caller, &model).await?;
         let explicit = request.output.tokens.is_some();
-        request.output = offer.limit_output(request.output)?;
-        request.sampling = request.sampling.or_seed(entropy()?);
-        let engine = offer.engine().ok_or_else(|| Refusal::ModelNotAvailable {
-            model: model.clone(),
-        })?;
-        let refused = |error| Refusal::from_engine(error, &model);
-        let mut prepared = engine.prepare(request).await.map_err(refused)?;
-        permit
+        let mut prepared = admitted.prepare(request).await?;
+        admitted
+            .permit
             .admit_tokens(prepared.tokens_max(), Instant::now())
             .await?;
 
         // The engine computes the prompt while the hold becomes durable, and may get as far as the first
         // token. Nobody sees it before: the caller gets a generation when both are there.
         prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
+        let Admitted {
+            offer,
+            engine,
+            permit,
+        } = admitted;
         let order = Order {
             caller: caller.clone(),
             request_id,
-            model: model.clone(),
             price: offer.price,
             prompt_tokens: prepared.prompt_tokens(),
             output_tokens_max: prepared.output_tokens_max(),
             explicit,
             allowance: prepared.allowance.clone(),
+            model,
         };
         let (bill, events) =
             tokio::join!(Bill::open(self, order, permit), engine.generate(prepared));
@@ -157,10 +154,30 @@ impl Gateway {
             (Ok(bill), Ok(events)) => Ok(Generation::new(self.clone(), events, bill, delivery)),
             (Ok(bill), Err(error)) => {
                 self.0.tasks.spawn(bill.cancel(self.clone()));
-                Err(refused(error))
+                Err(Refusal::from_engine(error, &offer.id))
             }
             (Err(refusal), _) => Err(refusal),
         }
+    }
+
+    /// Lets a caller to a model, within the limits of requests. Nothing is charged for that.
+    pub async fn admit(&self, caller: &Caller, model: &str) -> Result<Admitted, Refusal> {
+        self.refuse_while_draining()?;
+        let offer = self.0.catalog.find(model)?;
+        may_use(caller, offer)?;
+        let permit = self
+            .0
+            .limits
+            .admit_request(vec![self.subject(caller)], Instant::now())
+            .await?;
+        let engine = offer.engine().ok_or_else(|| Refusal::ModelNotAvailable {
+            model: model.to_owned(),
+        })?;
+        Ok(Admitted {
+            offer: Arc::clone(offer),
+            engine: Arc::clone(engine),
+            permit,
+        })
     }
 
     /// Whether requests can be served: the database answers, and an engine is up.
@@ -223,11 +240,4 @@ fn may_use(caller: &Caller, offer: &Offer) -> Result<(), Refusal> {
     Err(Refusal::ModelAccessDenied {
         model: offer.id.clone(),
     })
-}
-
-/// A seed for callers who gave none.
-fn entropy() -> Result<i64, Refusal> {
-    let seed =
-        getrandom::u64().map_err(|error| Refusal::Internal(format!("no entropy: {error}")))?;
-    Ok(seed.cast_signed())
 }

@@ -3,7 +3,9 @@
 
 mod chat;
 mod completion;
+mod embeddings;
 mod format;
+mod tokens;
 mod tools;
 
 use weir_api::{Anything, Integer, LogitBias, StreamOptions};
@@ -13,6 +15,8 @@ use weir_gateway::Offer;
 
 pub(crate) use self::chat::chat;
 pub(crate) use self::completion::completion;
+pub(crate) use self::embeddings::{Encoding, embeddings};
+pub(crate) use self::tokens::{Text, tokenize};
 use crate::answer::Spelling;
 use crate::error::ApiError;
 
@@ -108,7 +112,7 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(letter)
 }
 
-fn missing(param: &str) -> ApiError {
+pub(crate) fn missing(param: &str) -> ApiError {
     ApiError::invalid(param, format!("{param} is required"))
 }
 

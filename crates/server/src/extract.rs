@@ -53,8 +53,12 @@ pub(crate) async fn json<T: DeserializeOwned>(
     request: Request,
     options: &Options,
 ) -> Result<T, ApiError> {
-    let bytes = body(request, options).await?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
+    parse(&body(request, options).await?)
+}
+
+/// The same for a body that was read already.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         unreadable(format!(
             "the body is not valid UTF-8: byte {at} does not belong there"
@@ -120,7 +124,7 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
 }
 
 /// The whole body, refused as soon as it is known to be too large, or takes too long.
-async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
+pub(crate) async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
     refuse_encoding(request.headers())?;
     let announced = request
         .headers()

@@ -35,6 +35,8 @@ pub const BASES: [&str; 5] = [
     "/v1",
 ];
 
+const BASES_AND_ROOT: [&str; 6] = [BASES[0], BASES[1], BASES[2], BASES[3], BASES[4], ""];
+
 /// Every URL. Authentication belongs to the route that matched, never to a path read again.
 pub const ROUTES: &[Route] = &[
     Route::new(
@@ -51,6 +53,18 @@ pub const ROUTES: &[Route] = &[
         Auth::Key,
         || post(routes::completions::create),
     ),
+    Route::new(Method::POST, Under::Bases, "/embeddings", Auth::Key, || {
+        post(routes::embeddings::create)
+    }),
+    Route::new(Method::POST, Under::Both, "/tokenize", Auth::Key, || {
+        post(routes::tokens::tokenize)
+    }),
+    Route::new(Method::POST, Under::Both, "/detokenize", Auth::Key, || {
+        post(routes::tokens::detokenize)
+    }),
+    Route::new(Method::POST, Under::Both, "/count", Auth::Key, || {
+        post(routes::tokens::count)
+    }),
     Route::new(Method::GET, Under::Bases, "/models", Auth::Open, || {
         get(routes::models::list)
     }),
@@ -148,6 +162,7 @@ pub struct Route {
 pub enum Under {
     Bases,
     Root,
+    Both,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +204,7 @@ impl Under {
         match self {
             Under::Bases => &BASES,
             Under::Root => &[""],
+            Under::Both => &BASES_AND_ROOT,
         }
     }
 }

@@ -2,8 +2,10 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod models;
+pub(crate) mod tokens;
 
 use axum::response::Response;
 use http::{Method, Uri};
@@ -74,15 +76,16 @@ fn shape(app: &App, model: &str, shown: Shown) -> Shape {
             Starts::Zero => Vec::new(),
             Starts::Characters(characters) => characters,
             Starts::After(prompts) => tokenizer().map_or_else(Vec::new, |tokenizer| {
-                let characters = |tokens: &Vec<_>| detokenize(&*tokenizer, tokens).chars().count();
+                let characters =
+                    |tokens: &Vec<_>| detokenize_lossy(&*tokenizer, tokens).chars().count();
                 prompts.iter().map(characters).collect()
             }),
         },
     }
 }
 
-/// The text that tokens stand for.
-fn detokenize(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> String {
+/// The text that tokens stand for. What is no text in it becomes replacement characters.
+fn detokenize_lossy(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> String {
     let mut bytes = Vec::new();
     for &token in tokens {
         tokenizer.piece(token, &mut bytes);

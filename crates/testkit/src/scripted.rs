@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
+use weir_engine::embed::{EmbedRequest, Embedded, PreparedEmbed};
 use weir_engine::event::{self, EVENTS_MAX};
 use weir_engine::model::{Bos, Tokenizer};
 use weir_engine::request::Prompt;
 use weir_engine::sim::SimTokenizer;
 use weir_engine::{
-    Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request,
+    Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request, Token,
 };
 
 /// Its tokenizer is the simulated model's; a conversation has as many tokens as messages.
@@ -58,29 +60,17 @@ impl Engine for Scripted {
         &self.facts
     }
 
-    fn prepare(
-        &self,
-        request: Request,
-    ) -> futures::future::BoxFuture<'_, Result<Prepared, EngineError>> {
+    fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>> {
         let prompts = match &request.input {
             Input::Chat(conversation) => vec![vec![0; conversation.messages.len()].into()],
-            Input::Prompts(prompts) => prompts
-                .iter()
-                .map(|prompt| match prompt {
-                    Prompt::Text(text) => SimTokenizer.tokenize(text, Bos::Add).into(),
-                    Prompt::Tokens(tokens) => tokens.as_slice().into(),
-                })
-                .collect(),
+            Input::Prompts(prompts) => prompts.iter().map(tokens).collect(),
         };
         let output_max = request.output.tokens.unwrap_or(64);
         let prepared = Prepared::new(request, prompts, output_max);
         Box::pin(async { Ok(prepared) })
     }
 
-    fn generate(
-        &self,
-        prepared: Prepared,
-    ) -> futures::future::BoxFuture<'_, Result<Events, EngineError>> {
+    fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>> {
         let (sender, events) = event::channel(EVENTS_MAX.max(self.script.len()));
         sender.meter().add_prompt(prepared.prompt_tokens(), 0);
         for event in &self.script {
@@ -96,11 +86,49 @@ impl Engine for Scripted {
         Box::pin(async { Ok(events) })
     }
 
+    fn prepare_embed(
+        &self,
+        request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>> {
+        let prepared = match self.facts.embedding {
+            None => Err(EngineError::Unsupported {
+                feature: "embeddings",
+            }),
+            Some(embedding) => {
+                let dimensions = embedding.dimensions(request.dimensions);
+                dimensions
+                    .map(|dimensions| PreparedEmbed {
+                        inputs: request.inputs.iter().map(tokens).collect(),
+                        dimensions,
+                    })
+                    .map_err(EngineError::from)
+            }
+        };
+        Box::pin(async { prepared })
+    }
+
+    /// The vector of an input is its number of tokens, again and again.
+    fn embed(&self, prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
+        let vector = |input: &Arc<[Token]>| vec![input.len() as f32; prepared.dimensions as usize];
+        let embedded = Embedded {
+            vectors: prepared.inputs.iter().map(vector).collect(),
+            tokens: prepared.tokens(),
+        };
+        Box::pin(async { Ok(embedded) })
+    }
+
     fn health(&self) -> Health {
         Health::Ready
     }
 
     fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
         Some(Arc::new(SimTokenizer))
+    }
+}
+
+fn tokens(prompt: &Prompt) -> Arc<[Token]> {
+    match prompt {
+        Prompt::Text(text) => SimTokenizer.tokenize(text, Bos::Add).into(),
+        Prompt::Tokens(tokens) => tokens.as_slice().into(),
     }
 }

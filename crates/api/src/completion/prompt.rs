@@ -9,48 +9,49 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 /// Prompts of one request.
 pub const PROMPTS_MAX: usize = 1024;
 
+pub type Prompts = PromptsOf<PROMPTS_MAX>;
+
+/// At most `MAX` of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompts {
+pub enum PromptsOf<const MAX: usize> {
     /// One or several; none if the array was empty.
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
 }
 
-impl<'de> Deserialize<'de> for Prompts {
+impl<'de, const MAX: usize> Deserialize<'de> for PromptsOf<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyForm;
+        struct AnyForm<const MAX: usize>;
 
-        impl<'de> Visitor<'de> for AnyForm {
-            type Value = Prompts;
+        impl<'de, const MAX: usize> Visitor<'de> for AnyForm<MAX> {
+            type Value = PromptsOf<MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string, an array of strings, of token ids or of arrays of token ids")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Prompts, E> {
-                Ok(Prompts::Texts(vec![text.to_owned()]))
+            fn visit_str<E: Error>(self, text: &str) -> Result<PromptsOf<MAX>, E> {
+                Ok(PromptsOf::Texts(vec![text.to_owned()]))
             }
 
-            fn visit_string<E: Error>(self, text: String) -> Result<Prompts, E> {
-                Ok(Prompts::Texts(vec![text]))
+            fn visit_string<E: Error>(self, text: String) -> Result<PromptsOf<MAX>, E> {
+                Ok(PromptsOf::Texts(vec![text]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompts, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PromptsOf<MAX>, A::Error> {
                 match seq.next_element()? {
-                    None => Ok(Prompts::Texts(Vec::new())),
-                    Some(Entry::Text(first)) => rest(first, seq, PROMPTS_MAX).map(Prompts::Texts),
-                    Some(Entry::Tokens(first)) => {
-                        rest(first, seq, PROMPTS_MAX).map(Prompts::Tokens)
-                    }
+                    None => Ok(PromptsOf::Texts(Vec::new())),
+                    Some(Entry::Text(first)) => rest(first, seq, MAX).map(PromptsOf::Texts),
+                    Some(Entry::Tokens(first)) => rest(first, seq, MAX).map(PromptsOf::Tokens),
                     // The size of the body bounds the tokens.
                     Some(Entry::Token(first)) => {
-                        rest(first, seq, usize::MAX).map(|tokens| Prompts::Tokens(vec![tokens]))
+                        rest(first, seq, usize::MAX).map(|tokens| PromptsOf::Tokens(vec![tokens]))
                     }
                 }
             }
         }
 
-        deserializer.deserialize_any(AnyForm)
+        deserializer.deserialize_any(AnyForm::<MAX>)
     }
 }
 
@@ -64,7 +65,7 @@ fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     while let Some(entry) = seq.next_element()? {
         if entries.len() == max {
             return Err(A::Error::custom(format!(
-                "at most {max} prompts are allowed"
+                "at most {max} of them are allowed"
             )));
         }
         entries.push(entry);

@@ -1,6 +1,6 @@
 //! Chat completions.
 
-mod messages;
+pub(super) mod messages;
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use weir_api::models::{Model, Models, Price, Pricing};
+use weir_engine::Facts;
 use weir_gateway::Offer;
 
 use crate::App;
@@ -37,7 +38,6 @@ pub(crate) async fn show(
 
 fn describe(offer: &Offer) -> Model {
     let facts = offer.facts();
-    let chat = facts.is_some_and(|facts| facts.chat);
     let price = offer.price;
     Model {
         id: offer.id.clone(),
@@ -60,13 +60,38 @@ fn describe(offer: &Offer) -> Model {
             completion: Price::per_million(price.output),
             input_cache_read: price.cached.map(Price::per_million),
         },
-        features: Vec::new(),
-        endpoints: if chat {
-            vec!["chat/completions", "completions"]
-        } else {
-            vec!["completions"]
-        },
-        model_type: if chat { "chat" } else { "completion" },
+        features: facts.map_or_else(Vec::new, |facts| {
+            facts
+                .features
+                .iter()
+                .map(|feature| feature.name())
+                .collect()
+        }),
+        endpoints: endpoints(facts),
+        model_type: model_type(facts),
         status: u8::from(offer.available()),
+    }
+}
+
+/// What answers for this model; a model without an engine is taken for one of plain completions.
+fn endpoints(facts: Option<&Facts>) -> Vec<&'static str> {
+    let Some(facts) = facts else {
+        return vec!["completions"];
+    };
+    let endpoints = [
+        (facts.generates && facts.chat, "chat/completions"),
+        (facts.generates, "completions"),
+        (facts.embedding.is_some(), "embeddings"),
+    ];
+    let there = endpoints.into_iter().filter(|(there, _)| *there);
+    there.map(|(_, endpoint)| endpoint).collect()
+}
+
+/// What the model is mostly for.
+fn model_type(facts: Option<&Facts>) -> &'static str {
+    match facts {
+        Some(facts) if !facts.generates => "embedding",
+        Some(facts) if facts.chat => "chat",
+        Some(_) | None => "completion",
     }
 }

@@ -4,10 +4,12 @@ use http::{HeaderValue, Request};
 use proptest::prelude::*;
 use serde_json::json;
 use weir_accounts::KeyOptions;
+use weir_engine::embed::Shortening;
 use weir_server::{Auth, ROUTES};
-use weir_testkit::{NOW, TestApp, body};
+use weir_testkit::{NOW, Setup, TestApp, body, offer_of};
 
-use crate::chat;
+use crate::embeddings::embedder;
+use crate::{chat, completion};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -22,10 +24,26 @@ async fn status(app: &TestApp, headers: &[&[u8]]) -> u16 {
         .as_u16()
 }
 
+/// A body that is answered there.
+fn body_for(path: &str) -> String {
+    match path {
+        "/embeddings" => json!({"model": "sim/embed", "input": "a"}).to_string(),
+        "/tokenize" => json!({"model": "sim/chat", "prompt": "a"}).to_string(),
+        "/detokenize" => json!({"model": "sim/chat", "tokens": [65]}).to_string(),
+        "/completions" => completion(json!({"max_tokens": 1})),
+        _ => chat(json!({"max_tokens": 1})),
+    }
+}
+
 /// Who asks × what for. Without a key nothing but the open routes answers, and no body is read.
 #[tokio::test]
 async fn routes_and_roles() {
-    let app = TestApp::new().await;
+    let mut setup = Setup::default();
+    setup.offers.push(offer_of(
+        "sim/embed",
+        Some(std::sync::Arc::new(embedder(Shortening::Never))),
+    ));
+    let app = TestApp::start(setup).await;
     let revoked = app.key_with(KeyOptions::default()).await;
     let id = revoked.split('_').nth(1).unwrap().to_owned();
     app.accounts.revoke_key(&id, jiff(NOW)).await.unwrap();
@@ -57,7 +75,7 @@ async fn routes_and_roles() {
                 if let Some(key) = key {
                     request = request.header("authorization", format!("Bearer {key}"));
                 }
-                let asked = chat(json!({"prompt": "a", "max_tokens": 1}));
+                let asked = body_for(route.path);
                 let answer = app.send(request.body(body(asked)).unwrap()).await;
                 let expected = match route.auth {
                     Auth::Open => 200,

@@ -6,6 +6,7 @@ mod auth;
 mod bodies;
 mod chat;
 mod completions;
+mod embeddings;
 mod errors;
 mod health;
 mod layers;
@@ -16,6 +17,7 @@ mod parameters;
 mod paths;
 mod serve;
 mod streams;
+mod tokens;
 mod tools;
 
 use serde_json::{Value, json};

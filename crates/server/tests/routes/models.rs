@@ -3,7 +3,9 @@
 use http::Request;
 use insta::assert_snapshot;
 use serde_json::json;
-use weir_testkit::{TestApp, body};
+use weir_engine::embed::{Embedding, Shortening};
+use weir_engine::{Facts, Feature};
+use weir_testkit::{Scripted, TestApp, body};
 
 #[tokio::test]
 async fn the_list_shows_every_model() {
@@ -51,6 +53,58 @@ async fn the_list_shows_every_model() {
         .collect();
     assert_snapshot!(json!(statuses), @r#"[["sim/chat",1,"chat"],["sim/plain",1,"completion"],["sim/down",0,"completion"]]"#);
     assert_eq!(answer.json()["object"], "list");
+}
+
+/// What is listed is what the engine can do.
+#[tokio::test]
+async fn features_and_endpoints() {
+    let facts = |chat, generates, embeds: bool, features: &[Feature]| Facts {
+        context_tokens: 4096,
+        chat,
+        generates,
+        embedding: embeds.then_some(Embedding {
+            dimensions: 4,
+            input_tokens_max: 512,
+            shortening: Shortening::Never,
+        }),
+        features: features.to_vec(),
+    };
+    let all = [
+        Feature::FunctionCalling,
+        Feature::StructuredOutputs,
+        Feature::Reasoning,
+    ];
+    let rows = [
+        (
+            facts(true, true, false, &all),
+            json!([
+                ["function-calling", "structured-outputs", "reasoning"],
+                ["chat/completions", "completions"],
+                "chat"
+            ]),
+        ),
+        (
+            facts(false, true, true, &all[1..2]),
+            json!([
+                ["structured-outputs"],
+                ["completions", "embeddings"],
+                "completion"
+            ]),
+        ),
+        (
+            facts(false, false, true, &[]),
+            json!([[], ["embeddings"], "embedding"]),
+        ),
+    ];
+    for (facts, expected) in rows {
+        let engine = Scripted::new(Vec::new()).with_facts(facts);
+        let app = TestApp::scripted(&engine).await;
+        let model = app.get("/v1/models/sim/chat").await.json();
+        assert_eq!(
+            json!([model["features"], model["endpoints"], model["model_type"]]),
+            expected
+        );
+    }
 }
 
 /// A wrong key does no harm where none is needed.

@@ -11,6 +11,10 @@ use crate::{chat, completion};
 const KNOWN: &[(&str, &str, Auth)] = &[
     ("POST", "/chat/completions", Auth::Key),
     ("POST", "/completions", Auth::Key),
+    ("POST", "/embeddings", Auth::Key),
+    ("POST", "/tokenize", Auth::Key),
+    ("POST", "/detokenize", Auth::Key),
+    ("POST", "/count", Auth::Key),
     ("GET", "/models", Auth::Open),
     ("GET", "/models/{*id}", Auth::Open),
     ("GET", "/health", Auth::Open),
@@ -221,4 +225,5 @@ fn bases_are_those_of_the_contract() {
         ]
     );
     assert_eq!(Under::Root.bases(), [""]);
+    assert_eq!(Under::Both.bases(), [&BASES[..], &[""]].concat());
 }

@@ -7,7 +7,7 @@ use weir_engine::request::{Message, Role, ToolCall};
 use crate::convert::{NAME_CHARS_MAX, missing};
 use crate::error::ApiError;
 
-pub(super) fn messages<const MAX: usize>(
+pub(in crate::convert) fn messages<const MAX: usize>(
     model: &str,
     messages: Option<List<chat::Message, MAX>>,
 ) -> Result<Vec<Message>, ApiError> {

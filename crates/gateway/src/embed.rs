@@ -1,0 +1,64 @@
+//! Embeddings: admitted, held for and settled like a generation that has a prompt and no output.
+
+use tokio::time::Instant;
+use weir_accounts::{Caller, Outcome};
+use weir_engine::embed::{EmbedRequest, Embedded};
+use weir_engine::{Allowance, Usage};
+
+use crate::bill::{Bill, Order};
+use crate::{Admitted, Gateway, Refusal};
+
+/// A request of a caller for a model's embeddings.
+#[derive(Debug, Clone)]
+pub struct EmbedJob {
+    /// Unique; the hold and the usage record carry it.
+    pub request_id: String,
+    pub model: String,
+    pub request: EmbedRequest,
+}
+
+impl Gateway {
+    /// The embeddings, once they are paid for. A caller that leaves before pays nothing.
+    pub async fn embed(&self, caller: &Caller, job: EmbedJob) -> Result<Embedded, Refusal> {
+        let EmbedJob {
+            request_id,
+            model,
+            request,
+        } = job;
+        let Admitted {
+            offer,
+            engine,
+            mut permit,
+        } = self.admit(caller, &model).await?;
+        let refused = |error| Refusal::from_engine(error, &offer.id);
+        let prepared = engine.prepare_embed(request).await.map_err(refused)?;
+        permit
+            .admit_tokens(prepared.tokens(), Instant::now())
+            .await?;
+        let order = Order {
+            caller: caller.clone(),
+            request_id,
+            model,
+            price: offer.price,
+            prompt_tokens: prepared.tokens(),
+            output_tokens_max: 0,
+            explicit: true,
+            allowance: Allowance::unlimited(),
+        };
+        let bill = Bill::open(self, order, permit).await?;
+        match engine.embed(prepared).await {
+            Ok(embedded) => {
+                let used = Usage {
+                    prompt: embedded.tokens,
+                    ..Usage::default()
+                };
+                bill.settle(self, used, Outcome::Success).await;
+                Ok(embedded)
+            }
+            Err(error) => {
+                bill.cancel(self.clone()).await;
+                Err(refused(error))
+            }
+        }
+    }
+}

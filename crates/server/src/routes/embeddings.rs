@@ -1,0 +1,74 @@
+//! `POST embeddings`
+
+use axum::extract::{Request, State};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use weir_accounts::Caller;
+use weir_api::embeddings::{Answer, Embedding, Usage, Vector};
+use weir_engine::request::Invalid;
+use weir_gateway::{EmbedJob, Refusal};
+
+use crate::convert::Encoding;
+use crate::error::ApiError;
+use crate::layers::RequestId;
+use crate::{App, convert, extract};
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    request: Request,
+) -> Result<Json<Answer>, ApiError> {
+    let body: weir_api::embeddings::Request = extract::json(request, &app.options).await?;
+    let model = convert::model(body.model.as_ref())?.to_owned();
+    let offer = app.gateway.catalog().find(&model)?;
+    let (request, encoding) = convert::embeddings(offer, body)?;
+    let job = EmbedJob {
+        request_id,
+        model: model.clone(),
+        request,
+    };
+    let embedded = app
+        .gateway
+        .embed(&caller, job)
+        .await
+        .map_err(named_as_here)?;
+    let data = embedded.vectors.into_iter().enumerate();
+    Ok(Json(Answer {
+        object: Answer::OBJECT,
+        data: data
+            .map(|(index, vector)| Embedding {
+                object: Embedding::OBJECT,
+                index,
+                embedding: encoded(vector, encoding),
+            })
+            .collect(),
+        model,
+        usage: Usage {
+            prompt_tokens: embedded.tokens,
+            total_tokens: embedded.tokens,
+        },
+    }))
+}
+
+fn encoded(vector: Vec<f32>, encoding: Encoding) -> Vector {
+    match encoding {
+        Encoding::Float => Vector::Floats(vector),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = vector.into_iter().flat_map(f32::to_le_bytes).collect();
+            Vector::Base64(STANDARD.encode(bytes))
+        }
+    }
+}
+
+/// Elsewhere texts are prompts; here they are inputs.
+fn named_as_here(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::TooLong { .. } => ApiError::from(refusal).param("input"),
+        Refusal::Invalid(Invalid { param, message }) if param == "prompt" => {
+            ApiError::invalid("input", message.replace("prompt", "input"))
+        }
+        other => other.into(),
+    }
+}
