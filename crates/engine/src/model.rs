@@ -72,6 +72,28 @@ pub struct Capacity {
     pub rows: u32,
     /// Rows of one step whose logits are wanted.
     pub outputs: u32,
+    pub batching: Batching,
+}
+
+/// Whose rows may share a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// Anybody's, which makes the most of the kernels. A row's logits differ by the kernels' noise with
+    /// the rows beside it.
+    Together,
+    /// One sequence's, always in the same shapes: its logits are the same to the bit, whoever else is
+    /// there. The cache has room for a whole context in each sequence.
+    OneSequence,
+}
+
+/// Enough for the kernels to be near their full speed, few enough not to stall streams for long.
+const CHUNK_ROWS: u32 = 64;
+
+impl Capacity {
+    /// Rows that a prompt is cut into with [`Batching::OneSequence`]. Each may be an output.
+    pub fn chunk(&self) -> u32 {
+        CHUNK_ROWS.min(self.rows).min(self.outputs)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

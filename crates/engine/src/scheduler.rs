@@ -9,6 +9,7 @@
 //! computed again.
 
 mod admit;
+mod alone;
 mod kv;
 mod plan;
 mod sequence;
@@ -62,6 +63,8 @@ pub struct Scheduler {
     /// Rows that the model is trusted with: fewer for a while after its cache was full.
     rows_max: u32,
     admission: Admission,
+    /// The age of whoever had the last step, when sequences take turns.
+    turn: Option<ChoiceId>,
     preemptions: u64,
 }
 
@@ -95,6 +98,7 @@ impl Scheduler {
             unscored: BTreeMap::new(),
             rows_max: capacity.rows,
             admission: Admission::Open,
+            turn: None,
             preemptions: 0,
         }
     }

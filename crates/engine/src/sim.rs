@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use crate::Token;
 use crate::event::FinishReason;
 use crate::local::{LocalEngine, Options};
-use crate::model::{Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer};
+use crate::model::{
+    Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
+};
 use crate::request::{Sampling, Stop};
 use crate::sampler::{Sampler, Scratch};
 use crate::sim::cache::Cache;
@@ -63,6 +65,7 @@ impl Default for SimOptions {
                 sequences: 64,
                 rows: 256,
                 outputs: 64,
+                batching: Batching::Together,
             },
             context_tokens: 4_096,
             end_probability: 0.02,
@@ -194,8 +197,9 @@ impl Model for SimModel {
         let step = self.probe.step(rows);
         self.fault(step, rows).inspect_err(|_| self.probe.fault())?;
         self.logits.clear();
+        let shape = step_shape(capacity, rows);
         for row in rows {
-            let state = self.cache.append(*row);
+            let state = self.cache.append(*row, shape);
             let end_probability = self.options.end_probability;
             self.logits
                 .push(row.output.then(|| state.logits(end_probability)));
@@ -222,11 +226,16 @@ impl Model for SimModel {
     }
 }
 
-/// The model's logits after these tokens, computed without a cache.
-pub fn logits(model: &SimOptions, tokens: &[Token]) -> Vec<f32> {
+/// The model's logits after these tokens, which begin with a prompt of so many or are in it. Computed without
+/// a cache.
+pub fn logits(model: &SimOptions, prompt_tokens: u32, tokens: &[Token]) -> Vec<f32> {
     let mut state = cache::State::start(model.seed);
     for (position, &token) in (0..).zip(tokens) {
-        state = state.then(token, position);
+        state = state.then(
+            token,
+            position,
+            shape(model.capacity, prompt_tokens, position),
+        );
     }
     state.logits(model.end_probability)
 }
@@ -253,7 +262,11 @@ pub fn solo(
 ) -> Solo {
     let mut state = cache::State::start(model.seed);
     for (position, &token) in (0..).zip(prompt) {
-        state = state.then(token, position);
+        state = state.then(
+            token,
+            position,
+            shape(model.capacity, count(prompt), position),
+        );
     }
     let (mut sampler, mut text) = (
         Sampler::new(sampling, prompt, choice),
@@ -282,10 +295,52 @@ pub fn solo(
             solo.reason = FinishReason::Stop;
             return solo;
         }
-        state = state.then(token, position);
+        state = state.then(token, position, ALONE);
     }
     solo.text.push_str(&text.finish());
     solo
+}
+
+/// What a step's rows have in common that real kernels' logits depend on: nothing that matters if all
+/// batch together.
+fn step_shape(capacity: Capacity, rows: &[Row]) -> u64 {
+    if capacity.batching == Batching::Together {
+        return ALONE;
+    }
+    let (first, chunk) = (rows[0], capacity.chunk());
+    let alone = rows.iter().all(|row| row.sequence == first.sequence);
+    assert!(alone, "rows of several sequences in a step of {capacity:?}");
+    let count = count(rows);
+    if count == 1 {
+        ALONE
+    } else if count == chunk && first.position.is_multiple_of(chunk) {
+        CHUNKS
+    } else {
+        rest(first.position, count)
+    }
+}
+
+/// The shape of the step that computes this position, which is beyond the prompt or in it.
+fn shape(capacity: Capacity, prompt: u32, position: u32) -> u64 {
+    let (chunked, chunk) = (prompt - 1, capacity.chunk());
+    if capacity.batching == Batching::Together || position >= chunked || chunk == 1 {
+        return ALONE;
+    }
+    let full = chunked / chunk * chunk;
+    if position < full {
+        CHUNKS
+    } else if chunked - full == 1 {
+        ALONE
+    } else {
+        rest(full, chunked - full)
+    }
+}
+
+const ALONE: u64 = 0;
+const CHUNKS: u64 = 1;
+
+fn rest(first: u32, rows: u32) -> u64 {
+    u64::from(first) << 32 | u64::from(rows)
 }
 
 fn count<T>(items: &[T]) -> u32 {

@@ -17,7 +17,7 @@ use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
 use weir_engine::local::{Core, Progress};
-use weir_engine::model::{Capacity, Tokenizer};
+use weir_engine::model::{Batching, Capacity, Tokenizer};
 use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
 };
@@ -65,7 +65,7 @@ fn simulate(hand: u64) {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(
-        seen.forks > 300 && seen.preemptions > 50 && seen.faults > 100,
+        seen.forks > 300 && seen.preemptions > 50 && seen.faults > 60,
         "{seen:?}"
     );
 }
@@ -168,11 +168,23 @@ impl World {
         let cells = random.one_of(&[12, 40, 100, 100, 160]);
         let rows = random.one_of(&[1, 3, 8, 32]);
         let sequences = random.one_of(&[1, 2, 3, 8, 20]);
+        let outputs = random.one_of(&[1, 4, 20]).min(rows);
+        let batching = random.one_of(&[
+            Batching::Together,
+            Batching::Together,
+            Batching::OneSequence,
+        ]);
+        let (all_cells, cache_full_probability) = match batching {
+            Batching::Together => (cells, random.one_of(&[0.0, 0.0, 0.05, 0.3])),
+            // Each sequence has a whole context; its logits tell which steps computed it.
+            Batching::OneSequence => (cells * sequences, 0.0),
+        };
         let capacity = Capacity {
-            cells,
+            cells: all_cells,
             sequences,
             rows,
-            outputs: random.one_of(&[1, 4, 20]).min(rows),
+            outputs,
+            batching,
         };
         let model = SimOptions {
             seed,
@@ -181,7 +193,7 @@ impl World {
             end_probability: random.one_of(&[0.0, 0.02, 0.2]),
             chat: false,
             faults: Faults {
-                cache_full_probability: random.one_of(&[0.0, 0.0, 0.05, 0.3]),
+                cache_full_probability,
                 ..Faults::default()
             },
         };
@@ -562,12 +574,13 @@ fn check_logprobs(
     if !cut {
         assert_eq!(first + answer.logprobs.len(), known.len());
     }
+    let prompt_tokens = u32::try_from(prompt.len()).unwrap();
     for (place, told) in (first..).zip(&answer.logprobs) {
         assert_eq!(told.token, known[place], "at {place}");
         if place == 0 {
             assert_eq!((told.logprob, told.top.len()), (None, 0));
         } else {
-            let expected = logprobs(&sim::logits(model, &known[..place]));
+            let expected = logprobs(&sim::logits(model, prompt_tokens, &known[..place]));
             let near = |token: u32, logprob: f32| {
                 let exact = expected[token as usize];
                 assert!(

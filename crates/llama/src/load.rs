@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::{Capacity, ModelFacts};
+use weir_engine::model::{Batching, Capacity, ModelFacts};
 
 use crate::backend;
 use crate::log::collect_errors;
@@ -28,6 +28,9 @@ pub struct LoadOptions {
     pub cells: Option<u32>,
     /// Sequences at once, those that only keep a prefix included.
     pub sequences: Option<u32>,
+    /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`).
+    /// Each sequence then has cells of its own, an equal share.
+    pub reproducible: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -211,12 +214,13 @@ fn context_params(sizes: &Sizes) -> sys::llama_context_params {
     params.n_ubatch = sizes.rows;
     params.n_seq_max = sizes.sequences;
     // Left 0 it reserves rows × vocabulary floats; below n_seq_max the process aborts.
-    params.n_outputs_max = sizes.sequences;
+    params.n_outputs_max = sizes.outputs;
     params.n_threads = sizes.threads.cast_signed();
     params.n_threads_batch = sizes.threads.cast_signed();
     params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_AUTO;
-    // One pool of cells for all sequences: forks share cells.
-    params.kv_unified = true;
+    // One pool of cells for all sequences: forks share cells. The order in which attention adds up depends on where
+    // cells lie, so a reproducible sequence has its own, each at the place of its position.
+    params.kv_unified = sizes.batching == Batching::Together;
     // A forked sequence needs the window before its fork point, not the one before its parent's end.
     params.swa_full = true;
     params.no_perf = true;
@@ -232,7 +236,8 @@ fn capacity(context: &Context, sizes: &Sizes) -> Capacity {
         cells,
         sequences: sizes.sequences,
         rows,
-        outputs: sizes.sequences.min(rows),
+        outputs: sizes.outputs.min(rows),
+        batching: sizes.batching,
     }
 }
 
@@ -265,6 +270,7 @@ fn log_loaded(
         sequences = capacity.sequences,
         kv_cache_mib_about = kv_bytes(weights, capacity.cells) >> 20,
         threads = sizes.threads,
+        batching = ?sizes.batching,
         "model loaded"
     );
 }

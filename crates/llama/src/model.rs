@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use weir_engine::model::{Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer};
+use weir_engine::model::{
+    Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
+};
 
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
@@ -44,7 +46,9 @@ impl LlamaModel {
         window: u32,
     ) -> Self {
         let none = vec![0; capacity.sequences as usize];
-        let keeper = (window > 0).then(|| Keeper {
+        // In cells of its own a sequence never comes to those that it has left behind: there is one for each position.
+        let shared = capacity.batching == Batching::Together;
+        let keeper = (shared && window > 0).then(|| Keeper {
             window,
             kept: none.clone(),
         });
@@ -67,7 +71,8 @@ impl LlamaModel {
             sequences,
             rows: rows_max,
             outputs: outputs_max,
-            ..
+            batching,
+            cells: _,
         } = self.capacity;
         if rows.len() > rows_max as usize {
             return Err(format!(
@@ -80,6 +85,10 @@ impl LlamaModel {
             return Err(format!(
                 "a step with {outputs} outputs; the context takes {outputs_max}"
             ));
+        }
+        let alone = rows.iter().all(|row| row.sequence == rows[0].sequence);
+        if batching == Batching::OneSequence && !alone {
+            return Err("a step of several sequences; each is to be computed alone".to_owned());
         }
         self.lengths_next.clone_from(&self.lengths);
         for row in rows {
@@ -154,6 +163,11 @@ impl LlamaModel {
         let (begin, end) = (tokens.start.cast_signed(), tokens.end.cast_signed());
         // SAFETY: the context is alive, and both sequences are its; only `sequences_max` ids are given out.
         unsafe { shim::weir_sequence_copy(self.context.pointer(), from, to, begin, end) }
+    }
+
+    fn copy_all(&mut self, from: i32, to: i32) {
+        // SAFETY: as in `copy`; both ends open is what llama.cpp wants for all.
+        unsafe { shim::weir_sequence_copy(self.context.pointer(), from, to, -1, -1) }
     }
 
     /// Holds the cells of a sequence that are about to leave the window. Windows are counted from the last token
@@ -238,7 +252,15 @@ impl Model for LlamaModel {
         if length == 0 {
             return;
         }
-        self.copy(from.0.cast_signed(), to.0.cast_signed(), 0..length);
+        let (parent, child) = (from.0.cast_signed(), to.0.cast_signed());
+        match self.capacity.batching {
+            Batching::Together => self.copy(parent, child, 0..length),
+            Batching::OneSequence => {
+                // Between cells of different sequences llama.cpp only copies all.
+                self.copy_all(parent, child);
+                self.remove(child, length);
+            }
+        }
         self.lengths[to.0 as usize] = length;
         self.keep(to.0);
     }

@@ -2,6 +2,8 @@
 
 use std::thread::available_parallelism;
 
+use weir_engine::model::Batching;
+
 use crate::load::{LoadError, LoadOptions};
 
 /// What the sizes depend on.
@@ -21,6 +23,8 @@ pub(crate) struct Sizes {
     pub(crate) context_tokens: u32,
     pub(crate) sequences: u32,
     pub(crate) rows: u32,
+    pub(crate) outputs: u32,
+    pub(crate) batching: Batching,
 }
 
 /// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
@@ -39,11 +43,23 @@ const CELLS_MAX: u32 = 1 << 22;
 /// Each sequence has a row of logits, twice (in the graph and outside), so large vocabularies get fewer.
 const LOGITS_BYTES: u64 = 64 << 20;
 const SEQUENCES_FROM: u64 = 32;
+/// With cells of their own, sequences take memory whether or not they are used.
+const SEQUENCES_ALONE: u32 = 8;
+/// Rows of a step of one sequence, each of which may be an output: the chunks that a prompt is cut into.
+const ROWS_ALONE: u32 = 64;
+/// llama.cpp rounds each sequence's share of cells up to this.
+const SHARE_ALIGNED: u32 = 256;
 
 impl Sizes {
     pub(crate) fn choose(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
-        let cores = available_parallelism()
-            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(THREADS_MAX));
+        if options.reproducible {
+            Self::alone(options, traits)
+        } else {
+            Self::together(options, traits)
+        }
+    }
+
+    fn together(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
         let cells = pick(
             "cells",
             options.cells,
@@ -56,20 +72,60 @@ impl Sizes {
         let sequences =
             (LOGITS_BYTES / logits_bytes).clamp(SEQUENCES_FROM, u64::from(sequences_max));
         let sequences = u32::try_from(sequences).unwrap_or(sequences_max);
+        let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
         Ok(Sizes {
-            threads: pick(
-                "threads",
-                options.threads,
-                cores.min(THREADS_MAX),
-                THREADS_MAX,
-            )?,
+            threads: threads(options)?,
             cells,
             context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
                 .min(context),
-            sequences: pick("sequences", options.sequences, sequences, sequences_max)?,
+            sequences,
             rows: ROWS.min(cells),
+            outputs: sequences,
+            batching: Batching::Together,
         })
     }
+
+    /// Each sequence has an equal share of the cells, in which its whole context fits.
+    fn alone(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
+        let sequences = pick(
+            "sequences",
+            options.sequences,
+            SEQUENCES_ALONE,
+            SEQUENCES_MAX,
+        )?;
+        let trained = traits.context_trained.max(1);
+        let context =
+            pick("context_tokens", options.context_tokens, trained, u32::MAX)?.min(trained);
+        let shares = |share: u32| {
+            let share = share.div_ceil(SHARE_ALIGNED).saturating_mul(SHARE_ALIGNED);
+            share.saturating_mul(sequences).min(CELLS_MAX)
+        };
+        let default = match options.context_tokens {
+            Some(_) => shares(context),
+            None => shares(context.min(CELLS_TO / sequences)),
+        };
+        let cells = shares(pick("cells", options.cells, default, CELLS_MAX)?.div_ceil(sequences));
+        Ok(Sizes {
+            threads: threads(options)?,
+            cells,
+            context_tokens: context.min(cells / sequences),
+            sequences,
+            rows: ROWS_ALONE,
+            outputs: ROWS_ALONE.max(sequences),
+            batching: Batching::OneSequence,
+        })
+    }
+}
+
+fn threads(options: &LoadOptions) -> Result<u32, LoadError> {
+    let cores = available_parallelism()
+        .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(THREADS_MAX));
+    pick(
+        "threads",
+        options.threads,
+        cores.min(THREADS_MAX),
+        THREADS_MAX,
+    )
 }
 
 /// With a sliding window each sequence takes a second id (see `LlamaModel::keep`).
@@ -119,6 +175,57 @@ mod tests {
             expected.map_err(str::to_owned),
             "{traits:?} {options:?}"
         );
+    }
+
+    #[test]
+    fn a_reproducible_context_is_a_share_of_the_cells() {
+        let asked = |cells, context_tokens, sequences| LoadOptions {
+            cells,
+            context_tokens,
+            sequences,
+            reproducible: true,
+            ..LoadOptions::default()
+        };
+        let small = (8_192, 49_152, 0);
+        check(small, asked(None, None, None), Ok((32_768, 4_096, 8)));
+        check(
+            (2_048, 32_000, 512),
+            asked(None, None, None),
+            Ok((16_384, 2_048, 8)),
+        );
+        check(
+            small,
+            asked(None, Some(8_192), None),
+            Ok((65_536, 8_192, 8)),
+        );
+        check(
+            small,
+            asked(None, Some(1_000), Some(3)),
+            Ok((3_072, 1_000, 3)),
+        );
+        check(
+            small,
+            asked(Some(4_096), None, Some(4)),
+            Ok((4_096, 1_024, 4)),
+        );
+        // Rounded up, as llama.cpp does.
+        check(
+            small,
+            asked(Some(1_000), None, Some(3)),
+            Ok((1_536, 512, 3)),
+        );
+        check(
+            small,
+            asked(Some(4_096), Some(8_192), Some(4)),
+            Ok((4_096, 1_024, 4)),
+        );
+        check(
+            (32_768, 262_144, 512),
+            asked(None, None, Some(256)),
+            Ok((65_536, 256, 256)),
+        );
+        let wrong = "sequences must be between 1 and 256, got 257";
+        check(small, asked(None, None, Some(257)), Err(wrong));
     }
 
     #[test]

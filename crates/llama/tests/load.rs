@@ -136,6 +136,7 @@ fn the_context_is_the_smallest_of_what_limits_it() {
             cells,
             sequences: Some(2),
             threads: Some(1),
+            reproducible: false,
         });
         assert_eq!(
             model.facts().context_tokens,

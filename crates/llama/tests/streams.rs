@@ -6,7 +6,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use weir_engine::local::{LocalEngine, Options};
 use weir_engine::model::{Bos, Model, SequenceId, Tokenizer};
-use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields, Stop};
+use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Engine, Event, FinishReason, Input, Request, Sampling, Token, Usage};
 use weir_llama::LlamaModel;
 

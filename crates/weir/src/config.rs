@@ -73,6 +73,7 @@ pub(crate) struct Llama {
     pub(crate) context_tokens: Option<u32>,
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
+    pub(crate) reproducible: bool,
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
 }
@@ -85,6 +86,7 @@ impl Llama {
             context_tokens: None,
             cells: None,
             sequences: None,
+            reproducible: false,
             queue_requests_max: None,
             inter_token_target: None,
         }
@@ -330,6 +332,7 @@ impl Reader<'_> {
             context_tokens: self.narrow(&format!("{at}.context_tokens")),
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),
+            reproducible: self.value(&format!("{at}.reproducible")) == Some(Value::Flag(true)),
             queue_requests_max: self.narrow(&format!("{at}.queue_requests_max")),
             inter_token_target: self
                 .whole(&format!("{at}.inter_token_target_ms"))

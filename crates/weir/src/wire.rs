@@ -169,6 +169,7 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Lo
         context_tokens,
         cells,
         sequences,
+        reproducible,
         queue_requests_max: _,
         inter_token_target: _,
     } = llama;
@@ -177,6 +178,7 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Lo
         context_tokens,
         cells,
         sequences,
+        reproducible,
     };
     let model = weir_llama::load(&path, &how)?;
     Ok(LocalEngine::spawn(model, options)?)

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::Token;
 use crate::event::{Allowance, Event, FinishReason, Usage};
-use crate::model::{Bos, Capacity};
+use crate::model::{Batching, Bos, Capacity};
 use crate::request::{
     Choices, Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Prompt, Role, Sampling,
     SamplingFields, Stop,
@@ -622,6 +622,7 @@ fn a_sequence_that_outgrows_the_model_ends() {
         sequences: 4,
         rows: 16,
         outputs: 4,
+        batching: Batching::Together,
     };
     let options = SimOptions {
         faults,

@@ -20,7 +20,7 @@ enum Source {
 
 /// How much of the cache may be given away.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reserve {
+pub(super) enum Reserve {
     /// What those that run and the new one are expected to need stays free.
     Kept,
     /// The new one is all that can be computed at all.
@@ -42,7 +42,7 @@ impl Scheduler {
         self.begin_oldest(draft, Reserve::Spent).is_some()
     }
 
-    fn begin_oldest(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<Holder> {
+    pub(super) fn begin_oldest(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<Holder> {
         let choice = self.oldest_ready(draft)?;
         let holder = match self.source(choice) {
             Source::Computing => return None,

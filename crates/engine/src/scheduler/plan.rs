@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::Token;
-use crate::model::{Row, SequenceId};
+use crate::model::{Batching, Row, SequenceId};
 use crate::scheduler::{CacheOp, ChoiceId, Holder, RequestId, Scheduler};
 
 /// Kernels compute rows in fours: one row left over costs as much as four.
@@ -49,7 +49,10 @@ impl Scheduler {
     pub fn plan(&mut self, budget: u32, quota: impl Fn(RequestId) -> u32) -> Step {
         let mut draft = Draft::new(self.rows_max, self.capacity.outputs, &quota);
         loop {
-            self.fill(&mut draft, budget.max(1));
+            match self.capacity.batching {
+                Batching::Together => self.fill(&mut draft, budget.max(1)),
+                Batching::OneSequence => self.fill_alone(&mut draft),
+            }
             if !draft.step.rows.is_empty() {
                 break;
             }
@@ -104,7 +107,7 @@ impl Scheduler {
     }
 
     /// Puts up to `most` tokens of a sequence that are not in the cache yet into the step.
-    fn place(&self, draft: &mut Draft<'_>, holder: Holder, most: u32) {
+    pub(super) fn place(&self, draft: &mut Draft<'_>, holder: Holder, most: u32) {
         let rows = draft.rows();
         let room = most
             .min(draft.rows_max - rows)
@@ -305,7 +308,7 @@ fn overlap(from: u32, count: u32, range: &Range<u32>) -> u32 {
 }
 
 impl Holder {
-    fn request(self) -> RequestId {
+    pub(super) fn request(self) -> RequestId {
         match self {
             Holder::Choice(choice) | Holder::Trunk(choice) => choice.request,
         }

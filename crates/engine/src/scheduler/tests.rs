@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Batching;
 
 /// A scheduler whose steps are always computed; every choice goes on with token 9.
 struct Bench {
@@ -14,6 +15,7 @@ impl Bench {
             sequences,
             rows: 16,
             outputs: 16,
+            batching: Batching::Together,
         };
         Bench {
             scheduler: Scheduler::new(capacity, 0),
@@ -330,4 +332,55 @@ fn prompts_are_scored_once_each() {
     assert_eq!(step.rows.len(), 9);
     let scored: Vec<u32> = step.scored.iter().map(|scored| scored.position).collect();
     assert_eq!(scored, [4, 5, 6, 7]);
+}
+
+/// Sequences take turns; each prompt but its last token comes in chunks of four, the rest at once, and then
+/// one token a step.
+#[test]
+fn sequences_that_must_not_share_a_step_take_turns() {
+    let mut bench = Bench::new(100, 3);
+    let capacity = &mut bench.scheduler.capacity;
+    capacity.batching = Batching::OneSequence;
+    capacity.outputs = 4;
+    bench.enqueue(0, 11, 1, 9);
+    check(&mut bench, &["0:0+4", "0:4+4", "0:8+2", "0:10+1=0.0"]);
+    bench.enqueue(1, 5, 2, 9);
+    bench.enqueue(2, 1, 1, 9);
+    check(
+        &mut bench,
+        &[
+            "1:0+4",
+            "fork(1→2,4) 0:11+1=0.0",
+            "2:4+1=1.0",
+            "1:4+1=1.1",
+            "0:12+1=0.0",
+            "2:5+1=1.0",
+        ],
+    );
+    // A stalled one is passed over; with its tokens computed again each has a step of its own.
+    bench.blocked = Some(1);
+    check(&mut bench, &["0:13+1=0.0", "0:14+1=0.0"]);
+    bench.blocked = Some(0);
+    bench.scheduler.remove(RequestId(1));
+    check(&mut bench, &["forget(2) forget(1) 1:0+1=2.0"]);
+    bench.blocked = None;
+    bench.scheduler.preempt(Holder::Choice(ChoiceId {
+        request: RequestId(0),
+        choice: 0,
+    }));
+    bench.blocked = Some(2);
+    check(
+        &mut bench,
+        &[
+            "forget(0) 0:0+4",
+            "0:4+4",
+            "0:8+2",
+            "0:10+1",
+            "0:11+1",
+            "0:12+1",
+            "0:13+1",
+            "0:14+1",
+            "0:15+1=0.0",
+        ],
+    );
 }

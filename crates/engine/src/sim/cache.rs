@@ -20,10 +20,11 @@ impl State {
         }
     }
 
-    pub(super) fn then(self, token: Token, position: u32) -> Self {
+    /// `shape` is of the step that computes the token: kernels' logits depend on it.
+    pub(super) fn then(self, token: Token, position: u32, shape: u64) -> Self {
         let what = u64::from(token) << 32 | u64::from(position);
         State {
-            hash: mix(self.hash, what),
+            hash: mix(self.hash ^ shape, what),
             partial: Partial::after(self.partial, token),
         }
     }
@@ -84,7 +85,7 @@ impl Cache {
         u32::try_from(some).expect("as many as a u32 counted")
     }
 
-    pub(super) fn append(&mut self, row: Row) -> State {
+    pub(super) fn append(&mut self, row: Row, shape: u64) -> State {
         let sequence = &mut self.sequences[row.sequence.0 as usize];
         assert_eq!(
             row.position as usize,
@@ -100,7 +101,7 @@ impl Cache {
             }
             None => State::start(self.seed),
         };
-        let state = before.then(row.token, row.position);
+        let state = before.then(row.token, row.position, shape);
         let cell = self
             .free
             .pop()

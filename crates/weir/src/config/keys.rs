@@ -194,6 +194,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Answers that are generated at once; a model with a sliding window takes 128 at most. Absent: chosen from the model's size.",
     ),
     key(
+        "models[].engines[].reproducible",
+        Kind::Flag,
+        Some("false"),
+        "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone.",
+    ),
+    key(
         "models[].engines[].queue_requests_max",
         whole(1, 100_000),
         None,
