@@ -69,8 +69,12 @@ impl Family {
     }
 }
 
-/// The format of a call in the history is that in which the model writes one.
+/// The format of a call in the history is that in which the model writes one. A template that says
+/// nothing of the tools themselves is none that knows them: the model wouldn't learn what to call.
 fn probe_calls(template: &ChatTemplate, source: &str) -> Option<&'static Format> {
+    if !template.abilities().tools {
+        return None;
+    }
     let mut call = Message::new(Role::Assistant, "");
     call.tool_calls.push(ToolCall {
         // Mistral wants nine letters or digits.

@@ -1,6 +1,7 @@
 //! A model's own chat template: what a conversation is as text.
 
 #[cfg(test)]
+#[path = "../../tests/templates/corpus.rs"]
 mod corpus;
 mod environment;
 mod methods;

@@ -157,3 +157,31 @@ fn check_scores(request: &Request, prompts: &[Arc<[Token]>]) -> Result<(), Inval
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::ChatTemplate;
+    use crate::request::{Message, Role};
+    use crate::sim::SimTokenizer;
+
+    #[test]
+    fn the_first_token_is_there_once_if_the_template_writes_it() {
+        let check = |source: &str, expected: Vec<Token>| {
+            let template = ChatTemplate::parse(source, "<|bos|>", "<|end|>").unwrap();
+            let preparer = Preparer {
+                tokenizer: Arc::new(SimTokenizer),
+                dialect: Some(Dialect::new(template, source, &SimTokenizer)),
+                context_tokens: 100,
+                now: Arc::new(|| Timestamp::UNIX_EPOCH),
+            };
+            let hello = vec![Message::new(Role::User, "Hello")];
+            let prepared = preparer.prepare(Request::new(Input::Chat(hello.into())));
+            assert_eq!(prepared.unwrap().prompts, [expected.into()]);
+        };
+        let says = "{{ messages[0].content }}";
+        check(says, SimTokenizer.tokenize("Hello", Bos::Omit));
+        let begins = format!("{{{{ bos_token }}}}{says}");
+        check(&begins, SimTokenizer.tokenize("Hello", Bos::Add));
+    }
+}

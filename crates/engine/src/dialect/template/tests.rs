@@ -368,7 +368,7 @@ fn a_failing_template_tells_no_internals() {
     check("{{ strftime_now('%!') }}", failed);
     // What nests too deep for a stack isn't written.
     for write in ["{{ n.x }}", "{{ n.x|string }}", "{{ n.x|tojson }}"] {
-        let nest = "{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = [n.x] %}{% endfor %}";
+        let nest = "{% set n = namespace(x=[]) %}{% for i in range(300) %}{% set n.x = [n.x] %}{% endfor %}";
         check(&format!("{nest}{write}"), failed);
     }
     check("{{ 'x'|indent(10000000000) }}", failed);

@@ -1,4 +1,5 @@
-//! Real templates render as `transformers` renders them: see tests/templates/README.md.
+//! Real templates render as `transformers` renders them: see the README beside this file. It is a part of
+//! `dialect::template`, for a template renders more here than conversations.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,9 @@ use minijinja::value::Serde;
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
+use crate::dialect::Dialect;
 use crate::request::{Message, Role, Tool, ToolCall, Tools};
+use crate::sim::SimTokenizer;
 
 /// Its system prompt joins what it marks as safe with what it doesn't, so that Jinja escapes the
 /// latter for HTML. No other template was seen to.
@@ -45,6 +48,11 @@ impl Real {
         }
         assert!(real.len() >= 20, "where are the templates?");
         real
+    }
+
+    /// Whether it is in the repository.
+    fn is_ours(&self) -> bool {
+        home().join(format!("{}.jinja", self.name)).exists()
     }
 
     fn parse(&self) -> ChatTemplate {
@@ -260,12 +268,29 @@ fn conversation(case: &Json) -> Conversation {
     }
 }
 
+/// Either the template says it, or the general description does.
+#[test]
+fn the_tools_are_in_every_prompt() {
+    let cases = read_json(&home().join("cases.json"));
+    for real in Real::all() {
+        let dialect = Dialect::new(real.parse(), &real.source, &SimTokenizer);
+        match dialect.speak(&conversation(&cases["tools_no_system"]), now()) {
+            Ok(spoken) => {
+                let (name, prompt) = (&real.name, spoken.prompt);
+                assert!(prompt.contains("get_weather"), "{name}: {prompt}");
+            }
+            // It wants something else beside, as a system message.
+            Err(refused) => assert!(!real.is_ours(), "{}: {refused}", real.name),
+        }
+    }
+}
+
 /// What was found out about each, and the shape it wants.
 #[test]
 fn abilities() {
     let mut table = String::new();
     for real in Real::all() {
-        if !home().join(format!("{}.jinja", real.name)).exists() {
+        if !real.is_ours() {
             continue;
         }
         let template = real.parse();
