@@ -156,7 +156,12 @@ impl Gateway {
                 self.0.tasks.spawn(bill.cancel(self.clone()));
                 Err(Refusal::from_engine(error, &offer.id))
             }
-            (Err(refusal), _) => Err(refusal),
+            (Err(refusal), events) => {
+                if let Ok(events) = events {
+                    self.0.tasks.spawn(events.cancel());
+                }
+                Err(refusal)
+            }
         }
     }
 

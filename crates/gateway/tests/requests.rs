@@ -399,6 +399,8 @@ async fn what_the_balance_does_not_cover_is_refused() {
     assert_eq!(bench.now().await.available, Nanos::ZERO);
     let refusal = bench.start(completion("hello", 10)).await.unwrap_err();
     assert_eq!(refusal, Refusal::BalanceTooLow { affordable: 0 });
+    // The engine had begun, beside the hold.
+    bench.gateway.settled().await;
     bench.check_clean().await;
 }
 

@@ -12,7 +12,10 @@ async fn the_list_shows_every_model() {
     let app = TestApp::new().await;
     let answer = app.get("/v1/models").await;
     assert_eq!(answer.status, 200);
-    let shown = serde_json::to_string_pretty(&answer.json()["data"][0]).unwrap();
+    let mut shown = answer.json()["data"][0].take();
+    // What the simulated model can do has a test of its own.
+    shown["features"] = "…".into();
+    let shown = serde_json::to_string_pretty(&shown).unwrap();
     assert_snapshot!(shown, @r#"
     {
       "id": "sim/chat",
@@ -36,7 +39,7 @@ async fn the_list_shows_every_model() {
           "price_per_m_decimal": "0.04"
         }
       },
-      "features": [],
+      "features": "…",
       "endpoints": [
         "chat/completions",
         "completions"

@@ -1,7 +1,7 @@
 //! Every range of the contract's parameter table, both sides, and what a wrong value is called.
 
 use serde_json::{Value, json};
-use weir_engine::{Event, FinishReason, Usage};
+use weir_engine::{Engine, Event, Facts, FinishReason, Usage};
 use weir_testkit::{Scripted, TestApp};
 
 use crate::{chat, completion};
@@ -24,14 +24,32 @@ async fn check(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
 
 /// The same for a model that can do everything.
 async fn check_able(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
-    let engine = Scripted::new(vec![
+    check_in(&TestApp::scripted(&silent()).await, endpoints, rows).await;
+}
+
+/// The same for a model that can do nothing special.
+async fn check_unable(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
+    check_in(&TestApp::scripted(&unable()).await, endpoints, rows).await;
+}
+
+fn unable() -> Scripted {
+    let able = silent();
+    let facts = Facts {
+        features: Vec::new(),
+        ..able.facts().clone()
+    };
+    able.with_facts(facts)
+}
+
+/// An engine that ends at once.
+fn silent() -> Scripted {
+    Scripted::new(vec![
         Event::Finished {
             choice: 0,
             reason: FinishReason::Stop,
         },
         Event::Done(Usage::default()),
-    ]);
-    check_in(&TestApp::scripted(&engine).await, endpoints, rows).await;
+    ])
 }
 
 async fn check_in(app: &TestApp, endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
@@ -707,7 +725,7 @@ async fn not_supported_in_chats() {
         (json!({"audio": {"voice": "x"}}), bad("audio")),
         (json!({"web_search_options": {}}), bad("web_search_options")),
     ];
-    check(&[Chat], &rows).await;
+    check_unable(&[Chat], &rows).await;
 }
 
 #[tokio::test]
@@ -721,14 +739,14 @@ async fn not_supported_in_completions() {
         (json!({"suffix": "x"}), bad("suffix")),
         (json!({"suffix": 5}), bad("suffix")),
     ];
-    check(&[Completions], &rows).await;
+    check_unable(&[Completions], &rows).await;
 }
 
 #[tokio::test]
 async fn features_are_named() {
-    let app = TestApp::new().await;
-    let message = async |path: &str, body: String| {
-        app.post(path, body).await.json()["message"]
+    let app = TestApp::scripted(&unable()).await;
+    let message = async |app: &TestApp, body: String| {
+        app.post("/v1/chat/completions", body).await.json()["message"]
             .as_str()
             .unwrap()
             .to_owned()
@@ -745,13 +763,13 @@ async fn features_are_named() {
         ),
     ];
     for (fields, feature) in rows {
-        let message = message("/v1/chat/completions", chat(fields)).await;
+        let message = message(&app, chat(fields)).await;
         assert_eq!(
             message,
             format!("model: sim/chat does not support feature: {feature}")
         );
     }
-    let no_chat = message("/v1/chat/completions", chat(json!({"model": "sim/plain"}))).await;
+    let no_chat = message(&TestApp::new().await, chat(json!({"model": "sim/plain"}))).await;
     assert_eq!(no_chat, "model: sim/plain does not support feature: chat");
 }
 
@@ -764,7 +782,7 @@ async fn nothing_is_charged_for_a_refusal() {
         json!({"temperature": 3}),
         json!({"model": "foo"}),
         json!({"model": "sim/down"}),
-        json!({"tools": [tool("f")]}),
+        json!({"audio": {"voice": "x"}}),
     ] {
         let answer = app.post("/v1/chat/completions", chat(fields)).await;
         assert_ne!(answer.status, 200);
