@@ -20,6 +20,9 @@ use self::environment::{Inputs, Jinja, refusal};
 use self::view::Shape;
 use crate::request::{Conversation, Invalid};
 
+/// Characters of a template's own words that a caller gets to see.
+const REFUSAL_CHARS_MAX: usize = 500;
+
 /// A model's own chat template. A rendering may take long: it belongs off the engine's thread.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -71,7 +74,8 @@ impl ChatTemplate {
         };
         self.jinja.render(inputs).map_err(|error| {
             let message = match refusal(&error) {
-                Some(refusal) => refusal.0.clone(),
+                // It may repeat what it was given.
+                Some(refusal) => refusal.0.chars().take(REFUSAL_CHARS_MAX).collect(),
                 None if error.kind() == ErrorKind::OutOfFuel => {
                     "the conversation is too long for the model's chat template".to_owned()
                 }

@@ -88,6 +88,8 @@ fn a_template_that_wants_turns_refuses_others() {
     );
     let in_macro = "{% macro deny() %}{{ raise_exception('No ' ~ 1) }}{% endmacro %}{{ deny() }}";
     check_refused(in_macro, &[user("1")], "No 1");
+    let repeats = "{{ raise_exception(messages[0].content) }}";
+    check_refused(repeats, &[user(&"é".repeat(100_000))], &"é".repeat(500));
 }
 
 #[test]
