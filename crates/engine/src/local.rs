@@ -2,6 +2,7 @@
 //! happen before a request reaches it, text and JSON after.
 
 mod core;
+mod embedding;
 mod generation;
 mod inbox;
 mod pace;
@@ -24,6 +25,7 @@ use crate::model::{Model, Tokenizer};
 use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
 
 pub use crate::local::core::{Core, Monotonic, Progress};
+pub use crate::local::embedding::EmbeddingEngine;
 pub use crate::local::inbox::Load;
 pub use crate::local::prepare::ECHOED_LOGPROBS_MAX;
 

@@ -51,6 +51,30 @@ pub trait Model: Send + 'static {
     fn forget(&mut self, sequence: SequenceId);
 }
 
+/// A model that turns texts to vectors, owned by one thread.
+pub trait Embedder: Send + 'static {
+    fn tokenizer(&self) -> Arc<dyn Tokenizer>;
+    fn facts(&self) -> EmbedderFacts;
+
+    /// A vector of each input, of any length: at most `inputs` of them, with at most `rows` tokens in all
+    /// unless one is alone.
+    fn embed(&mut self, inputs: &[Arc<[Token]>]) -> Result<Vec<Vec<f32>>, DecodeError>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedderFacts {
+    /// Numbers of a vector.
+    pub dimensions: u32,
+    /// The longest input, in tokens.
+    pub input_tokens_max: u32,
+    /// Tokens of a step.
+    pub rows: u32,
+    /// Inputs of a step.
+    pub inputs: u32,
+    /// The token that the model wants behind a text, if it wants one.
+    pub last: Option<Token>,
+}
+
 /// A model's own texts and sizes, known once it is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFacts {

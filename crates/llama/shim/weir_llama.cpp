@@ -54,6 +54,11 @@ bool weir_logits(llama_context * context, int32_t row, const float ** logits, ch
     return guarded(what, what_size, [&] { *logits = llama_get_logits_ith(context, row); });
 }
 
+bool weir_embedding(llama_context * context, int32_t row, const float ** vector, char * what,
+                    size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *vector = llama_get_embeddings_ith(context, row); });
+}
+
 bool weir_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
                    int32_t tokens_size, int32_t * count, char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] {
@@ -69,7 +74,7 @@ bool weir_piece(const llama_vocab * vocab, llama_token token, char * bytes, int3
     });
 }
 
-// These three allocate a few bytes at most. Without memory for that they end the process, as Rust's own
+// These allocate a few bytes at most. Without memory for that they end the process, as Rust's own
 // allocations do: `noexcept` turns the exception into std::terminate.
 
 void weir_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos begin,
@@ -79,6 +84,13 @@ void weir_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id
 
 bool weir_sequence_remove(llama_context * context, llama_seq_id sequence, llama_pos begin) noexcept {
     return llama_memory_seq_rm(llama_get_memory(context), sequence, begin, -1);
+}
+
+// Forgets all sequences; a model without a cache has none.
+void weir_clear(llama_context * context) noexcept {
+    if (llama_memory_t memory = llama_get_memory(context)) {
+        llama_memory_clear(memory, /* data */ false);
+    }
 }
 
 ggml_threadpool * weir_threads_new(int32_t threads, uint32_t polling) noexcept {

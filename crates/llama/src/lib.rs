@@ -13,6 +13,7 @@
 
 mod backend;
 mod batch;
+mod embedder;
 mod load;
 mod log;
 mod model;
@@ -21,5 +22,6 @@ mod sizes;
 mod tokenizer;
 
 pub use crate::backend::system_info;
-pub use crate::load::{LoadError, LoadOptions, load};
+pub use crate::embedder::{LlamaEmbedder, Pooling};
+pub use crate::load::{EmbedOptions, LoadError, LoadOptions, ModelFile, load, open};
 pub use crate::model::LlamaModel;

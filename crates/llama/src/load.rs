@@ -1,5 +1,7 @@
 //! From a file to a model that is ready to compute.
 
+mod embed;
+
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,6 +13,7 @@ use llama_cpp_sys_2 as sys;
 use weir_engine::model::{Batching, Capacity, ModelFacts};
 
 use crate::backend;
+use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::log::collect_errors;
 use crate::model::LlamaModel;
 use crate::shim::{self, Context, Weights, guarded};
@@ -60,30 +63,87 @@ pub enum LoadError {
     Machine(&'static str),
 }
 
-/// Loads a GGUF file: maps its weights and makes room for its KV cache.
-pub fn load(path: &Path, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
+/// How a model is to give embeddings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EmbedOptions {
+    /// Threads of the kernels; as many as this process may use cores.
+    pub threads: Option<u32>,
+    /// The longest input; what the model was trained for, 2,048 at most.
+    pub input_tokens_max: Option<u32>,
+    /// As the file says.
+    pub pooling: Option<Pooling>,
+}
+
+/// A GGUF file whose weights are mapped: what it is shows before there is room for a cache.
+#[derive(Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    weights: Arc<Weights>,
+}
+
+/// Maps the weights of a GGUF file.
+pub fn open(path: &Path) -> Result<ModelFile, LoadError> {
     check_file(path)?;
     backend::start().map_err(LoadError::Machine)?;
     let weights = Arc::new(load_weights(path)?);
     check_kind(path, &weights)?;
+    Ok(ModelFile {
+        path: path.to_owned(),
+        weights,
+    })
+}
+
+/// Loads a GGUF file: maps its weights and makes room for its KV cache.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
+    open(path)?.model(options)
+}
+
+impl ModelFile {
+    /// Whether it was made for embeddings: its file says how to pool, or it reads texts as a whole.
+    pub fn is_embedder(&self) -> bool {
+        embed::is_embedder(&self.weights)
+    }
+
+    /// Makes room for embeddings.
+    pub fn embedder(&self, options: &EmbedOptions) -> Result<LlamaEmbedder, LoadError> {
+        embed::embedder(&self.path, &self.weights, options)
+    }
+
+    /// Makes room for the cache of a model that generates.
+    pub fn model(&self, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
+        if self.is_embedder() {
+            return Err(LoadError::Unsupported {
+                path: self.path.clone(),
+                reason: "it is made for embeddings and doesn't generate",
+            });
+        }
+        model(&self.path, &self.weights, options)
+    }
+}
+
+fn model(
+    path: &Path,
+    weights: &Arc<Weights>,
+    options: &LoadOptions,
+) -> Result<LlamaModel, LoadError> {
     let traits = Traits {
-        context_trained: count(&weights, sys::llama_model_n_ctx_train),
-        window: count(&weights, sys::llama_model_n_swa),
-        vocabulary: vocabulary(&weights),
+        context_trained: count(weights, sys::llama_model_n_ctx_train),
+        window: count(weights, sys::llama_model_n_swa),
+        vocabulary: vocabulary(weights),
     };
     let sizes = Sizes::choose(options, &traits)?;
-    let context = make_context(&weights, &sizes)?;
+    let context = make_context(weights, &sizes)?;
     let capacity = capacity(&context, &sizes);
     let context_tokens = sizes.context_tokens.min(capacity.cells);
-    let tokenizer = LlamaTokenizer::new(Arc::clone(&weights), traits.vocabulary, context_tokens);
+    let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
     let facts = ModelFacts {
         context_tokens,
-        chat_template: chat_template(&weights),
+        chat_template: chat_template(weights),
         bos,
         eos,
     };
-    log_loaded(path, &weights, &sizes, &capacity, &facts);
+    log_loaded(path, weights, &sizes, &capacity, &facts);
     Ok(LlamaModel::new(
         context,
         Arc::new(tokenizer),

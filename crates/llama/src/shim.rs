@@ -56,6 +56,16 @@ unsafe extern "C" {
         what_size: usize,
     ) -> bool;
 
+    pub(crate) fn weir_embedding(
+        context: *mut sys::llama_context,
+        row: i32,
+        vector: *mut *const f32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_clear(context: *mut sys::llama_context);
+
     pub(crate) fn weir_tokenize(
         vocab: *const sys::llama_vocab,
         text: *const c_char,
@@ -101,8 +111,8 @@ pub(crate) struct Weights(NonNull<sys::llama_model>);
 // SAFETY: the pointer is owned by this value alone, and llama.cpp doesn't tie a model to a thread.
 unsafe impl Send for Weights {}
 // SAFETY: behind `&Weights` only functions that take `const llama_model *` or `const llama_vocab *` are called;
-// llama.h states that the tokenizer is thread-safe. The one call that takes the model mutably, making a context,
-// happens in `Context::new`, before the weights are shared with a tokenizer.
+// llama.h states that the tokenizer is thread-safe. The one call that takes the model mutably, making a context
+// in `Context::new`, only reads it.
 unsafe impl Sync for Weights {}
 
 impl Weights {

@@ -74,7 +74,7 @@ impl Sizes {
         let sequences = u32::try_from(sequences).unwrap_or(sequences_max);
         let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
         Ok(Sizes {
-            threads: threads(options)?,
+            threads: threads(options.threads)?,
             cells,
             context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
                 .min(context),
@@ -106,7 +106,7 @@ impl Sizes {
         };
         let cells = shares(pick("cells", options.cells, default, CELLS_MAX)?.div_ceil(sequences));
         Ok(Sizes {
-            threads: threads(options)?,
+            threads: threads(options.threads)?,
             cells,
             context_tokens: context.min(cells / sequences),
             sequences,
@@ -117,15 +117,10 @@ impl Sizes {
     }
 }
 
-fn threads(options: &LoadOptions) -> Result<u32, LoadError> {
+pub(crate) fn threads(asked: Option<u32>) -> Result<u32, LoadError> {
     let cores = available_parallelism()
         .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(THREADS_MAX));
-    pick(
-        "threads",
-        options.threads,
-        cores.min(THREADS_MAX),
-        THREADS_MAX,
-    )
+    pick("threads", asked, cores.min(THREADS_MAX), THREADS_MAX)
 }
 
 /// With a sliding window each sequence takes a second id (see `LlamaModel::keep`).

@@ -74,6 +74,10 @@ pub(crate) struct Llama {
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
     pub(crate) reproducible: bool,
+    /// Whether a model that generates gives the means of its vectors, too.
+    pub(crate) embeddings: bool,
+    pub(crate) embedding_tokens: Option<u32>,
+    pub(crate) matryoshka: bool,
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
 }
@@ -87,6 +91,9 @@ impl Llama {
             cells: None,
             sequences: None,
             reproducible: false,
+            embeddings: false,
+            embedding_tokens: None,
+            matryoshka: false,
             queue_requests_max: None,
             inter_token_target: None,
         }
@@ -333,6 +340,9 @@ impl Reader<'_> {
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),
             reproducible: self.value(&format!("{at}.reproducible")) == Some(Value::Flag(true)),
+            embeddings: self.value(&format!("{at}.embeddings")).is_some(),
+            embedding_tokens: self.narrow(&format!("{at}.embedding_tokens")),
+            matryoshka: self.value(&format!("{at}.matryoshka")) == Some(Value::Flag(true)),
             queue_requests_max: self.narrow(&format!("{at}.queue_requests_max")),
             inter_token_target: self
                 .whole(&format!("{at}.inter_token_target_ms"))

@@ -7,6 +7,8 @@ use tokio::task::JoinHandle;
 use weir_accounts::{Accounts, Options, Price, Role};
 use weir_engine::Engine;
 use weir_engine::local::LocalEngine;
+#[cfg(feature = "llama")]
+use weir_engine::{embed::Shortening, local::EmbeddingEngine};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Gateway, Offer};
 use weir_server::App;
@@ -51,8 +53,8 @@ pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc
             .await
             .context("the loader panicked")
             .and_then(|loaded| loaded);
-        let engine = match started {
-            Ok(engine) => Some(Arc::new(engine)),
+        let started = match started {
+            Ok(started) => Some(started),
             Err(error) => {
                 tracing::error!(
                     model = model.id,
@@ -62,13 +64,23 @@ pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc
                 None
             }
         };
-        offers.push(offer(model, engine.clone(), created));
-        engines.extend(engine);
+        let (engine, generator) = started.map_or((None, None), |started| {
+            (Some(started.engine), started.generator)
+        });
+        offers.push(offer(model, engine, created));
+        engines.extend(generator);
     }
     (Catalog::new(offers), engines)
 }
 
-fn offer(model: &Model, engine: Option<Arc<LocalEngine>>, created: i64) -> Offer {
+/// An engine that was loaded.
+struct Started {
+    engine: Arc<dyn Engine>,
+    /// What has to be drained and stopped, if it generates.
+    generator: Option<Arc<LocalEngine>>,
+}
+
+fn offer(model: &Model, engine: Option<Arc<dyn Engine>>, created: i64) -> Offer {
     let price = |price: u64| i64::try_from(price).expect("the key's range fits");
     Offer {
         id: model.id.clone(),
@@ -81,10 +93,7 @@ fn offer(model: &Model, engine: Option<Arc<LocalEngine>>, created: i64) -> Offer
             cached: model.price.cached.map(price),
         },
         max_output_tokens: model.output_tokens_max,
-        engines: engine
-            .map(|engine| engine as Arc<dyn Engine>)
-            .into_iter()
-            .collect(),
+        engines: engine.into_iter().collect(),
     }
 }
 
@@ -145,7 +154,7 @@ fn start_engine(
     model: &Model,
     config: &Config,
     clock: &Clock,
-) -> JoinHandle<anyhow::Result<LocalEngine>> {
+) -> JoinHandle<anyhow::Result<Started>> {
     let clock = clock.clone();
     let mut options = weir_engine::local::Options::new(move || clock.now());
     if let Some(queue) = model.engine.queue_requests_max {
@@ -162,7 +171,7 @@ fn start_engine(
 }
 
 #[cfg(feature = "llama")]
-fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<LocalEngine> {
+fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Started> {
     let Llama {
         path,
         threads,
@@ -170,22 +179,57 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Lo
         cells,
         sequences,
         reproducible,
+        embeddings,
+        embedding_tokens,
+        matryoshka,
         queue_requests_max: _,
         inter_token_target: _,
     } = llama;
-    let how = weir_llama::LoadOptions {
-        threads,
-        context_tokens,
-        cells,
-        sequences,
-        reproducible,
+    let file = weir_llama::open(&path)?;
+    let embedder = if embeddings || file.is_embedder() {
+        let how = weir_llama::EmbedOptions {
+            threads,
+            input_tokens_max: embedding_tokens,
+            pooling: embeddings.then_some(weir_llama::Pooling::Mean),
+        };
+        Some(file.embedder(&how)?)
+    } else {
+        None
     };
-    let model = weir_llama::load(&path, &how)?;
-    Ok(LocalEngine::spawn(model, options)?)
+    let queue_requests_max = options.queue_requests_max;
+    let generator = if file.is_embedder() {
+        None
+    } else {
+        let how = weir_llama::LoadOptions {
+            threads,
+            context_tokens,
+            cells,
+            sequences,
+            reproducible,
+        };
+        let model = file.model(&how)?;
+        Some(Arc::new(LocalEngine::spawn(model, options)?))
+    };
+    let shortening = if matryoshka {
+        Shortening::Any
+    } else {
+        Shortening::Never
+    };
+    let engine: Arc<dyn Engine> = match (embedder, &generator) {
+        (Some(embedder), generator) => Arc::new(EmbeddingEngine::spawn(
+            embedder,
+            shortening,
+            queue_requests_max,
+            generator.clone(),
+        )?),
+        (None, Some(generator)) => Arc::clone(generator) as Arc<dyn Engine>,
+        (None, None) => unreachable!("a model generates or embeds"),
+    };
+    Ok(Started { engine, generator })
 }
 
 #[cfg(not(feature = "llama"))]
-fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<LocalEngine> {
+fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<Started> {
     let Llama { path, .. } = llama;
     anyhow::bail!(
         "{} can't be loaded: this program was built without the embedded engine",

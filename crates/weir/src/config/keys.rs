@@ -200,6 +200,27 @@ pub(crate) const KEYS: &[Key] = &[
         "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone.",
     ),
     key(
+        "models[].engines[].embeddings",
+        Kind::Choice {
+            now: &["mean"],
+            later: &[],
+        },
+        None,
+        "Let a model that generates give embeddings, too: the mean over its tokens. A model that was made for embeddings gives them as its file says, and nothing else.",
+    ),
+    key(
+        "models[].engines[].embedding_tokens",
+        whole(1, 16_777_216),
+        None,
+        "The longest text whose embedding is given. Absent: what the model was trained for, 2048 at most.",
+    ),
+    key(
+        "models[].engines[].matryoshka",
+        Kind::Flag,
+        Some("false"),
+        "Whether the beginning of an embedding is one, too, so that requests may ask for fewer `dimensions`: a property of the model's training.",
+    ),
+    key(
         "models[].engines[].queue_requests_max",
         whole(1, 100_000),
         None,

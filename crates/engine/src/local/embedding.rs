@@ -1,0 +1,374 @@
+//! Embeddings in this process: a thread of their own owns the [`Embedder`], so that texts that are
+//! generated don't wait for them. Requests take turns, and fill steps together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::embed::{
+    EmbedRequest, Embedded, Embedding, INPUTS_MAX, PreparedEmbed, Shortening, TOKENS_MAX,
+};
+use crate::local::LocalEngine;
+use crate::model::{Bos, DecodeError, Embedder, EmbedderFacts, Tokenizer};
+use crate::request::{Invalid, Prompt};
+use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, Token};
+
+/// What a caller is told to wait when the queue is full: most requests take less.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Embeddings, beside an engine that generates or alone.
+#[derive(Debug)]
+pub struct EmbeddingEngine {
+    facts: Facts,
+    embeddings: Arc<Embeddings>,
+    generator: Option<Arc<LocalEngine>>,
+}
+
+impl EmbeddingEngine {
+    /// Starts the thread that owns the embedder; it ends when the engine is dropped. What generates shares
+    /// the embedder's vocabulary, if there is one.
+    pub fn spawn(
+        embedder: impl Embedder,
+        shortening: Shortening,
+        queue_requests_max: usize,
+        generator: Option<Arc<LocalEngine>>,
+    ) -> std::io::Result<Self> {
+        let embeddings = Embeddings::spawn(embedder, shortening, queue_requests_max)?;
+        let alone = Facts {
+            context_tokens: embeddings.facts.input_tokens_max,
+            chat: false,
+            generates: false,
+            embedding: None,
+            features: Vec::new(),
+        };
+        let facts = generator
+            .as_ref()
+            .map_or(alone, |engine| engine.facts().clone());
+        Ok(EmbeddingEngine {
+            facts: Facts {
+                embedding: Some(embeddings.embedding),
+                ..facts
+            },
+            embeddings: Arc::new(embeddings),
+            generator,
+        })
+    }
+}
+
+const NO_COMPLETIONS: EngineError = EngineError::Unsupported {
+    feature: "completions",
+};
+
+impl Engine for EmbeddingEngine {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>> {
+        match &self.generator {
+            Some(generator) => generator.prepare(request),
+            None => async { Err(NO_COMPLETIONS) }.boxed(),
+        }
+    }
+
+    fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>> {
+        match &self.generator {
+            Some(generator) => generator.generate(prepared),
+            None => async { Err(NO_COMPLETIONS) }.boxed(),
+        }
+    }
+
+    fn prepare_embed(
+        &self,
+        request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>> {
+        let embeddings = Arc::clone(&self.embeddings);
+        async move {
+            // Tokenizing takes a while: nothing for the async threads.
+            let work = tokio::task::spawn_blocking(move || embeddings.prepare(&request));
+            work.await.unwrap_or_else(|panic| {
+                Err(EngineError::Fault(format!("preparing embeddings: {panic}")))
+            })
+        }
+        .boxed()
+    }
+
+    fn embed(&self, prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
+        self.embeddings.embed(prepared).boxed()
+    }
+
+    fn health(&self) -> Health {
+        let generator = self.generator.as_ref().map(|engine| engine.health());
+        match generator {
+            Some(Health::Down(why)) => Health::Down(why),
+            _ if self.embeddings.jobs.is_closed() => Health::Down(gone().to_string()),
+            Some(Health::Ready) | None => Health::Ready,
+        }
+    }
+
+    fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
+        Some(Arc::clone(&self.embeddings.tokenizer))
+    }
+}
+
+/// The end of the thread that callers hold; when it is dropped, the thread ends after what it has.
+struct Embeddings {
+    facts: EmbedderFacts,
+    embedding: Embedding,
+    tokenizer: Arc<dyn Tokenizer>,
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    inputs: Vec<Arc<[Token]>>,
+    vectors: Vec<Vec<f32>>,
+    /// Closed when nobody waits for the answer any more.
+    answer: oneshot::Sender<Result<Vec<Vec<f32>>, EngineError>>,
+}
+
+impl Embeddings {
+    fn spawn(
+        embedder: impl Embedder,
+        shortening: Shortening,
+        queue_requests_max: usize,
+    ) -> std::io::Result<Self> {
+        let facts = embedder.facts();
+        let embedding = Embedding {
+            dimensions: facts.dimensions,
+            input_tokens_max: facts.input_tokens_max,
+            shortening,
+        };
+        let tokenizer = embedder.tokenizer();
+        let (jobs, queue) = mpsc::channel(queue_requests_max.max(1));
+        let span = tracing::Span::current();
+        std::thread::Builder::new()
+            .name("weir-embed".to_owned())
+            .spawn(move || {
+                let _span = span.entered();
+                // Whoever waits learns of a panic by the end of its channel.
+                if catch_unwind(AssertUnwindSafe(|| run(embedder, queue))).is_err() {
+                    tracing::error!("the embedding thread panicked");
+                }
+            })?;
+        Ok(Embeddings {
+            facts,
+            embedding,
+            tokenizer,
+            jobs,
+        })
+    }
+
+    /// Takes as long as tokenizing: not for async threads.
+    fn prepare(&self, request: &EmbedRequest) -> Result<PreparedEmbed, EngineError> {
+        let dimensions = self.embedding.dimensions(request.dimensions)?;
+        if request.inputs.is_empty() || request.inputs.len() > INPUTS_MAX {
+            let message = format!(
+                "input must have 1 to {INPUTS_MAX} entries, got {}",
+                request.inputs.len()
+            );
+            return Err(Invalid::new("input", message).into());
+        }
+        let mut total = 0;
+        let mut inputs = Vec::with_capacity(request.inputs.len());
+        for input in &request.inputs {
+            let tokens = self.tokens(input)?;
+            total += tokens.len() as u64;
+            if total > TOKENS_MAX {
+                let message = format!("input may have at most {TOKENS_MAX} tokens in all");
+                return Err(Invalid::new("input", message).into());
+            }
+            inputs.push(tokens);
+        }
+        Ok(PreparedEmbed { inputs, dimensions })
+    }
+
+    async fn embed(&self, prepared: PreparedEmbed) -> Result<Embedded, EngineError> {
+        // Whoever carries a prepared request to the engine may have changed it.
+        let dimensions = self.embedding.dimensions(Some(prepared.dimensions))?;
+        prepared
+            .inputs
+            .iter()
+            .try_for_each(|input| self.check(input))?;
+        let tokens = prepared.tokens();
+        let (answer, vectors) = oneshot::channel();
+        let job = Job {
+            vectors: Vec::with_capacity(prepared.inputs.len()),
+            inputs: prepared.inputs,
+            answer,
+        };
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => EngineError::Busy {
+                retry_after: RETRY_AFTER,
+            },
+            mpsc::error::TrySendError::Closed(_) => gone(),
+        })?;
+        let vectors = vectors.await.unwrap_or_else(|_| Err(gone()))?;
+        let shorten = |vector| unit(vector, dimensions as usize);
+        Ok(Embedded {
+            vectors: vectors.into_iter().map(shorten).collect(),
+            tokens,
+        })
+    }
+
+    fn tokens(&self, input: &Prompt) -> Result<Arc<[Token]>, EngineError> {
+        let tokens: Arc<[Token]> = match input {
+            Prompt::Text(text) => {
+                let mut tokens = self.tokenizer.tokenize(text, Bos::Add);
+                tokens.extend(self.facts.last);
+                tokens.into()
+            }
+            Prompt::Tokens(tokens) => tokens.as_slice().into(),
+        };
+        self.check(&tokens)?;
+        Ok(tokens)
+    }
+
+    fn check(&self, input: &[Token]) -> Result<(), EngineError> {
+        if input.is_empty() {
+            let message = "input must not be empty: it has no tokens";
+            return Err(Invalid::new("input", message).into());
+        }
+        if input.len() as u64 > u64::from(self.facts.input_tokens_max) {
+            return Err(EngineError::TooLong {
+                context: self.facts.input_tokens_max,
+                prompt: input.len() as u64,
+                requested: None,
+            });
+        }
+        let vocabulary = self.tokenizer.vocabulary();
+        match input.iter().find(|&&token| token >= vocabulary) {
+            None => Ok(()),
+            Some(token) => {
+                let message = format!(
+                    "input has token {token}, but the model's vocabulary ends at {}",
+                    vocabulary - 1
+                );
+                Err(Invalid::new("input", message).into())
+            }
+        }
+    }
+}
+
+fn gone() -> EngineError {
+    EngineError::Unavailable("the embedding thread has ended".to_owned())
+}
+
+/// The vector's beginning, of length 1. One that is all zeros stays so.
+fn unit(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
+    vector.truncate(dimensions);
+    let square = |&number: &f32| f64::from(number) * f64::from(number);
+    let length = vector.iter().map(square).sum::<f64>().sqrt();
+    if length > 0.0 {
+        let shorten = |number: &mut f32| *number = (f64::from(*number) / length) as f32;
+        vector.iter_mut().for_each(shorten);
+    }
+    vector
+}
+
+/// Jobs that are being computed, beside each other: a short one doesn't wait for a long one.
+const JOBS_AT_ONCE: usize = 16;
+
+fn run(mut embedder: impl Embedder, mut queue: mpsc::Receiver<Job>) {
+    let mut jobs = VecDeque::new();
+    loop {
+        if jobs.is_empty() {
+            match queue.blocking_recv() {
+                Some(job) => jobs.push_back(job),
+                None => return,
+            }
+        }
+        while jobs.len() < JOBS_AT_ONCE
+            && let Ok(job) = queue.try_recv()
+        {
+            jobs.push_back(job);
+        }
+        step(&mut embedder, &mut jobs);
+    }
+}
+
+/// Computes some inputs of several jobs, and answers those that are complete.
+fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
+    jobs.retain(|job| !job.answer.is_closed());
+    let facts = embedder.facts();
+    let chosen = choose(&facts, jobs);
+    if chosen.is_empty() {
+        return;
+    }
+    let inputs: Vec<Arc<[Token]>> = chosen
+        .iter()
+        .map(|&(job, input)| Arc::clone(&jobs[job].inputs[input]))
+        .collect();
+    match embedder.embed(&inputs) {
+        Ok(vectors) => {
+            for (&(job, _), vector) in chosen.iter().zip(vectors) {
+                jobs[job].vectors.push(vector);
+            }
+            for job in std::mem::take(jobs) {
+                if job.vectors.len() < job.inputs.len() {
+                    jobs.push_back(job);
+                } else {
+                    // Nobody may listen any more.
+                    let _ = job.answer.send(Ok(job.vectors));
+                }
+            }
+            // Whoever was first is last in the next step.
+            jobs.rotate_left(usize::from(jobs.len() > 1));
+        }
+        Err(DecodeError::CacheFull) => fail(jobs, &chosen, "no room for a step of embeddings"),
+        Err(DecodeError::Fault(why)) => fail(jobs, &chosen, &why),
+    }
+}
+
+/// In turns an input of each job, in its order, as long as they fit a step; an input that is alone always does.
+fn choose(facts: &EmbedderFacts, jobs: &VecDeque<Job>) -> Vec<(usize, usize)> {
+    let mut chosen = Vec::new();
+    let mut rows = 0;
+    for round in 0.. {
+        let before = chosen.len();
+        for (at, job) in jobs.iter().enumerate() {
+            let next = job.vectors.len() + round;
+            let Some(input) = job.inputs.get(next) else {
+                continue;
+            };
+            let fits = rows + input.len() <= facts.rows as usize;
+            if !chosen.is_empty() && (!fits || chosen.len() == facts.inputs as usize) {
+                return chosen;
+            }
+            rows += input.len();
+            chosen.push((at, next));
+        }
+        if chosen.len() == before {
+            break;
+        }
+    }
+    chosen
+}
+
+/// Whoever was in the step fails. The others weren't touched.
+fn fail(jobs: &mut VecDeque<Job>, chosen: &[(usize, usize)], why: &str) {
+    tracing::error!(inputs = chosen.len(), "a step of embeddings failed: {why}");
+    for (at, job) in std::mem::take(jobs).into_iter().enumerate() {
+        if chosen.iter().any(|&(unlucky, _)| unlucky == at) {
+            let _ = job.answer.send(Err(EngineError::Fault(why.to_owned())));
+        } else {
+            jobs.push_back(job);
+        }
+    }
+}
+
+impl fmt::Debug for Embeddings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embeddings")
+            .field("embedding", &self.embedding)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
