@@ -4,6 +4,7 @@
 //! [`Model`](model::Model) in this process; others may do it elsewhere. This crate knows no HTTP, no
 //! SQL and no C++: a model's kernels stand behind a trait, and `sim` has one that needs no file.
 
+pub mod constraint;
 pub mod dialect;
 pub mod embed;
 pub mod error;

@@ -18,6 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::constraint::Constraints;
 use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::Preparer;
@@ -45,6 +46,8 @@ pub struct Options {
     pub inter_token_target: Duration,
     pub write_timeout: Duration,
     pub output_expected: u32,
+    /// Threads that compute which tokens a format allows.
+    pub mask_threads: usize,
     /// Wall time, for templates that print the date.
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -57,6 +60,7 @@ impl Options {
             inter_token_target: INTER_TOKEN_TARGET,
             write_timeout: WRITE_TIMEOUT,
             output_expected: OUTPUT_EXPECTED,
+            mask_threads: mask_threads(),
             now: Arc::new(now),
         }
     }
@@ -69,8 +73,14 @@ impl std::fmt::Debug for Options {
             .field("inter_token_target", &self.inter_token_target)
             .field("write_timeout", &self.write_timeout)
             .field("output_expected", &self.output_expected)
+            .field("mask_threads", &self.mask_threads)
             .finish_non_exhaustive()
     }
+}
+
+/// Half of the cores: the kernels want the others, and a mask takes far less time than a step.
+fn mask_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 /// Why a model can't be served.
@@ -127,6 +137,7 @@ impl LocalEngine {
             features: features(dialect.as_ref()),
         };
         let preparer = Preparer {
+            constraints: Constraints::new(Arc::clone(&tokenizer)),
             tokenizer,
             dialect,
             context_tokens,
@@ -212,10 +223,10 @@ impl Engine for LocalEngine {
 /// Who talks can call tools, whether or not its template knows them.
 fn features(dialect: Option<&Dialect>) -> Vec<Feature> {
     let Some(dialect) = dialect else {
-        return Vec::new();
+        return vec![Feature::StructuredOutputs];
     };
     let reasoning = dialect.thinks().then_some(Feature::Reasoning);
-    [Feature::FunctionCalling]
+    [Feature::FunctionCalling, Feature::StructuredOutputs]
         .into_iter()
         .chain(reasoning)
         .collect()

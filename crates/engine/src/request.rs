@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::Token;
+use crate::constraint::Constraint;
 use crate::dialect::Reading;
 use crate::event::Allowance;
 pub use crate::request::conversation::{
@@ -400,6 +401,8 @@ pub struct Prepared {
     pub prompts: Vec<Arc<[Token]>>,
     /// Per choice; prompt and this fit the context.
     pub output_max: u32,
+    /// What each choice is kept to.
+    pub constraint: Option<Constraint>,
     /// How many tokens may be generated now, over all choices. Whoever pays raises it.
     pub allowance: Allowance,
     /// What the text of the answers is.
@@ -415,6 +418,7 @@ impl Prepared {
             request,
             prompts,
             output_max,
+            constraint: None,
             allowance: Allowance::unlimited(),
             reading: Reading::PLAIN,
             shown: Vec::new(),

@@ -22,7 +22,7 @@ use crate::Token;
 use crate::request::Sampling;
 use adjust::Adjustments;
 use filter::Candidate;
-use logits::{Logits, Softmax};
+use logits::{Best, Logits, Softmax};
 pub use logprobs::{LOGPROB_MIN, Score, score};
 
 /// Below this temperature the best token is taken, as in vLLM: the division would overflow.
@@ -49,12 +49,32 @@ impl Sampler {
 
     /// Chooses a token and records it; the k-th call uses the k-th random number.
     pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Token {
+        self.choose(logits, None, scratch).token
+    }
+
+    /// The same among the tokens whose bit is set in `allowed`, as if the others had no probability at
+    /// all. `None` if none of them has any: the caller's own bias forbids them, or the model is broken.
+    pub fn sample_allowed(
+        &mut self,
+        logits: &[f32],
+        allowed: &[u32],
+        scratch: &mut Scratch,
+    ) -> Option<Token> {
+        let best = self.choose(logits, Some(allowed), scratch);
+        (best.logit > f32::NEG_INFINITY).then_some(best.token)
+    }
+
+    /// The token that was chosen, and the highest logit of those that could be.
+    fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>, scratch: &mut Scratch) -> Best {
         let random = unit(self.random.next_u64());
         self.adjustments.apply(logits, &mut scratch.overrides);
-        let logits = Logits::new(logits, &scratch.overrides);
-        let token = choose(&self.sampling, &logits, &mut scratch.buffers, random);
-        self.adjustments.record(token);
-        token
+        let logits = Logits::new(logits, &scratch.overrides).masked(allowed);
+        let best = logits.best(&mut scratch.buffers.maxima);
+        let token = choose(&self.sampling, &logits, best, &mut scratch.buffers, random);
+        if best.logit > f32::NEG_INFINITY || allowed.is_none() {
+            self.adjustments.record(token);
+        }
+        Best { token, ..best }
     }
 }
 
@@ -80,8 +100,14 @@ struct Buffers {
     ranked: Vec<Candidate>,
 }
 
-fn choose(sampling: &Sampling, logits: &Logits<'_>, buffers: &mut Buffers, random: f64) -> Token {
-    let best = logits.best(&mut buffers.maxima);
+/// `best` is the logits' own, and `buffers.maxima` are.
+fn choose(
+    sampling: &Sampling,
+    logits: &Logits<'_>,
+    best: Best,
+    buffers: &mut Buffers,
+    random: f64,
+) -> Token {
     let greedy = sampling.temperature() < TEMPERATURE_MIN || sampling.top_k() == 1;
     // A broken model's logits (infinite, or none that is a number) leave nothing to draw from.
     if greedy || !best.logit.is_finite() {

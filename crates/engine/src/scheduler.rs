@@ -47,6 +47,17 @@ pub struct Job {
     pub scored: bool,
 }
 
+/// What a choice does after its logits were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on with this token.
+    Token(Token),
+    /// Nobody has chosen a token yet. All its tokens are computed, and nothing more can be, until
+    /// [`Scheduler::resume`] tells.
+    Parked,
+    Ended,
+}
+
 #[derive(Debug)]
 pub struct Scheduler {
     capacity: Capacity,
@@ -147,8 +158,8 @@ impl Scheduler {
         self.admission = Admission::Open;
     }
 
-    /// The step was computed: each choice that was sampled goes on with a token, or has ended.
-    pub fn commit(&mut self, step: &Step, next: &[Option<Token>]) {
+    /// The step was computed, and this came of each choice that was sampled.
+    pub fn commit(&mut self, step: &Step, next: &[Next]) {
         assert_eq!(
             step.sampled.len(),
             next.len(),
@@ -166,17 +177,23 @@ impl Scheduler {
             }
         }
         self.rows_max = self.capacity.rows.min(self.rows_max * 2);
-        for (sampled, next) in step.sampled.iter().zip(next) {
-            match next {
-                Some(token) => {
-                    let (_, sequence) = self
-                        .running
-                        .get_mut(&sampled.choice)
-                        .expect("what was sampled is running");
-                    sequence.push(*token);
-                }
-                None => self.end(sampled.choice),
+        for (sampled, &next) in step.sampled.iter().zip(next) {
+            self.resume(sampled.choice, next);
+        }
+    }
+
+    /// What came of a choice that was sampled, or parked: it may have lost its cells meanwhile.
+    pub fn resume(&mut self, choice: ChoiceId, next: Next) {
+        match next {
+            Next::Token(token) => {
+                let running = self.running.get_mut(&choice).map(|(_, sequence)| sequence);
+                running
+                    .or_else(|| self.waiting.get_mut(&choice))
+                    .expect("only choices that go on are sampled")
+                    .push(token);
             }
+            Next::Parked => {}
+            Next::Ended => self.end(choice),
         }
     }
 
@@ -206,15 +223,28 @@ impl Scheduler {
         lost
     }
 
-    /// Choices whose next token is one row away.
+    /// Choices whose next token is one row away, or only waits to be chosen.
     pub fn decoding(&self) -> usize {
-        self.caught_up().count()
+        let all = self.running.values();
+        all.filter(|(id, sequence)| self.kv.length(*id) + 1 >= sequence.known())
+            .count()
     }
 
     fn caught_up(&self) -> impl Iterator<Item = ChoiceId> {
         let all = self.running.iter();
         all.filter(|(_, (id, sequence))| self.kv.length(*id) + 1 == sequence.known())
             .map(|(&choice, _)| choice)
+    }
+
+    /// Whether all that is known of it is computed, so that it waits for its next token to be chosen.
+    fn is_parked(&self, holder: Holder) -> bool {
+        match holder {
+            Holder::Choice(choice) => self
+                .running
+                .get(&choice)
+                .is_some_and(|(id, sequence)| self.kv.length(*id) == sequence.known()),
+            Holder::Trunk(_) => false,
+        }
     }
 
     /// Requests of which nothing was computed yet.

@@ -7,6 +7,7 @@
 mod cache;
 mod embedder;
 mod gate;
+mod masks;
 mod tokenizer;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::Token;
+use crate::constraint::{Constraint, Next};
 use crate::event::FinishReason;
 use crate::local::{LocalEngine, Options};
 use crate::model::{
@@ -26,6 +28,7 @@ use crate::text::TextStream;
 
 pub use crate::sim::embedder::SimEmbedder;
 pub use crate::sim::gate::{Gate, Probe};
+pub use crate::sim::masks::{LateMasks, PromptMasks};
 pub use crate::sim::tokenizer::{END, SimTokenizer};
 
 /// An engine with a simulated model: big enough for any test, always the same texts for a seed.
@@ -260,6 +263,7 @@ pub fn solo(
     sampling: &Sampling,
     stop: &Stop,
     output_max: u32,
+    constraint: Option<&Constraint>,
     choice: u32,
 ) -> Solo {
     let mut state = cache::State::start(model.seed);
@@ -281,8 +285,20 @@ pub fn solo(
         tokens: 0,
         spoken: Vec::new(),
     };
+    let mut walk = constraint.map(Constraint::begin);
     for position in (count(prompt)..).take(output_max as usize) {
-        let token = sampler.sample(&state.logits(model.end_probability), &mut scratch);
+        let logits = state.logits(model.end_probability);
+        let token = match walk.as_mut().map(|walk| walk.ahead()) {
+            None => sampler.sample(&logits, &mut scratch),
+            Some(Next::Allowed(allowed)) => sampler
+                .sample_allowed(&logits, allowed, &mut scratch)
+                .expect("all logits are numbers"),
+            Some(Next::End) => {
+                solo.reason = FinishReason::Stop;
+                break;
+            }
+            Some(next @ (Next::Pending | Next::Failed(_))) => panic!("{next:?} in solo"),
+        };
         solo.tokens += 1;
         if SimTokenizer.is_end(token) {
             solo.reason = FinishReason::Stop;
@@ -298,7 +314,11 @@ pub fn solo(
             return solo;
         }
         state = state.then(token, position, ALONE);
+        if let Some(walk) = &mut walk {
+            walk.advance(token, &mut PromptMasks);
+        }
     }
+    // What is complete with the last token that it may have has used up its tokens.
     solo.text.push_str(&text.finish());
     solo
 }

@@ -9,10 +9,11 @@
 )]
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use weir_engine::constraint::{Constraint, Constraints, Grammar};
 use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
@@ -22,7 +23,7 @@ use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
 };
 use weir_engine::scheduler::RequestId;
-use weir_engine::sim::{self, Faults, SimModel, SimOptions, SimTokenizer, Solo};
+use weir_engine::sim::{self, Faults, LateMasks, SimModel, SimOptions, SimTokenizer, Solo};
 
 const SEEDS: u64 = 200;
 /// The seeds are dealt out to tests that run side by side.
@@ -65,10 +66,31 @@ fn simulate(hand: u64) {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(
-        seen.forks > 300 && seen.preemptions > 50 && seen.faults > 60,
+        seen.forks > 300 && seen.preemptions > 50 && seen.faults > 60 && seen.parked > 100,
         "{seen:?}"
     );
 }
+
+static CONSTRAINTS: LazyLock<Vec<Constraint>> = LazyLock::new(|| {
+    let constraints = Constraints::new(Arc::new(SimTokenizer));
+    let object = serde_json::json!({
+        "type": "object",
+        "properties": {
+            "a": { "enum": ["x", "yy", null] },
+            "b": { "type": "integer", "minimum": 0, "maximum": 99 },
+        },
+        "required": ["a"],
+        "additionalProperties": false,
+    });
+    let grammars = [
+        Grammar::json_object(),
+        Grammar::json_schema(&object),
+        Grammar::json_schema(&serde_json::json!({ "type": "boolean" })),
+        Grammar::lark("start: /[a-z ]*ü?/".to_owned()),
+    ];
+    let compiled = grammars.iter().map(|grammar| constraints.compile(grammar));
+    compiled.map(Result::unwrap).collect()
+});
 
 /// What has happened in all simulations together.
 #[derive(Debug, Default)]
@@ -76,6 +98,8 @@ struct Seen {
     forks: u64,
     preemptions: u64,
     faults: u64,
+    /// Steps in which the only ones that could go on waited for their masks.
+    parked: u64,
 }
 
 /// Names the seed when a simulation panics.
@@ -120,6 +144,10 @@ struct World {
     random: Random,
     model: SimOptions,
     core: Core<SimModel>,
+    masks: LateMasks,
+    /// How many of a hundred masks are there a step after they were asked for.
+    masks_percent: u32,
+    parked: u64,
     clients: Vec<Client>,
     arrivals_left: u32,
     arrival_percent: u32,
@@ -206,8 +234,18 @@ impl World {
             now += Duration::from_millis(30);
             now
         };
+        let masks = LateMasks::default();
+        let core = Core::new(
+            SimModel::new(model.clone()),
+            &options,
+            Box::new(masks.clone()),
+            Box::new(clock),
+        );
         World {
-            core: Core::new(SimModel::new(model.clone()), &options, Box::new(clock)),
+            core,
+            masks,
+            masks_percent: random.one_of(&[100, 60, 5]),
+            parked: 0,
             model,
             clients: Vec::new(),
             arrivals_left: random.within(1..25),
@@ -241,6 +279,7 @@ impl World {
         seen.forks += model.forks();
         seen.faults += model.faults();
         seen.preemptions += self.core.scheduler().preemptions();
+        seen.parked += self.parked;
     }
 
     fn arrive(&mut self) {
@@ -320,6 +359,10 @@ impl World {
             ..Request::new(Input::Prompts(echoed))
         };
         Prepared {
+            constraint: random.percent(30).then(|| {
+                let which = random.within(0..u32::try_from(CONSTRAINTS.len()).unwrap());
+                CONSTRAINTS[which as usize].clone()
+            }),
             allowance,
             ..Prepared::new(request, prompts, random.within(0..room + 1))
         }
@@ -331,7 +374,15 @@ impl World {
             .clients
             .iter_mut()
             .fold(false, |ready, client| client.act(&mut self.random) | ready);
+        let held_back = self.masks.waiting() > 0;
         let progress = self.core.step();
+        self.parked += u64::from(held_back && progress == Progress::Blocked);
+        for _ in 0..self.masks.waiting() {
+            if self.random.percent(self.masks_percent) {
+                let which = self.random.within(0..1000);
+                self.masks.release(which as usize);
+            }
+        }
         let waiting = self.core.load().requests;
         assert!(
             waiting
@@ -341,7 +392,8 @@ impl World {
                     .filter(|client| client.usage.is_none())
                     .count()
         );
-        if ready {
+        // Who waits for a mask keeps its cells, and a complete text needs no step.
+        if ready && !held_back {
             assert_eq!(
                 progress,
                 Progress::Stepped,
@@ -420,7 +472,8 @@ impl Client {
             }
         };
         while eager && self.read() {}
-        eager && paid && self.usage.is_none()
+        let free = self.prepared.constraint.is_none();
+        eager && paid && free && self.usage.is_none()
     }
 
     fn settle_down(&mut self) {
@@ -538,7 +591,10 @@ impl Client {
 fn solo(model: &SimOptions, prepared: &Prepared, choice: u32, output_max: u32) -> Solo {
     let Request { sampling, stop, .. } = &prepared.request;
     let prompt = prompt(prepared, choice);
-    sim::solo(model, prompt, sampling, stop, output_max, choice)
+    let constraint = prepared.constraint.as_ref();
+    sim::solo(
+        model, prompt, sampling, stop, output_max, constraint, choice,
+    )
 }
 
 fn echo(prepared: &Prepared, choice: u32) -> String {
@@ -570,7 +626,10 @@ fn check_logprobs(
     } else {
         prompt.len()
     };
-    let cut = !prepared.request.stop.strings().is_empty() || answer.tokens < spoken.len() as u64;
+    // Its allowance may have ended before the prompt was computed.
+    let unsaid = prepared.request.echo && answer.text.is_empty();
+    let stops = !prepared.request.stop.strings().is_empty();
+    let cut = stops || unsaid || answer.tokens < spoken.len() as u64;
     if !cut {
         assert_eq!(first + answer.logprobs.len(), known.len());
     }

@@ -5,14 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::constraint::MaskComputer;
 use crate::event::EventSender;
 use crate::local::Options;
-use crate::local::generation::{Generation, Outcome, Sweep};
+use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
 use crate::model::{DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
-use crate::scheduler::{CacheOp, ChoiceId, RequestId, Scheduler, Step};
+use crate::scheduler::{CacheOp, ChoiceId, Next, RequestId, Scheduler, Step};
 use crate::{EngineError, FinishReason, Prepared};
 
 /// Time since some moment, for measuring.
@@ -23,7 +24,7 @@ pub type Monotonic = Box<dyn FnMut() -> Duration + Send>;
 pub enum Progress {
     /// The model was asked to compute something.
     Stepped,
-    /// All that is left waits for its reader or its allowance.
+    /// All that is left waits for its reader, its allowance or its masks.
     Blocked,
     /// Nothing is left.
     Idle,
@@ -37,6 +38,7 @@ pub struct Core<M> {
     generations: BTreeMap<RequestId, Generation>,
     pace: Pace,
     scratch: Scratch,
+    masks: Box<dyn MaskComputer>,
     clock: Monotonic,
     write_timeout: Duration,
     output_expected: u32,
@@ -44,7 +46,12 @@ pub struct Core<M> {
 }
 
 impl<M: Model> Core<M> {
-    pub fn new(model: M, options: &Options, clock: Monotonic) -> Self {
+    pub fn new(
+        model: M,
+        options: &Options,
+        masks: Box<dyn MaskComputer>,
+        clock: Monotonic,
+    ) -> Self {
         let capacity = model.capacity();
         Core {
             tokenizer: model.tokenizer(),
@@ -53,6 +60,7 @@ impl<M: Model> Core<M> {
             generations: BTreeMap::new(),
             pace: Pace::new(options.inter_token_target, capacity.rows),
             scratch: Scratch::default(),
+            masks,
             clock,
             write_timeout: options.write_timeout,
             output_expected: options.output_expected,
@@ -74,6 +82,7 @@ impl<M: Model> Core<M> {
     pub fn step(&mut self) -> Progress {
         let begin = (self.clock)();
         self.sweep(begin);
+        self.resume();
         let decoding = self.scheduler.decoding() > 0;
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
@@ -146,6 +155,26 @@ impl<M: Model> Core<M> {
         gone.into_iter().for_each(|request| self.forget(request));
     }
 
+    /// Goes on with choices that waited for their masks.
+    fn resume(&mut self) {
+        let mut over = Vec::new();
+        for (&request, generation) in &mut self.generations {
+            let mut tools = Tools {
+                scratch: &mut self.scratch,
+                tokenizer: &*self.tokenizer,
+                masks: &mut *self.masks,
+            };
+            for (choice, outcome) in generation.resume(&mut tools) {
+                self.scheduler
+                    .resume(ChoiceId { request, choice }, outcome.next());
+                if outcome == Outcome::Over {
+                    over.push(request);
+                }
+            }
+        }
+        over.into_iter().for_each(|request| self.forget(request));
+    }
+
     fn change_cache(&mut self, ops: impl Iterator<Item = CacheOp>) {
         for op in ops {
             match op {
@@ -179,13 +208,15 @@ impl<M: Model> Core<M> {
                 .get_mut(&request)
                 .expect("what is scheduled is known");
             let logits = self.model.logits(sampled.row);
-            match generation.sample(choice, logits, &mut self.scratch, &*self.tokenizer) {
-                Outcome::Token(token) => next.push(Some(token)),
-                Outcome::Ended => next.push(None),
-                Outcome::Over => {
-                    next.push(None);
-                    over.push(request);
-                }
+            let mut tools = Tools {
+                scratch: &mut self.scratch,
+                tokenizer: &*self.tokenizer,
+                masks: &mut *self.masks,
+            };
+            let outcome = generation.sample(choice, logits, &mut tools);
+            next.push(outcome.next());
+            if outcome == Outcome::Over {
+                over.push(request);
             }
         }
         self.scheduler.commit(step, &next);
@@ -227,6 +258,16 @@ impl<M: Model> Core<M> {
     fn forget(&mut self, request: RequestId) {
         self.scheduler.remove(request);
         self.generations.remove(&request);
+    }
+}
+
+impl Outcome {
+    fn next(self) -> Next {
+        match self {
+            Outcome::Token(token) => Next::Token(token),
+            Outcome::Parked => Next::Parked,
+            Outcome::Ended | Outcome::Over => Next::Ended,
+        }
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use crate::constraint::{Failure, MaskComputer, Next, Walk};
 use crate::event::{Channel, Event, EventSender, TokenLogprob};
 use crate::local::score::{self, Echo};
 use crate::model::Tokenizer;
+use crate::request::Invalid;
 use crate::sampler::{Sampler, Scratch};
 use crate::scheduler::Job;
 use crate::text::TextStream;
 use crate::{EngineError, FinishReason, Prepared, Request, Token};
+
+/// The bias that forbids a token.
+const BIAS_MIN: f32 = -100.0;
 
 pub(crate) struct Generation {
     prepared: Prepared,
@@ -34,6 +39,7 @@ enum Choice {
 
 struct Begun {
     sampler: Sampler,
+    guide: Option<Guide>,
     text: TextStream,
     generated: u32,
     /// Tokens whose text hasn't been sent.
@@ -44,11 +50,27 @@ struct Begun {
     echo: Echo,
 }
 
+/// What keeps a choice to its format.
+struct Guide {
+    walk: Walk,
+    /// Logits that came before it was known which tokens they may choose from.
+    parked: Option<Box<[f32]>>,
+}
+
+/// What sampling needs of the engine's thread.
+pub(crate) struct Tools<'a> {
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) tokenizer: &'a dyn Tokenizer,
+    pub(crate) masks: &'a mut dyn MaskComputer,
+}
+
 /// What a choice does after its logits were there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It goes on with this token.
     Token(Token),
+    /// Its logits are kept until it is known which tokens are allowed.
+    Parked,
     /// It has ended.
     Ended,
     /// It has ended, and with it the whole generation.
@@ -161,22 +183,91 @@ impl Generation {
     }
 
     /// Chooses the next token of a choice and sends what it means.
-    pub(crate) fn sample(
+    pub(crate) fn sample(&mut self, choice: u32, logits: &[f32], tools: &mut Tools<'_>) -> Outcome {
+        self.count_prompt(choice);
+        self.begin(choice, tools.tokenizer);
+        if self.prepared.output_max == 0 {
+            return self.finish(choice, FinishReason::Length);
+        }
+        match self.choose(choice, logits, tools.scratch) {
+            Ok(token) => self.accept(choice, token, logits, tools),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Samples what was parked if it is known now what is allowed, and ends choices that turn out to be
+    /// complete. Once a step, after [`sweep`](Self::sweep): it uses up some of the quota.
+    pub(crate) fn resume(&mut self, tools: &mut Tools<'_>) -> Vec<(u32, Outcome)> {
+        let mut resumed = Vec::new();
+        if self.prepared.constraint.is_none() {
+            return resumed;
+        }
+        for (choice, index) in (0..).zip(0..self.choices.len()) {
+            let Choice::Begun(begun) = &mut self.choices[index] else {
+                continue;
+            };
+            let Some(guide) = &mut begun.guide else {
+                continue;
+            };
+            let outcome = match guide.walk.ahead() {
+                Next::Pending => continue,
+                Next::Allowed(_) if self.quota == 0 => continue,
+                Next::Allowed(_) => match guide.parked.take() {
+                    Some(logits) => {
+                        self.quota -= 1;
+                        self.sample(choice, &logits, tools)
+                    }
+                    None => continue,
+                },
+                Next::End => self.finish(choice, FinishReason::Stop),
+                Next::Failed(failure) => self.break_off(failed(failure)),
+            };
+            resumed.push((choice, outcome));
+        }
+        resumed
+    }
+
+    fn choose(
         &mut self,
         choice: u32,
         logits: &[f32],
         scratch: &mut Scratch,
-        tokenizer: &dyn Tokenizer,
-    ) -> Outcome {
-        self.count_prompt(choice);
-        self.begin(choice, tokenizer);
-        if self.prepared.output_max == 0 {
-            return self.finish(choice, FinishReason::Length);
+    ) -> Result<Token, Outcome> {
+        let Choice::Begun(begun) = &mut self.choices[choice as usize] else {
+            // The request was broken off by another of its choices in the same step.
+            return Err(Outcome::Ended);
+        };
+        let Some(guide) = &mut begun.guide else {
+            return Ok(begun.sampler.sample(logits, scratch));
+        };
+        match guide.walk.ahead() {
+            Next::Allowed(allowed) => begun
+                .sampler
+                .sample_allowed(logits, allowed, scratch)
+                .ok_or_else(|| self.break_off(self.nothing_left())),
+            Next::End => Err(self.finish(choice, FinishReason::Stop)),
+            Next::Pending => {
+                guide.parked.get_or_insert_with(|| logits.into());
+                Err(Outcome::Parked)
+            }
+            Next::Failed(failure) => Err(self.break_off(failed(failure))),
         }
+    }
+
+    fn accept(
+        &mut self,
+        choice: u32,
+        token: Token,
+        logits: &[f32],
+        tools: &mut Tools<'_>,
+    ) -> Outcome {
+        let Tools {
+            scratch, tokenizer, ..
+        } = tools;
+        let tokenizer = *tokenizer;
         let Choice::Begun(begun) = &mut self.choices[choice as usize] else {
             unreachable!("only choices that go on are sampled");
         };
-        let token = begun.sampler.sample(logits, scratch);
         begun.generated += 1;
         self.generated += 1;
         self.sender.meter().add_completion(1);
@@ -217,10 +308,13 @@ impl Generation {
         if let Some(event) = begun.say(choice, text, scored) {
             self.sender.send(event);
         }
-        match outcome {
-            Some(reason) => self.end(choice, reason),
-            None => Outcome::Token(token),
+        if let Some(reason) = outcome {
+            return self.end(choice, reason);
         }
+        if let Some(guide) = &mut begun.guide {
+            guide.walk.advance(token, tools.masks);
+        }
+        Outcome::Token(token)
     }
 
     /// Ends a choice with what it still has to say.
@@ -245,6 +339,27 @@ impl Generation {
         self.sender.send(Event::Failed(error));
     }
 
+    /// The whole request fails because of one of its choices.
+    fn break_off(&mut self, error: EngineError) -> Outcome {
+        tracing::warn!("a constrained request failed: {error}");
+        self.choices.fill_with(|| Choice::Ended);
+        self.unfinished = 0;
+        self.sender.send(Event::Failed(error));
+        Outcome::Over
+    }
+
+    /// Why no token is left to choose though the format allows some.
+    fn nothing_left(&self) -> EngineError {
+        let bias = self.prepared.request.sampling.logit_bias();
+        if bias.iter().any(|&(_, bias)| bias <= BIAS_MIN) {
+            return EngineError::Invalid(Invalid::new(
+                "logit_bias",
+                "logit_bias forbids every token that the format allows next",
+            ));
+        }
+        EngineError::Fault("no token that the format allows has a probability".to_owned())
+    }
+
     fn end(&mut self, choice: u32, reason: FinishReason) -> Outcome {
         self.choices[choice as usize] = Choice::Ended;
         self.unfinished -= 1;
@@ -266,6 +381,10 @@ impl Generation {
         let Request { sampling, stop, .. } = &prepared.request;
         self.choices[choice as usize] = Choice::Begun(Box::new(Begun {
             sampler: Sampler::new(sampling, &prepared.prompts[prompt], choice),
+            guide: prepared.constraint.as_ref().map(|constraint| Guide {
+                walk: constraint.begin(),
+                parked: None,
+            }),
             text: TextStream::new(stop),
             generated: 0,
             unsent: 0,
@@ -309,6 +428,16 @@ impl Generation {
     /// Events that can be sent beside the last ones of all choices.
     fn room(&self) -> u64 {
         (self.sender.room() as u64).saturating_sub(u64::from(self.unfinished) + 1)
+    }
+}
+
+fn failed(failure: Failure) -> EngineError {
+    match failure {
+        Failure::TooComplex => EngineError::Invalid(Invalid::new(
+            "response_format",
+            "the format takes more work to enforce than is allowed for a token",
+        )),
+        Failure::Broken(why) => EngineError::Fault(why),
     }
 }
 

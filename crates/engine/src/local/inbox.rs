@@ -38,6 +38,8 @@ pub(crate) struct Inbox {
 struct State {
     phase: Phase,
     starts: VecDeque<Start>,
+    /// A mask has come since the thread last looked.
+    woken: bool,
     /// As the thread last said.
     load: Load,
 }
@@ -70,6 +72,7 @@ impl Inbox {
         let state = State {
             phase: Phase::Open,
             starts: VecDeque::new(),
+            woken: false,
             load: Load::default(),
         };
         Inbox {
@@ -96,6 +99,12 @@ impl Inbox {
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Something has come that a thread with nothing to step may wait for.
+    pub(crate) fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_one();
     }
 
     pub(crate) fn drain(&self) {
@@ -126,7 +135,9 @@ impl Inbox {
     pub(crate) fn take(&self, load: Load, patience: Patience) -> Mail {
         let mut state = self.lock();
         state.load = load;
-        let waiting = |state: &mut State| state.starts.is_empty() && state.phase != Phase::Stopping;
+        let waiting = |state: &mut State| {
+            state.starts.is_empty() && !state.woken && state.phase != Phase::Stopping
+        };
         state = match patience {
             Patience::None => state,
             Patience::Short(time) => {
@@ -140,6 +151,7 @@ impl Inbox {
                 .wait_while(state, waiting)
                 .unwrap_or_else(PoisonError::into_inner),
         };
+        state.woken = false;
         if state.phase == Phase::Stopping {
             return Mail::Stop;
         }

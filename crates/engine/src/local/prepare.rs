@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::constraint::{Constraint, Constraints, Grammar};
 use crate::dialect::{Dialect, Reading};
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
+use crate::request::{Format, Invalid, OutputLimit, Overflow, Prompt};
 use crate::{EngineError, Input, Prepared, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
@@ -17,6 +18,7 @@ pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
 pub(crate) struct Preparer {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
     pub(crate) dialect: Option<Dialect>,
+    pub(crate) constraints: Constraints,
     pub(crate) context_tokens: u32,
     pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -60,9 +62,11 @@ impl Preparer {
         }
         let output_max = self.output_max(&prompts, request.output)?;
         check_scores(&request, &prompts)?;
+        let constraint = self.constraint(&request.format)?;
         Ok(Prepared {
             reading,
             shown,
+            constraint,
             ..Prepared::new(request, prompts, output_max)
         })
     }
@@ -71,6 +75,15 @@ impl Preparer {
         self.dialect
             .as_ref()
             .ok_or(EngineError::Unsupported { feature: "chat" })
+    }
+
+    fn constraint(&self, format: &Format) -> Result<Option<Constraint>, Invalid> {
+        let grammar = match format {
+            Format::Text => return Ok(None),
+            Format::JsonObject => Grammar::json_object(),
+            Format::JsonSchema(schema) => Grammar::json_schema(schema),
+        };
+        self.constraints.compile(&grammar).map(Some)
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.
@@ -172,6 +185,7 @@ mod tests {
             let preparer = Preparer {
                 tokenizer: Arc::new(SimTokenizer),
                 dialect: Some(Dialect::new(template, source, &SimTokenizer)),
+                constraints: Constraints::new(Arc::new(SimTokenizer)),
                 context_tokens: 100,
                 now: Arc::new(|| Timestamp::UNIX_EPOCH),
             };

@@ -6,13 +6,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::EngineError;
+use crate::constraint::Pool;
 use crate::event::Event;
 use crate::local::Options;
 use crate::local::core::{Core, Progress};
 use crate::local::inbox::{Inbox, Mail, Patience};
 use crate::model::Model;
 
-/// How often blocked generations are looked at: neither readers nor payers wake the thread.
+/// How often blocked generations are looked at: neither readers nor payers wake the thread,
+/// only masks do.
 const BLOCKED_WAIT: Duration = Duration::from_millis(3);
 
 pub(crate) fn spawn<M: Model>(
@@ -20,7 +22,11 @@ pub(crate) fn spawn<M: Model>(
     options: &Options,
     inbox: Arc<Inbox>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let mut core = Core::new(model, options, Box::new(monotonic()));
+    let masks = {
+        let inbox = Arc::clone(&inbox);
+        Pool::start(options.mask_threads, move || inbox.wake())?
+    };
+    let mut core = Core::new(model, options, Box::new(masks), Box::new(monotonic()));
     let span = tracing::Span::current();
     std::thread::Builder::new()
         .name("weir-engine".to_owned())

@@ -1,4 +1,5 @@
-//! A model's logits with the few that bias and penalties changed, read in blocks without a copy.
+//! A model's logits with the few that bias and penalties changed and those that a constraint forbids,
+//! read in blocks without a copy of all.
 
 use std::ops::Range;
 
@@ -12,12 +13,16 @@ use crate::Token;
 const BLOCK: usize = 1024;
 /// Logits of which the highest is remembered, to find candidates without reading the others again.
 const GROUP: usize = 64;
+/// Bits of one word of a mask.
+const WORD: usize = u32::BITS as usize;
 
 #[derive(Debug)]
 pub(super) struct Logits<'a> {
     raw: &'a [f32],
     /// By token; each is in `raw`.
     overrides: &'a [(Token, f32)],
+    /// A bit for each token that may be chosen; `None` is all of them.
+    allowed: Option<&'a [u32]>,
     arch: Arch,
 }
 
@@ -46,15 +51,31 @@ impl<'a> Logits<'a> {
         Logits {
             raw,
             overrides,
+            allowed: None,
             arch: Arch::new(),
         }
+    }
+
+    /// The same, with −∞ for every token without a bit.
+    pub(super) fn masked(self, allowed: Option<&'a [u32]>) -> Self {
+        Logits { allowed, ..self }
     }
 
     /// The highest logit, of the lowest token that has it; token 0 when none is a number.
     /// Leaves the highest of each group in `maxima`.
     pub(super) fn best(&self, maxima: &mut Vec<f32>) -> Best {
         maxima.clear();
-        self.for_each_block(|block| lanes::push_maxima(self.arch, block, GROUP, maxima));
+        let mut buffer = [0.0; BLOCK];
+        for block in 0..self.raw.len().div_ceil(BLOCK) {
+            let range = self.block(block);
+            if self.forbids(&range) {
+                let groups = maxima.len() + range.len().div_ceil(GROUP);
+                maxima.resize(groups, f32::NEG_INFINITY);
+            } else {
+                let block = self.read(range, &mut buffer);
+                lanes::push_maxima(self.arch, block, GROUP, maxima);
+            }
+        }
         let mut best = (0, f32::NEG_INFINITY);
         for (group, &max) in maxima.iter().enumerate() {
             if max > best.1 {
@@ -62,7 +83,6 @@ impl<'a> Logits<'a> {
             }
         }
         let (group, logit) = best;
-        let mut buffer = [0.0; BLOCK];
         let range = self.group(group);
         let first = range.start;
         let inside = self
@@ -78,14 +98,16 @@ impl<'a> Logits<'a> {
     /// Σ of all weights; leaves that of each block in `sums`.
     pub(super) fn sum(&self, softmax: Softmax, sums: &mut Vec<f64>) -> f64 {
         sums.clear();
-        self.for_each_block(|block| {
-            sums.push(lanes::sum_of_weights(
-                self.arch,
-                block,
-                softmax.max,
-                softmax.scale,
-            ));
-        });
+        let mut buffer = [0.0; BLOCK];
+        for block in 0..self.raw.len().div_ceil(BLOCK) {
+            let range = self.block(block);
+            sums.push(if self.forbids(&range) {
+                0.0
+            } else {
+                let block = self.read(range, &mut buffer);
+                lanes::sum_of_weights(self.arch, block, softmax.max, softmax.scale)
+            });
+        }
         sums.iter().sum()
     }
 
@@ -136,19 +158,25 @@ impl<'a> Logits<'a> {
         }
     }
 
-    fn for_each_block(&self, mut f: impl FnMut(&[f32])) {
-        let mut buffer = [0.0; BLOCK];
-        for block in 0..self.raw.len().div_ceil(BLOCK) {
-            f(self.read(self.block(block), &mut buffer));
-        }
-    }
-
     fn block(&self, block: usize) -> Range<usize> {
         block * BLOCK..((block + 1) * BLOCK).min(self.raw.len())
     }
 
     fn group(&self, group: usize) -> Range<usize> {
         group * GROUP..((group + 1) * GROUP).min(self.raw.len())
+    }
+
+    /// Whether no token of a range, which begins a word of the mask, may be chosen.
+    fn forbids(&self, range: &Range<usize>) -> bool {
+        self.words(range)
+            .is_some_and(|words| words.iter().all(|&word| word == 0))
+    }
+
+    /// The words of the mask that a range begins and ends in; tokens beyond the mask have none.
+    fn words(&self, range: &Range<usize>) -> Option<&'a [u32]> {
+        let allowed = self.allowed?;
+        let end = range.end.div_ceil(WORD).min(allowed.len());
+        Some(allowed.get(range.start / WORD..end).unwrap_or_default())
     }
 
     /// The logits of a range of at most [`BLOCK`]: the model's own, or where some of them have
@@ -172,6 +200,33 @@ impl<'a> Logits<'a> {
             }
             buffer[token as usize - range.start] = logit;
         }
+        if let Some(words) = self.words(&range)
+            && !(words.len() == raw.len().div_ceil(WORD) && words.iter().all(|&w| w == u32::MAX))
+        {
+            if !copied {
+                buffer[..raw.len()].copy_from_slice(raw);
+                copied = true;
+            }
+            forbid(&mut buffer[..raw.len()], words);
+        }
         if copied { &buffer[..raw.len()] } else { raw }
+    }
+}
+
+/// −∞ for each logit whose bit is not set.
+fn forbid(logits: &mut [f32], words: &[u32]) {
+    let words = words.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(WORD).zip(words) {
+        match word {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
     }
 }

@@ -301,3 +301,70 @@ fn exp_is_exact_to_the_last_bits() {
     }
     assert_eq!(lanes::exp(0.0), 1.0);
 }
+
+/// A mask with a bit for each token that may be chosen.
+fn mask(allowed: impl Fn(Token) -> bool, length: usize) -> Vec<u32> {
+    let mut words = vec![0; length.div_ceil(32)];
+    (0..length as Token)
+        .filter(|&token| allowed(token))
+        .for_each(|token| words[token as usize / 32] |= 1 << (token % 32));
+    words
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_not_allowed_has_no_probability(
+        logits in logits(),
+        fields in fields(),
+        kind in 0_u32..4,
+        salt in any::<u32>(),
+        seed in any::<i64>(),
+    ) {
+        let allowed = |token: Token| match kind {
+            0 => true,
+            // Whole blocks and words, single tokens, and tokens beyond the mask's end.
+            1 => (token / 700) % 2 == 1,
+            2 => token.wrapping_mul(2_654_435_761).wrapping_add(salt) % 50 == 0,
+            _ => token.is_multiple_of(3) && token < 1500,
+        };
+        let length = if kind == 3 { logits.len().min(1500) } else { logits.len() };
+        let words = mask(allowed, length);
+        let sampling = Sampling::new(SamplingFields { seed: Some(seed), ..fields }).unwrap();
+        let masked: Vec<f32> = (0..)
+            .zip(&logits)
+            .map(|(token, &logit)| if allowed(token) { logit } else { f32::NEG_INFINITY })
+            .collect();
+        let mut scratch = Scratch::default();
+        let mut one = Sampler::new(&sampling, &[1, 2], 0);
+        let mut other = Sampler::new(&sampling, &[1, 2], 0);
+        for _ in 0..10 {
+            let Some(token) = one.sample_allowed(&logits, &words, &mut scratch) else { break };
+            prop_assert!(allowed(token));
+            prop_assert_eq!(token, other.sample(&masked, &mut scratch));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_chosen_where_nothing_is_allowed() {
+    let check = |change: fn(&mut SamplingFields), words: &[u32], expected: Option<Token>| {
+        let mut sampler = Sampler::new(&sampling(change), &[], 0);
+        let token = sampler.sample_allowed(&[1.0; 100], words, &mut Scratch::default());
+        assert_eq!(token, expected);
+    };
+    check(|_| (), &[0, 0, 0, 0], None);
+    check(|_| (), &[], None);
+    check(|_| (), &[0, 0, 4, 0], Some(66));
+    check(
+        |fields| fields.temperature = Some(0.0),
+        &[0, 0, 4, 0],
+        Some(66),
+    );
+    check(
+        |fields| fields.logit_bias = vec![(66, -100.0)],
+        &[0, 0, 4, 0],
+        None,
+    );
+}

@@ -17,7 +17,7 @@ impl Scheduler {
         let (after, before): (Vec<_>, Vec<_>) =
             self.holders().partition(|&(age, _)| Some(age) > turn);
         for (age, holder) in after.into_iter().chain(before) {
-            if draft.is_blocked(holder.request()) {
+            if draft.is_blocked(holder.request()) || self.is_parked(holder) {
                 continue;
             }
             self.place_alone(draft, holder);

@@ -92,7 +92,8 @@ impl Scheduler {
     /// Prompts, and what was generated before cells were taken away, in chunks.
     fn prefill(&self, draft: &mut Draft<'_>) {
         for (_, holder) in self.holders() {
-            if !draft.placed.contains(&holder) && !draft.is_blocked(holder.request()) {
+            let ready = !draft.is_blocked(holder.request()) && !self.is_parked(holder);
+            if ready && !draft.placed.contains(&holder) {
                 self.place_prompt(draft, holder);
             }
         }
@@ -156,36 +157,42 @@ impl Scheduler {
     /// may be itself.
     fn preempt_for(&mut self, draft: &Draft<'_>, choice: ChoiceId) {
         let this = Holder::Choice(choice);
-        let victim = self.victim(draft, |holder| {
+        let victim = self.victim(draft, |_, holder| {
             holder == this || !draft.placed.contains(&holder)
         });
         self.preempt(victim.unwrap_or(this));
     }
 
-    /// Frees cells so that the oldest that is ready can be computed. `false` if none is, or it has all.
+    /// Frees cells so that the oldest that is ready can be computed. `false` if none is, or it has all
+    /// but those of older ones that only wait for their next token to be chosen.
     fn make_way(&mut self, draft: &Draft<'_>) -> bool {
         let waiting = self.oldest_ready(draft);
         let holder = self
             .holders()
-            .find(|(_, holder)| !draft.is_blocked(holder.request()));
-        let keep = match (waiting, holder) {
+            .find(|&(_, holder)| !draft.is_blocked(holder.request()) && !self.is_parked(holder));
+        let (age, keep) = match (waiting, holder) {
             (None, None) => return false,
             // A trunk is as old as the choice that waits for it.
-            (Some(waiting), Some((age, _))) if waiting < age => None,
-            (_, holder) => holder.map(|(_, holder)| holder),
+            (Some(waiting), Some((age, _))) if waiting < age => (waiting, None),
+            (Some(waiting), None) => (waiting, None),
+            (_, Some((age, holder))) => (age, Some(holder)),
         };
-        let Some(victim) = self.victim(draft, |holder| Some(holder) != keep) else {
+        let victim = self.victim(draft, |other, holder| {
+            let goes_first = other < age && self.is_parked(holder);
+            Some(holder) != keep && (!goes_first || draft.is_blocked(holder.request()))
+        });
+        let Some(victim) = victim else {
             return false;
         };
         self.preempt(victim);
         true
     }
 
-    fn victim(&self, draft: &Draft<'_>, may: impl Fn(Holder) -> bool) -> Option<Holder> {
+    fn victim(&self, draft: &Draft<'_>, may: impl Fn(ChoiceId, Holder) -> bool) -> Option<Holder> {
         let holders: Vec<_> = self
             .holders()
+            .filter(|&(age, holder)| may(age, holder))
             .map(|(_, holder)| holder)
-            .filter(|&holder| may(holder))
             .collect();
         let blocked = holders
             .iter()

@@ -62,7 +62,7 @@ impl Bench {
     /// choice if one is sampled.
     fn step(&mut self) -> String {
         let step = self.plan();
-        let next: Vec<_> = step.sampled.iter().map(|_| Some(9)).collect();
+        let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9)).collect();
         self.scheduler.commit(&step, &next);
         describe(&step)
     }
@@ -147,7 +147,7 @@ fn choices_wait_for_sequences() {
     check(&mut bench, &["0:0+4", "fork(0→1,4) 1:4+1=0.0", "1:5+1=0.0"]);
     let step = bench.plan();
     assert_eq!(describe(&step), "1:6+1=0.0");
-    bench.scheduler.commit(&step, &[None]);
+    bench.scheduler.commit(&step, &[Next::Ended]);
     check(&mut bench, &["forget(1) fork(0→1,4) 1:4+1=0.1 0:4+1=0.2"]);
 
     // With one sequence alone, a choice takes the trunk, and the next computes the prompt again.
@@ -155,7 +155,7 @@ fn choices_wait_for_sequences() {
     bench.enqueue(0, 5, 2, 9);
     check(&mut bench, &["0:0+4", "0:4+1=0.0"]);
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[None]);
+    bench.scheduler.commit(&step, &[Next::Ended]);
     check(&mut bench, &["forget(0) 0:0+5=0.1"]);
 }
 
@@ -175,7 +175,7 @@ fn a_full_cache_takes_from_the_youngest() {
     // 17 tokens don't fit 16 cells; what request 1 has generated is computed again when request 0 is done.
     check(&mut bench, &["forget(1) 0:8+1=0.0", "0:9+1=0.0"]);
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[None]);
+    bench.scheduler.commit(&step, &[Next::Ended]);
     check(&mut bench, &["forget(0) 0:0+8=1.0", "0:8+1=1.0"]);
     assert_eq!(bench.scheduler.preemptions(), 1);
 }
@@ -224,7 +224,9 @@ fn a_model_whose_cache_is_full_too_early() {
         &["forget(2) 0:6+1=0.0 1:6+1=1.0", "0:7+1=0.0 1:7+1=1.0"],
     );
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[Some(9), None]);
+    bench
+        .scheduler
+        .commit(&step, &[Next::Token(9), Next::Ended]);
     check(&mut bench, &["forget(1) 0:9+1=0.0 1:0+6=2.0"]);
 }
 
@@ -283,7 +285,7 @@ fn prompts_are_scored_once_each() {
             assert_eq!(used, step.scored.len() + step.sampled.len());
             assert!(used <= outputs as usize);
             let scored: Vec<u32> = step.scored.iter().map(|scored| scored.position).collect();
-            let next: Vec<_> = step.sampled.iter().map(|_| Some(9)).collect();
+            let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9)).collect();
             bench.scheduler.commit(&step, &next);
             assert_eq!(
                 format!("{} {scored:?}", describe(&step)),
@@ -383,4 +385,27 @@ fn sequences_that_must_not_share_a_step_take_turns() {
             "0:15+1=0.0",
         ],
     );
+}
+
+/// A choice without a token keeps its place and its cells, while others go on and come in.
+#[test]
+fn a_parked_choice_waits_and_nobody_waits_for_it() {
+    let mut bench = Bench::new(20, 3);
+    bench.enqueue(0, 4, 1, 6);
+    let step = bench.plan();
+    bench.scheduler.commit(&step, &[Next::Parked]);
+    assert_eq!(bench.scheduler.decoding(), 1);
+    assert!(bench.plan().rows.is_empty());
+    bench.enqueue(1, 3, 1, 3);
+    check(&mut bench, &["1:0+3=1.0", "1:3+1=1.0"]);
+    // It is older than whoever has no room, and so it isn't taken its cells.
+    bench.enqueue(2, 12, 1, 3);
+    check(&mut bench, &["1:4+1=1.0"]);
+    let parked = ChoiceId {
+        request: RequestId(0),
+        choice: 0,
+    };
+    bench.scheduler.resume(parked, Next::Token(9));
+    check(&mut bench, &["0:4+1=0.0 1:5+1=1.0"]);
+    assert_eq!(bench.scheduler.preemptions(), 0);
 }

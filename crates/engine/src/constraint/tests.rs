@@ -1,0 +1,336 @@
+use serde_json::json;
+
+use super::*;
+use crate::Token;
+use crate::model::Bos;
+use crate::sim::{END, PromptMasks, SimTokenizer};
+
+fn constraints() -> Constraints {
+    Constraints::new(Arc::new(SimTokenizer))
+}
+
+/// How far a text gets, token by token: all of it and whether it may end there or must, or the place
+/// of the first token that isn't allowed.
+fn walk(constraint: &Constraint, text: &str) -> String {
+    let mut walk = constraint.begin();
+    let mut done = 0;
+    for token in SimTokenizer.tokenize(text, Bos::Omit) {
+        match walk.ahead() {
+            Next::Allowed(allowed) if bit(allowed, token) => {}
+            Next::Allowed(_) => return format!("not at {done}"),
+            other => return format!("{other:?} at {done}"),
+        }
+        let mut bytes = Vec::new();
+        SimTokenizer.piece(token, &mut bytes);
+        done += bytes.len();
+        walk.advance(token, &mut PromptMasks);
+    }
+    match walk.ahead() {
+        Next::Allowed(allowed) if bit(allowed, END) => "may end".to_owned(),
+        Next::Allowed(_) => "goes on".to_owned(),
+        Next::End => "ends".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn bit(words: &[u32], token: Token) -> bool {
+    words[token as usize / 32] >> (token % 32) & 1 == 1
+}
+
+#[test]
+fn a_text_follows_its_grammar() {
+    let constraints = constraints();
+    let check = |grammar: &Grammar, text: &str, expected: &str| {
+        let constraint = constraints.compile(grammar).unwrap();
+        assert_eq!(walk(&constraint, text), expected, "{text} of {grammar:?}");
+    };
+    let object = Grammar::json_object();
+    check(&object, "", "goes on");
+    check(&object, "{}", "ends");
+    check(&object, "[]", "not at 0");
+    check(&object, " {}", "not at 0");
+    check(
+        &object,
+        r#"{"ü🙂": [1, -2.5e3, true, null, "\n"], "b": {}}"#,
+        "ends",
+    );
+    check(&object, r#"{"a": 01"#, "not at 7");
+    check(&object, r#"{"a" 1"#, "not at 5");
+    // Blanks between parts are few, and a name has one spelling.
+    check(&object, "{\n  \"a\" :\n 1\n}", "ends");
+    check(&object, "{  ", "not at 2");
+    check(&object, "{\n\n", "not at 2");
+    check(&object, r#"{"\u0061"#, "not at 3");
+
+    let schema = Grammar::json_schema(&json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "a form",
+        "type": "object",
+        "properties": {
+            "title": { "type": "string", "maxLength": 3, "description": "short" },
+            "size": { "enum": ["small", "large", 3] },
+            "count": { "type": "integer", "minimum": 1, "maximum": 20 },
+            "price": { "type": "number", "exclusiveMinimum": 0, "maximum": 1 },
+            "tags": { "type": "array", "items": { "$ref": "#/$defs/tag" }, "minItems": 1, "maxItems": 2 },
+        },
+        "required": ["title", "count"],
+        "additionalProperties": false,
+        "$defs": { "tag": { "type": "string", "pattern": "^[a-z]+$" } },
+    }));
+    check(&schema, r#"{"title":"abc","count":20}"#, "ends");
+    check(
+        &schema,
+        r#"{"title":"","size":"large","count":1,"price":0.25,"tags":["a","b"]}"#,
+        "ends",
+    );
+    check(&schema, r#"{"title":"abcd"#, "not at 13");
+    check(&schema, r#"{"title":"üüü"#, "goes on");
+    check(&schema, r#"{"title":"a","count":21"#, "not at 22");
+    check(&schema, r#"{"title":"a","count":0"#, "not at 21");
+    check(&schema, r#"{"title":"a"}"#, "not at 12");
+    check(&schema, r#"{"count""#, "not at 2");
+    check(&schema, r#"{"title":"a","size":"medium"#, "not at 21");
+    check(
+        &schema,
+        r#"{"title":"a","size":3,"count":1,"price":1.1"#,
+        "not at 42",
+    );
+    check(
+        &schema,
+        r#"{"title":"a","count":1,"tags":["a","b","c""#,
+        "not at 38",
+    );
+    check(&schema, r#"{"title":"a","count":1,"tags":[]"#, "not at 31");
+    check(&schema, r#"{"title":"a","count":1,"other":1"#, "not at 24");
+
+    let number = Grammar::json_schema(&json!({ "type": "integer", "multipleOf": 5 }));
+    check(&number, "1", "goes on");
+    check(&number, "15", "may end");
+    let tree = json!({ "type": "array", "items": { "$ref": "#" } });
+    check(&Grammar::json_schema(&tree), "[[],[[]]]", "ends");
+    let one_of = json!({ "oneOf": [{ "type": "string" }, { "type": "null" }] });
+    check(&Grammar::json_schema(&one_of), "null", "ends");
+
+    let lark = Grammar::lark(format!(
+        "start: \"call \" args\nargs: {}",
+        json_rule(
+            &json!({ "type": "object", "properties": { "a": { "const": 1 } }, "required": ["a"],
+            "additionalProperties": false })
+        )
+        .unwrap()
+    ));
+    check(&lark, "call {\"a\":1}", "ends");
+    check(&lark, "call {\"a\":  ", "not at 11");
+    // A special token has no text, but a number.
+    let special = constraints.compile(&Grammar::lark("start: \"a\" <[0]> \"b\"".to_owned()));
+    let mut walk = special.unwrap().begin();
+    for token in SimTokenizer.tokenize("a<|bos|>b", Bos::Omit) {
+        assert!(matches!(walk.ahead(), Next::Allowed(allowed) if bit(allowed, token)));
+        walk.advance(token, &mut PromptMasks);
+    }
+    assert_eq!(walk.ahead(), Next::End);
+}
+
+#[test]
+fn what_cannot_be_enforced_is_refused_by_name() {
+    let constraints = constraints();
+    let check = |schema: Value, expected: &str| {
+        let refused = constraints.compile(&Grammar::json_schema(&schema));
+        let Err(invalid) = refused else {
+            panic!("{schema} is taken")
+        };
+        assert_eq!(invalid.param, SCHEMA_PARAM);
+        assert!(
+            invalid.message.contains(expected),
+            "{:?} of {schema}, not {expected:?}",
+            invalid.message
+        );
+    };
+    let within = |schema: Value| json!({ "type": "array", "items": schema });
+    for keyword in [
+        "not",
+        "if",
+        "contains",
+        "uniqueItems",
+        "propertyNames",
+        "dependentRequired",
+        "nullable",
+        "unevaluatedProperties",
+        "$dynamicRef",
+        "$anchor",
+        "minimun",
+        "x-guidance",
+    ] {
+        let mut schema = json!({ "type": "object" });
+        schema[keyword] = json!({});
+        check(schema.clone(), &format!("{keyword:?} is not supported"));
+        schema["$schema"] = json!("http://json-schema.org/draft-04/schema#");
+        check(within(schema), &format!("{keyword:?} is not supported"));
+    }
+    check(json!(3), "not a number");
+    check(json!(false), "allows nothing");
+    check(json!({ "enum": [] }), "empty");
+    check(json!({ "type": "strin" }), "strin");
+    check(
+        json!({ "type": "string", "format": "credit-card" }),
+        "credit-card",
+    );
+    check(json!({ "type": "string", "pattern": "(?=a)b" }), "regex");
+    check(
+        json!({ "type": "string", "pattern": "\\bfoo\\b" }),
+        "not supported",
+    );
+    check(
+        json!({ "type": "string", "pattern": "^[ab]*a[ab]{30}$", "minLength": 200 }),
+        "too complex",
+    );
+    check(
+        json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }),
+        "oneOf",
+    );
+    check(
+        json!({ "type": "object", "minProperties": 2 }),
+        "minProperties",
+    );
+    check(json!({ "type": "string", "minLength": -1 }), "minLength");
+
+    check(
+        json!({ "$ref": "http://example.com/schema" }),
+        "into the schema",
+    );
+    check(json!({ "$ref": "#/$defs/a" }), "leads nowhere");
+    check(json!({ "$ref": "#" }), "on and on");
+    let loops = json!({ "a": { "$ref": "#/$defs/b" }, "b": { "$ref": "#/$defs/a" } });
+    check(
+        json!({ "type": "array", "items": { "$ref": "#/$defs/a" }, "$defs": loops }),
+        "on and on",
+    );
+
+    check(json!({ "const": "x".repeat(SCHEMA_BYTES_MAX) }), "bytes");
+    let mut deep = json!({});
+    for _ in 0..=SCHEMA_DEPTH_MAX {
+        deep = within(deep);
+    }
+    check(deep, "deeper");
+    check(
+        json!({ "type": "string", "maxLength": LENGTH_MAX + 1 }),
+        "maxLength may be at most",
+    );
+    check(
+        json!({ "type": "array", "maxItems": SCHEMA_ITEMS_MAX + 1 }),
+        "maxItems may be at most",
+    );
+    let many: serde_json::Map<_, _> = (0..=PROPERTIES_MAX)
+        .map(|i| (i.to_string(), json!({})))
+        .collect();
+    check(
+        json!({ "type": "object", "properties": many }),
+        "at most 256 properties",
+    );
+    check(
+        json!({ "type": "integer", "multipleOf": MULTIPLES_MAX + 1 }),
+        "multipleOf",
+    );
+    check(json!({ "type": "number", "multipleOf": 0 }), "multipleOf");
+    check(
+        json!({ "allOf": [{ "multipleOf": 101 }, { "multipleOf": 0.07 }] }),
+        "multipleOf",
+    );
+    let pattern = |i: usize| json!({ "type": "string", "pattern": format!("a.{{{i}}}b") });
+    let patterns: Vec<_> = (0..=PATTERNS_JOINED_MAX).map(pattern).collect();
+    check(json!({ "allOf": patterns }), "at most 8 patterns");
+
+    let long = Grammar::lark("#".repeat(GRAMMAR_BYTES_MAX + 1));
+    assert!(
+        constraints
+            .compile(&long)
+            .unwrap_err()
+            .message
+            .contains("too long")
+    );
+    let broken = constraints
+        .compile(&Grammar::lark("start: (".to_owned()))
+        .unwrap_err();
+    assert!(broken.message.len() < 2 * REASON_CHARS_MAX, "{broken}");
+}
+
+#[test]
+fn the_largest_that_is_allowed_is_enforced() {
+    let constraints = constraints();
+    let check = |schema: Value| {
+        let compiled = constraints.compile(&Grammar::json_schema(&schema));
+        assert!(compiled.is_ok(), "{compiled:?} of {schema}");
+    };
+    let names = 0..PROPERTIES_MAX;
+    let many: serde_json::Map<_, _> = names.map(|i| (i.to_string(), json!({}))).collect();
+    check(json!({ "type": "object", "properties": many }));
+    check(json!({ "type": "string", "minLength": LENGTH_MAX, "maxLength": LENGTH_MAX }));
+    check(json!({ "type": "array", "minItems": SCHEMA_ITEMS_MAX }));
+    check(json!({ "type": "integer", "multipleOf": MULTIPLES_MAX }));
+    let mut deep = json!({});
+    for _ in 0..SCHEMA_DEPTH_MAX {
+        deep = json!({ "type": "array", "items": deep });
+    }
+    check(deep);
+    check(json!(true));
+    check(json!({ "const": "x".repeat(SCHEMA_BYTES_MAX - 100) }));
+}
+
+/// Like the simulated one, with a second token that ends a text.
+#[derive(Debug)]
+struct TwoEnds;
+
+impl Tokenizer for TwoEnds {
+    fn vocabulary(&self) -> u32 {
+        SimTokenizer.vocabulary()
+    }
+    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
+        SimTokenizer.tokenize(text, bos)
+    }
+    fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
+        SimTokenizer.piece(token, bytes);
+    }
+    fn is_end(&self, token: Token) -> bool {
+        token <= END
+    }
+}
+
+#[test]
+fn every_end_is_allowed_where_the_grammar_may_end() {
+    let constraints = Constraints::new(Arc::new(TwoEnds));
+    let number = Grammar::json_schema(&json!({ "type": "integer" }));
+    let mut walk = constraints.compile(&number).unwrap().begin();
+    let mut ends = |expected: bool| match walk.ahead() {
+        Next::Allowed(allowed) => {
+            assert_eq!((bit(allowed, 0), bit(allowed, 1)), (expected, expected));
+            walk.advance(SimTokenizer.tokenize("7", Bos::Omit)[0], &mut PromptMasks);
+        }
+        other => panic!("{other:?}"),
+    };
+    ends(false);
+    ends(true);
+    ends(true);
+}
+
+#[test]
+fn few_grammars_are_kept_and_what_breaks_in_one_request_stays_there() {
+    let constraints = constraints();
+    let grammar = |i: usize| Grammar::json_schema(&json!({ "const": i }));
+    for i in 0..GRAMMARS_KEPT + 3 {
+        constraints.compile(&grammar(i)).unwrap();
+        constraints.compile(&grammar(0)).unwrap();
+    }
+    let kept = constraints.kept();
+    assert_eq!(kept.len(), GRAMMARS_KEPT);
+    assert!(kept.iter().any(|(kept, _)| *kept == grammar(0)));
+    assert!(!kept.iter().any(|(kept, _)| *kept == grammar(1)));
+    drop(kept);
+
+    let mut broken = constraints.compile(&grammar(0)).unwrap().begin();
+    broken.advance(END, &mut PromptMasks);
+    assert!(matches!(broken.ahead(), Next::Failed(_)));
+    assert_eq!(
+        walk(&constraints.compile(&grammar(0)).unwrap(), "0"),
+        "ends"
+    );
+}
