@@ -8,6 +8,8 @@ object! {
     pub struct ResponseFormat {
         kind as "type": String,
         json_schema: JsonSchema,
+        /// The schema of a `json_object`, as text-generation-inference takes it.
+        value: Schema,
     }
 }
 

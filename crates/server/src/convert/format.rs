@@ -16,7 +16,11 @@ pub(super) fn format(format: Option<ResponseFormat>, needs: &mut Needs) -> Resul
     };
     let format = match format.kind.as_deref() {
         Some("text") => return Ok(Format::Text),
-        Some("json_object") => Format::JsonObject,
+        // huggingface_hub says it so, of any server that isn't behind one of its providers.
+        Some("json_object") => match format.value {
+            Some(weir_api::json::Schema(schema)) => Format::JsonSchema(Arc::new(schema)),
+            None => Format::JsonObject,
+        },
         Some("json_schema") => json_schema(format.json_schema.unwrap_or_default())?,
         _ => {
             return Err(Invalid::new(

@@ -259,6 +259,27 @@ async fn what_is_asked_for() {
     );
 }
 
+/// huggingface_hub sends a schema in the way of text-generation-inference.
+#[tokio::test]
+async fn a_schema_as_the_value_of_a_json_object() {
+    let engine = Scripted::new(script());
+    let app = TestApp::scripted(&engine).await;
+    let format = json!({"type": "json_object", "value": {"type": "object"}});
+    let answer = app
+        .post(CHAT, asked(json!({"response_format": format})))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        engine.asked().pop().unwrap().format,
+        Format::JsonSchema(json!({"type": "object"}).into())
+    );
+    let format = json!({"type": "json_object", "value": "any"});
+    let answer = app
+        .post(CHAT, asked(json!({"response_format": format})))
+        .await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+}
+
 /// An engine that breaks its contract is our fault, not a panic.
 #[tokio::test]
 async fn calls_out_of_order() {
