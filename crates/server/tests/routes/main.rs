@@ -8,6 +8,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod errors;
+mod features;
 mod health;
 mod layers;
 mod logprobs;

@@ -1,58 +1,32 @@
 //! Every range of the contract's parameter table, both sides, and what a wrong value is called.
 
 use serde_json::{Value, json};
-use weir_engine::{Engine, Event, Facts, FinishReason, Usage};
-use weir_testkit::{Scripted, TestApp};
+use weir_testkit::TestApp;
 
 use crate::{chat, completion};
 
 #[derive(Debug, Clone, Copy)]
-enum Endpoint {
+pub(crate) enum Endpoint {
     Chat,
     Completions,
 }
 use Endpoint::{Chat, Completions};
 
-const BOTH: &[Endpoint] = &[Chat, Completions];
+pub(crate) const BOTH: &[Endpoint] = &[Chat, Completions];
 /// The request is answered.
-const OK: Option<&str> = None;
+pub(crate) const OK: Option<&str> = None;
 
 /// Sends a request with each row's fields: it is answered, or refused with the name of the field.
 async fn check(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
     check_in(&TestApp::new().await, endpoints, rows).await;
 }
 
-/// The same for a model that can do everything.
-async fn check_able(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
-    check_in(&TestApp::scripted(&silent()).await, endpoints, rows).await;
-}
-
-/// The same for a model that can do nothing special.
-async fn check_unable(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
-    check_in(&TestApp::scripted(&unable()).await, endpoints, rows).await;
-}
-
-fn unable() -> Scripted {
-    let able = silent();
-    let facts = Facts {
-        features: Vec::new(),
-        ..able.facts().clone()
-    };
-    able.with_facts(facts)
-}
-
-/// An engine that ends at once.
-fn silent() -> Scripted {
-    Scripted::new(vec![
-        Event::Finished {
-            choice: 0,
-            reason: FinishReason::Stop,
-        },
-        Event::Done(Usage::default()),
-    ])
-}
-
-async fn check_in(app: &TestApp, endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
+/// The same of this service.
+pub(crate) async fn check_in(
+    app: &TestApp,
+    endpoints: &[Endpoint],
+    rows: &[(Value, Option<&str>)],
+) {
     for endpoint in endpoints {
         for (fields, refused) in rows {
             let answer = match endpoint {
@@ -90,7 +64,7 @@ async fn check_in(app: &TestApp, endpoints: &[Endpoint], rows: &[(Value, Option<
     }
 }
 
-fn bad(param: &str) -> Option<&str> {
+pub(crate) fn bad(param: &str) -> Option<&str> {
     Some(param)
 }
 
@@ -490,287 +464,6 @@ async fn echo_and_best_of() {
         (json!({"best_of": 20, "prompt": vec!["a"; 103]}), bad("n")),
     ];
     check(&[Completions], &rows).await;
-}
-
-fn tool(name: &str) -> Value {
-    json!({"type": "function", "function": {"name": name}})
-}
-
-#[tokio::test]
-async fn tools() {
-    let one = |given: Value| json!({"tools": [tool("f"), given]});
-    let function = |function: Value| one(json!({"type": "function", "function": function}));
-    let chosen = |choice: Value| json!({"tools": [tool("f")], "tool_choice": choice});
-    let deep = |levels: usize| {
-        let mut schema = json!({});
-        for _ in 1..levels {
-            schema = json!({"not": schema});
-        }
-        schema
-    };
-    // Of a path only so much is shown.
-    let too_deep = format!("tools.1.function.parameters{}", ".not".repeat(64));
-    let too_deep = too_deep.chars().take(200).collect::<String>();
-    let wide = |values: usize| json!({"enum": vec![0; values - 2]});
-    let many = |count: usize| json!({"tools": (0..count).map(|n| tool(&format!("f{n}"))).collect::<Vec<_>>()});
-    let rows = [
-        (many(128), OK),
-        (many(129), bad("tools")),
-        (json!({"tools": {}}), bad("tools")),
-        (one(json!({})), bad("tools.1.type")),
-        (
-            one(json!({"type": "custom", "custom": {}})),
-            bad("tools.1.type"),
-        ),
-        (one(json!({"type": "function"})), bad("tools.1.function")),
-        (function(json!({})), bad("tools.1.function.name")),
-        (
-            function(json!({"name": "a".repeat(64), "description": "x", "strict": true})),
-            OK,
-        ),
-        (
-            function(json!({"name": "a".repeat(65)})),
-            bad("tools.1.function.name"),
-        ),
-        (function(json!({"name": ""})), bad("tools.1.function.name")),
-        (
-            function(json!({"name": "a.b"})),
-            bad("tools.1.function.name"),
-        ),
-        (function(json!({"name": "ü"})), bad("tools.1.function.name")),
-        (function(json!({"name": 5})), bad("tools.1.function.name")),
-        (function(json!({"name": "f"})), bad("tools.1.function.name")),
-        (function(json!({"name": "g", "parameters": {}})), OK),
-        (function(json!({"name": "g", "parameters": null})), OK),
-        (
-            function(json!({"name": "g", "parameters": []})),
-            bad("tools.1.function.parameters"),
-        ),
-        (
-            function(json!({"name": "g", "parameters": "x"})),
-            bad("tools.1.function.parameters"),
-        ),
-        (
-            function(json!({"name": "g", "strict": "yes"})),
-            bad("tools.1.function.strict"),
-        ),
-        (function(json!({"name": "g", "parameters": deep(64)})), OK),
-        (
-            function(json!({"name": "g", "parameters": deep(65)})),
-            bad(&too_deep),
-        ),
-        (function(json!({"name": "g", "parameters": wide(8192)})), OK),
-        (
-            function(json!({"name": "g", "parameters": wide(8193)})),
-            bad("tools.1.function.parameters.enum.8190"),
-        ),
-        (
-            function(json!({"name": "g", "parameters": {"a": "x".repeat(262_143)}})),
-            OK,
-        ),
-        (
-            function(json!({"name": "g", "parameters": {"a": "x".repeat(262_144)}})),
-            bad("tools.1.function.parameters.a"),
-        ),
-        (chosen(json!("none")), OK),
-        (chosen(json!("auto")), OK),
-        (chosen(json!("required")), OK),
-        (
-            chosen(json!({"type": "function", "function": {"name": "f"}})),
-            OK,
-        ),
-        (
-            chosen(json!({"type": "function", "function": {"name": "g"}})),
-            bad("tool_choice"),
-        ),
-        (
-            chosen(json!({"type": "function"})),
-            bad("tool_choice.function.name"),
-        ),
-        (
-            chosen(json!({"type": "allowed_tools", "allowed_tools": {}})),
-            bad("tool_choice.type"),
-        ),
-        (chosen(json!("maybe")), bad("tool_choice")),
-        (json!({"tool_choice": "required"}), bad("tool_choice")),
-        (
-            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
-            bad("tool_choice"),
-        ),
-        (json!({"parallel_tool_calls": false}), OK),
-        (
-            json!({"parallel_tool_calls": 1}),
-            bad("parallel_tool_calls"),
-        ),
-        (json!({"functions": [{"name": "f"}]}), bad("functions")),
-        (
-            json!({"function_call": {"name": "f"}}),
-            bad("function_call"),
-        ),
-    ];
-    check_able(&[Chat], &rows).await;
-}
-
-#[tokio::test]
-async fn response_format() {
-    let schema = |described: Value| json!({"response_format": {"type": "json_schema", "json_schema": described}});
-    let rows = [
-        (json!({"response_format": {"type": "text"}}), OK),
-        (json!({"response_format": {"type": "json_object"}}), OK),
-        (
-            json!({"response_format": {"type": "yaml"}}),
-            bad("response_format.type"),
-        ),
-        (json!({"response_format": {}}), bad("response_format.type")),
-        (json!({"response_format": "json"}), bad("response_format")),
-        (schema(json!({"name": "a", "schema": {}})), OK),
-        (
-            schema(
-                json!({"name": "a".repeat(64), "schema": {}, "strict": true, "description": "x"}),
-            ),
-            OK,
-        ),
-        (
-            schema(json!({"name": "a".repeat(65), "schema": {}})),
-            bad("response_format.json_schema.name"),
-        ),
-        (
-            schema(json!({"name": "a b", "schema": {}})),
-            bad("response_format.json_schema.name"),
-        ),
-        (
-            schema(json!({"schema": {}})),
-            bad("response_format.json_schema.name"),
-        ),
-        (
-            schema(json!({"name": "a"})),
-            bad("response_format.json_schema.schema"),
-        ),
-        (
-            schema(json!({"name": "a", "schema": true})),
-            bad("response_format.json_schema.schema"),
-        ),
-        (schema(Value::Null), bad("response_format.json_schema.name")),
-    ];
-    check_able(BOTH, &rows).await;
-}
-
-#[tokio::test]
-async fn reasoning() {
-    let kwargs = |kwargs: Value| json!({"chat_template_kwargs": kwargs});
-    let entries = |count: u32| {
-        (0..count)
-            .map(|n| (n.to_string(), json!(n)))
-            .collect::<Value>()
-    };
-    let rows = [
-        (json!({"separate_reasoning": true}), OK),
-        (
-            json!({"separate_reasoning": "yes"}),
-            bad("separate_reasoning"),
-        ),
-        (json!({"enable_thinking": false}), OK),
-        (json!({"enable_thinking": 1}), bad("enable_thinking")),
-        (
-            json!({"enable_thinking": false, "chat_template_kwargs": {"enable_thinking": false}}),
-            OK,
-        ),
-        (
-            json!({"enable_thinking": true, "chat_template_kwargs": {"enable_thinking": false}}),
-            bad("enable_thinking"),
-        ),
-        (json!({"reasoning_effort": "xhigh"}), OK),
-        (json!({"reasoning_effort": "huge"}), bad("reasoning_effort")),
-        (
-            kwargs(json!({"a": 1, "b": 1.5, "c": "x", "d": null, "e": true})),
-            OK,
-        ),
-        (kwargs(json!({"a": []})), bad("chat_template_kwargs.a")),
-        (kwargs(json!({"a": {}})), bad("chat_template_kwargs.a")),
-        (kwargs(json!({"a": "x".repeat(1024)})), OK),
-        (
-            kwargs(json!({"a": "x".repeat(1025)})),
-            bad("chat_template_kwargs.a"),
-        ),
-        (kwargs(entries(32)), OK),
-        (kwargs(entries(33)), bad("chat_template_kwargs")),
-        (kwargs(json!([])), bad("chat_template_kwargs")),
-    ];
-    check_able(&[Chat], &rows).await;
-}
-
-/// Ranges hold for what isn't supported yet, too; in range it is refused by the feature's name.
-#[tokio::test]
-async fn not_supported_in_chats() {
-    let rows = [
-        (json!({"tools": []}), OK),
-        (json!({"tools": null, "tool_choice": "auto"}), OK),
-        (json!({"tool_choice": "none"}), OK),
-        (json!({"tools": [tool("f")]}), bad("tools")),
-        (
-            json!({"tools": [tool("f")], "tool_choice": "none"}),
-            bad("tools"),
-        ),
-        (json!({"tools": [{"type": "x"}]}), bad("tools.0.type")),
-        (json!({"response_format": {"type": "text"}}), OK),
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            bad("response_format"),
-        ),
-        (json!({"enable_thinking": true}), OK),
-        (json!({"reasoning_effort": "none"}), OK),
-        (json!({"reasoning_effort": "high"}), bad("reasoning_effort")),
-        (json!({"modalities": ["text"]}), OK),
-        (json!({"modalities": ["text", "audio"]}), bad("modalities")),
-        (json!({"audio": {"voice": "x"}}), bad("audio")),
-        (json!({"web_search_options": {}}), bad("web_search_options")),
-    ];
-    check_unable(&[Chat], &rows).await;
-}
-
-#[tokio::test]
-async fn not_supported_in_completions() {
-    let rows = [
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            bad("response_format"),
-        ),
-        (json!({"suffix": ""}), OK),
-        (json!({"suffix": "x"}), bad("suffix")),
-        (json!({"suffix": 5}), bad("suffix")),
-    ];
-    check_unable(&[Completions], &rows).await;
-}
-
-#[tokio::test]
-async fn features_are_named() {
-    let app = TestApp::scripted(&unable()).await;
-    let message = async |app: &TestApp, body: String| {
-        app.post("/v1/chat/completions", body).await.json()["message"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
-    let rows = [
-        (json!({"tools": [tool("f")]}), "function-calling"),
-        (
-            json!({"response_format": {"type": "json_object"}}),
-            "structured-outputs",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
-            "image-input",
-        ),
-    ];
-    for (fields, feature) in rows {
-        let message = message(&app, chat(fields)).await;
-        assert_eq!(
-            message,
-            format!("model: sim/chat does not support feature: {feature}")
-        );
-    }
-    let no_chat = message(&TestApp::new().await, chat(json!({"model": "sim/plain"}))).await;
-    assert_eq!(no_chat, "model: sim/plain does not support feature: chat");
 }
 
 /// What is refused costs nothing.
