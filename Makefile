@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit e2e test-clients docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit e2e reference test-clients docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -58,6 +58,10 @@ unit: $(DEMO) $(GEMMA) ## all tests in Rust
 e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
 	@scripts/setup.sh test
 	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e
+
+reference: $(DEMO) $(GEMMA) build ## every sampling parameter against a reference in numpy, which shares no code
+	@scripts/setup.sh test
+	$$(scripts/venv.sh)/bin/python -m pytest tests/reference
 
 test-clients: $(DEMO) build ## the clients that people use, Python and Node, against the real binary
 	@scripts/setup.sh clients

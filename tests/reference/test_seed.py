@@ -1,0 +1,63 @@
+"""The same request and seed give the same text: alone, beside others, and after a restart."""
+
+import pytest
+
+import copies
+from conftest import MODELS, config
+from served import Served, at_once
+from weir import Weir
+
+PROMPT = "In the middle of the night the phone rang, and"
+TOKENS = 24
+SEEDS = range(40, 44)
+N = 2
+
+
+def ask(served, seed):
+    prompt = served.tokens(PROMPT)
+    choices = served.complete(prompt, seed=seed, n=N, temperature=0.9, max_tokens=TOKENS, presence_penalty=0.3)
+    return [tuple(choice.tokens) for choice in choices]
+
+
+def ask_beside_others(served, seed):
+    """With other prompts and seeds before, behind and among it."""
+    others = [f"{PROMPT} {word}" for word in ("he", "nobody", "rain")]
+
+    def other(text):
+        return served.complete(served.tokens(text), n=2, max_tokens=TOKENS + 8, temperature=1)
+
+    jobs = [lambda text=text: other(text) for text in others]
+    jobs.insert(2, lambda: ask(served, seed))
+    return at_once(lambda job: job(), jobs)[2]
+
+
+def same(first, second):
+    return sum(a == b for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True))
+
+
+def test_up_to_noise(served, figures):
+    """By default kernels differ by the shape of a step, and a token that is drawn from the edge differs with them."""
+    alone = [ask(served, seed) for seed in SEEDS]
+    again = [ask(served, seed) for seed in SEEDS]
+    beside = [ask_beside_others(served, seed) for seed in SEEDS]
+    texts = N * len(SEEDS)
+    figures(texts=texts, tokens=TOKENS, same_again=same(alone, again), same_beside_others=same(alone, beside))
+    assert len({text for texts in alone for text in texts}) == texts
+    assert min(same(alone, again), same(alone, beside)) >= texts * 3 // 4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_to_the_byte_when_reproducible(tmp_path, name):
+    id, path = MODELS[name]
+    server = Weir(tmp_path, config([name], "reproducible = true"))
+    seeds = SEEDS[:2]
+    try:
+        key = server.start().key
+        served = Served(name, server, copies.provide(path), id)
+        alone = [ask(served, seed) for seed in seeds]
+        assert [ask_beside_others(served, seed) for seed in seeds] == alone
+        server.stop()
+        server.start().key = key
+        assert [ask_beside_others(served, seed) for seed in reversed(seeds)] == alone[::-1]
+    finally:
+        server.stop()
