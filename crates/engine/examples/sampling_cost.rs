@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use weir_engine::Sampling;
 use weir_engine::request::SamplingFields;
-use weir_engine::sampler::{Sampler, Scratch};
+use weir_engine::sampler::{self, Sampler, Scratch};
 
 const TOKENS: u32 = 400;
 
@@ -33,7 +33,25 @@ fn main() {
             fields.top_k = Some(40);
             fields.repetition_penalty = Some(1.1);
         });
+        for top in [0, 5, 20] {
+            score(top, &logits);
+        }
     }
+}
+
+/// What log-probabilities add to a token.
+fn score(top: usize, logits: &[f32]) {
+    let mut scratch = Scratch::default();
+    let mut score = || {
+        let scores = (0..TOKENS).map(|token| sampler::score(logits, token, top, &mut scratch));
+        scores.map(|score| f64::from(score.logprob)).sum::<f64>()
+    };
+    let warm = score();
+    let start = Instant::now();
+    let sum = score() + warm;
+    let cost = start.elapsed().as_secs_f64() * 1e6 / f64::from(TOKENS);
+    let name = format!("logprobs, top {top}");
+    println!("  {name:<22}{cost:>8.1} µs   (checksum {sum:.0})");
 }
 
 fn measure(name: &str, logits: &[f32], change: impl FnOnce(&mut SamplingFields)) {
