@@ -44,6 +44,7 @@ struct Begun {
     generated: u32,
     /// Tokens whose text hasn't been sent.
     unsent: u32,
+    wants_scores: bool,
     /// Their log-probabilities, if asked for, each with the place in the text where it begins.
     scored: Vec<(usize, TokenLogprob)>,
     /// Goes before the first text.
@@ -388,6 +389,7 @@ impl Generation {
             text: TextStream::new(stop),
             generated: 0,
             unsent: 0,
+            wants_scores: prepared.request.logprobs.is_some(),
             scored: Vec::new(),
             echo: Echo::new(prepared, prompt, scores, tokenizer),
         }));
@@ -460,11 +462,17 @@ impl Begun {
         if whole.is_empty() && logprobs.is_empty() {
             return None;
         }
+        // A token is told with its score, else as soon as some text comes.
+        let tokens = match self.wants_scores {
+            true => u32::try_from(scored).expect("a choice's tokens fit a u32"),
+            false => self.unsent,
+        };
+        self.unsent -= tokens;
         Some(Event::Text {
             choice,
             channel: Channel::Content,
             text: whole,
-            tokens: std::mem::take(&mut self.unsent),
+            tokens,
             logprobs,
         })
     }
