@@ -122,3 +122,61 @@ fn probe_system(template: &ChatTemplate) -> bool {
     let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
     text.is_ok_and(|text| text.contains(PROBE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Templates as they are shipped: `template: calls, reasoning`.
+    #[test]
+    fn families_of_real_templates() {
+        let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");
+        let mut found: Vec<String> = std::fs::read_dir(home)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|name| name == "jinja"))
+            .map(|path| {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let template = ChatTemplate::parse(&source, "<s>", "</s>").unwrap();
+                let family = Family::of(&template, &source);
+                let calls = match family.format {
+                    _ if family.harmony => "harmony",
+                    Some(format) => format.name,
+                    None => "-",
+                };
+                let thinking = family.thinking.map_or("-", |(open, _)| open);
+                let system = if family.knows_system {
+                    ""
+                } else {
+                    ", no system"
+                };
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                format!("{name}: {calls}, {thinking}{system}")
+            })
+            .collect();
+        found.sort();
+        insta::assert_snapshot!(found.join("\n"), @r"
+        deepseek-r1-distill: -, <think>
+        deepseek-v3.1: deepseek-v3.1, <think>
+        deepseek-v3: -, <think>
+        glm-4.5: glm, <think>
+        glm-4.6: glm, <think>
+        gpt-oss: harmony, -
+        granite-3.3: granite, <think>
+        granite-4.0: hermes, -
+        ministral-3-reasoning: mistral, [THINK]
+        mistral-nemo: mistral-list, -
+        mistral-small-3.2: mistral, -
+        phi-3.5: -, -
+        phi-4-reasoning: -, <think>
+        qwen2.5: hermes, -
+        qwen3-coder: qwen3-coder, -
+        qwen3-instruct-2507: hermes, -
+        qwen3.5: qwen3-coder, <think>
+        qwen3: hermes, <think>
+        qwq: hermes, <think>
+        smollm2: -, -
+        smollm3: -, <think>
+        ");
+    }
+}

@@ -110,3 +110,121 @@ fn append(message: &mut Message, text: &str, separator: &str) {
     }
     content.push_str(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::request::Tools;
+
+    fn check(messages: Vec<Message>, tools: Tools, knows_system: bool, expected: &str) {
+        let conversation = Conversation {
+            messages,
+            tools,
+            ..Conversation::default()
+        };
+        let shown: Vec<String> = super::messages(&conversation, knows_system)
+            .iter()
+            .map(|message| {
+                assert!(message.tool_calls.is_empty(), "templates may print calls");
+                format!(
+                    "{:?}: {}",
+                    message.role,
+                    message.content.as_deref().unwrap()
+                )
+            })
+            .collect();
+        assert_eq!(shown.join("\n"), expected);
+    }
+
+    fn tools(choice: ToolChoice) -> Tools {
+        Tools {
+            tools: vec![Tool {
+                name: "now".to_owned(),
+                description: Some("The \"time\"".to_owned()),
+                parameters: Some(Arc::new(json!({"type": "object"}))),
+                strict: false,
+            }],
+            choice,
+            one_at_a_time: false,
+        }
+    }
+
+    const DESCRIBED: &str = r#"You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{"type": "function", "function": {"name": "now", "description": "The \"time\"", "parameters": {"type": "object"}}}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"#;
+
+    #[test]
+    fn tools_are_described_where_there_is_a_place() {
+        let user = || Message::new(Role::User, "Hi");
+        let auto = || tools(ToolChoice::Auto);
+        check(
+            vec![user()],
+            auto(),
+            true,
+            &format!("System: {DESCRIBED}\nUser: Hi"),
+        );
+        check(
+            vec![user()],
+            auto(),
+            false,
+            &format!("User: {DESCRIBED}\n\nHi"),
+        );
+        check(
+            vec![Message::new(Role::Developer, "Be kind."), user()],
+            auto(),
+            true,
+            &format!("Developer: Be kind.\n\n{DESCRIBED}\nUser: Hi"),
+        );
+        check(vec![user()], tools(ToolChoice::None), true, "User: Hi");
+    }
+
+    #[test]
+    fn calls_and_results_become_text() {
+        let mut call = Message::new(Role::Assistant, "Let me see.");
+        for (id, arguments) in [("a", r#"{"b":1,"a":[2]}"#), ("b", "broken")] {
+            call.tool_calls.push(ToolCall {
+                id: id.to_owned(),
+                name: "now".to_owned(),
+                arguments: arguments.to_owned(),
+            });
+        }
+        let result = |text: &str| Message::new(Role::Tool, text);
+        let user = |text: &str| Message::new(Role::User, text);
+        let messages = vec![
+            user("?"),
+            call,
+            result("12:00"),
+            result(""),
+            user("So?"),
+            user("!"),
+        ];
+        let expected = r#"User: ?
+Assistant: Let me see.
+<tool_call>
+{"name": "now", "arguments": {"b": 1, "a": [2]}}
+</tool_call>
+<tool_call>
+{"name": "now", "arguments": "broken"}
+</tool_call>
+User: <tool_response>
+12:00
+</tool_response>
+<tool_response>
+
+</tool_response>
+
+So?
+User: !"#;
+        check(messages, Tools::default(), true, expected);
+    }
+}
