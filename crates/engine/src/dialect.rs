@@ -1,6 +1,7 @@
 //! How a model family speaks: the text that a conversation becomes, and what the text of an answer is.
 
 mod family;
+mod forced;
 mod format;
 mod generic;
 mod python;
@@ -11,14 +12,16 @@ mod template;
 use jiff::Timestamp;
 
 use self::family::Family;
+use self::forced::{Form, Thoughts};
 use self::format::HERMES;
 pub(crate) use self::reader::Readers;
 pub use self::reader::Reading;
 use self::reader::{Calls, Means, Thinking};
 pub use self::template::{Abilities, ChatTemplate};
 use crate::Token;
+use crate::constraint::Grammar;
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Conversation, Invalid};
+use crate::request::{Conversation, Format, Invalid};
 
 /// What a model can talk about, and how.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(crate) struct Spoken {
     pub(crate) reading: Reading,
     /// Special tokens whose names belong to the text of the answer.
     pub(crate) shown: Vec<(Token, &'static str)>,
+    /// What the answer must look like.
+    pub(crate) grammar: Option<Grammar>,
 }
 
 impl Dialect {
@@ -64,16 +69,19 @@ impl Dialect {
     pub(crate) fn speak(
         &self,
         conversation: &Conversation,
+        format: &Format,
         now: Timestamp,
     ) -> Result<Spoken, Invalid> {
         let prompt = self.render(conversation, now)?;
-        let means = self.means(conversation, &prompt);
+        let mut means = self.means(conversation, &prompt);
+        let grammar = self.grammar(conversation, format, &prompt, &mut means)?;
         let shown = self.family.shown(&means);
         let marks = self.marks.iter().copied();
         Ok(Spoken {
             shown: marks.filter(|(_, mark)| shown.contains(mark)).collect(),
             reading: Reading::new(means),
             prompt,
+            grammar,
         })
     }
 
@@ -111,5 +119,42 @@ impl Dialect {
             calls,
             harmony: self.family.harmony,
         }
+    }
+
+    /// What the answer must look like if it isn't free, and then how it is to be read.
+    fn grammar(
+        &self,
+        conversation: &Conversation,
+        format: &Format,
+        prompt: &str,
+        means: &mut Means,
+    ) -> Result<Option<Grammar>, Invalid> {
+        let tools = &conversation.tools;
+        let text = forced::schema_of(format).filter(|_| !tools.must_call());
+        if !tools.must_call() && text.is_none() {
+            return Ok(None);
+        }
+        let calls = tools.callable().then_some(tools);
+        let written = forced::format_of(self.family.calls());
+        if let Some(calls) = &mut means.calls {
+            calls.format = written;
+        }
+        // Without the frame of its messages, gpt-oss writes what others do.
+        means.harmony = false;
+        let thinking = means.thinking.as_ref();
+        let thoughts = thinking
+            .filter(|thinking| !prompt.trim_end().ends_with(thinking.close))
+            .map(|thinking| Thoughts {
+                open: thinking.open,
+                close: thinking.close,
+                is_open: thinking.opened.is_some(),
+            });
+        let form = Form {
+            thoughts,
+            calls: calls.map(|calls| (calls, written)),
+            text,
+            marks: &self.marks,
+        };
+        form.grammar().map(Some)
     }
 }

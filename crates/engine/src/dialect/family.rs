@@ -38,7 +38,9 @@ impl Family {
         Family {
             thinking: thinking.filter(|_| !harmony),
             harmony,
-            format: probe_calls(template, source).filter(|_| !harmony),
+            // Where tools aren't shown, the model wouldn't know of any.
+            format: probe_calls(template, source)
+                .filter(|_| !harmony && template.abilities().tools),
             knows_system: probe_system(template),
         }
     }

@@ -203,3 +203,12 @@ pub(crate) static MINIMAX: Format = Format {
         lines: false,
     }),
 };
+/// What a grammar makes a model write that isn't trained to write any of the others as plain text.
+pub(crate) static PLAIN: Format = Format {
+    name: "plain",
+    opens: &[],
+    around: &[],
+    within: &[],
+    bare: true,
+    syntax: Syntax::Json { close: "" },
+};

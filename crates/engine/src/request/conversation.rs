@@ -82,6 +82,11 @@ impl Tools {
     pub fn callable(&self) -> bool {
         !self.tools.is_empty() && self.choice != ToolChoice::None
     }
+
+    /// Whether an answer must have calls.
+    pub fn must_call(&self) -> bool {
+        self.callable() && self.choice != ToolChoice::Auto
+    }
 }
 
 /// A function that the caller can run for the model.
