@@ -12,6 +12,7 @@ mod template;
 use jiff::Timestamp;
 
 use self::family::Family;
+pub(crate) use self::forced::text_grammar;
 use self::forced::{Form, Thoughts};
 use self::format::HERMES;
 pub(crate) use self::reader::Readers;

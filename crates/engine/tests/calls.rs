@@ -1,13 +1,16 @@
 //! Calls that must be are calls, whatever the model would rather say.
-#![cfg(feature = "sim")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is wrong"
+)]
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weir_engine::request::{
-    Conversation, Message, Role, SamplingFields, Tool, ToolChoice, Tools,
+use weir_engine::request::{Conversation, Message, Role, SamplingFields, Tool, ToolChoice, Tools};
+use weir_engine::{
+    Channel, Engine, EngineError, Event, Feature, FinishReason, Input, Request, Sampling, sim,
 };
-use weir_engine::{Channel, Engine, Event, Feature, FinishReason, Input, Request, Sampling, sim};
 
 fn conversation(choice: ToolChoice) -> Conversation {
     let tool = |name: &str, parameters: Value| Tool {
@@ -53,11 +56,19 @@ async fn answer(seed: u64, conversation: Conversation) -> (Vec<(String, String)>
     let (mut calls, mut finished) = (Vec::<(String, String)>::new(), None);
     while let Some(event) = events.next().await {
         match event {
-            Event::Call { choice: 0, call, name } => {
+            Event::Call {
+                choice: 0,
+                call,
+                name,
+            } => {
                 assert_eq!(call as usize, calls.len());
                 calls.push((name, String::new()));
             }
-            Event::Text { channel: Channel::Call(call), text, .. } => {
+            Event::Text {
+                channel: Channel::Call(call),
+                text,
+                ..
+            } => {
                 calls[call as usize].1.push_str(&text);
             }
             Event::Finished { reason, .. } => finished = Some(reason),
@@ -75,8 +86,14 @@ fn check(name: &str, arguments: &str) {
         return;
     }
     assert_eq!(name, "weather");
-    assert!(["Ulm", "Köln"].contains(&arguments["city"].as_str().unwrap()), "{arguments}");
-    assert!((1..=3).contains(&arguments["days"].as_array().unwrap().len()), "{arguments}");
+    assert!(
+        ["Ulm", "Köln"].contains(&arguments["city"].as_str().unwrap()),
+        "{arguments}"
+    );
+    assert!(
+        (1..=3).contains(&arguments["days"].as_array().unwrap().len()),
+        "{arguments}"
+    );
 }
 
 #[tokio::test]
@@ -85,7 +102,9 @@ async fn required_and_named_calls_are_calls() {
         let (calls, finished) = answer(seed, conversation(ToolChoice::Required)).await;
         assert!((1..=16).contains(&calls.len()), "{calls:?}");
         assert_eq!(finished, FinishReason::ToolCalls);
-        calls.iter().for_each(|(name, arguments)| check(name, arguments));
+        calls
+            .iter()
+            .for_each(|(name, arguments)| check(name, arguments));
         let named = ToolChoice::Named("weather".to_owned());
         let (calls, finished) = answer(seed, conversation(named)).await;
         assert_eq!((calls.len(), finished), (1, FinishReason::ToolCalls));
@@ -97,10 +116,24 @@ async fn required_and_named_calls_are_calls() {
 #[test]
 fn every_model_that_talks_can_call() {
     let features = |chat| {
-        let options = sim::SimOptions { chat, ..sim::SimOptions::default() };
+        let options = sim::SimOptions {
+            chat,
+            ..sim::SimOptions::default()
+        };
         let engine = sim::engine_with(sim::SimModel::new(options));
         engine.facts().features.contains(&Feature::FunctionCalling)
     };
     assert!(features(true));
     assert!(!features(false));
+}
+
+#[tokio::test]
+async fn a_schema_that_is_none_is_refused() {
+    let mut conversation = conversation(ToolChoice::Required);
+    conversation.tools.tools[1].parameters = Some(Arc::new(json!({"type": "nonsense"})));
+    let request = Request::new(Input::Chat(conversation));
+    match sim::engine(0).prepare(request).await {
+        Err(EngineError::Invalid(invalid)) => assert_eq!(invalid.param, "tools"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -159,7 +159,7 @@ mod tests {
         found.sort();
         insta::assert_snapshot!(found.join("\n"), @r"
         deepseek-r1-distill: -, <think>
-        deepseek-v3.1: deepseek-v3.1, <think>
+        deepseek-v3.1: -, <think>
         deepseek-v3: -, <think>
         glm-4.5: glm, <think>
         glm-4.6: glm, <think>
@@ -176,7 +176,6 @@ mod tests {
         qwen3-instruct-2507: hermes, -
         qwen3.5: qwen3-coder, <think>
         qwen3: hermes, <think>
-        qwq: hermes, <think>
         smollm2: -, -
         smollm3: -, <think>
         ");

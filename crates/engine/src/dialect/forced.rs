@@ -9,7 +9,7 @@ use crate::constraint::{Grammar, json_rule};
 use crate::request::{self, Invalid, Tool, ToolChoice, Tools};
 
 /// Calls of one answer.
-pub const CALLS_MAX: usize = 16;
+const CALLS_MAX: usize = 16;
 
 /// What an answer consists of.
 #[derive(Debug)]
@@ -48,6 +48,11 @@ pub(super) fn schema_of(format: &request::Format) -> Option<Value> {
     }
 }
 
+/// What a text must look like that is nothing else.
+pub(crate) fn text_grammar(format: &request::Format) -> Option<Grammar> {
+    schema_of(format).map(|schema| Grammar::json_schema(&schema))
+}
+
 impl Form<'_> {
     pub(super) fn grammar(&self) -> Result<Grammar, Invalid> {
         match self {
@@ -79,7 +84,11 @@ impl Form<'_> {
             }
             None => "start: answer".to_owned(),
         };
-        if self.thoughts.as_ref().is_some_and(|thoughts| thoughts.is_open) {
+        if self
+            .thoughts
+            .as_ref()
+            .is_some_and(|thoughts| thoughts.is_open)
+        {
             rules[0] = "start: thoughts answer".to_owned();
         }
         rules.push(format!("answer: {}", answers.join(" | ")));
@@ -147,7 +156,8 @@ impl Form<'_> {
     }
 
     fn mark(&self, mark: &str) -> String {
-        self.special(mark).unwrap_or_else(|| json!(mark).to_string())
+        self.special(mark)
+            .unwrap_or_else(|| json!(mark).to_string())
     }
 
     /// A mark as the special token that it is.
@@ -186,9 +196,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::constraint::{Constraints, Next, PromptMasks};
+    use crate::constraint::{Constraints, Next};
     use crate::model::{Bos, Tokenizer};
-    use crate::sim::{END, SimTokenizer};
+    use crate::sim::{END, PromptMasks, SimTokenizer};
 
     fn tools(choice: ToolChoice, one_at_a_time: bool) -> Tools {
         let tool = |name: &str, parameters: Option<Value>| Tool {
@@ -208,9 +218,12 @@ mod tests {
     /// How far a text follows the grammar, and whether it may end there.
     fn walk(form: &Form<'_>, text: &str) -> String {
         let grammar = form.grammar().unwrap();
-        let constraint = Constraints::new(Arc::new(SimTokenizer)).compile(&grammar).unwrap();
+        let constraint = Constraints::new(Arc::new(SimTokenizer))
+            .compile(&grammar)
+            .unwrap();
         let mut walk = constraint.begin();
-        let is_set = |words: &[u32], token: Token| words[token as usize / 32] >> (token % 32) & 1 == 1;
+        let is_set =
+            |words: &[u32], token: Token| words[token as usize / 32] >> (token % 32) & 1 == 1;
         let mut bytes = Vec::new();
         for token in SimTokenizer.tokenize(text, Bos::Omit) {
             if !matches!(walk.ahead(), Next::Allowed(words) if is_set(words, token)) {
@@ -252,11 +265,21 @@ mod tests {
         check(required(), &HERMES, &all, "End");
         let weather = || tools(ToolChoice::Named("weather".to_owned()), false);
         check(weather(), &HERMES, ULM, "End");
-        check(weather(), &HERMES, NOW, "not behind <tool_call>\n{\"name\": \"");
+        check(
+            weather(),
+            &HERMES,
+            NOW,
+            "not behind <tool_call>\n{\"name\": \"",
+        );
         let plain = r#"[{"name": "now", "arguments": {}}, {"name": "weather", "arguments": {"city": "Köln"}}"#;
         check(required(), &PLAIN, plain, "goes on");
         check(required(), &PLAIN, &format!("{plain}]"), "End");
-        check(required(), &PLAIN, r#"[{"name": "now", "arguments": {"x""#, "not behind [{\"name\": \"now\", \"arguments\": {");
+        check(
+            required(),
+            &PLAIN,
+            r#"[{"name": "now", "arguments": {"x""#,
+            "not behind [{\"name\": \"now\", \"arguments\": {",
+        );
     }
 
     #[test]
@@ -270,7 +293,9 @@ mod tests {
                     is_open,
                 }),
                 calls: Some((&tools, &HERMES)),
-                text: Some(json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": false})),
+                text: Some(
+                    json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": false}),
+                ),
                 marks,
             };
             assert_eq!(walk(&form, text), expected, "{text}");
@@ -281,7 +306,7 @@ mod tests {
         check(true, &[], "</think>Well", "not behind </think>");
         check(false, &[], NOW, "may end");
         check(false, &[], "<think>x</think>{}", "End");
-        check(false, &[], "<thinking", "goes on");
+        check(false, &[], "<thinking", "not behind <think");
         check(false, &[], "x", "not behind ");
         // The mark is a special token, which no text stands for.
         let close = [(0, "</think>")];
@@ -290,20 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_is_none_is_refused_by_its_place() {
-        let mut tools = tools(ToolChoice::Required, false);
-        tools.tools[1].parameters = Some(Arc::new(json!({"type": "nonsense"})));
+    fn a_tool_that_there_is_not_is_refused() {
+        let tools = tools(ToolChoice::Named("gone".to_owned()), false);
         let form = Form {
             thoughts: None,
             calls: Some((&tools, &HERMES)),
             text: None,
             marks: &[],
-        };
-        assert_eq!(form.grammar().unwrap_err().param, "tools.1.function.parameters");
-        tools.choice = ToolChoice::Named("gone".to_owned());
-        let form = Form {
-            calls: Some((&tools, &HERMES)),
-            ..form
         };
         assert_eq!(form.grammar().unwrap_err().param, "tool_choice");
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::constraint::{Constraint, Constraints, Grammar};
-use crate::dialect::{Dialect, Reading};
+use crate::dialect::{self, Dialect, Reading};
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Format, Invalid, OutputLimit, Overflow, Prompt};
+use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
 use crate::{EngineError, Input, Prepared, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
@@ -37,21 +37,22 @@ impl Preparer {
             self.check_token("logit_bias", token)?;
         }
         let (mut reading, mut shown) = (Reading::PLAIN, Vec::new());
+        let grammar;
         let (prompts, param) = match &request.input {
             Input::Chat(conversation) => {
-                let spoken = self.dialect()?.speak(conversation, (self.now)())?;
+                let dialect = self.dialect()?;
+                let spoken = dialect.speak(conversation, &request.format, (self.now)())?;
                 (reading, shown) = (spoken.reading, spoken.shown);
+                grammar = spoken.grammar;
                 // The template writes the first token itself.
                 let prompt = self.tokenizer.tokenize(&spoken.prompt, Bos::Omit);
                 (vec![prompt.into()], "messages")
             }
-            Input::Prompts(prompts) => (
-                prompts
-                    .iter()
-                    .map(|prompt| self.tokens(prompt))
-                    .collect::<Result<Vec<_>, _>>()?,
-                "prompt",
-            ),
+            Input::Prompts(prompts) => {
+                grammar = dialect::text_grammar(&request.format);
+                let prompts = prompts.iter().map(|prompt| self.tokens(prompt));
+                (prompts.collect::<Result<Vec<_>, _>>()?, "prompt")
+            }
         };
         if prompts.iter().any(|prompt| prompt.is_empty()) || prompts.is_empty() {
             return Err(Invalid::new(
@@ -62,7 +63,7 @@ impl Preparer {
         }
         let output_max = self.output_max(&prompts, request.output)?;
         check_scores(&request, &prompts)?;
-        let constraint = self.constraint(&request.format)?;
+        let constraint = self.constraint(&request, grammar)?;
         Ok(Prepared {
             reading,
             shown,
@@ -77,13 +78,23 @@ impl Preparer {
             .ok_or(EngineError::Unsupported { feature: "chat" })
     }
 
-    fn constraint(&self, format: &Format) -> Result<Option<Constraint>, Invalid> {
-        let grammar = match format {
-            Format::Text => return Ok(None),
-            Format::JsonObject => Grammar::json_object(),
-            Format::JsonSchema(schema) => Grammar::json_schema(schema),
+    fn constraint(
+        &self,
+        request: &Request,
+        grammar: Option<Grammar>,
+    ) -> Result<Option<Constraint>, Invalid> {
+        let Some(grammar) = grammar else {
+            return Ok(None);
         };
-        self.constraints.compile(&grammar).map(Some)
+        let compiled = self.constraints.compile(&grammar).map(Some);
+        // Of a schema that is among others nobody knows whose fault it is.
+        compiled.map_err(|invalid| match &request.input {
+            Input::Chat(conversation) if conversation.tools.must_call() => Invalid {
+                param: "tools".to_owned(),
+                ..invalid
+            },
+            Input::Chat(_) | Input::Prompts(_) => invalid,
+        })
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.
