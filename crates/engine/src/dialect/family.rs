@@ -38,9 +38,7 @@ impl Family {
         Family {
             thinking: thinking.filter(|_| !harmony),
             harmony,
-            // Where tools aren't shown, the model wouldn't know of any.
-            format: probe_calls(template, source)
-                .filter(|_| !harmony && template.abilities().tools),
+            format: probe_calls(template, source).filter(|_| !harmony),
             knows_system: probe_system(template),
         }
     }
