@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::*;
 use crate::dialect::Dialect;
-use crate::request::{Message, Role, Tool, ToolCall, Tools};
+use crate::request::{Format, Message, Role, Tool, ToolCall, Tools};
 use crate::sim::SimTokenizer;
 
 /// Its system prompt joins what it marks as safe with what it doesn't, so that Jinja escapes the
@@ -274,7 +274,11 @@ fn the_tools_are_in_every_prompt() {
     let cases = read_json(&home().join("cases.json"));
     for real in Real::all() {
         let dialect = Dialect::new(real.parse(), &real.source, &SimTokenizer);
-        match dialect.speak(&conversation(&cases["tools_no_system"]), now()) {
+        match dialect.speak(
+            &conversation(&cases["tools_no_system"]),
+            &Format::Text,
+            now(),
+        ) {
             Ok(spoken) => {
                 let (name, prompt) = (&real.name, spoken.prompt);
                 assert!(prompt.contains("get_weather"), "{name}: {prompt}");
