@@ -23,7 +23,7 @@ fn schema() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "name": { "type": "string", "minLength": 1, "maxLength": 8 },
+            "name": { "type": "string", "minLength": 1, "maxLength": 4 },
             "kind": { "enum": ["cat", "dog", null] },
             "age": { "type": "integer", "minimum": 0, "maximum": 30 },
             "weight": { "type": "number", "exclusiveMinimum": 0, "maximum": 9.5 },
@@ -45,7 +45,7 @@ fn schema() -> Value {
                     "additionalProperties": false,
                 },
                 "minItems": 1,
-                "maxItems": 3,
+                "maxItems": 2,
             },
         },
         "required": ["name", "kind", "age", "owner", "visits"],
@@ -66,7 +66,7 @@ fn is_valid(document: &Value) -> Option<()> {
         &["weight"],
     )?;
     let name = pet["name"].as_str()?.chars().count();
-    (1..=8).contains(&name).then_some(())?;
+    (1..=4).contains(&name).then_some(())?;
     [json!("cat"), json!("dog"), json!(null)]
         .contains(&pet["kind"])
         .then_some(())?;
@@ -82,7 +82,7 @@ fn is_valid(document: &Value) -> Option<()> {
         (zip.len() == 3 && zip.bytes().all(|byte| byte.is_ascii_digit())).then_some(())?;
     }
     let visits = pet["visits"].as_array()?;
-    (1..=3).contains(&visits.len()).then_some(())?;
+    (1..=2).contains(&visits.len()).then_some(())?;
     visits
         .iter()
         .try_for_each(|visit| whole(&object(visit, &["day"], &[])?["day"], 1, 7))
