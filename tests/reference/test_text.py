@@ -50,7 +50,7 @@ def test_a_stop_string_that_never_comes_changes_nothing(served):
 
 
 def test_completions_end_at_the_context(served):
-    prompt = served.tokens(PROMPT) * 50
+    prompt = served.tokens(PROMPT) * 100
     no_end = {token: -100 for token in served.ends}
     room = 6
     full = prompt[: CONTEXT - room]
