@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 import raw
 from refusals import GREETING
+from weather import FORMAT, NAMED, QUESTION, TOOL
 from weir import DEMO
 
 CHAT = {"model": DEMO, "messages": GREETING, "max_tokens": 8}
@@ -98,6 +99,29 @@ def test_legacy(url, key, change):
         assert (chunks[-1].choices == []) == usage
         ends = [choice.index for chunk in chunks for choice in chunk.choices if choice.finish_reason]
         assert len(ends) == len(set(ends)) == len({choice.index for chunk in chunks for choice in chunk.choices})
+
+
+TOOLS = {"messages": QUESTION, "tools": [TOOL], "max_tokens": 64, "temperature": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        TOOLS | {"tool_choice": NAMED},
+        TOOLS | {"tool_choice": "required", "n": 2},
+        TOOLS | {"tool_choice": NAMED, "logprobs": True},
+        TOOLS | {"tool_choice": "none", "max_tokens": 4},
+        {"messages": QUESTION, "response_format": FORMAT, "max_tokens": 64},
+    ],
+    ids=["named", "required", "logprobs", "none", "document"],
+)
+def test_tools_and_documents(url, key, change):
+    body = CHAT | change
+    called = body.get("tool_choice", "none") != "none"
+    answer = check(ChatCompletion, raw.post(url, key, "chat/completions", body))
+    assert all((choice.message.tool_calls is not None) == called for choice in answer.choices)
+    chunks = [check(ChatCompletionChunk, text) for text in raw.post(url, key, "chat/completions", body | {"stream": True})]
+    assert any(chunk.choices[0].delta.tool_calls for chunk in chunks) == called
 
 
 def test_the_check_can_fail(url, key):
