@@ -12,7 +12,7 @@ const named = { type: "function", function: { name: "weather" } };
 
 test("parse a tool call", async () => {
   const tools = [zodFunction({ name: "weather", parameters: Weather })];
-  const { choices } = await client.chat.completions.parse({ ...request, tools, tool_choice: "required" });
+  const { choices } = await client.chat.completions.parse({ ...request, tools, tool_choice: "required", parallel_tool_calls: false });
   assert.equal(choices[0].finish_reason, "tool_calls");
   Weather.parse(choices[0].message.tool_calls[0].function.parsed_arguments);
 });
@@ -55,6 +55,7 @@ test("runTools goes on after a call", async () => {
       ...request,
       tools: [zodFunction({ name: "weather", parameters: Weather, function: () => "Rain, 12 degrees." })],
       tool_choice: "required",
+      parallel_tool_calls: false,
     },
     { maxChatCompletions: 2 },
   );

@@ -17,7 +17,7 @@ def llm(url, key):
 
 @pytest.mark.parametrize("choice", ["Weather", "required"])
 def test_a_stream_adds_up_to_the_regular_call(llm, choice):
-    bound = llm.bind_tools([Weather], tool_choice=choice)
+    bound = llm.bind_tools([Weather], tool_choice=choice, parallel_tool_calls=False)
     [call] = bound.invoke(QUESTION).tool_calls
     assert call["name"] == "Weather" and call["id"]
     Weather.model_validate(call["args"])

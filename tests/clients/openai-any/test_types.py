@@ -108,7 +108,7 @@ TOOLS = {"messages": QUESTION, "tools": [TOOL], "max_tokens": 64, "temperature":
     "change",
     [
         TOOLS | {"tool_choice": NAMED},
-        TOOLS | {"tool_choice": "required", "n": 2},
+        TOOLS | {"tool_choice": "required", "parallel_tool_calls": False, "n": 2},
         TOOLS | {"tool_choice": NAMED, "logprobs": True},
         TOOLS | {"tool_choice": "none", "max_tokens": 4},
         {"messages": QUESTION, "response_format": FORMAT, "max_tokens": 64},
