@@ -61,7 +61,8 @@ impl<'a> Logits<'a> {
         Logits { allowed, ..self }
     }
 
-    /// The highest logit, of the lowest token that has it; token 0 when none is a number.
+    /// The highest logit, of the lowest token that has it; token 0 when none has
+    /// a chance.
     /// Leaves the highest of each group in `maxima`.
     pub(super) fn best(&self, maxima: &mut Vec<f32>) -> Best {
         maxima.clear();
@@ -83,6 +84,9 @@ impl<'a> Logits<'a> {
             }
         }
         let (group, logit) = best;
+        if logit == f32::NEG_INFINITY {
+            return Best { token: 0, logit };
+        }
         let range = self.group(group);
         let first = range.start;
         let inside = self

@@ -165,6 +165,14 @@ fn greedy_takes_the_lowest_of_the_best() {
 }
 
 #[test]
+fn where_no_token_has_a_chance_the_first_is_named() {
+    for logits in [[f32::NAN, f32::NEG_INFINITY], [f32::NEG_INFINITY; 2]] {
+        let best = Logits::new(&logits, &[]).best(&mut Vec::new());
+        assert_eq!((best.token, best.logit), (0, f32::NEG_INFINITY));
+    }
+}
+
+#[test]
 fn broken_logits_give_a_token_of_the_vocabulary() {
     for logits in [
         [f32::NAN; 100],
