@@ -16,7 +16,6 @@ mod money;
 mod usage;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ use crate::ledger::{Credit, verify};
 use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::{Account, AccountId, AdminError};
-pub use crate::db::{OpenError, StoreError};
+pub use crate::db::{Location, OpenError, PostgresUrl, StoreError, UrlError};
 pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, NewKey, Secret};
 pub use crate::ledger::Credited;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
@@ -46,7 +45,7 @@ const NODE_LEN: usize = 8;
 /// Who opens the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Serves requests. One at a time: a lock file beside the database keeps a second one off.
+    /// Serves requests. On SQLite one at a time: a lock file beside the database keeps a second one off.
     Server,
     /// The command line: may read and write beside a running server.
     Tool,
@@ -54,24 +53,27 @@ pub enum Role {
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The file of the database; created, with its folder, if it isn't there.
-    pub database: PathBuf,
+    pub database: Location,
     pub role: Role,
     /// The name of this node in holds; each process adds a part of its own.
     pub node: String,
-    /// How long to wait for another process that writes.
-    pub busy_timeout: Duration,
+    /// How long to wait: on SQLite for another process that writes, on PostgreSQL for a connection and
+    /// for the answer to a statement.
+    pub timeout: Duration,
+    /// Connections that read beside the writer's, on PostgreSQL.
+    pub readers_max: u32,
     /// Writes that may wait; a hold beyond it is refused.
     pub queue: usize,
 }
 
 impl Options {
-    pub fn new(database: impl Into<PathBuf>, role: Role) -> Self {
+    pub fn new(database: impl Into<Location>, role: Role) -> Self {
         Options {
             database: database.into(),
             role,
             node: "local".to_owned(),
-            busy_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+            readers_max: 8,
             queue: 4096,
         }
     }
@@ -95,9 +97,9 @@ struct Inner {
 impl Accounts {
     /// Creates the database if needed and brings its schema up to date. Refuses a newer schema.
     pub async fn open(options: Options, now: Timestamp) -> Result<Accounts, OpenError> {
-        let database = Database::at(&options.database, options.busy_timeout)?;
+        let database = Database::at(&options.database, options.timeout, options.readers_max)?;
         let lock = match options.role {
-            Role::Server => Some(database.lock()?),
+            Role::Server => database.lock()?,
             Role::Tool => None,
         };
         let mut connection = database.connect().await?;

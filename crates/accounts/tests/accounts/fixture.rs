@@ -57,7 +57,7 @@ pub(crate) fn database(folder: &Path) -> PathBuf {
 
 pub(crate) fn options(folder: &Path, role: Role) -> Options {
     Options {
-        busy_timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(20),
         ..Options::new(database(folder), role)
     }
 }

@@ -69,7 +69,7 @@ async fn a_full_queue_is_an_answer() {
 async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let hasty = Options {
-        busy_timeout: Duration::from_millis(20),
+        timeout: Duration::from_millis(20),
         ..options(folder.path(), Role::Server)
     };
     let accounts = Accounts::open(hasty, at(0)).await.unwrap();

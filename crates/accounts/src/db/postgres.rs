@@ -1,0 +1,289 @@
+//! PostgreSQL: several processes may serve from one database.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, Postgres,
+};
+use sqlx::{ConnectOptions, Connection as _};
+
+use super::error::Kind;
+use super::location::PostgresUrl;
+use super::{Row, StoreError, Value};
+
+/// Forward only, and of the same number as SQLite's.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_ledger.sql")];
+/// Whoever migrates has this advisory lock: "weir" in ASCII.
+const MIGRATING: &str = "SELECT pg_advisory_xact_lock(2003134834)";
+
+/// A savepoint undoes a statement that was refused because of what it said. By class of SQLSTATE.
+pub(super) fn kind(error: &dyn DatabaseError) -> Option<Kind> {
+    let code = error.try_downcast_ref::<PgDatabaseError>()?.code();
+    Some(match code {
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Kind::Lost,
+        _ => match code.get(..2) {
+            Some("08") => Kind::Lost,
+            Some("40") => Kind::Contended,
+            Some("22" | "23" | "P0") => Kind::Statement,
+            Some(_) | None => Kind::Failed,
+        },
+    })
+}
+
+/// The text of an error has nothing of the address.
+pub(super) fn parse(url: &PostgresUrl) -> Result<PgConnectOptions, String> {
+    url.expose().parse().map_err(|error| match error {
+        // Of a parameter, it may repeat the value.
+        sqlx::Error::Configuration(cause) if cause.is::<std::num::ParseIntError>() => {
+            "its port is no number".to_owned()
+        }
+        sqlx::Error::Configuration(cause) if !cause.is::<sqlx::Error>() => {
+            format!("it is no address: {cause}")
+        }
+        _ => "one of its parameters has a wrong value".to_owned(),
+    })
+}
+
+/// The address without secrets.
+pub(super) fn shown(options: &PgConnectOptions) -> String {
+    let place = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    let (user, port) = (options.get_username(), options.get_port());
+    let database = options.get_database().unwrap_or(user);
+    format!("postgres://{user}@{place}:{port}/{database}")
+}
+
+#[derive(Clone)]
+pub(crate) struct Database {
+    options: PgConnectOptions,
+    timeout: Duration,
+    readers_max: u32,
+}
+
+impl fmt::Debug for Database {
+    /// What sqlx derives shows the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({})", shown(&self.options))
+    }
+}
+
+impl Database {
+    pub(super) fn at(
+        url: &PostgresUrl,
+        timeout: Duration,
+        readers_max: u32,
+    ) -> Result<Self, StoreError> {
+        let options = parse(url).map_err(StoreError::contradiction)?;
+        let statement_ms = timeout.as_millis().max(1).to_string();
+        let options = options
+            .application_name("weir")
+            .options([
+                ("statement_timeout", statement_ms.as_str()),
+                // A process that hangs in the middle of a transaction must not hold up the others.
+                ("idle_in_transaction_session_timeout", "60000"),
+            ])
+            .disable_statement_logging();
+        Ok(Database {
+            options,
+            timeout,
+            readers_max,
+        })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, StoreError> {
+        let connection = within(self.timeout, async { Ok(self.options.connect().await?) });
+        Ok(Connection {
+            connection: connection.await?,
+            usual: self.timeout,
+            timeout: Some(self.timeout),
+            released: false,
+        })
+    }
+
+    pub(super) fn readers(&self) -> Readers {
+        let options = self
+            .options
+            .clone()
+            .options([("default_transaction_read_only", "on")]);
+        let pool = PoolOptions::<Postgres>::new()
+            .max_connections(self.readers_max.max(1))
+            .test_before_acquire(false)
+            .acquire_timeout(self.timeout)
+            .connect_lazy_with(options);
+        Readers {
+            pool,
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// A server that is gone without a word would be waited for without end.
+async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, answer)
+        .await
+        .unwrap_or_else(|_| {
+            let text = format!("no answer within {timeout:?}");
+            Err(StoreError::new(text, Kind::Failed))
+        })
+}
+
+pub(crate) struct Connection {
+    connection: PgConnection,
+    /// How long a statement may take.
+    usual: Duration,
+    /// The same for now: `None` for what may take long.
+    timeout: Option<Duration>,
+    /// A savepoint is done with, and the database is told with the next one: that saves a round trip.
+    released: bool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection(PostgreSQL)")
+    }
+}
+
+impl Connection {
+    pub(super) async fn rows(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let timeout = self.timeout;
+        let answer = rows(&mut self.connection, sql, values);
+        match timeout {
+            Some(timeout) => within(timeout, answer).await,
+            None => answer.await,
+        }
+    }
+
+    /// Statements without values, in one round trip.
+    pub(super) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        let timeout = self.timeout;
+        let answer = async {
+            sqlx::raw_sql(sql).execute(&mut self.connection).await?;
+            Ok(())
+        };
+        match timeout {
+            Some(timeout) => within(timeout, answer).await,
+            None => answer.await,
+        }
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        self.released = false;
+        self.script("BEGIN").await
+    }
+
+    /// A snapshot, for as long as reading it takes.
+    pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
+        self.timeout = None;
+        self.script(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0",
+        )
+        .await
+    }
+
+    /// As [`begin`](Connection::begin), alone and for as long as it takes.
+    pub(super) async fn begin_migrating(&mut self) -> Result<(), StoreError> {
+        self.timeout = None;
+        self.script("BEGIN; SET LOCAL statement_timeout = 0")
+            .await?;
+        self.script(MIGRATING).await
+    }
+
+    /// What took long is done.
+    pub(super) fn hurry(&mut self) {
+        self.timeout = Some(self.usual);
+    }
+
+    pub(super) async fn savepoint(&mut self) -> Result<(), StoreError> {
+        let sql = if std::mem::take(&mut self.released) {
+            "RELEASE SAVEPOINT operation; SAVEPOINT operation"
+        } else {
+            "SAVEPOINT operation"
+        };
+        self.script(sql).await
+    }
+
+    pub(super) fn release(&mut self) {
+        self.released = true;
+    }
+
+    pub(super) async fn undo(&mut self) -> Result<(), StoreError> {
+        self.script("ROLLBACK TO SAVEPOINT operation; RELEASE SAVEPOINT operation")
+            .await
+    }
+
+    pub(super) async fn close(self) -> Result<(), StoreError> {
+        Ok(self.connection.close().await?)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Readers {
+    pool: PgPool,
+    timeout: Duration,
+}
+
+impl Readers {
+    pub(super) async fn rows(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        match self.try_rows(sql, values).await {
+            Err(error) if error.is_lost_connection() => {
+                // The others are gone too, if the database was started anew.
+                while let Some(idle) = self.pool.try_acquire() {
+                    drop(idle.detach());
+                }
+                self.try_rows(sql, values).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_rows(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let answer = within(self.timeout, rows(&mut connection, sql, values)).await;
+        if answer.as_ref().is_err_and(StoreError::spoils_transaction) {
+            // The pool would wait for its answer once more.
+            drop(connection.detach());
+        }
+        answer
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn rows(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    values: &[Value<'_>],
+) -> Result<Vec<Row>, StoreError> {
+    let query: sqlx::query::Query<'static, Postgres, PgArguments> =
+        values
+            .iter()
+            .fold(sqlx::query(sql), |query, value| match *value {
+                Value::Integer(integer) => query.bind(integer),
+                Value::Text(text) => query.bind(text.map(str::to_owned)),
+                Value::Bytes(bytes) => query.bind(bytes.to_vec()),
+            });
+    let rows = query.fetch_all(connection).await?;
+    Ok(rows.into_iter().map(Row::Postgres).collect())
+}
