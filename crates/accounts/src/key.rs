@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 
 use crate::account::{AccountId, AdminError};
 use crate::db::{Connection, Readers, Row, StoreError, values};
+use crate::quotas::{self, Quotas, Tier};
 use crate::writer::{Operation, Written};
 
 const PREFIX: &str = "sk";
@@ -66,6 +67,38 @@ pub struct NewKey {
     pub secret: Secret,
 }
 
+/// What a key is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum KeyRole {
+    /// Uses models, and administers nothing. The others administer, and use no models.
+    #[default]
+    Inference,
+    /// May do everything to all accounts and keys.
+    Admin,
+    /// May read everything, and move money.
+    Billing,
+    /// May read everything.
+    Viewer,
+}
+
+impl KeyRole {
+    pub const ALL: [KeyRole; 4] = [
+        KeyRole::Inference,
+        KeyRole::Admin,
+        KeyRole::Billing,
+        KeyRole::Viewer,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyRole::Inference => "inference",
+            KeyRole::Admin => "admin",
+            KeyRole::Billing => "billing",
+            KeyRole::Viewer => "viewer",
+        }
+    }
+}
+
 /// What a key may do, beyond being its account's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyOptions {
@@ -73,6 +106,9 @@ pub struct KeyOptions {
     pub expires_at: Option<Timestamp>,
     /// `None` is every model.
     pub models: Option<Vec<String>>,
+    pub role: KeyRole,
+    /// The key's own limits, beside those of its account.
+    pub limits: Quotas,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +120,8 @@ pub struct KeyInfo {
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     pub models: Option<Vec<String>>,
+    pub role: KeyRole,
+    pub limits: Quotas,
 }
 
 /// Who asks: an account, by one of its keys. Cheap to clone.
@@ -93,6 +131,15 @@ pub struct Caller {
     pub key: KeyId,
     /// The only models that the key may use; `None` is every model.
     pub models: Option<Arc<[String]>>,
+    pub role: KeyRole,
+    /// The key's own limits.
+    pub limits: Quotas,
+    /// The account's limits, where they aren't those of its tier.
+    pub account_limits: Option<Quotas>,
+    /// The account's tier, where its top-ups don't decide.
+    pub tier: Option<Tier>,
+    /// Whether the account is suspended: its requests are refused.
+    pub suspended: bool,
 }
 
 impl Caller {
@@ -110,6 +157,15 @@ pub enum KeyError {
     Rejected,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What [`read`] reads.
+macro_rules! columns {
+    () => {
+        "api_key.id, api_key.account, api_key.name, api_key.created_at, api_key.expires_at, api_key.revoked_at,
+         api_key.models, api_key.role, api_key.requests_per_minute, api_key.tokens_per_minute,
+         api_key.concurrent_requests"
+    };
 }
 
 /// `len` characters of base62 from the operating system's random numbers.
@@ -175,6 +231,7 @@ impl AddKey {
                 "a model's id is not empty and has no control characters".to_owned(),
             ));
         }
+        options.limits.check()?;
         let secret = Secret(random(SECRET_LEN));
         Ok(AddKey {
             account: account.clone(),
@@ -203,10 +260,12 @@ impl Operation for AddKey {
             }));
         }
         let models = self.options.models.as_ref().map(|models| models.join("\n"));
+        let [requests, tokens, concurrent] = self.options.limits.columns();
         connection
             .execute(
-                "INSERT INTO api_key (id, account, name, secret_hash, models, created_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO api_key (id, account, name, secret_hash, models, created_at, expires_at, role,
+                     requests_per_minute, tokens_per_minute, concurrent_requests)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 values![
                     self.id.as_str(),
                     account,
@@ -215,6 +274,10 @@ impl Operation for AddKey {
                     models.as_deref(),
                     self.now,
                     self.options.expires_at,
+                    self.options.role.name(),
+                    requests,
+                    tokens,
+                    concurrent,
                 ],
             )
             .await?;
@@ -263,8 +326,10 @@ impl Operation for RevokeKey {
     async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
         let row = connection
             .row(
-                "UPDATE api_key SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1
-                 RETURNING id, account, name, created_at, expires_at, revoked_at, models",
+                concat!(
+                    "UPDATE api_key SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING ",
+                    columns!()
+                ),
                 values![self.id.as_str(), self.now],
             )
             .await?;
@@ -289,8 +354,11 @@ pub(crate) async fn list(
 ) -> Result<Vec<KeyInfo>, StoreError> {
     let rows = readers
         .rows(
-            "SELECT id, account, name, created_at, expires_at, revoked_at, models FROM api_key
-             WHERE account = $1 ORDER BY created_at, id",
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM api_key WHERE account = $1 ORDER BY created_at, id"
+            ),
             values![account.as_str()],
         )
         .await?;
@@ -307,31 +375,42 @@ pub(crate) async fn authenticate(
     let presented = hash(secret);
     let row = readers
         .row(
-            "SELECT id, account, name, created_at, expires_at, revoked_at, models, secret_hash FROM api_key WHERE id = $1",
+            concat!(
+                "SELECT ",
+                columns!(),
+                ", secret_hash, account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
+                    account.tier, account.suspended_at
+                 FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
+            ),
             values![public],
         )
         .await?;
     // An unknown key is compared, too, so that it costs the same work as a known one.
     let stored = row
         .as_ref()
-        .map_or_else(|| Ok(vec![0; 32]), |row| row.bytes(7))?;
+        .map_or_else(|| Ok(vec![0; 32]), |row| row.bytes(11))?;
     let same = bool::from(stored.ct_eq(&presented));
-    let key = match row {
-        Some(row) if same => read(&row)?,
-        Some(_) | None => return Err(KeyError::Rejected),
-    };
+    let row = row.filter(|_| same).ok_or(KeyError::Rejected)?;
+    let key = read(&row)?;
     if key.revoked_at.is_some() || key.expires_at.is_some_and(|end| end <= now) {
         return Err(KeyError::Rejected);
     }
+    let account_limits = Quotas::read(&row, 12)?;
     Ok(Caller {
         account: key.account,
         key: key.id,
         models: key.models.map(Arc::from),
+        role: key.role,
+        limits: key.limits,
+        account_limits: (account_limits != Quotas::default()).then_some(account_limits),
+        tier: quotas::tier(&row, 15)?,
+        suspended: row.integer_or_null(16)?.is_some(),
     })
 }
 
 fn read(row: &Row) -> Result<KeyInfo, StoreError> {
     let models = row.text_or_null(6)?;
+    let role = row.text(7)?;
     Ok(KeyInfo {
         id: KeyId::from(row.text(0)?),
         account: AccountId::from(row.text(1)?),
@@ -340,6 +419,11 @@ fn read(row: &Row) -> Result<KeyInfo, StoreError> {
         expires_at: row.time_or_null(4)?,
         revoked_at: row.time_or_null(5)?,
         models: models.map(|models| models.lines().map(str::to_owned).collect()),
+        role: KeyRole::ALL
+            .into_iter()
+            .find(|known| known.name() == role)
+            .ok_or_else(|| StoreError::contradiction(format!("{role} is no role of keys")))?,
+        limits: Quotas::read(row, 8)?,
     })
 }
 

@@ -13,6 +13,7 @@
 pub(crate) mod hold;
 pub(crate) mod notices;
 pub(crate) mod settle;
+pub(crate) mod top_up;
 pub(crate) mod verify;
 
 use jiff::Timestamp;

@@ -13,6 +13,7 @@ mod db;
 mod key;
 mod ledger;
 mod money;
+mod quotas;
 mod usage;
 mod writer;
 
@@ -27,16 +28,17 @@ use crate::key::{AddKey, RevokeKey};
 use crate::ledger::hold::Take;
 use crate::ledger::notices::Notices;
 use crate::ledger::settle::{End, How, Lost, Recover};
-use crate::ledger::{Credit, verify};
+use crate::ledger::{Credit, top_up, verify};
 use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::{Account, AccountId, AdminError};
 pub use crate::db::{Location, OpenError, PostgresUrl, StoreError, UrlError};
-pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, NewKey, Secret};
+pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::ledger::Credited;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::settle::{Outcome, Recovered, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
+pub use crate::quotas::{NoSuchTier, Quotas, Tier};
 pub use crate::usage::UsageRecord;
 
 /// Random characters that tell a process from an earlier one of the same node.
@@ -162,6 +164,15 @@ impl Accounts {
             .writer
             .write(Credit::new(account, amount, idempotency_key, reason, now)?)
             .await
+    }
+
+    /// The most that was paid in within one UTC month, of the current one and the two before.
+    pub async fn highest_monthly_top_up(
+        &self,
+        account: &AccountId,
+        now: Timestamp,
+    ) -> Result<Nanos, StoreError> {
+        top_up::highest_monthly(&self.0.readers, account, now).await
     }
 
     pub async fn add_key(

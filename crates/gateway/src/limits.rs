@@ -11,14 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// What a subject may use; an absent limit is none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Quotas {
-    pub requests_per_minute: Option<u32>,
-    pub tokens_per_minute: Option<u64>,
-    pub concurrent_requests: Option<u32>,
-}
+pub use weir_accounts::Quotas;
 
 /// Something that limits are counted for, a key for example, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,10 @@ use super::location::PostgresUrl;
 use super::{Row, StoreError, Value};
 
 /// Forward only, and of the same number as SQLite's.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_ledger.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/postgres/0001_ledger.sql"),
+    include_str!("../../migrations/postgres/0003_keys_and_accounts.sql"),
+];
 /// Whoever migrates has this advisory lock: "weir" in ASCII.
 const MIGRATING: &str = "SELECT pg_advisory_xact_lock(2003134834)";
 

@@ -1,8 +1,8 @@
 //! Who is let in, and that secrets stay secret.
 
-use weir_accounts::{AdminError, KeyError, KeyOptions, Role};
+use weir_accounts::{AdminError, KeyError, KeyOptions, KeyRole, Quotas, Role};
 
-use crate::fixture::{Fixture, at, open};
+use crate::fixture::{Fixture, at, nanos, open};
 
 #[tokio::test]
 async fn only_valid_keys_are_let_in() {
@@ -209,4 +209,85 @@ async fn a_secret_is_seen_once() {
             .any(|part| part == canary.as_bytes());
         assert!(!found, "{}", path.display());
     }
+}
+
+/// What the limits need to know of a caller.
+#[tokio::test]
+async fn a_caller_carries_its_role_and_limits() {
+    let fixture = Fixture::with(0).await;
+    let accounts = &fixture.accounts;
+    let account = &fixture.caller.account;
+    let limits = Quotas {
+        requests_per_minute: Some(7),
+        tokens_per_minute: Some(1 << 40),
+        concurrent_requests: None,
+    };
+    let options = KeyOptions {
+        role: KeyRole::Billing,
+        limits,
+        ..KeyOptions::default()
+    };
+    let key = accounts
+        .add_key_with(account, options, at(1))
+        .await
+        .unwrap();
+    let caller = accounts
+        .authenticate(key.secret.expose(), at(1))
+        .await
+        .unwrap();
+    assert_eq!((caller.role, caller.limits), (KeyRole::Billing, limits));
+    let plain = (
+        fixture.caller.role,
+        fixture.caller.limits,
+        fixture.caller.account_limits,
+        fixture.caller.tier,
+        fixture.caller.suspended,
+    );
+    let nothing = Quotas::default();
+    assert_eq!(plain, (KeyRole::Inference, nothing, None, None, false));
+
+    let none = KeyOptions {
+        limits: Quotas {
+            concurrent_requests: Some(0),
+            ..nothing
+        },
+        ..KeyOptions::default()
+    };
+    let refused = accounts.add_key_with(account, none, at(1)).await;
+    assert!(
+        matches!(refused, Err(AdminError::Invalid(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_best_month_of_three_counts() {
+    let fixture = Fixture::with(0).await;
+    let time = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let account = &fixture.caller.account;
+    for (amount, when) in [
+        (900, "2023-12-31T23:59:59Z"),
+        (300, "2024-01-01T00:00:00Z"),
+        (200, "2024-01-31T23:59:59Z"),
+        (400, "2024-03-05T00:00:00Z"),
+    ] {
+        fixture
+            .accounts
+            .credit(account, nanos(amount), when, "", time(when))
+            .await
+            .unwrap();
+    }
+    let check = async |now: &str, highest| {
+        let found = fixture
+            .accounts
+            .highest_monthly_top_up(account, time(now))
+            .await
+            .unwrap();
+        assert_eq!(found, nanos(highest), "{now}");
+    };
+    check("2024-02-29T23:59:59Z", 900).await;
+    check("2024-03-01T00:00:00Z", 500).await;
+    check("2024-03-31T12:00:00Z", 500).await;
+    check("2024-04-01T00:00:00Z", 400).await;
+    check("2024-06-01T00:00:00Z", 0).await;
 }

@@ -1,0 +1,123 @@
+-- Keys and accounts for real life: roles, caps, limits and rotation of keys; limits, post-paid and suspended
+-- accounts; promotional credit; who moved money; usage by day; an audit log.
+
+ALTER TABLE account ADD COLUMN suspended_at        BIGINT;
+ALTER TABLE account ADD COLUMN suspended_reason    TEXT COLLATE "C";
+ALTER TABLE account ADD COLUMN low_balance         BIGINT;     -- warn when less than this is available
+ALTER TABLE account ADD COLUMN tier                TEXT COLLATE "C";        -- T1 to T5; NULL is by its top-ups
+ALTER TABLE account ADD COLUMN requests_per_minute BIGINT CHECK (requests_per_minute > 0);
+ALTER TABLE account ADD COLUMN tokens_per_minute   BIGINT CHECK (tokens_per_minute > 0);
+ALTER TABLE account ADD COLUMN concurrent_requests BIGINT CHECK (concurrent_requests > 0);
+
+ALTER TABLE api_key ADD COLUMN role                TEXT COLLATE "C" NOT NULL DEFAULT 'inference';
+ALTER TABLE api_key ADD COLUMN rotated_at          BIGINT;
+ALTER TABLE api_key ADD COLUMN previous_hash       BYTEA CHECK (length(previous_hash) = 32);
+ALTER TABLE api_key ADD COLUMN previous_until      BIGINT;     -- when the secret before the last rotation ends
+ALTER TABLE api_key ADD COLUMN last_used_at        BIGINT;
+ALTER TABLE api_key ADD COLUMN cap_total           BIGINT CHECK (cap_total >= 0);
+ALTER TABLE api_key ADD COLUMN cap_month           BIGINT CHECK (cap_month >= 0);
+ALTER TABLE api_key ADD COLUMN cap_day             BIGINT CHECK (cap_day >= 0);
+ALTER TABLE api_key ADD COLUMN requests_per_minute BIGINT CHECK (requests_per_minute > 0);
+ALTER TABLE api_key ADD COLUMN tokens_per_minute   BIGINT CHECK (tokens_per_minute > 0);
+ALTER TABLE api_key ADD COLUMN concurrent_requests BIGINT CHECK (concurrent_requests > 0);
+
+-- Promotional credit that may be held: a part of posted - held. What is left without it, the cash, may go
+-- down to the credit limit and no further, so that promotional credit can expire at any time.
+ALTER TABLE balance ADD COLUMN promo BIGINT NOT NULL DEFAULT 0 CHECK (promo >= 0);
+ALTER TABLE balance ADD CHECK (posted + credit_limit - held - promo >= 0);
+-- When the first of it expires: nothing is held after that before the expiry is booked. NULL if there is none.
+ALTER TABLE balance ADD COLUMN promo_expires_at BIGINT;
+CREATE INDEX balance_promo ON balance (promo_expires_at) WHERE promo_expires_at IS NOT NULL;
+
+-- A gift of promotional credit: free and held are what is left of it.
+CREATE TABLE promo (
+    id                 BIGINT NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    account            TEXT COLLATE "C" NOT NULL REFERENCES account (id),
+    ledger_transaction BIGINT NOT NULL UNIQUE REFERENCES ledger_transaction (id),
+    amount             BIGINT NOT NULL CHECK (amount > 0),
+    free               BIGINT NOT NULL CHECK (free >= 0),
+    held               BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
+    created_at         BIGINT NOT NULL,
+    expires_at         BIGINT NOT NULL,
+    expired_at         BIGINT,                             -- when the expiry was booked
+    CHECK (free + held <= amount)
+);
+
+CREATE INDEX promo_free ON promo (account, expires_at, id) WHERE free > 0;
+CREATE INDEX promo_account ON promo (account, id);
+
+-- What holds took of promotional credit, and what of that was charged and refunded.
+CREATE TABLE promo_use (
+    hold     BIGINT NOT NULL REFERENCES hold (id),
+    promo    BIGINT NOT NULL REFERENCES promo (id),
+    held     BIGINT NOT NULL CHECK (held >= 0),
+    used     BIGINT NOT NULL DEFAULT 0 CHECK (used >= 0),
+    refunded BIGINT NOT NULL DEFAULT 0 CHECK (refunded >= 0 AND refunded <= used),
+    PRIMARY KEY (hold, promo)
+);
+
+ALTER TABLE hold ADD COLUMN promo BIGINT NOT NULL DEFAULT 0 CHECK (promo >= 0);
+ALTER TABLE hold ADD CHECK (promo <= amount);
+ALTER TABLE usage_record ADD COLUMN promo BIGINT NOT NULL DEFAULT 0 CHECK (promo >= 0);
+ALTER TABLE usage_record ADD CHECK (promo <= cost);
+
+-- Who moved money that no request moved, and the usage that a refund is for.
+CREATE TABLE movement (
+    ledger_transaction BIGINT NOT NULL PRIMARY KEY REFERENCES ledger_transaction (id),
+    actor              TEXT COLLATE "C" NOT NULL,
+    usage_record       BIGINT REFERENCES usage_record (id)
+);
+
+CREATE INDEX movement_usage_record ON movement (usage_record) WHERE usage_record IS NOT NULL;
+CREATE INDEX ledger_transaction_account ON ledger_transaction (account, id);
+CREATE INDEX ledger_transaction_credit ON ledger_transaction (account, created_at) WHERE kind = 'credit';
+
+-- Usage by key, UTC day (days since 1970) and model: a projection of usage_record by the day it ended.
+CREATE TABLE usage_day (
+    api_key    TEXT COLLATE "C" NOT NULL REFERENCES api_key (id),
+    day        BIGINT NOT NULL,
+    model      TEXT COLLATE "C" NOT NULL,
+    account    TEXT COLLATE "C" NOT NULL REFERENCES account (id),
+    requests   BIGINT NOT NULL,
+    prompt     BIGINT NOT NULL,
+    cached     BIGINT NOT NULL,
+    completion BIGINT NOT NULL,
+    reasoning  BIGINT NOT NULL,
+    cost       BIGINT NOT NULL,
+    promo      BIGINT NOT NULL,
+    PRIMARY KEY (api_key, day, model)
+);
+
+CREATE INDEX usage_day_account ON usage_day (account, day);
+
+INSERT INTO usage_day (api_key, day, model, account, requests, prompt, cached, completion, reasoning, cost, promo)
+SELECT api_key, ended_at / 86400000, model, account, COUNT(*), SUM(prompt), SUM(cached), SUM(completion),
+    SUM(reasoning), SUM(cost), 0
+FROM usage_record GROUP BY api_key, ended_at / 86400000, model, account;
+
+-- Every administrative act, in the transaction that did it. Never a secret.
+CREATE TABLE audit (
+    id         BIGINT NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    created_at BIGINT NOT NULL,
+    actor      TEXT COLLATE "C" NOT NULL,
+    act        TEXT COLLATE "C" NOT NULL,                            -- account.update, key.rotate, …
+    account    TEXT COLLATE "C" NOT NULL REFERENCES account (id),
+    target     TEXT COLLATE "C" NOT NULL,                            -- the id of what was changed
+    old_state  TEXT COLLATE "C",                                        -- JSON of what the act changed, before…
+    new_state  TEXT COLLATE "C" -- …and after
+);
+
+CREATE INDEX audit_account ON audit (account, id);
+
+CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit
+    FOR EACH ROW EXECUTE FUNCTION append_only('audit records');
+CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit
+    FOR EACH ROW EXECUTE FUNCTION append_only('audit records');
+CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION append_only('audit records');
+CREATE TRIGGER movement_no_update BEFORE UPDATE ON movement
+    FOR EACH ROW EXECUTE FUNCTION append_only('movements');
+CREATE TRIGGER movement_no_delete BEFORE DELETE ON movement
+    FOR EACH ROW EXECUTE FUNCTION append_only('movements');
+CREATE TRIGGER movement_no_truncate BEFORE TRUNCATE ON movement
+    FOR EACH STATEMENT EXECUTE FUNCTION append_only('movements');
