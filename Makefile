@@ -34,7 +34,7 @@ build: ## set up what is missing, build target/release/weir
 	@[[ -e target/release/weir ]] || echo "building; the first time llama.cpp's kernels too: 5 to 10 minutes" >&2
 	cargo build --locked --release -p weir
 
-test: fmt clippy doc unit e2e test-clients ## all that CI checks
+test: fmt clippy doc unit e2e reference test-clients ## all that CI checks
 
 fmt: ## is everything formatted?
 	@scripts/setup.sh build

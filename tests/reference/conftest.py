@@ -10,12 +10,11 @@ from weir import BINARY, DEMO, DEMO_FILE, GEMMA, GEMMA_FILE, ROOT, Weir, model
 MODELS = {"smollm2": (DEMO, DEMO_FILE), "gemma3": (GEMMA, GEMMA_FILE)}
 
 
-def config(names=MODELS, more=""):
-    """One thread each: two that wait for one another on a busy machine are slower than one."""
+def config(names=MODELS, more="", provide=copies.provide):
     text = ""
     for name in names:
         id, path = MODELS[name]
-        text += model(id, copies.provide(path)) + f"context_tokens = {CONTEXT}\nthreads = 1\n{more}\n"
+        text += model(id, provide(path)) + f"context_tokens = {CONTEXT}\n{more}\n"
     return text
 
 

@@ -173,8 +173,11 @@ def test_first_token_with_penalty_and_bias(served, prompt, logits, figures):
     """Both come before temperature, and change what the filters see."""
     best = np.argsort(-logits)[:6]
     in_prompt = max(prompt, key=lambda token: logits[token])
-    bias = {int(best[0]): -1.5, int(best[1]): "2", int(best[2]): -100, int(best[5]): 1.25, in_prompt: 4}
-    parameters = {"logit_bias": bias, "repetition_penalty": 1.1}
+    bias = {int(best[0]): -1.5, int(best[1]): "2", int(best[2]): -100, int(best[5]): 1.25}
+    # A token of the prompt becomes one of the best: were it penalised before its bias, it would be far above them.
+    repetition = 1.3
+    bias[in_prompt] = round(float(repetition * logits[best[3]] - logits[in_prompt]), 1)
+    parameters = {"logit_bias": bias, "repetition_penalty": repetition}
     adjusted = adjust(logits, prompt, [], Sampling(**parameters))
     parameters |= tuned(Case(1.5, top_p=(4, 9)), adjusted)
     sampling = Sampling(**parameters)

@@ -9,7 +9,7 @@ from weir import Weir
 
 PROMPT = "In the middle of the night the phone rang, and"
 TOKENS = 24
-SEEDS = range(40, 44)
+SEEDS = range(40, 42)
 N = 2
 
 
@@ -48,16 +48,16 @@ def test_up_to_noise(served, figures):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_to_the_byte_when_reproducible(tmp_path, name):
+    """The file as people run it: its quantized weights are where steps of another shape differ most."""
     id, path = MODELS[name]
-    server = Weir(tmp_path, config([name], "reproducible = true"))
-    seeds = SEEDS[:2]
+    server = Weir(tmp_path, config([name], "reproducible = true", provide=lambda path: path))
     try:
         key = server.start().key
         served = Served(name, server, copies.provide(path), id)
-        alone = [ask(served, seed) for seed in seeds]
-        assert [ask_beside_others(served, seed) for seed in seeds] == alone
+        alone = [ask(served, seed) for seed in SEEDS]
+        assert [ask_beside_others(served, seed) for seed in SEEDS] == alone
         server.stop()
         server.start().key = key
-        assert [ask_beside_others(served, seed) for seed in reversed(seeds)] == alone[::-1]
+        assert [ask_beside_others(served, seed) for seed in reversed(SEEDS)] == alone[::-1]
     finally:
         server.stop()

@@ -12,10 +12,12 @@ use weir_llama::{LlamaModel, LoadOptions};
 mod common;
 use common::{essay, gemma3, rows, smollm2, tokens};
 
-/// One thread, as in `small`.
-fn options() -> LoadOptions {
+/// As many as a machine with two cores takes.
+const THREADS: u32 = 2;
+
+fn options(threads: u32) -> LoadOptions {
     LoadOptions {
-        threads: Some(1),
+        threads: Some(threads),
         context_tokens: Some(1_024),
         sequences: Some(5),
         reproducible: true,
@@ -112,12 +114,14 @@ fn same_bits(mut model: LlamaModel) {
 
 #[test]
 fn the_same_bits() {
-    same_bits(smollm2(&options()));
+    for threads in [1, THREADS] {
+        same_bits(smollm2(&options(threads)));
+    }
 }
 
 #[test]
 fn the_same_bits_with_a_sliding_window() {
-    if let Some(model) = gemma3(&options()) {
+    if let Some(model) = gemma3(&options(THREADS)) {
         same_bits(model);
     }
 }
@@ -201,12 +205,12 @@ fn same_texts(load: impl Fn() -> LlamaModel) {
 
 #[test]
 fn the_same_text_alone_and_in_a_crowd() {
-    same_texts(|| smollm2(&options()));
+    same_texts(|| smollm2(&options(THREADS)));
 }
 
 #[test]
 fn the_same_text_with_a_sliding_window() {
-    if gemma3(&options()).is_some() {
-        same_texts(|| gemma3(&options()).expect("it was there"));
+    if gemma3(&options(THREADS)).is_some() {
+        same_texts(|| gemma3(&options(THREADS)).expect("it was there"));
     }
 }
