@@ -25,6 +25,7 @@ missing_packages() {
     [[ $1 != build ]] || return 0
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
     have curl || echo curl
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || have initdb || echo postgresql
     [[ $1 == clients ]] || return 0
     have node || echo nodejs
     have npm || echo npm
@@ -43,11 +44,18 @@ can_be_root() {
     [[ $(id -u) == 0 ]] || { have sudo && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; }
 }
 
+# The tests start a PostgreSQL of their own; the one that Debian's package would make and start is in the way.
+forbid_postgres_cluster() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-common
+    as_root sed -Ei 's/^#?(create_main_cluster) .*/\1 = false/' /etc/postgresql-common/createcluster.conf
+}
+
 install_packages() {
     local packages=("$@")
     if have apt-get && can_be_root; then
         say "installing ${packages[*]}"
         as_root apt-get update -q || say "not all package lists could be updated"
+        [[ " ${packages[*]} " != *" postgresql "* ]] || forbid_postgres_cluster
         as_root env DEBIAN_FRONTEND=noninteractive \
             apt-get install -y -q --no-install-recommends "${packages[@]}" && return 0
     fi

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use weir_accounts::{
-    Account, Accounts, Caller, Counts, Hold, HoldError, Nanos, NewHold, Options, Outcome, Price,
-    Role, Settlement, Source,
+    Account, Accounts, Caller, Counts, Hold, HoldError, Location, Nanos, NewHold, Options, Outcome,
+    Price, Role, Settlement, Source,
 };
+
+use crate::{POSTGRES, cluster};
 
 /// A prompt token costs a nano-USD, a cached one half of it, an output token two.
 pub(crate) const PRICE: Price = Price {
@@ -55,23 +58,67 @@ pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("weir.db")
 }
 
-pub(crate) fn options(folder: &Path, role: Role) -> Options {
+/// Where the database of a folder is: in it, or on the server under an address that it notes.
+pub(crate) async fn location(folder: &Path) -> Location {
+    if !POSTGRES {
+        return database(folder).into();
+    }
+    let note = folder.join("address");
+    if !note.exists() {
+        std::fs::write(&note, cluster::create().await).unwrap();
+    }
+    let url = std::fs::read_to_string(&note).unwrap();
+    Location::Postgres(url.parse().unwrap())
+}
+
+pub(crate) async fn options(folder: &Path, role: Role) -> Options {
     Options {
         timeout: Duration::from_secs(20),
-        ..Options::new(database(folder), role)
+        ..Options::new(location(folder).await, role)
     }
 }
 
 pub(crate) async fn open(folder: &Path, role: Role) -> Accounts {
-    Accounts::open(options(folder, role), at(0)).await.unwrap()
+    let options = options(folder, role).await;
+    Accounts::open(options, at(0)).await.unwrap()
 }
 
 /// A connection past the crate, to look at the tables and to tamper with them.
-pub(crate) async fn raw(folder: &Path) -> SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
+pub(crate) enum Raw {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+pub(crate) async fn raw(folder: &Path) -> Raw {
+    if POSTGRES {
+        let url = std::fs::read_to_string(folder.join("address")).unwrap();
+        return Raw::Postgres(PgConnection::connect(&url).await.unwrap());
+    }
+    let options = SqliteConnectOptions::new()
         .filename(database(folder))
         .foreign_keys(false);
-    SqliteConnection::connect_with(&options).await.unwrap()
+    Raw::Sqlite(SqliteConnection::connect_with(&options).await.unwrap())
+}
+
+impl Raw {
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Raw::Sqlite(raw) => raw.execute(sql).await.map(|_| ()),
+            Raw::Postgres(raw) => raw.execute(sql).await.map(|_| ()),
+        }
+    }
+
+    /// Lets this connection change what is append-only.
+    pub(crate) async fn disable_triggers(&mut self) {
+        let sql = if POSTGRES {
+            "SET session_replication_role = replica"
+        } else {
+            "DROP TRIGGER entry_no_update; DROP TRIGGER entry_no_delete;
+             DROP TRIGGER ledger_transaction_no_update; DROP TRIGGER price_no_update;"
+        };
+        self.execute(sql).await.unwrap();
+    }
 }
 
 impl Fixture {

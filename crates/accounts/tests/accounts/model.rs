@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use weir_accounts::{Accounts, Caller, Hold, Role};
 
+use crate::POSTGRES;
 use crate::fixture::{Fixture, at, nanos, open, success, tokens};
 
 #[derive(Debug, Clone)]
@@ -234,7 +235,8 @@ fn runtime_of_one_thread() -> Runtime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    // Each case has a database of its own, which PostgreSQL takes longer to make.
+    #![proptest_config(ProptestConfig { cases: if POSTGRES { 8 } else { 24 }, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_is_its_model(steps in proptest::collection::vec(step(), 1..40)) {

@@ -1,49 +1,14 @@
 //! Opening and closing.
 
-use std::os::unix::fs::PermissionsExt;
-
 use futures::future::join_all;
-use sqlx::Executor;
 use weir_accounts::{Accounts, HoldError, OpenError, Role};
 
-use crate::fixture::{Fixture, at, database, nanos, open, options, raw, success, tokens};
-
-#[tokio::test]
-async fn only_its_owner_can_read_the_database() {
-    let folder = tempfile::tempdir().unwrap();
-    // Made by something less careful.
-    std::fs::write(database(folder.path()), "").unwrap();
-    let accounts = open(folder.path(), Role::Server).await;
-    accounts.add_account("demo", at(0)).await.unwrap();
-    let mut files = 0;
-    for file in std::fs::read_dir(folder.path()).unwrap() {
-        let file = file.unwrap();
-        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{}", file.path().display());
-        files += 1;
-    }
-    assert_eq!(files, 4, "the database, its log and index, and the lock");
-}
-
-#[tokio::test]
-async fn two_servers_do_not_share_a_database() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = open(folder.path(), Role::Server).await;
-    let second = Accounts::open(options(folder.path(), Role::Server), at(0)).await;
-    assert!(matches!(second, Err(OpenError::InUse(_))), "{second:?}");
-    let tool = open(folder.path(), Role::Tool).await;
-    tool.add_account("demo", at(0)).await.unwrap();
-    server.close().await;
-    open(folder.path(), Role::Server)
-        .await
-        .account("demo")
-        .await
-        .unwrap();
-}
+use crate::fixture::{Fixture, at, location, nanos, open, options, raw, success, tokens};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_may_make_the_same_database_at_once() {
     let folder = tempfile::tempdir().unwrap();
+    location(folder.path()).await;
     let opened = join_all((0..8).map(|_| open(folder.path(), Role::Tool))).await;
     for (n, accounts) in opened.iter().enumerate() {
         accounts.add_account(&format!("a{n}"), at(0)).await.unwrap();
@@ -52,7 +17,7 @@ async fn several_may_make_the_same_database_at_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_said() {
+async fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), Role::Tool).await.close().await;
     let mut raw = raw(folder.path()).await;
@@ -60,25 +25,12 @@ async fn what_cannot_be_opened_is_said() {
         .await
         .unwrap();
     for role in [Role::Server, Role::Tool] {
-        let newer = Accounts::open(options(folder.path(), role), at(0)).await;
+        let newer = Accounts::open(options(folder.path(), role).await, at(0)).await;
         assert!(
             matches!(newer, Err(OpenError::Newer { found: 1000, .. })),
             "{newer:?}"
         );
     }
-
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(database(folder.path()), "x".repeat(5_000)).unwrap();
-    let garbage = Accounts::open(options(folder.path(), Role::Server), at(0)).await;
-    assert!(matches!(garbage, Err(OpenError::Store(_))), "{garbage:?}");
-
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(database(folder.path())).unwrap();
-    let a_folder = Accounts::open(options(folder.path(), Role::Server), at(0)).await;
-    assert!(
-        matches!(a_folder, Err(OpenError::File { .. })),
-        "{a_folder:?}"
-    );
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::Executor;
 use weir_accounts::{Accounts, HoldError, Options, Role};
 
+use crate::POSTGRES;
 use crate::fixture::{Fixture, at, caller, nanos, options, raw, success, tokens};
 
 /// On one thread the writer can't run before the test waits, so that these share a transaction.
@@ -42,7 +42,7 @@ async fn a_full_queue_is_an_answer() {
     let folder = tempfile::tempdir().unwrap();
     let small = Options {
         queue: 2,
-        ..options(folder.path(), Role::Server)
+        ..options(folder.path(), Role::Server).await
     };
     let accounts = Accounts::open(small, at(0)).await.unwrap();
     let fixture = Fixture {
@@ -69,8 +69,8 @@ async fn a_full_queue_is_an_answer() {
 async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let hasty = Options {
-        timeout: Duration::from_millis(20),
-        ..options(folder.path(), Role::Server)
+        timeout: Duration::from_millis(if POSTGRES { 300 } else { 20 }),
+        ..options(folder.path(), Role::Server).await
     };
     let accounts = Accounts::open(hasty, at(0)).await.unwrap();
     let fixture = Fixture {
@@ -81,7 +81,12 @@ async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     let settled = fixture.held("settled", 100).await.unwrap();
     let dropped = fixture.held("dropped", 100).await.unwrap();
     let mut other = raw(fixture.folder.path()).await;
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let lock = if POSTGRES {
+        "BEGIN; LOCK TABLE hold, balance IN EXCLUSIVE MODE"
+    } else {
+        "BEGIN IMMEDIATE"
+    };
+    other.execute(lock).await.unwrap();
 
     let refused = fixture.held("refused", 100).await;
     assert!(matches!(refused, Err(HoldError::Store(_))), "{refused:?}");
@@ -90,11 +95,8 @@ async fn a_locked_database_is_an_error_and_then_it_goes_on() {
         .settle(settled, success(tokens(10, 0)))
         .await
         .unwrap_err();
-    assert!(
-        failed.error.to_string().contains("locked"),
-        "{}",
-        failed.error
-    );
+    let said = if POSTGRES { "timeout" } else { "locked" };
+    assert!(failed.error.to_string().contains(said), "{}", failed.error);
     fixture.accounts.checkpoint(&dropped, tokens(20, 0), at(2));
     drop(dropped);
     assert!(fixture.accounts.expire(at(0)).await.is_err());

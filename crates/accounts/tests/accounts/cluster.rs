@@ -1,0 +1,45 @@
+//! One PostgreSQL for a run of the tests, and a database of its own for each of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+/// The folder with the cluster's socket. All tests of a run of nextest have one cluster, which ends with
+/// nextest; otherwise it ends with this process.
+static CLUSTER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let (run, watched) = match std::env::var("NEXTEST_RUN_ID") {
+        Ok(run) => (run, std::os::unix::process::parent_id()),
+        Err(_) => (std::process::id().to_string(), std::process::id()),
+    };
+    let folder = std::env::temp_dir().join(format!("weir-postgres-{run}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-postgres.sh");
+    let started = Command::new(script)
+        .arg(&folder)
+        .arg(watched.to_string())
+        .status();
+    assert!(
+        started.unwrap().success(),
+        "there is no PostgreSQL to test with"
+    );
+    folder
+});
+
+pub(crate) fn url(database: &str) -> String {
+    let socket = CLUSTER.to_str().unwrap().replace('/', "%2F");
+    format!("postgres://weir@{socket}/{database}")
+}
+
+/// An empty database; its address.
+pub(crate) async fn create() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let made = MADE.fetch_add(1, Ordering::Relaxed);
+    let name = format!("t{}_{made}", std::process::id());
+    let mut connection = PgConnection::connect(&url("postgres")).await.unwrap();
+    let create = format!("CREATE DATABASE {name}");
+    connection.execute(AssertSqlSafe(create)).await.unwrap();
+    connection.close().await.unwrap();
+    url(&name)
+}

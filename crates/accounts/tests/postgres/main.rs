@@ -1,0 +1,23 @@
+//! The same tests as `accounts`, on PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+#[path = "../accounts/books.rs"]
+mod books;
+#[path = "../accounts/cluster.rs"]
+mod cluster;
+#[path = "../accounts/fixture.rs"]
+mod fixture;
+#[path = "../accounts/holds.rs"]
+mod holds;
+#[path = "../accounts/keys.rs"]
+mod keys;
+#[path = "../accounts/model.rs"]
+mod model;
+#[path = "../accounts/opening.rs"]
+mod opening;
+#[path = "../accounts/recovery.rs"]
+mod recovery;
+#[path = "../accounts/writer.rs"]
+mod writer;
+
+pub(crate) const POSTGRES: bool = true;

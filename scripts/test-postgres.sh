@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# A PostgreSQL of its own for one run of tests: `test-postgres.sh DIRECTORY PID` starts one that listens on a
+# socket in DIRECTORY, unless it runs already, and stops and removes it as soon as process PID has ended,
+# however that ends. Its user is `weir`, without a password. `make test` calls it by itself.
+set -euo pipefail
+
+directory=${1:?a directory} watched=${2:?a process to wait for}
+
+# initdb refuses root: Debian's package comes with a user for it.
+as_owner() {
+    if [[ $(id -u) == 0 ]]; then
+        runuser -u postgres -- "$@"
+    else
+        "$@"
+    fi
+}
+
+bin=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1) || true
+[[ -n $bin ]] || bin=$(dirname "$(command -v initdb)") 2>/dev/null ||
+    { echo "PostgreSQL is not installed: scripts/setup.sh test" >&2; exit 1; }
+
+# What was inherited must not be kept open for as long as the server runs: it may be somebody's lock.
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-
+# Several tests may come at once; the first one starts it.
+exec 9>"$directory.lock"
+flock 9
+[[ ! -e $directory/ready ]] || exit 0
+
+mkdir -m 711 "$directory"
+[[ $(id -u) != 0 ]] || chown postgres "$directory"
+cd "$directory"
+as_owner "$bin/initdb" --no-sync --no-instructions --auth=trust --username=weir --encoding=UTF8 --locale=C data >log 2>&1 ||
+    { cat log >&2; exit 1; }
+cat >>data/postgresql.conf <<CONF
+listen_addresses = ''
+unix_socket_directories = '$directory'
+max_connections = 300
+wal_level = minimal
+max_wal_senders = 0
+autovacuum = off
+CONF
+as_owner "$bin/pg_ctl" --pgdata=data --log=data/log --wait start >>log 2>&1 9>&- </dev/null ||
+    { cat log data/log >&2; exit 1; }
+touch ready
+
+watch() {
+    while kill -0 "$watched" 2>/dev/null; do sleep 1; done
+    as_owner "$bin/pg_ctl" --pgdata="$directory/data" --mode=immediate stop
+    rm -rf "$directory" "$directory.lock"
+}
+export -f watch as_owner
+export bin directory watched
+setsid bash -c watch </dev/null >/dev/null 2>&1 9>&- &
