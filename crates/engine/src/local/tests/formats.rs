@@ -1,0 +1,182 @@
+//! Answers that have a form.
+
+use super::*;
+
+fn with_format(format: Format, text: &str, tokens: u32) -> Request {
+    Request {
+        format,
+        ..request(text, tokens)
+    }
+}
+
+fn form() -> Format {
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": { "a": { "enum": ["x", "yy"] }, "b": { "type": "boolean" } },
+        "required": ["a", "b"],
+        "additionalProperties": false,
+    });
+    Format::JsonSchema(Arc::new(schema))
+}
+
+/// All events that are there.
+fn drain(events: &mut Events) -> Vec<Event> {
+    std::iter::from_fn(|| events.next().now_or_never().flatten()).collect()
+}
+
+fn text(events: &[Event]) -> String {
+    let text = events.iter().filter_map(|event| match event {
+        Event::Text { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    text.collect()
+}
+
+#[tokio::test]
+async fn formats_are_kept() {
+    let engine = sim::engine(0);
+    assert!(
+        engine
+            .facts()
+            .features
+            .contains(&Feature::StructuredOutputs)
+    );
+    for format in [form(), Format::JsonObject] {
+        let request = Request {
+            choices: Choices::new(30).unwrap(),
+            ..with_format(format, "Over the weir", 300)
+        };
+        let prepared = engine.prepare(request).await.unwrap();
+        let events = engine.generate(prepared.clone()).await.unwrap();
+        let answer = read(events, 30).await;
+        assert_eq!(answer, solo(&prepared));
+        for (text, reason) in answer.choices {
+            if reason == Some(FinishReason::Stop) {
+                let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert!(value.is_object());
+            }
+        }
+    }
+    let refused = engine
+        .prepare(with_format(
+            Format::JsonSchema(Arc::new(serde_json::json!({ "not": {} }))),
+            "",
+            1,
+        ))
+        .await;
+    assert!(matches!(refused, Err(EngineError::Invalid(invalid))
+        if invalid.param == "response_format.json_schema.schema"));
+}
+
+#[test]
+fn a_stream_without_a_format_never_waits_for_a_mask() {
+    let engine = sim::engine(0);
+    let masks = sim::LateMasks::default();
+    let model = SimModel::new(SimOptions::default());
+    let mut core = Core::new(
+        model,
+        &sim::options(),
+        Box::new(masks.clone()),
+        Box::new(|| Duration::ZERO),
+    );
+    let mut start = |request: Request| {
+        let prepared = engine.preparer.prepare(request).unwrap();
+        let (sender, events) = event::channel(100);
+        core.start(prepared.clone(), sender);
+        (prepared, events)
+    };
+    let (kept, mut slow) = start(with_format(form(), "first", 50));
+    let (free, mut quick) = start(request("second", 50));
+    while core.step() == Progress::Stepped {}
+    let events = drain(&mut quick);
+    assert!(matches!(events.last(), Some(Event::Done(_))));
+    assert_eq!(text(&events), solo(&free).choices[0].0);
+    // Its first mask was there, the second is asked for, and its logits wait.
+    assert_eq!((core.step(), masks.waiting()), (Progress::Blocked, 1));
+    assert_eq!(slow.usage().completion, 1);
+    while masks.waiting() > 0 {
+        masks.release(0);
+        core.step();
+    }
+    assert_eq!(core.step(), Progress::Idle);
+    let events = drain(&mut slow);
+    assert_eq!(text(&events), solo(&kept).choices[0].0);
+    assert!(matches!(events.last(), Some(Event::Done(_))));
+}
+
+#[test]
+fn what_breaks_a_constraint_fails_its_request_alone() {
+    let engine = sim::engine(0);
+    let check = |change: fn(&mut SamplingFields), lose: bool, expected: &str| {
+        let masks = sim::LateMasks::default();
+        let model = SimModel::new(SimOptions::default());
+        let mut core = Core::new(
+            model,
+            &sim::options(),
+            Box::new(masks.clone()),
+            Box::new(|| Duration::ZERO),
+        );
+        let mut fields = SamplingFields::default();
+        change(&mut fields);
+        let three = Request {
+            choices: Choices::new(3).unwrap(),
+            sampling: Sampling::new(fields).unwrap(),
+            ..with_format(form(), "a", 50)
+        };
+        let other = request("b", 50);
+        let mut events = Vec::new();
+        for request in [three, other] {
+            let prepared = engine.preparer.prepare(request).unwrap();
+            let (sender, receiver) = event::channel(100);
+            core.start(prepared, sender);
+            events.push(receiver);
+        }
+        while core.step() != Progress::Idle {
+            if lose {
+                masks.lose();
+            } else {
+                masks.release(0);
+            }
+        }
+        assert!(matches!(drain(&mut events[1]).last(), Some(Event::Done(_))));
+        let last = drain(&mut events[0]).pop();
+        assert!(
+            matches!(&last, Some(Event::Failed(error)) if error.to_string().contains(expected)),
+            "{last:?}"
+        );
+        assert_eq!(core.scheduler().kv().used_cells(), 0);
+    };
+    check(|_| (), true, "given up");
+    // The only token that may begin it is forbidden.
+    let brace =
+        |fields: &mut SamplingFields| fields.logit_bias = vec![(2 + u32::from(b'{'), -100.0)];
+    check(brace, false, "logit_bias forbids");
+}
+
+#[test]
+fn who_hangs_up_while_a_mask_is_computed_is_let_go() {
+    let engine = sim::engine(0);
+    let masks = sim::LateMasks::default();
+    let model = SimModel::new(SimOptions::default());
+    let mut core = Core::new(
+        model,
+        &sim::options(),
+        Box::new(masks.clone()),
+        Box::new(|| Duration::ZERO),
+    );
+    let prepared = engine
+        .preparer
+        .prepare(with_format(form(), "a", 50))
+        .unwrap();
+    let (sender, events) = event::channel(100);
+    core.start(prepared, sender);
+    while core.step() == Progress::Stepped {}
+    drop(events);
+    assert_eq!(core.step(), Progress::Idle);
+    assert_eq!(
+        (core.scheduler().kv().used_cells(), masks.waiting()),
+        (0, 1)
+    );
+    masks.release(0);
+    assert_eq!(core.step(), Progress::Idle);
+}

@@ -1,0 +1,224 @@
+//! What is not begun.
+
+use super::*;
+
+#[tokio::test]
+async fn requests_that_cannot_be_answered_are_refused() {
+    let small = || {
+        SimModel::new(SimOptions {
+            context_tokens: 50,
+            ..SimOptions::default()
+        })
+    };
+    let engine = sim::engine_with(small());
+    let context = 50;
+    let output = |tokens, overflow| OutputLimit { tokens, overflow };
+    let check = async |request: Request, expected: Result<u32, EngineError>| {
+        assert_eq!(
+            engine
+                .prepare(request)
+                .await
+                .map(|prepared| prepared.output_max),
+            expected
+        );
+    };
+    let invalid =
+        |param: &str, message: &str| Err(EngineError::Invalid(Invalid::new(param, message)));
+    let tokens = |tokens: Vec<Token>| Input::Prompts(vec![Prompt::Tokens(tokens)]);
+    let plain = || request("123456789", 40);
+
+    check(plain(), Ok(40)).await;
+    check(
+        request("123456789", 41),
+        Err(EngineError::TooLong {
+            context,
+            prompt: 10,
+            requested: Some(41),
+        }),
+    )
+    .await;
+    check(
+        Request {
+            output: output(Some(41), Overflow::Lower),
+            ..plain()
+        },
+        Ok(40),
+    )
+    .await;
+    check(
+        Request {
+            output: output(None, Overflow::Lower),
+            ..plain()
+        },
+        Ok(40),
+    )
+    .await;
+    check(
+        Request {
+            input: tokens(vec![5; 50]),
+            ..request("", 0)
+        },
+        Ok(0),
+    )
+    .await;
+    let full = EngineError::TooLong {
+        context,
+        prompt: 50,
+        requested: None,
+    };
+    check(
+        Request {
+            input: tokens(vec![5; 50]),
+            output: output(None, Overflow::Lower),
+            ..plain()
+        },
+        Err(full),
+    )
+    .await;
+    // 16 × 8 prompts of 32 tokens, each with its 3 alternatives, in 16 choices: as many as may be.
+    let scored = |prompts: usize| Request {
+        input: Input::Prompts(vec![Prompt::Tokens(vec![5; 32]); prompts]),
+        choices: Choices::new(16).unwrap(),
+        logprobs: Some(Logprobs::new("logprobs", 3).unwrap()),
+        echo: true,
+        ..request("", 1)
+    };
+    assert_eq!(128 * 32 * (1 + 3) * 16, ECHOED_LOGPROBS_MAX);
+    check(scored(128), Ok(1)).await;
+    check(
+        scored(129),
+        invalid(
+            "echo",
+            "echo with logprobs would answer 264192 log-probabilities of prompt tokens; at most 262144 are \
+             allowed: use fewer prompts, choices or alternatives",
+        ),
+    )
+    .await;
+    check(
+        Request {
+            echo: false,
+            ..scored(129)
+        },
+        Ok(1),
+    )
+    .await;
+    let over = EngineError::TooLong {
+        context,
+        prompt: 51,
+        requested: Some(0),
+    };
+    check(
+        Request {
+            input: tokens(vec![5; 51]),
+            ..request("", 0)
+        },
+        Err(over),
+    )
+    .await;
+
+    check(
+        Request {
+            input: tokens(vec![]),
+            ..plain()
+        },
+        invalid("prompt", "prompt must not be empty: it has no tokens"),
+    )
+    .await;
+    let no_prompts = Request {
+        input: Input::Prompts(vec![]),
+        ..plain()
+    };
+    check(
+        no_prompts,
+        invalid("prompt", "prompt must not be empty: it has no tokens"),
+    )
+    .await;
+    let vocabulary = small().tokenizer().vocabulary();
+    let outside = |param| {
+        invalid(
+            param,
+            &format!(
+                "{param} has token 9999, but the model's vocabulary ends at {}",
+                vocabulary - 1
+            ),
+        )
+    };
+    check(
+        Request {
+            input: tokens(vec![1, 9999]),
+            ..plain()
+        },
+        outside("prompt"),
+    )
+    .await;
+    let fields = SamplingFields {
+        logit_bias: vec![(9999, 1.0)],
+        ..SamplingFields::default()
+    };
+    check(
+        Request {
+            sampling: Sampling::new(fields).unwrap(),
+            ..plain()
+        },
+        outside("logit_bias"),
+    )
+    .await;
+
+    let mute = sim::engine_with(SimModel::new(SimOptions {
+        chat: false,
+        ..SimOptions::default()
+    }));
+    assert!(!mute.facts().chat && engine.facts().chat);
+    let refused = mute
+        .prepare(Request {
+            input: chat("hi"),
+            ..plain()
+        })
+        .await;
+    assert_eq!(
+        refused.map(|_| ()),
+        Err(EngineError::Unsupported { feature: "chat" })
+    );
+
+    // Whoever carries the prepared request must not make it longer.
+    let mut prepared = engine.prepare(plain()).await.unwrap();
+    prepared.output_max += 1;
+    let refused = engine.generate(prepared).await.map(|_| ());
+    assert_eq!(
+        refused,
+        Err(EngineError::TooLong {
+            context,
+            prompt: 10,
+            requested: Some(41)
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    // What came in with the step that is running still counts.
+    let engine = LocalEngine::spawn(
+        model,
+        Options {
+            queue_requests_max: 3,
+            ..sim::options()
+        },
+    )
+    .unwrap();
+    let running = generate(&engine, request("a", 1)).await.unwrap();
+    gate.arrived(1).await;
+    let queued = [
+        generate(&engine, request("b", 1)).await.unwrap(),
+        generate(&engine, request("c", 1)).await.unwrap(),
+    ];
+    let refused = generate(&engine, request("d", 1)).await.map(|_| ());
+    let Err(EngineError::Busy { retry_after }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
+    gate.open();
+    for events in [running].into_iter().chain(queued) {
+        assert!(matches!(read(events, 1).await.end, Some(Ok(_))));
+    }
+}
