@@ -91,7 +91,8 @@ pub fn json_rule(schema: &Value) -> Result<String, Invalid> {
     Ok(format!("%json {strict}"))
 }
 
-/// Compiles grammars for one model's vocabulary, which is looked at when the first grammar comes.
+/// Compiles grammars for one model's vocabulary, which is read once: by
+/// [`Constraints::read_vocabulary`], or else when the first grammar comes.
 pub struct Constraints {
     tokenizer: Arc<dyn Tokenizer>,
     compiler: OnceLock<Result<Compiler, String>>,
@@ -114,7 +115,13 @@ impl Constraints {
         }
     }
 
-    /// Takes milliseconds, and up to a second for the first grammar: nothing for async threads.
+    /// Takes up to some seconds for a large vocabulary. Grammars that come meanwhile wait for it.
+    pub fn read_vocabulary(&self) {
+        // What is wrong with it, the first grammar says.
+        let _ = self.compiler();
+    }
+
+    /// Takes milliseconds: nothing for async threads.
     pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, Invalid> {
         if grammar.bytes() > GRAMMAR_BYTES_MAX {
             return Err(invalid("the grammar is too long"));
@@ -128,16 +135,37 @@ impl Constraints {
             self.keep(grammar, constraint.clone());
             return Ok(constraint.alone());
         }
-        let compiler = self
-            .compiler
-            .get_or_init(|| Compiler::new(&*self.tokenizer));
-        let compiler = compiler.as_ref().map_err(|why| {
-            tracing::error!("the vocabulary can't be constrained: {why}");
-            invalid("the model's vocabulary does not allow structured outputs")
-        })?;
+        let compiler = self.compiler()?;
         let constraint = on_large_stack(|| compiler.compile(grammar))?;
         self.keep(grammar.clone(), constraint.clone());
         Ok(constraint.alone())
+    }
+
+    /// The first of some schemas that is refused by itself: whose fault it is that a grammar made of
+    /// all of them is. Together they cost no more than that grammar may.
+    pub fn first_refused(&self, schemas: &[Value]) -> Option<(usize, Invalid)> {
+        let compiler = self.compiler().ok()?;
+        let refused = |schema| compiler.compile(&Grammar::json_schema(schema)).err();
+        let first = on_large_stack(|| {
+            let mut each = schemas.iter().enumerate();
+            Ok(each.find_map(|(i, schema)| Some((i, refused(schema)?))))
+        });
+        first.unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_vocabulary(&self) -> bool {
+        self.compiler.get().is_some()
+    }
+
+    fn compiler(&self) -> Result<&Compiler, Invalid> {
+        let compiler = self
+            .compiler
+            .get_or_init(|| Compiler::new(&*self.tokenizer));
+        compiler.as_ref().map_err(|why| {
+            tracing::error!("the vocabulary can't be constrained: {why}");
+            invalid("the model's vocabulary does not allow structured outputs")
+        })
     }
 
     /// Puts a grammar behind all others, and lets go of the one that wasn't asked for for longest.

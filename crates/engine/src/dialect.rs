@@ -12,8 +12,8 @@ mod template;
 use jiff::Timestamp;
 
 use self::family::Family;
-pub(crate) use self::forced::text_grammar;
 use self::forced::{Form, Thoughts};
+pub(crate) use self::forced::{refused_tool, text_grammar};
 use self::format::HERMES;
 pub(crate) use self::reader::Readers;
 pub use self::reader::Reading;
@@ -93,6 +93,7 @@ impl Dialect {
         let plain = Conversation {
             messages: generic::messages(conversation, self.family.knows_system),
             template_kwargs: conversation.template_kwargs.clone(),
+            ending: conversation.ending,
             ..Conversation::default()
         };
         self.template.render(&plain, now)
@@ -113,7 +114,7 @@ impl Dialect {
         let calls = tools.callable().then(|| Calls {
             format: self.family.calls().unwrap_or(&HERMES),
             tools: tools.tools.as_slice().into(),
-            one_at_a_time: tools.one_at_a_time,
+            one_at_a_time: tools.one_at_a_time(),
         });
         Means {
             thinking,
@@ -153,6 +154,7 @@ impl Dialect {
         let form = Form {
             thoughts,
             calls: calls.map(|calls| (calls, written)),
+            several: tools.parallel.unwrap_or(self.family.several),
             text,
             marks: &self.marks,
         };

@@ -103,7 +103,8 @@ pub struct LocalEngine {
     facts: Facts,
     preparer: Arc<Preparer>,
     inbox: Arc<Inbox>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The one that steps, and one that reads the vocabulary and ends.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl LocalEngine {
@@ -144,12 +145,14 @@ impl LocalEngine {
             now: Arc::clone(&options.now),
         };
         let inbox = Arc::new(Inbox::new(options.queue_requests_max));
-        let thread = thread::spawn(model, &options, Arc::clone(&inbox))?;
+        let preparer = Arc::new(preparer);
+        let stepping = thread::spawn(model, &options, Arc::clone(&inbox))?;
+        let threads = vec![stepping, read_vocabulary(Arc::clone(&preparer))?];
         Ok(LocalEngine {
             facts,
-            preparer: Arc::new(preparer),
+            preparer,
             inbox,
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::new(threads),
         })
     }
 
@@ -158,19 +161,16 @@ impl LocalEngine {
         self.inbox.drain();
     }
 
-    /// Ends the thread after the step that is running and waits for it; what is still being generated
+    /// Ends the threads after the step that is running and waits for them; what is still being generated
     /// fails. Blocks: not for async code.
     pub fn stop(&self) {
         self.inbox.stop();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the engine's thread ended in a panic");
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine ended in a panic");
+            }
         }
     }
 }
@@ -218,6 +218,13 @@ impl Engine for LocalEngine {
     fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
         Some(Arc::clone(&self.preparer.tokenizer))
     }
+}
+
+/// Reads it beside whatever comes, so that neither the start nor the first request with a format waits for
+/// all of it.
+fn read_vocabulary(preparer: Arc<Preparer>) -> std::io::Result<JoinHandle<()>> {
+    let reading = std::thread::Builder::new().name("weir-vocabulary".to_owned());
+    reading.spawn(move || preparer.constraints.read_vocabulary())
 }
 
 /// Who talks can call tools, whether or not its template knows them.

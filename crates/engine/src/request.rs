@@ -13,7 +13,7 @@ use crate::constraint::Constraint;
 use crate::dialect::Reading;
 use crate::event::Allowance;
 pub use crate::request::conversation::{
-    Conversation, Message, Role, Tool, ToolCall, ToolChoice, Tools,
+    Conversation, Ending, Message, Role, Tool, ToolCall, ToolChoice, Tools,
 };
 
 /// Choices of one prompt: `n`.

@@ -112,7 +112,7 @@ impl std::fmt::Debug for SimModel {
 }
 
 /// Text of a conversation is `<|user|>hello<|end|><|assistant|>`.
-const TEMPLATE: &str = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}<|assistant|>";
+const TEMPLATE: &str = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 impl SimModel {
     pub fn new(options: SimOptions) -> Self {

@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weir_engine::request::{Conversation, Message, Role, SamplingFields, Tool, ToolChoice, Tools};
+use weir_engine::model::Capacity;
+use weir_engine::request::{
+    Conversation, Format, Message, Role, SamplingFields, Tool, ToolChoice, Tools,
+};
 use weir_engine::{
     Channel, Engine, EngineError, Event, Feature, FinishReason, Input, Request, Sampling, sim,
 };
@@ -35,7 +38,7 @@ fn conversation(choice: ToolChoice) -> Conversation {
         tools: Tools {
             tools: vec![tool("weather", place), tool("now", empty)],
             choice,
-            one_at_a_time: false,
+            parallel: None,
         },
         ..Conversation::default()
     }
@@ -98,9 +101,17 @@ fn check(name: &str, arguments: &str) {
 
 #[tokio::test]
 async fn required_and_named_calls_are_calls() {
+    let mut most = 0;
     for seed in 0..20 {
-        let (calls, finished) = answer(seed, conversation(ToolChoice::Required)).await;
+        // A model that knows no calls makes one, unless it is to make several.
+        let required = conversation(ToolChoice::Required);
+        let (calls, _) = answer(seed, required.clone()).await;
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let mut several = required;
+        several.tools.parallel = Some(true);
+        let (calls, finished) = answer(seed, several).await;
         assert!((1..=16).contains(&calls.len()), "{calls:?}");
+        most = most.max(calls.len());
         assert_eq!(finished, FinishReason::ToolCalls);
         calls
             .iter()
@@ -111,6 +122,7 @@ async fn required_and_named_calls_are_calls() {
         assert_eq!(calls[0].0, "weather");
         check(&calls[0].0, &calls[0].1);
     }
+    assert!(most > 1, "nobody was asked for several calls");
 }
 
 #[test]
@@ -127,12 +139,80 @@ fn every_model_that_talks_can_call() {
     assert!(!features(false));
 }
 
+/// The refusal says whose schema it is, if it is one's.
 #[tokio::test]
-async fn a_schema_that_is_none_is_refused() {
+async fn a_schema_that_cannot_be_enforced_is_refused() {
+    let engine = sim::engine(0);
+    let check = async |choice: ToolChoice, at: usize, schema: Value, format, param: &str| {
+        let mut conversation = conversation(choice);
+        conversation.tools.tools[at].parameters = Some(Arc::new(schema.clone()));
+        let mut request = Request::new(Input::Chat(conversation));
+        request.format = format;
+        match engine.prepare(request).await {
+            Err(EngineError::Invalid(invalid)) => assert_eq!(invalid.param, param, "{schema}"),
+            other => panic!("{schema}: {other:?}"),
+        }
+    };
+    let free = || Format::Text;
+    let any = || ToolChoice::Required;
+    let named = || ToolChoice::Named("now".to_owned());
+    // What the walk over schemas sees, and what only compiling shows.
+    let unknown = json!({"properties": {"a": {"not": {}}}});
+    let overlapping =
+        json!({"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}});
+    let broken = json!({"properties": {"a": {"type": "string", "pattern": "("}}});
+    for schema in [
+        unknown,
+        overlapping,
+        broken.clone(),
+        json!({"type": "nonsense"}),
+    ] {
+        let first = "tools.0.function.parameters";
+        check(any(), 0, schema.clone(), free(), first).await;
+        let second = "tools.1.function.parameters";
+        check(any(), 1, schema.clone(), free(), second).await;
+        check(named(), 1, schema.clone(), free(), second).await;
+        let document = Format::JsonObject;
+        check(ToolChoice::Auto, 1, schema, document, second).await;
+    }
+    let format = "response_format.json_schema.schema";
+    let document = Format::JsonSchema(Arc::new(broken));
+    check(ToolChoice::Auto, 1, json!({}), document, format).await;
+}
+
+/// No tool is to blame for what only all of them are.
+#[tokio::test]
+async fn schemas_that_are_too_many_together_are_refused() {
     let mut conversation = conversation(ToolChoice::Required);
-    conversation.tools.tools[1].parameters = Some(Arc::new(json!({"type": "nonsense"})));
-    let request = Request::new(Input::Chat(conversation));
-    match sim::engine(0).prepare(request).await {
+    let mut properties = serde_json::Map::new();
+    for i in 0..250 {
+        properties.insert(
+            format!("property_{i}"),
+            json!({"type": "integer", "maximum": 1_000_000 + i}),
+        );
+    }
+    let wide = Arc::new(json!({"type": "object", "properties": properties}));
+    conversation.tools.tools = (0..60)
+        .map(|i| Tool {
+            name: format!("tool_{i}"),
+            description: None,
+            parameters: Some(Arc::clone(&wide)),
+            strict: false,
+        })
+        .collect();
+    let long = 1 << 20;
+    let engine = sim::engine_with(sim::SimModel::new(sim::SimOptions {
+        context_tokens: long,
+        capacity: Capacity {
+            cells: long,
+            ..sim::SimOptions::default().capacity
+        },
+        ..sim::SimOptions::default()
+    }));
+    match engine
+        .prepare(Request::new(Input::Chat(conversation)))
+        .await
+    {
         Err(EngineError::Invalid(invalid)) => assert_eq!(invalid.param, "tools"),
         other => panic!("{other:?}"),
     }

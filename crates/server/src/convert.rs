@@ -5,6 +5,7 @@ mod chat;
 mod completion;
 mod embeddings;
 mod format;
+mod scores;
 mod tokens;
 mod tools;
 

@@ -25,6 +25,8 @@ pub(crate) struct Family {
     pub(crate) harmony: bool,
     /// How it writes calls, if its template knows tools.
     pub(crate) format: Option<&'static Format>,
+    /// Whether an answer of its training may have several calls: its template takes them.
+    pub(crate) several: bool,
     /// Whether a conversation may have a system message.
     pub(crate) knows_system: bool,
 }
@@ -35,10 +37,12 @@ impl Family {
         let thinking = THINKING
             .into_iter()
             .find(|(_, close)| source.contains(close));
+        let format = probe_calls(template, source).filter(|_| !harmony);
         Family {
             thinking: thinking.filter(|_| !harmony),
             harmony,
-            format: probe_calls(template, source).filter(|_| !harmony),
+            several: format.is_some() && probe_several(template),
+            format,
             knows_system: probe_system(template),
         }
     }
@@ -75,22 +79,40 @@ fn probe_calls(template: &ChatTemplate, source: &str) -> Option<&'static Format>
     if !template.abilities().tools {
         return None;
     }
-    let mut call = Message::new(Role::Assistant, "");
-    call.tool_calls.push(ToolCall {
-        // Mistral wants nine letters or digits.
-        id: "weirprobe".to_owned(),
-        name: PROBE.to_owned(),
-        arguments: r#"{"key":"value"}"#.to_owned(),
-    });
-    let mut result = Message::new(Role::Tool, "result");
-    result.tool_call_id = Some("weirprobe".to_owned());
-    let messages = vec![Message::new(Role::User, "Hello"), call, result];
-    let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
-    let text = text.unwrap_or_default();
-    let found = by_text(&text);
+    let found = by_text(&rendered(template, &[PROBE]).unwrap_or_default());
     // Its template leaves calls of the history out.
     let granite = || source.contains("<|tool_call|>").then_some(&GRANITE);
     found.or_else(granite)
+}
+
+/// Some templates refuse a message with two calls, others leave the second out. Those that leave all
+/// out say nothing about it.
+fn probe_several(template: &ChatTemplate) -> bool {
+    const OTHER: &str = "probe_other";
+    let text = rendered(template, &[PROBE, OTHER]);
+    text.is_some_and(|text| text.contains(PROBE) == text.contains(OTHER))
+}
+
+/// A conversation with calls of these functions, and their results, unless the template refuses it.
+fn rendered(template: &ChatTemplate, names: &[&str]) -> Option<String> {
+    let mut called = Message::new(Role::Assistant, "");
+    let mut messages = Vec::new();
+    for (i, &name) in names.iter().enumerate() {
+        // Mistral wants nine letters or digits.
+        let id = format!("weirprob{i}");
+        called.tool_calls.push(ToolCall {
+            id: id.clone(),
+            name: name.to_owned(),
+            arguments: r#"{"key":"value"}"#.to_owned(),
+        });
+        let mut result = Message::new(Role::Tool, "result");
+        result.tool_call_id = Some(id);
+        messages.push(result);
+    }
+    messages.splice(0..0, [Message::new(Role::User, "Hello"), called]);
+    template
+        .render(&messages.into(), Timestamp::UNIX_EPOCH)
+        .ok()
 }
 
 fn by_text(text: &str) -> Option<&'static Format> {
@@ -151,7 +173,11 @@ mod tests {
                     ", no system"
                 };
                 let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-                format!("{name}: {calls}, {thinking}{system}")
+                let one = match family.format {
+                    Some(_) if !family.several => ", one call",
+                    _ => "",
+                };
+                format!("{name}: {calls}, {thinking}{one}{system}")
             })
             .collect();
         found.sort();
@@ -177,5 +203,25 @@ mod tests {
         smollm2: -, -
         smollm3: -, <think>
         ");
+    }
+
+    #[test]
+    fn a_template_tells_how_many_calls_a_message_has() {
+        let check = |each: &str, several: bool| {
+            let call = "<tool_call>{\"name\": \"{{ call.function.name }}\"}</tool_call>";
+            let source = format!(
+                "{{% for tool in tools or [] %}}{{{{ tool }}}}{{% endfor %}}{{% for message in messages %}}{{{{ \
+                 message.content }}}}{{% set calls = message.tool_calls or [] %}}{each}{call}{{% endfor %}}\
+                 {{% endfor %}}"
+            );
+            let template = ChatTemplate::parse(&source, "<s>", "</s>").unwrap();
+            let family = Family::of(&template, &source);
+            assert_eq!(family.format.map(|format| format.name), Some("hermes"));
+            assert_eq!(family.several, several, "{source}");
+        };
+        check("{% for call in calls %}", true);
+        check("{% for call in calls[:1] %}", false);
+        let refuses = "{% if calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}";
+        check(&format!("{refuses}{{% for call in calls %}}"), false);
     }
 }

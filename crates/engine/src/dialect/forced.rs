@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::format::{Format, HERMES, PLAIN};
 use crate::Token;
-use crate::constraint::{Grammar, json_rule};
+use crate::constraint::{Constraints, Grammar, json_rule};
 use crate::request::{self, Invalid, Tool, ToolChoice, Tools};
 
 /// Calls of one answer.
@@ -17,6 +17,8 @@ pub(super) struct Form<'a> {
     pub(super) thoughts: Option<Thoughts>,
     /// Calls, in this format.
     pub(super) calls: Option<(&'a Tools, &'static Format)>,
+    /// Whether any tool may be called several times; a named one is called once.
+    pub(super) several: bool,
     /// A text that this schema allows.
     pub(super) text: Option<Value>,
     /// Marks that are special tokens.
@@ -59,6 +61,7 @@ impl Form<'_> {
             Form {
                 thoughts: None,
                 calls: None,
+                several: _,
                 text: Some(schema),
                 marks: _,
             } => Ok(Grammar::json_schema(schema)),
@@ -115,17 +118,12 @@ impl Form<'_> {
     }
 
     fn calls(&self, tools: &Tools, format: &Format) -> Result<Vec<String>, Invalid> {
-        let callable: Vec<(usize, &Tool)> = (tools.tools.iter().enumerate())
-            .filter(|(_, tool)| match &tools.choice {
-                ToolChoice::Named(name) => tool.name == *name,
-                ToolChoice::None | ToolChoice::Auto | ToolChoice::Required => true,
-            })
-            .collect();
+        let callable: Vec<(usize, &Tool)> = callable(tools).collect();
         if callable.is_empty() {
             return Err(Invalid::new("tool_choice", "tool_choice names no tool"));
         }
         let bodies: Vec<String> = (callable.iter().map(|(i, _)| format!("body_{i}"))).collect();
-        let one = tools.one_at_a_time || matches!(tools.choice, ToolChoice::Named(_));
+        let one = !self.several || matches!(tools.choice, ToolChoice::Named(_));
         let more = CALLS_MAX - 1;
         let mut rules = vec![format!("body: {}", bodies.join(" | "))];
         if *format == HERMES {
@@ -146,10 +144,8 @@ impl Form<'_> {
         for (i, tool) in callable {
             let head = json!(format!("{{\"name\": {}, \"arguments\": ", json!(tool.name)));
             rules.push(format!("body_{i}: {head} arguments_{i} \"}}\""));
-            let schema = json_rule(&arguments(tool)).map_err(|invalid| Invalid {
-                param: format!("tools.{i}.function.parameters"),
-                ..invalid
-            })?;
+            let schema =
+                json_rule(&arguments(tool)).map_err(|invalid| of_parameters(i, &invalid))?;
             rules.push(format!("arguments_{i}: {schema}"));
         }
         Ok(rules)
@@ -165,6 +161,30 @@ impl Form<'_> {
         let token = self.marks.iter().find(|(_, name)| *name == mark);
         token.map(|(token, _)| format!("<[{token}]>"))
     }
+}
+
+/// The tools that an answer may call, with their places.
+fn callable(tools: &Tools) -> impl Iterator<Item = (usize, &Tool)> {
+    (tools.tools.iter().enumerate()).filter(|(_, tool)| match &tools.choice {
+        ToolChoice::Named(name) => tool.name == *name,
+        ToolChoice::None => false,
+        ToolChoice::Auto | ToolChoice::Required => true,
+    })
+}
+
+/// The tool whose parameters are the reason why a grammar with calls of these is refused.
+pub(crate) fn refused_tool(tools: &Tools, constraints: &Constraints) -> Option<Invalid> {
+    let (places, schemas): (Vec<_>, Vec<_>) = callable(tools)
+        .map(|(i, tool)| (i, arguments(tool)))
+        .unzip();
+    let (first, invalid) = constraints.first_refused(&schemas)?;
+    Some(of_parameters(places[first], &invalid))
+}
+
+fn of_parameters(tool: usize, invalid: &Invalid) -> Invalid {
+    let param = format!("tools.{tool}.function.parameters");
+    let message = format!("{param}: {}", invalid.message);
+    Invalid::new(param, message)
 }
 
 /// Arguments are an object, also where the schema leaves it open.
@@ -196,11 +216,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::constraint::{Constraints, Next};
+    use crate::constraint::Next;
     use crate::model::{Bos, Tokenizer};
     use crate::sim::{END, PromptMasks, SimTokenizer};
 
-    fn tools(choice: ToolChoice, one_at_a_time: bool) -> Tools {
+    fn tools(choice: ToolChoice) -> Tools {
         let tool = |name: &str, parameters: Option<Value>| Tool {
             name: name.to_owned(),
             description: None,
@@ -211,7 +231,7 @@ mod tests {
         Tools {
             tools: vec![tool("now", None), tool("weather", Some(city))],
             choice,
-            one_at_a_time,
+            parallel: None,
         }
     }
 
@@ -245,37 +265,46 @@ mod tests {
 
     #[test]
     fn calls_that_must_be() {
-        let check = |tools: Tools, format, text: &str, expected: &str| {
+        let check = |tools: Tools, several, format, text: &str, expected: &str| {
             let form = Form {
                 thoughts: None,
                 calls: Some((&tools, format)),
+                several,
                 text: None,
                 marks: &[],
             };
             assert_eq!(walk(&form, text), expected, "{text}");
         };
-        let required = || tools(ToolChoice::Required, false);
-        check(required(), &HERMES, "", "goes on");
-        check(required(), &HERMES, "Well", "not behind ");
-        check(required(), &HERMES, NOW, "may end");
-        check(required(), &HERMES, &format!("{NOW}\n{ULM}"), "may end");
-        check(required(), &HERMES, &format!("{NOW}\n"), "goes on");
-        check(tools(ToolChoice::Required, true), &HERMES, ULM, "End");
+        let required = || tools(ToolChoice::Required);
+        check(required(), true, &HERMES, "", "goes on");
+        check(required(), true, &HERMES, "Well", "not behind ");
+        check(required(), true, &HERMES, NOW, "may end");
+        check(
+            required(),
+            true,
+            &HERMES,
+            &format!("{NOW}\n{ULM}"),
+            "may end",
+        );
+        check(required(), true, &HERMES, &format!("{NOW}\n"), "goes on");
+        check(required(), false, &HERMES, ULM, "End");
         let all = [NOW; CALLS_MAX].join("\n");
-        check(required(), &HERMES, &all, "End");
-        let weather = || tools(ToolChoice::Named("weather".to_owned()), false);
-        check(weather(), &HERMES, ULM, "End");
+        check(required(), true, &HERMES, &all, "End");
+        let weather = || tools(ToolChoice::Named("weather".to_owned()));
+        check(weather(), true, &HERMES, ULM, "End");
         check(
             weather(),
+            true,
             &HERMES,
             NOW,
             "not behind <tool_call>\n{\"name\": \"",
         );
         let plain = r#"[{"name": "now", "arguments": {}}, {"name": "weather", "arguments": {"city": "Köln"}}"#;
-        check(required(), &PLAIN, plain, "goes on");
-        check(required(), &PLAIN, &format!("{plain}]"), "End");
+        check(required(), true, &PLAIN, plain, "goes on");
+        check(required(), true, &PLAIN, &format!("{plain}]"), "End");
         check(
             required(),
+            true,
             &PLAIN,
             r#"[{"name": "now", "arguments": {"x""#,
             "not behind [{\"name\": \"now\", \"arguments\": {",
@@ -284,7 +313,7 @@ mod tests {
 
     #[test]
     fn thoughts_may_come_before() {
-        let tools = tools(ToolChoice::Auto, false);
+        let tools = tools(ToolChoice::Auto);
         let check = |is_open, marks: &[(Token, &'static str)], text: &str, expected: &str| {
             let form = Form {
                 thoughts: Some(Thoughts {
@@ -293,6 +322,7 @@ mod tests {
                     is_open,
                 }),
                 calls: Some((&tools, &HERMES)),
+                several: true,
                 text: Some(
                     json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": false}),
                 ),
@@ -316,10 +346,11 @@ mod tests {
 
     #[test]
     fn a_tool_that_there_is_not_is_refused() {
-        let tools = tools(ToolChoice::Named("gone".to_owned()), false);
+        let tools = tools(ToolChoice::Named("gone".to_owned()));
         let form = Form {
             thoughts: None,
             calls: Some((&tools, &HERMES)),
+            several: true,
             text: None,
             marks: &[],
         };

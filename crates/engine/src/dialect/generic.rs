@@ -147,7 +147,7 @@ mod tests {
                 strict: false,
             }],
             choice,
-            one_at_a_time: false,
+            parallel: None,
         }
     }
 

@@ -18,7 +18,7 @@ use minijinja::{Error, ErrorKind};
 
 use self::environment::{Inputs, Jinja, refusal};
 use self::view::Shape;
-use crate::request::{Conversation, Invalid};
+use crate::request::{Conversation, Ending, Invalid};
 
 /// Characters of a template's own words that a caller gets to see.
 const REFUSAL_CHARS_MAX: usize = 500;
@@ -63,12 +63,12 @@ impl ChatTemplate {
         self.abilities
     }
 
-    /// The conversation as text, up to where the assistant's next words begin.
+    /// The conversation as text, up to where it is to end.
     pub fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
         let inputs = Inputs {
             messages: view::messages(&conversation.messages, self.shape),
             tools: view::tools(&conversation.tools.tools),
-            add_generation_prompt: true,
+            add_generation_prompt: conversation.ending == Ending::Answer,
             switches: switches::checked(&conversation.template_kwargs)?,
             now,
         };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::constraint::{Constraint, Constraints, Grammar};
 use crate::dialect::{self, Dialect, Reading};
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
+use crate::request::{Invalid, OutputLimit, Overflow, Prompt, Tools};
 use crate::{EngineError, Input, Prepared, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
@@ -87,14 +87,23 @@ impl Preparer {
             return Ok(None);
         };
         let compiled = self.constraints.compile(&grammar).map(Some);
-        // Of a schema that is among others nobody knows whose fault it is.
         compiled.map_err(|invalid| match &request.input {
-            Input::Chat(conversation) if conversation.tools.must_call() => Invalid {
+            Input::Chat(conversation) => self.refused(&conversation.tools, invalid),
+            Input::Prompts(_) => invalid,
+        })
+    }
+
+    /// A grammar has many schemas: whose fault it is that it is refused.
+    fn refused(&self, tools: &Tools, invalid: Invalid) -> Invalid {
+        match dialect::refused_tool(tools, &self.constraints) {
+            Some(invalid) => invalid,
+            // Each would do, all of them don't.
+            None if tools.must_call() => Invalid {
                 param: "tools".to_owned(),
                 ..invalid
             },
-            Input::Chat(_) | Input::Prompts(_) => invalid,
-        })
+            None => invalid,
+        }
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.

@@ -11,8 +11,19 @@ pub struct Conversation {
     pub tools: Tools,
     /// `chat_template_kwargs`, by names that the template's dialect allows; `enable_thinking` is one.
     pub template_kwargs: BTreeMap<String, Value>,
+    pub ending: Ending,
     /// Whether reasoning is told apart from the text, or stays in it between its marks.
     pub separate_reasoning: bool,
+}
+
+/// Where a conversation's prompt ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Where the assistant's next words begin.
+    #[default]
+    Answer,
+    /// Behind the last message: nobody is to answer, the prompt is only looked at.
+    Messages,
 }
 
 impl From<Vec<Message>> for Conversation {
@@ -73,14 +84,20 @@ pub struct ToolCall {
 pub struct Tools {
     pub tools: Vec<Tool>,
     pub choice: ToolChoice,
-    /// `parallel_tool_calls: false`: an answer has one call at most.
-    pub one_at_a_time: bool,
+    /// `parallel_tool_calls`: whether an answer may have several calls. If the caller doesn't say, the
+    /// model decides; when it must call, only one that has learnt to make several may.
+    pub parallel: Option<bool>,
 }
 
 impl Tools {
     /// Whether an answer may have calls.
     pub fn callable(&self) -> bool {
         !self.tools.is_empty() && self.choice != ToolChoice::None
+    }
+
+    /// Whether calls after the first are none of the caller's wish.
+    pub fn one_at_a_time(&self) -> bool {
+        self.parallel == Some(false)
     }
 
     /// Whether an answer must have calls.

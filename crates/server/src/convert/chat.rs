@@ -8,7 +8,7 @@ use serde_json::Value;
 use weir_api::chat;
 use weir_api::json::Kwargs;
 use weir_api::{Integer, List};
-use weir_engine::request::{Conversation, Input, Invalid, Logprobs, OutputLimit, Overflow};
+use weir_engine::request::{Conversation, Ending, Input, Invalid, Logprobs, OutputLimit, Overflow};
 use weir_engine::{Feature, Request};
 use weir_gateway::Offer;
 
@@ -16,8 +16,8 @@ use self::messages::messages;
 use super::format::format;
 use super::tools::{refuse_functions, tools};
 use super::{
-    Asked, Needs, Shown, Starts, choices, max_tokens, refuse_upstreams, reply, sampling, spelling,
-    stop,
+    Asked, Needs, Shown, Starts, choices, max_tokens, refuse_upstreams, reply, sampling, scores,
+    spelling, stop,
 };
 use crate::error::ApiError;
 
@@ -69,11 +69,13 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
                 messages: messages(model, body.messages)?,
                 tools,
                 template_kwargs,
+                ending: Ending::Answer,
                 separate_reasoning: body.separate_reasoning.unwrap_or(false),
             }))
         },
     };
     needs.check(offer)?;
+    scores::check(&asked, offer)?;
     match foreign {
         None => Ok(asked),
         Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),

@@ -9,7 +9,7 @@ use weir_gateway::Offer;
 use super::format::format;
 use super::{
     Asked, Needs, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply,
-    sampling, spelling, stop, within,
+    sampling, scores, spelling, stop, within,
 };
 use crate::error::ApiError;
 
@@ -46,7 +46,7 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
             Some(_) | None => Starts::Zero,
         },
     };
-    Ok(Asked {
+    let asked = Asked {
         limit,
         reply,
         shown,
@@ -64,7 +64,9 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
             format,
             ..Request::new(Input::Prompts(prompts))
         },
-    })
+    };
+    scores::check(&asked, offer)?;
+    Ok(asked)
 }
 
 /// Prompts are all texts, or all tokens.

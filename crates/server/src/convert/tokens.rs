@@ -6,7 +6,7 @@ use weir_api::tokens::Tokenize;
 use weir_api::{Anything, List};
 use weir_engine::Request;
 use weir_engine::model::Bos;
-use weir_engine::request::{Conversation, Input, Invalid};
+use weir_engine::request::{Conversation, Ending, Input, Invalid};
 use weir_gateway::Offer;
 
 use super::chat::messages::messages;
@@ -36,11 +36,7 @@ pub(crate) fn tokenize(offer: &Offer, body: Tokenize) -> Result<Text, ApiError> 
             Ok(Text::Prompt(prompt, bos))
         }
         (None, given @ Some(_)) => {
-            as_rendered(
-                body.add_generation_prompt,
-                body.continue_final_message,
-                body.chat_template,
-            )?;
+            as_rendered(body.continue_final_message, body.chat_template)?;
             let mut needs = Needs::default();
             let definitions = body.tools.map(|List(tools)| tools).unwrap_or_default();
             let tools = tools(definitions, None, None, &mut needs)?;
@@ -50,6 +46,10 @@ pub(crate) fn tokenize(offer: &Offer, body: Tokenize) -> Result<Text, ApiError> 
                 template_kwargs: body
                     .chat_template_kwargs
                     .map_or_else(BTreeMap::new, |weir_api::json::Kwargs(kwargs)| kwargs),
+                ending: match body.add_generation_prompt {
+                    Some(false) => Ending::Messages,
+                    Some(true) | None => Ending::Answer,
+                },
                 separate_reasoning: false,
             };
             needs.check(offer)?;
@@ -62,16 +62,10 @@ pub(crate) fn tokenize(offer: &Offer, body: Tokenize) -> Result<Text, ApiError> 
 
 /// Conversations are rendered as they are for an answer, by the model's own template.
 fn as_rendered(
-    add_generation_prompt: Option<bool>,
     continue_final_message: Option<bool>,
     chat_template: Option<Anything>,
 ) -> Result<(), Invalid> {
     let fields = [
-        (
-            "add_generation_prompt",
-            add_generation_prompt == Some(false),
-            "can't be false",
-        ),
         (
             "continue_final_message",
             continue_final_message == Some(true),

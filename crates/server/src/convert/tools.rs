@@ -33,7 +33,7 @@ pub(super) fn tools(
     Ok(Tools {
         tools,
         choice,
-        one_at_a_time: parallel == Some(false),
+        parallel,
     })
 }
 

@@ -281,3 +281,37 @@ async fn what_is_asked_for() {
         );
     }
 }
+
+/// Counting takes what an answer takes, and generates nothing.
+#[tokio::test]
+async fn an_answer_that_could_become_too_large_is_refused() {
+    let app = TestApp::new().await;
+    let check = async |body: String, is_refused: bool| {
+        let answer = app.post("/count", body.clone()).await;
+        let json = answer.json();
+        let refused = (answer.status.as_u16(), json["error"]["param"].as_str());
+        match is_refused {
+            true => assert_eq!(refused, (400, Some("logprobs")), "{body}"),
+            false => assert_eq!(refused, (200, None), "{body}: {json}"),
+        }
+    };
+    // 128 texts of up to 1,024 tokens, each with 7 alternatives: as many as may be.
+    let fields = |top: u8, more: Value| {
+        let fields = json!({"n": 128, "logprobs": true, "top_logprobs": top, "max_tokens": null});
+        chat(serde_json::from_str(&crate::with(fields, more)).unwrap())
+    };
+    check(fields(7, json!({})), false).await;
+    check(fields(8, json!({})), true).await;
+    check(fields(8, json!({"max_tokens": 910})), false).await;
+    check(fields(8, json!({"max_tokens": 911})), true).await;
+    check(fields(8, json!({"stream": true})), false).await;
+    let legacy = |prompts: usize| {
+        let fields =
+            json!({"prompt": vec!["a"; prompts], "n": 128, "logprobs": 3, "max_tokens": 512});
+        completion(fields)
+    };
+    check(legacy(4), false).await;
+    check(legacy(5), true).await;
+    let best = json!({"prompt": vec!["a"; 52], "best_of": 20, "max_tokens": 1009});
+    check(completion(best), true).await;
+}

@@ -248,7 +248,8 @@ async fn what_is_asked_for() {
         "names stay in their order"
     );
     assert_eq!(conversation.tools.choice, ToolChoice::Named("f".to_owned()));
-    assert!(conversation.tools.one_at_a_time && conversation.separate_reasoning);
+    assert_eq!(conversation.tools.parallel, Some(false));
+    assert!(conversation.separate_reasoning);
     assert_eq!(
         json!(conversation.template_kwargs),
         json!({"a": 1, "enable_thinking": false})

@@ -32,6 +32,13 @@ fn text(events: &[Event]) -> String {
     text.collect()
 }
 
+#[test]
+fn the_vocabulary_is_read_before_anybody_asks() {
+    let engine = sim::engine(0);
+    engine.stop();
+    assert!(engine.preparer.constraints.has_vocabulary());
+}
+
 #[tokio::test]
 async fn formats_are_kept() {
     let engine = sim::engine(0);
