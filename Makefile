@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit e2e reference test-clients docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit e2e documents reference test-clients docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -57,7 +57,11 @@ unit: $(DEMO) $(GEMMA) ## all tests in Rust
 
 e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
 	@scripts/setup.sh test
-	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e
+	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e --ignore tests/e2e/test_documents.py
+
+documents: $(DEMO) $(GEMMA) build ## 200 documents that a schema allows, at a high temperature, over HTTP: two to three minutes
+	@scripts/setup.sh test
+	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e/test_documents.py
 
 reference: $(DEMO) $(GEMMA) build ## every sampling parameter against a reference in numpy, which shares no code
 	@scripts/setup.sh test
