@@ -69,8 +69,7 @@ reference: $(DEMO) $(GEMMA) build ## every sampling parameter against a referenc
 
 test-clients: $(DEMO) build ## the clients that people use, Python and Node, against the real binary
 	@scripts/setup.sh clients
-	$$(scripts/venv.sh tests/clients/openai-3/requirements.txt)/bin/python -m pytest tests/clients/openai-any tests/clients/openai-3 tests/clients/node
-	$$(scripts/venv.sh tests/clients/openai-2/requirements.txt)/bin/python -m pytest tests/clients/openai-any tests/clients/openai-2
+	@scripts/clients.sh
 
 docs: ## write docs/config.md anew
 	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config

@@ -3,7 +3,8 @@ import pytest
 from refusals import REFUSALS, Refused
 from weir import BINARY, DEMO, DEMO_FILE, MISSING, Weir, model
 
-# One thread is enough for a few tokens, and doesn't suffer from whatever else the machine does.
+# One thread each: the servers of two runs stand beside each other, and with more threads than cores the kernels' threads
+# wait for each other, spinning.
 SERVED = model(DEMO, DEMO_FILE) + "threads = 1\n"
 
 

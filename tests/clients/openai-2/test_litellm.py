@@ -11,6 +11,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm  # noqa: E402
 
 from refusals import GREETING  # noqa: E402
+from weather import FORMAT, QUESTION, TOOL, Weather  # noqa: E402
 from weir import DEMO  # noqa: E402
 
 EXCEPTIONS = {
@@ -77,3 +78,24 @@ def test_refusal(refused, stream):
     else:
         assert type(error) is EXCEPTIONS[e.status]
     assert (error.status_code, error.llm_provider) == (e.status, "novita") and e.message in error.message
+
+
+CALLING = REQUEST | dict(messages=QUESTION, max_tokens=48)
+
+
+def test_a_stream_adds_up_to_the_regular_call(url, key):
+    asked = CALLING | dict(api_base=url, api_key=key, tools=[TOOL], tool_choice="required")
+    whole = litellm.completion(**asked).choices[0]
+    [call] = whole.message.tool_calls
+    assert whole.finish_reason == "tool_calls" and call.id and call.function.name == "weather"
+    Weather.model_validate_json(call.function.arguments)
+    rebuilt = litellm.stream_chunk_builder(list(litellm.completion(**asked, stream=True))).choices[0]
+    [streamed] = rebuilt.message.tool_calls
+    assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
+    assert rebuilt.finish_reason == "tool_calls" and streamed.id
+
+
+@pytest.mark.parametrize("wanted", [FORMAT, Weather], ids=["schema", "class"])
+def test_structured_output(url, key, wanted):
+    answer = litellm.completion(**CALLING, api_base=url, api_key=key, response_format=wanted)
+    Weather.model_validate_json(answer.choices[0].message.content)

@@ -5,24 +5,22 @@ import asyncio
 import openai
 import pytest
 from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
 from llama_index.llms.novita import NovitaAI
 
+from raised import check
+from weather import ASKED, Weather
 from weir import DEMO
 
-EXCEPTIONS = {
-    400: openai.BadRequestError,
-    401: openai.AuthenticationError,
-    403: openai.PermissionDeniedError,
-    404: openai.NotFoundError,
-    429: openai.RateLimitError,
-    500: openai.InternalServerError,
-}
 MESSAGES = [ChatMessage(role="user", content="Say hello.")]
 
 
-def novita(url, key, model=DEMO, **options):
-    llm = NovitaAI(model=model, api_key=key, temperature=0, max_tokens=8, max_retries=0, **options)
+def novita(url, key, model=DEMO, max_tokens=8, **options):
+    llm = NovitaAI(model=model, api_key=key, temperature=0, max_tokens=max_tokens, max_retries=0, **options)
     llm.api_base = url
+    # It knows only some of Novita's models to be able to.
+    llm.is_function_calling_model = True
     return llm
 
 
@@ -51,9 +49,24 @@ def test_refusal(refused, stream):
     e = refused.expected
     llm = novita(refused.url, refused.key, e.model, additional_kwargs={"presence_penalty": e.presence_penalty})
     messages = [ChatMessage(role="user", content=e.text)]
-    with pytest.raises(EXCEPTIONS[e.status]) as raised:
+    with pytest.raises(openai.APIStatusError) as raised:
         list(llm.stream_chat(messages)) if stream else llm.chat(messages)
-    error = raised.value
-    assert (error.status_code, error.code, error.param) == (e.status, e.code, e.param) and e.message in error.message
-    assert error.request_id
-    refused.check_body(error.response.json())
+    check(refused, raised.value)
+
+
+def test_a_stream_adds_up_to_the_regular_call(url, key):
+    llm = novita(url, key, max_tokens=48)
+    tool = FunctionTool.from_defaults(lambda **_: None, name="weather", description="The weather", fn_schema=Weather)
+    asked = dict(user_msg=ASKED, tool_required=True)
+    answer = llm.chat_with_tools([tool], **asked)
+    [call] = llm.get_tool_calls_from_response(answer)
+    assert call.tool_name == "weather" and call.tool_id
+    Weather.model_validate(call.tool_kwargs)
+    *_, last = llm.stream_chat_with_tools([tool], **asked)
+    [streamed] = llm.get_tool_calls_from_response(last)
+    assert (streamed.tool_name, streamed.tool_kwargs) == (call.tool_name, call.tool_kwargs)
+
+
+def test_structured_output(url, key):
+    """By a tool."""
+    assert isinstance(novita(url, key, max_tokens=48).structured_predict(Weather, PromptTemplate(ASKED)), Weather)

@@ -10,6 +10,7 @@ from huggingface_hub.inference._providers import PROVIDERS
 from huggingface_hub.inference._providers._common import HARDCODED_MODEL_INFERENCE_MAPPING
 
 from refusals import GREETING
+from weather import FORMAT, QUESTION, TOOL, Weather
 from weir import DEMO
 
 REQUEST = dict(model=DEMO, messages=GREETING, max_tokens=8, temperature=0)
@@ -68,3 +69,25 @@ def test_refusal(refused, stream):
     assert e.message in error.server_message and e.message in str(error)
     if not stream:
         refused.check_body(error.response.json())
+
+
+CALLING = dict(model=DEMO, messages=QUESTION, max_tokens=48, temperature=0)
+
+
+def test_a_stream_adds_up_to_the_regular_call(url, key):
+    client = InferenceClient(base_url=url, api_key=key)
+    request = CALLING | dict(tools=[TOOL], tool_choice="required")
+    [whole] = client.chat_completion(**request).choices
+    [call] = whole.message.tool_calls
+    assert whole.finish_reason == "tool_calls" and call.id and call.function.name == "weather"
+    Weather.model_validate_json(call.function.arguments)
+    chunks = list(client.chat_completion(**request, stream=True))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert "".join(each.function.arguments or "" for each in calls) == call.function.arguments
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_structured_output(url, key):
+    client = InferenceClient(base_url=url, api_key=key)
+    [choice] = client.chat_completion(**CALLING, response_format=FORMAT).choices
+    Weather.model_validate_json(choice.message.content)

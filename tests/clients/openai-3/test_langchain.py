@@ -4,18 +4,12 @@ import asyncio
 
 import openai
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAI
 
+from raised import check
+from weather import ASKED, Weather
 from weir import DEMO
-
-EXCEPTIONS = {
-    400: openai.BadRequestError,
-    401: openai.AuthenticationError,
-    403: openai.PermissionDeniedError,
-    404: openai.NotFoundError,
-    429: openai.RateLimitError,
-    500: openai.InternalServerError,
-}
 
 
 def chat(url, key, **options):
@@ -52,9 +46,38 @@ def test_legacy_completions(url, key):
 def test_refusal(refused, stream):
     e = refused.expected
     llm = chat(refused.url, refused.key, model=e.model, presence_penalty=e.presence_penalty)
-    with pytest.raises(EXCEPTIONS[e.status]) as raised:
+    with pytest.raises(openai.APIStatusError) as raised:
         list(llm.stream(e.text)) if stream else llm.invoke(e.text)
-    error = raised.value
-    assert (error.status_code, error.code, error.param) == (e.status, e.code, e.param) and e.message in error.message
-    assert error.request_id
-    refused.check_body(error.response.json())
+    check(refused, raised.value)
+
+
+def test_a_stream_adds_up_to_the_regular_call(url, key):
+    bound = chat(url, key, max_tokens=48).bind_tools([Weather], tool_choice="required")
+    [call] = bound.invoke(ASKED).tool_calls
+    assert call["name"] == "Weather" and call["id"]
+    Weather.model_validate(call["args"])
+    first, *rest = bound.stream(ASKED)
+    [streamed] = sum(rest, first).tool_calls
+    assert streamed["id"] and (streamed["name"], streamed["args"]) == (call["name"], call["args"])
+
+
+def test_the_result_of_a_tool(url, key):
+    call = {"id": "call_1", "name": "Weather", "args": {"city": "Bonn", "rain": True}}
+    messages = [HumanMessage(ASKED), AIMessage("", tool_calls=[call]), ToolMessage("Rain.", tool_call_id="call_1")]
+    said = chat(url, key).bind_tools([Weather], tool_choice="none").invoke(messages)
+    assert said.text and not said.tool_calls
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_structured_output(url, key, method):
+    structured = chat(url, key, max_tokens=48).with_structured_output(Weather, method=method, strict=True)
+    assert isinstance(structured.invoke(ASKED), Weather)
+    # By a call it is streamed above.
+    if method == "json_schema":
+        *_, last = structured.stream(ASKED)
+        assert isinstance(last, Weather)
+
+
+def test_json_mode(url, key):
+    bound = chat(url, key).bind(response_format={"type": "json_object"})
+    assert bound.invoke('Answer {"a": 1} in JSON.').text.startswith("{")

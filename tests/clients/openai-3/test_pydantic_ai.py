@@ -1,11 +1,16 @@
 """pydantic-ai with its OpenAI provider."""
 
+from typing import Literal
+
 import pytest
 from openai import AsyncOpenAI
-from pydantic_ai import Agent, ModelHTTPError
+from pydantic_ai import Agent, ModelHTTPError, NativeOutput, ToolOutput
+from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.usage import UsageLimits
 
+from weather import ASKED, Weather
 from weir import DEMO
 
 SETTINGS = {"max_tokens": 8, "temperature": 0}
@@ -39,3 +44,37 @@ def test_refusal(refused, stream):
     assert (error.status_code, error.model_name) == (e.status, e.model)
     assert error.headers["x-request-id"]
     refused.check_error(error.body)
+
+
+def calling(requests):
+    return {"model_settings": {"max_tokens": 48, "temperature": 0}, "usage_limits": UsageLimits(request_limit=requests)}
+
+
+@pytest.mark.parametrize("output", [ToolOutput(Weather), NativeOutput(Weather)], ids=["tool", "native"])
+def test_output_type(url, key, output):
+    asked = agent(url, key, output_type=output)
+    assert isinstance(asked.run_sync(ASKED, **calling(1)).output, Weather)
+    *_, last = asked.run_stream_sync(ASKED, **calling(1)).stream_output()
+    assert isinstance(last, Weather)
+
+
+class InTurn(AbstractCapability):
+    """A small model can't be relied on to call a tool by itself, nor to stop calling it."""
+
+    def get_model_settings(self):
+        return lambda run: {"tool_choice": ["weather" if run.run_step == 1 else "final_result"]}
+
+
+def test_tool(url, key):
+    """The agent's loop: the tool is called and run, then comes the answer."""
+    asked = agent(url, key, output_type=Weather, capabilities=[InTurn()])
+    called = []
+
+    @asked.tool_plain
+    def weather(city: Literal["Oslo", "Bonn"]) -> str:
+        called.append(city)
+        return "Rain."
+
+    result = asked.run_sync(ASKED, **calling(2))
+    assert isinstance(result.output, Weather) and len(called) == 1
+    assert result.usage.requests == 2

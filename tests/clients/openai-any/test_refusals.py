@@ -5,28 +5,8 @@ import asyncio
 import openai
 import pytest
 
+from raised import EXCEPTIONS, check
 from refusals import REFUSALS
-
-EXCEPTIONS = {
-    400: openai.BadRequestError,
-    401: openai.AuthenticationError,
-    403: openai.PermissionDeniedError,
-    404: openai.NotFoundError,
-    429: openai.RateLimitError,
-    500: openai.InternalServerError,
-}
-
-
-def check(refused, error):
-    e = refused.expected
-    assert type(error) is EXCEPTIONS[e.status]
-    assert (error.status_code, error.type, error.code, error.param) == (e.status, e.type, e.code, e.param)
-    assert e.message in error.message
-    assert error.request_id and error.request_id == error.response.headers["x-request-id"]
-    refused.check_error(error.body)
-    refused.check_body(error.response.json())
-    retry_after = error.response.headers.get("retry-after")
-    assert (retry_after is not None and 1 <= int(retry_after) <= 60) == (e.status == 429)
 
 
 def request(refused, stream):
