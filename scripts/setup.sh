@@ -14,6 +14,18 @@ have_libclang() {
     [[ -e /usr/lib/libclang.so || -e /usr/lib64/libclang.so ]]
 }
 
+# Valkey or Redis. Debian's packages of tools have the server, too, as the one that checks its files, and no
+# service that would be started.
+have_store() {
+    have valkey-server || have redis-server || have valkey-check-rdb || have redis-check-rdb
+}
+
+store_package() {
+    local found
+    found=$(apt-cache search --names-only '^valkey-tools$' 2>/dev/null) || true
+    if [[ -n $found ]]; then echo valkey-tools; else echo redis-tools; fi
+}
+
 # Debian's names of the missing packages.
 missing_packages() {
     have c++ || echo g++
@@ -26,6 +38,7 @@ missing_packages() {
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
     have curl || echo curl
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || have initdb || echo postgresql
+    have_store || store_package
     [[ $1 == clients ]] || return 0
     have node || echo nodejs
     have npm || echo npm

@@ -183,9 +183,10 @@ impl Bill {
 
     /// Charges what was used and frees the rest. Returns when that is durable; while the database is
     /// out of reach it goes on in the background.
-    pub(crate) async fn settle(mut self, gateway: &Gateway, used: Usage, outcome: Outcome) {
-        self.permit
-            .true_up(used.prompt + used.completion, Instant::now());
+    pub(crate) async fn settle(self, gateway: &Gateway, used: Usage, outcome: Outcome) {
+        let ended = self
+            .permit
+            .end(used.prompt + used.completion, Instant::now());
         let now = gateway.now();
         let settlement = Settlement {
             counts: counts(used),
@@ -193,7 +194,9 @@ impl Bill {
             source: Source::Engine,
             now,
         };
-        if let Err(failed) = gateway.0.accounts.settle(self.hold, settlement).await {
+        let settling = gateway.0.accounts.settle(self.hold, settlement);
+        let (settled, ()) = tokio::join!(settling, ended);
+        if let Err(failed) = settled {
             tracing::error!(error = %failed.error, request_id = self.order.request_id, "a settlement waits for the database");
             let again = settle_again(gateway.clone(), failed.hold, settlement);
             gateway.0.tasks.spawn(again);
@@ -202,8 +205,8 @@ impl Bill {
 
     /// For a generation that the engine didn't accept. A hold that can't be released now is ended by
     /// its drop.
-    pub(crate) async fn cancel(mut self, gateway: Gateway) {
-        self.permit.true_up(0, Instant::now());
+    pub(crate) async fn cancel(self, gateway: Gateway) {
+        self.permit.end(0, Instant::now()).await;
         if let Err(failed) = gateway.0.accounts.release(self.hold, gateway.now()).await {
             tracing::error!(error = %failed.error, "a hold can't be released yet");
         }

@@ -12,6 +12,7 @@ mod embed;
 mod generation;
 pub mod limits;
 mod refusal;
+mod tiers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ pub use crate::embed::EmbedJob;
 pub use crate::generation::Generation;
 use crate::limits::{Limits, Quota, Quotas, Subject};
 pub use crate::refusal::Refusal;
+pub use crate::tiers::TierRule;
+use crate::tiers::Tiers;
 
 /// When to come back while the process ends: another one will answer by then.
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
@@ -57,6 +60,27 @@ pub enum Delivery {
     Whole,
 }
 
+/// Who may use how much, and who counts it.
+#[derive(Debug)]
+pub struct Rules {
+    pub limits: Limits,
+    /// Of a key, where it has no limits of its own.
+    pub key: Quotas,
+    /// Of an account and a model. Without any, only the accounts' own limits count.
+    pub tiers: Vec<TierRule>,
+}
+
+impl From<Quotas> for Rules {
+    /// The same for every key, counted by this process.
+    fn from(key: Quotas) -> Self {
+        Rules {
+            limits: Limits::new(Instant::now()),
+            key,
+            tiers: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -65,20 +89,27 @@ struct Inner {
     catalog: Catalog,
     accounts: Accounts,
     limits: Limits,
-    quotas: Quotas,
+    key_quotas: Quotas,
+    tiers: Tiers,
     clock: Clock,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
 
 impl Gateway {
-    /// `quotas` are those of every key.
-    pub fn new(catalog: Catalog, accounts: Accounts, quotas: Quotas, clock: Clock) -> Self {
+    pub fn new(
+        catalog: Catalog,
+        accounts: Accounts,
+        rules: impl Into<Rules>,
+        clock: Clock,
+    ) -> Self {
+        let Rules { limits, key, tiers } = rules.into();
         Gateway(Arc::new(Inner {
             catalog,
             accounts,
-            limits: Limits::new(Instant::now()),
-            quotas,
+            limits,
+            key_quotas: key,
+            tiers: Tiers::new(tiers),
             clock,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -108,9 +139,11 @@ impl Gateway {
         }
     }
 
-    /// What the caller may still use, for the headers of every answer.
-    pub fn quota(&self, caller: &Caller) -> Quota {
-        self.0.limits.quota(&self.subject(caller), Instant::now())
+    /// What the caller may still use, also of the model it asked for: for the headers of every answer.
+    pub fn quota(&self, caller: &Caller, model: Option<&str>) -> Quota {
+        let offer = model.and_then(|model| self.0.catalog.find(model).ok());
+        let subjects = self.subjects(caller, offer.map(|offer| &*offer.id));
+        self.0.limits.quota(&subjects, Instant::now())
     }
 
     /// Admits a request and starts it, or says why not. Each line may refuse it; what the lines
@@ -170,11 +203,15 @@ impl Gateway {
         self.refuse_while_draining()?;
         let offer = self.0.catalog.find(model)?;
         may_use(caller, offer)?;
-        let permit = self
-            .0
-            .limits
-            .admit_request(vec![self.subject(caller)], Instant::now())
-            .await?;
+        let Inner {
+            limits,
+            tiers,
+            accounts,
+            ..
+        } = &*self.0;
+        tiers.look_up(caller, accounts, self.now()).await;
+        let subjects = self.subjects(caller, Some(&offer.id));
+        let permit = limits.admit_request(subjects, Instant::now()).await?;
         let engine = offer.engine().ok_or_else(|| Refusal::ModelNotAvailable {
             model: model.to_owned(),
         })?;
@@ -219,6 +256,7 @@ impl Gateway {
     pub async fn settled(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.0.limits.close().await;
     }
 
     fn refuse_while_draining(&self) -> Result<(), Refusal> {
@@ -230,11 +268,18 @@ impl Gateway {
         Ok(())
     }
 
-    fn subject(&self, caller: &Caller) -> Subject {
-        Subject {
-            name: format!("key:{}", caller.key).into(),
-            quotas: self.0.quotas,
-        }
+    /// What a request counts for. The braces make a cluster keep all subjects of an account together.
+    fn subjects(&self, caller: &Caller, model: Option<&str>) -> Vec<Subject> {
+        let (account, key) = (&caller.account, &caller.key);
+        let of_key = Subject {
+            name: format!("{{{account}}}key:{key}").into(),
+            quotas: tiers::or(caller.limits, self.0.key_quotas),
+        };
+        let of_model = model.map(|model| Subject {
+            name: format!("{{{account}}}model:{model}").into(),
+            quotas: self.0.tiers.quotas(caller),
+        });
+        [of_key].into_iter().chain(of_model).collect()
     }
 }
 

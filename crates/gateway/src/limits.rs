@@ -1,23 +1,37 @@
 //! Rate limits: requests and tokens per minute, and concurrent requests.
 //!
-//! Rates are counted by GCRA (the generic cell rate algorithm, ITU-T I.371): per subject one time
-//! stamp, the *theoretical arrival time*. A bucket holds a minute's worth, a unit takes 60 s ÷ limit to
-//! come back. Tokens are reserved by an upper estimate and corrected when the count is known.
-//! A request counts against all its subjects or against none.
+//! Rates are counted by GCRA (the generic cell rate algorithm, ITU-T I.371). Tokens are reserved by an
+//! upper estimate and corrected when the count is known. A request counts against all its subjects or
+//! against none. The counts are this process's ([`memory`]), or those of a [`store`] that nodes share.
 
-use std::collections::HashMap;
-use std::future::{Future, ready};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod level;
+mod memory;
+mod store;
+
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 pub use weir_accounts::Quotas;
+
+use self::memory::{Correction, Memory};
+use self::store::{Seat, Store};
+pub use self::store::{StoreError, StoreFailure, StoreOptions, is_store_address};
 
 /// Something that limits are counted for, a key for example, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub name: Arc<str>,
     pub quotas: Quotas,
+}
+
+/// Why a request isn't let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdmitted {
+    Denied(Denied),
+    /// The store is out of reach, and the configuration refuses requests then.
+    Unavailable,
 }
 
 /// Which limit stood in the way, and when the same request would be admitted (for concurrency: an
@@ -51,56 +65,87 @@ pub struct Quota {
     pub tokens: Option<Gauge>,
 }
 
-/// Limits kept in this process.
+/// Guess of when a place among concurrent requests is free.
+const CONCURRENT_RETRY_NS: u64 = 1_000_000_000;
+
+/// Counts, and who may still be counted. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Limits {
     memory: Arc<Memory>,
+    store: Option<Store>,
 }
 
-/// Subjects that are remembered before those with nothing to remember are dropped.
-const SUBJECTS_SWEEP: usize = 10_000;
-const MINUTE: Duration = Duration::from_secs(60);
-/// Guess of when a place among concurrent requests is free.
-const CONCURRENT_RETRY: Duration = Duration::from_secs(1);
-
 impl Limits {
+    /// Limits of this process alone.
     pub fn new(now: Instant) -> Self {
-        let table = Table {
-            states: HashMap::new(),
-            sweep_at: SUBJECTS_SWEEP,
-        };
         Limits {
-            memory: Arc::new(Memory {
-                origin: now,
-                table: Mutex::new(table),
-            }),
+            memory: Arc::new(Memory::new(now)),
+            store: None,
         }
+    }
+
+    /// Limits that all nodes with the same store share. A store that can't be reached now is tried again.
+    pub async fn shared(options: StoreOptions, now: Instant) -> Result<Self, StoreError> {
+        Ok(Limits {
+            store: Some(Store::open(options).await?),
+            ..Limits::new(now)
+        })
     }
 
     /// Counts a request against all subjects, or against none. The permit is its place among the
     /// concurrent requests.
-    pub fn admit_request(
+    pub async fn admit_request(
         &self,
-        subjects: Vec<Subject>,
+        mut subjects: Vec<Subject>,
         now: Instant,
-    ) -> impl Future<Output = Result<Permit, Denied>> + Send {
-        ready(self.memory.admit(&subjects, now).map(|()| Permit {
-            memory: Arc::clone(&self.memory),
+    ) -> Result<Permit, NotAdmitted> {
+        subjects.retain(|subject| subject.quotas != Quotas::default());
+        let mut permit = Permit {
+            limits: self.clone(),
             subjects,
+            seat: None,
+            entered: false,
             reservation: None,
-        }))
+        };
+        permit.enter(now).await?;
+        Ok(permit)
     }
 
-    pub fn quota(&self, subject: &Subject, now: Instant) -> Quota {
-        self.memory.quota(subject, now)
+    /// What is left of the subjects' limits: of each limit what is tightest.
+    pub fn quota(&self, subjects: &[Subject], now: Instant) -> Quota {
+        let mut quota = Quota::default();
+        for subject in subjects {
+            let Quota { requests, tokens } = self.memory.quota(subject, now);
+            quota.requests = tighter(quota.requests, requests);
+            quota.tokens = tighter(quota.tokens, tokens);
+        }
+        quota
+    }
+
+    /// Tells the store what has ended, and lets go of it. Call it when no permit is left.
+    pub async fn close(&self) {
+        if let Some(store) = &self.store {
+            store.close().await;
+        }
     }
 }
 
-/// An admitted request. Dropping it ends it, and gives back reserved tokens that weren't corrected.
+fn tighter(one: Option<Gauge>, other: Option<Gauge>) -> Option<Gauge> {
+    let (Some(a), Some(b)) = (one, other) else {
+        return one.or(other);
+    };
+    let key = |gauge: &Gauge| (gauge.remaining, std::cmp::Reverse(gauge.reset));
+    Some(if key(&b) < key(&a) { b } else { a })
+}
+
+/// An admitted request. Dropping it ends it, and gives back its reserved tokens.
 #[derive(Debug)]
 pub struct Permit {
-    memory: Arc<Memory>,
+    limits: Limits,
     subjects: Vec<Subject>,
+    /// Its place at the store; given up there also if the answer never came.
+    seat: Option<Seat>,
+    entered: bool,
     reservation: Option<Reservation>,
 }
 
@@ -109,236 +154,122 @@ pub struct Permit {
 struct Reservation {
     tokens: u64,
     at: Instant,
+    /// By the store's clock, if it counted them.
+    stored_at: Option<u64>,
 }
 
 impl Permit {
-    /// Reserves tokens by the upper estimate, for all subjects or for none.
-    pub fn admit_tokens(
-        &mut self,
-        tokens: u64,
-        now: Instant,
-    ) -> impl Future<Output = Result<(), Denied>> + Send {
-        let admitted = self.memory.admit_tokens(&self.subjects, tokens, now);
-        if admitted.is_ok() {
-            self.reservation = Some(Reservation { tokens, at: now });
+    async fn enter(&mut self, now: Instant) -> Result<(), NotAdmitted> {
+        let memory = &self.limits.memory;
+        let Some(store) = self
+            .limits
+            .store
+            .as_ref()
+            .filter(|_| !self.subjects.is_empty())
+        else {
+            memory.admit_request(&self.subjects, now)?;
+            self.entered = true;
+            return Ok(());
+        };
+        let seat = self.seat.insert(store.seat(&self.subjects));
+        match store.admit_request(&self.subjects, seat, now).await {
+            Ok(verdict) => {
+                memory.follow(&self.subjects, &verdict.levels, now);
+                if let Some(denied) = verdict.denied {
+                    self.seat = None;
+                    return Err(denied.into());
+                }
+                memory.enter(&self.subjects, now);
+            }
+            Err(_out_of_reach) => match store.on_failure() {
+                StoreFailure::Local => memory.admit_request(&self.subjects, now)?,
+                StoreFailure::Open => memory.enter(&self.subjects, now),
+                StoreFailure::Closed => return Err(NotAdmitted::Unavailable),
+            },
         }
-        ready(admitted)
+        self.entered = true;
+        store.keep(seat);
+        Ok(())
     }
 
-    /// Corrects the reservation to what was used.
-    pub fn true_up(&mut self, tokens_used: u64, now: Instant) {
-        if let Some(reservation) = self.reservation.take() {
-            self.memory
-                .true_up(&self.subjects, reservation, tokens_used, now);
+    /// Reserves tokens by the upper estimate, for all subjects or for none.
+    pub async fn admit_tokens(&mut self, tokens: u64, now: Instant) -> Result<(), NotAdmitted> {
+        let limited = |subject: &Subject| subject.quotas.tokens_per_minute.is_some();
+        if !self.subjects.iter().any(limited) {
+            return Ok(());
         }
+        let memory = &self.limits.memory;
+        let mut reservation = Reservation {
+            tokens,
+            at: now,
+            stored_at: None,
+        };
+        match &self.limits.store {
+            None => memory.admit_tokens(&self.subjects, tokens, now)?,
+            Some(store) => match store.admit_tokens(&self.subjects, tokens, now).await {
+                Ok(verdict) => {
+                    memory.follow(&self.subjects, &verdict.levels, now);
+                    verdict.denied.map_or(Ok(()), Err)?;
+                    reservation.stored_at = Some(verdict.at);
+                }
+                Err(_out_of_reach) => match store.on_failure() {
+                    StoreFailure::Local => memory.admit_tokens(&self.subjects, tokens, now)?,
+                    StoreFailure::Open => return Ok(()),
+                    StoreFailure::Closed => return Err(NotAdmitted::Unavailable),
+                },
+            },
+        }
+        self.reservation = Some(reservation);
+        Ok(())
+    }
+
+    /// Corrects the reservation to what was used, and gives the place back. Returns when the store
+    /// knows, so that a caller who comes again at once finds it so.
+    pub fn end(
+        mut self,
+        tokens_used: u64,
+        now: Instant,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let told = self.finish(tokens_used, now);
+        drop(self);
+        async move {
+            if let Some(told) = told {
+                told.done().await;
+            }
+        }
+    }
+
+    fn finish(&mut self, tokens_used: u64, now: Instant) -> Option<store::Told> {
+        let reservation = self.reservation.take();
+        let correction = reservation.map(|reservation| Correction {
+            reserved: reservation.tokens,
+            used: tokens_used,
+        });
+        if let (Some(correction), Some(reservation)) = (correction, reservation) {
+            let memory = &self.limits.memory;
+            memory.correct(&self.subjects, correction, reservation.at, now);
+        }
+        if std::mem::take(&mut self.entered) {
+            self.limits.memory.leave(&self.subjects);
+        }
+        let seat = self.seat.take()?;
+        let stored_at = reservation.and_then(|reservation| reservation.stored_at);
+        let correction = correction.zip(stored_at);
+        let store = self.limits.store.as_ref()?;
+        Some(store.end(seat, &self.subjects, correction, now))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.true_up(0, Instant::now());
-        self.memory.leave(&self.subjects);
+        // Nobody waits for the store here; it is told in its turn.
+        let _ = self.finish(0, Instant::now());
     }
 }
 
-#[derive(Debug)]
-struct Memory {
-    origin: Instant,
-    table: Mutex<Table>,
-}
-
-#[derive(Debug)]
-struct Table {
-    states: HashMap<Arc<str>, State>,
-    sweep_at: usize,
-}
-
-/// Nothing of it set is the same as no state at all.
-#[derive(Debug, Clone, Copy, Default)]
-struct State {
-    requests: Arrival,
-    tokens: Arrival,
-    concurrent: u32,
-}
-
-/// The theoretical arrival time, since the origin: the bucket is full when it lies in the past.
-#[derive(Debug, Clone, Copy, Default)]
-struct Arrival(Duration);
-
-impl Arrival {
-    /// The time to wait until `units` of `limit` a minute are there; more than the limit need a full bucket.
-    fn wait(self, units: u64, limit: u64, now: Duration) -> Duration {
-        let cost = time_of(units, limit).min(MINUTE);
-        (self.0.max(now) + cost).saturating_sub(now + MINUTE)
-    }
-
-    fn take(&mut self, units: u64, limit: u64, now: Duration) {
-        self.0 = self.0.max(now).saturating_add(time_of(units, limit));
-    }
-
-    /// Of what was taken `since`, time itself has given back a part; never more than the rest is given
-    /// back now, or it would free what others have taken meanwhile.
-    fn give_back(&mut self, units: u64, limit: u64, taken: u64, since: Duration, now: Duration) {
-        let passed = now.saturating_sub(since);
-        let left = time_of(taken, limit).saturating_sub(passed);
-        self.0 = self.0.saturating_sub(time_of(units, limit).min(left));
-    }
-
-    fn gauge(self, limit: u64, now: Duration) -> Gauge {
-        let used = self.0.saturating_sub(now);
-        let free = MINUTE.saturating_sub(used);
-        let remaining = free.as_nanos() * u128::from(limit) / MINUTE.as_nanos();
-        Gauge {
-            limit,
-            remaining: u64::try_from(remaining).unwrap_or(u64::MAX),
-            reset: used,
-        }
-    }
-}
-
-/// How long `units` take to come back, rounded down: a whole limit taken one by one must fit a minute.
-/// A limit of 0 admits one unit a century.
-fn time_of(units: u64, limit: u64) -> Duration {
-    const CENTURY_NANOS: u128 = 100 * 365 * 86_400 * 1_000_000_000;
-    let nanos = match limit {
-        0 => CENTURY_NANOS,
-        limit => (u128::from(units) * MINUTE.as_nanos() / u128::from(limit)).min(CENTURY_NANOS),
-    };
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-impl Memory {
-    fn since_origin(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.origin)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics while the lock is held; if it did, counts would still be whole.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit(&self, subjects: &[Subject], now: Instant) -> Result<(), Denied> {
-        let now = self.since_origin(now);
-        let mut table = self.lock();
-        for Subject { name, quotas } in subjects {
-            let state = table.states.get(name).copied().unwrap_or_default();
-            if let Some(limit) = quotas.requests_per_minute.map(u64::from) {
-                refuse_while(state.requests.wait(1, limit, now), Which::Requests, limit)?;
-            }
-            if let Some(limit) = quotas
-                .concurrent_requests
-                .filter(|&limit| state.concurrent >= limit)
-            {
-                refuse_while(CONCURRENT_RETRY, Which::Concurrent, u64::from(limit))?;
-            }
-        }
-        for Subject { name, quotas } in subjects {
-            let state = table.states.entry(Arc::clone(name)).or_default();
-            state.concurrent += 1;
-            if let Some(limit) = quotas.requests_per_minute {
-                state.requests.take(1, u64::from(limit), now);
-            }
-        }
-        table.sweep(now);
-        Ok(())
-    }
-
-    fn admit_tokens(&self, subjects: &[Subject], tokens: u64, now: Instant) -> Result<(), Denied> {
-        let now = self.since_origin(now);
-        let mut table = self.lock();
-        for Subject { name, quotas } in subjects {
-            let state = table.states.get(name).copied().unwrap_or_default();
-            if let Some(limit) = quotas.tokens_per_minute {
-                refuse_while(state.tokens.wait(tokens, limit, now), Which::Tokens, limit)?;
-            }
-        }
-        for (name, limit) in with_token_limit(subjects) {
-            table
-                .states
-                .entry(Arc::clone(name))
-                .or_default()
-                .tokens
-                .take(tokens, limit, now);
-        }
-        Ok(())
-    }
-
-    fn true_up(&self, subjects: &[Subject], reservation: Reservation, used: u64, now: Instant) {
-        let Reservation {
-            tokens: reserved,
-            at,
-        } = reservation;
-        let (now, since) = (self.since_origin(now), self.since_origin(at));
-        let mut table = self.lock();
-        for (name, limit) in with_token_limit(subjects) {
-            let tokens = &mut table.states.entry(Arc::clone(name)).or_default().tokens;
-            match used.checked_sub(reserved) {
-                Some(more) => tokens.take(more, limit, now),
-                None => tokens.give_back(reserved - used, limit, reserved, since, now),
-            }
-        }
-    }
-
-    fn leave(&self, subjects: &[Subject]) {
-        let mut table = self.lock();
-        for Subject { name, .. } in subjects {
-            if let Some(state) = table.states.get_mut(name) {
-                state.concurrent = state.concurrent.saturating_sub(1);
-            }
-        }
-    }
-
-    fn quota(&self, subject: &Subject, now: Instant) -> Quota {
-        let now = self.since_origin(now);
-        let state = self
-            .lock()
-            .states
-            .get(&subject.name)
-            .copied()
-            .unwrap_or_default();
-        let quotas = subject.quotas;
-        Quota {
-            requests: quotas
-                .requests_per_minute
-                .map(|limit| state.requests.gauge(u64::from(limit), now)),
-            tokens: quotas
-                .tokens_per_minute
-                .map(|limit| state.tokens.gauge(limit, now)),
-        }
-    }
-}
-
-impl Table {
-    /// Drops the states that say nothing. Its cost is spread: the next sweep comes when the table has doubled.
-    fn sweep(&mut self, now: Duration) {
-        if self.states.len() < self.sweep_at {
-            return;
-        }
-        self.states.retain(|_, state| {
-            state.concurrent > 0 || state.requests.0 > now || state.tokens.0 > now
-        });
-        self.sweep_at = (self.states.len() * 2).max(SUBJECTS_SWEEP);
-    }
-}
-
-fn with_token_limit(subjects: &[Subject]) -> impl Iterator<Item = (&Arc<str>, u64)> {
-    subjects.iter().filter_map(|subject| {
-        subject
-            .quotas
-            .tokens_per_minute
-            .map(|limit| (&subject.name, limit))
-    })
-}
-
-fn refuse_while(wait: Duration, which: Which, limit: u64) -> Result<(), Denied> {
-    if wait.is_zero() {
-        Ok(())
-    } else {
-        Err(Denied {
-            which,
-            limit,
-            retry_after: wait,
-        })
+impl From<Denied> for NotAdmitted {
+    fn from(denied: Denied) -> Self {
+        NotAdmitted::Denied(denied)
     }
 }
 

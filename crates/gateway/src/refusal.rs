@@ -5,7 +5,8 @@ use std::time::Duration;
 use weir_engine::EngineError;
 use weir_engine::request::Invalid;
 
-use crate::limits::{Denied, Which};
+use crate::STORE_RETRY;
+use crate::limits::{Denied, NotAdmitted, Which};
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -77,14 +78,18 @@ impl Refusal {
     }
 }
 
-impl From<Denied> for Refusal {
-    fn from(
-        Denied {
+impl From<NotAdmitted> for Refusal {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        let NotAdmitted::Denied(Denied {
             which,
             limit,
             retry_after,
-        }: Denied,
-    ) -> Self {
+        }) = not_admitted
+        else {
+            return Refusal::Overloaded {
+                retry_after: STORE_RETRY,
+            };
+        };
         match which {
             Which::Requests => Refusal::RequestLimit { retry_after },
             Which::Tokens => Refusal::TokenLimit { retry_after },

@@ -606,7 +606,12 @@ async fn limits_refuse_and_permits_come_back() {
     bench.gate.as_ref().unwrap().open();
     collect(first).await;
 
-    let remaining = bench.gateway.quota(&bench.caller).tokens.unwrap().remaining;
+    let remaining = bench
+        .gateway
+        .quota(&bench.caller, None)
+        .tokens
+        .unwrap()
+        .remaining;
     assert!(
         (984..=986).contains(&remaining),
         "15 tokens used, {remaining} left"

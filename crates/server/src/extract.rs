@@ -1,5 +1,7 @@
 //! What a request brings: who asks, and a body of bounded size.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -28,10 +30,28 @@ pub(crate) async fn require_key(
         Err(refusal) => return ApiError::from(refusal).into_response(),
     };
     request.extensions_mut().insert(caller.clone());
+    let asked = AskedModel::default();
+    request.extensions_mut().insert(asked.clone());
     let mut response = next.run(request).await;
-    layers::quota_headers(response.headers_mut(), &app.gateway.quota(&caller));
+    let quota = app.gateway.quota(&caller, asked.get());
+    layers::quota_headers(response.headers_mut(), &quota);
     response.extensions_mut().insert(caller);
     response
+}
+
+/// The model that a request asks for, once its body is read: the answer's headers tell of its limits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedModel(Arc<OnceLock<String>>);
+
+impl AskedModel {
+    pub(crate) fn set(&self, model: &str) {
+        // A request asks for one model; the first that was read is it.
+        let _ = self.0.set(model.to_owned());
+    }
+
+    fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
 }
 
 /// The key, with or without `Bearer`. Two `Authorization` headers are none: who else reads them might

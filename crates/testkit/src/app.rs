@@ -15,7 +15,7 @@ use weir_accounts::{Account, Accounts, KeyOptions, Nanos, Price, Role};
 use weir_engine::Engine;
 use weir_engine::sim::{self, SimModel, SimOptions};
 use weir_gateway::limits::Quotas;
-use weir_gateway::{Catalog, Clock, Gateway, Offer};
+use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules, TierRule};
 use weir_server::{App, Options};
 
 use crate::{Answer, Scripted};
@@ -31,7 +31,9 @@ pub type StreamBody = UnsyncBoxBody<Bytes, String>;
 #[derive(Debug)]
 pub struct Setup {
     pub offers: Vec<Offer>,
+    /// Of every key.
     pub quotas: Quotas,
+    pub tiers: Vec<TierRule>,
     pub credit: Nanos,
     pub options: Options,
 }
@@ -50,6 +52,7 @@ impl Default for Setup {
                 offer("sim/down", None),
             ],
             quotas: Quotas::default(),
+            tiers: Vec::new(),
             credit: Nanos::from_usd(5).unwrap(),
             options: Options::default(),
         }
@@ -122,7 +125,11 @@ impl TestApp {
         }
         let key = accounts.add_key(&account.id, None, now()).await.unwrap();
         let catalog = Catalog::new(setup.offers);
-        let gateway = Gateway::new(catalog, accounts.clone(), setup.quotas, Clock::from_fn(now));
+        let rules = Rules {
+            tiers: setup.tiers,
+            ..Rules::from(setup.quotas)
+        };
+        let gateway = Gateway::new(catalog, accounts.clone(), rules, Clock::from_fn(now));
         let app = App {
             gateway,
             options: Arc::new(setup.options),
@@ -185,7 +192,8 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
 }
 
-fn now() -> Timestamp {
+/// What the clock of a [`TestApp`] says.
+pub fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
 }
 

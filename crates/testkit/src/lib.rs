@@ -7,5 +7,5 @@ mod app;
 mod scripted;
 
 pub use crate::answer::Answer;
-pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, offer, offer_of};
+pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, now, offer, offer_of};
 pub use crate::scripted::Scripted;

@@ -52,6 +52,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("hyper-util", &["weir-server"]),
     ("http", &["weir-server", "weir-testkit"]),
     ("sqlx", &["weir-accounts"]),
+    ("redis", &["weir-gateway"]),
     ("llama-cpp-sys-2", &["weir-llama"]),
     ("cc", &["weir-llama"]),
     ("clap", &["weir"]),

@@ -5,6 +5,7 @@
 
 pub(crate) mod assume;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod reference;
 pub(crate) mod settings;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::limits::Limits;
 use self::settings::{Origin, Problem, Settings, Value};
 
 /// Everything that can be configured, checked.
@@ -37,14 +39,6 @@ pub(crate) enum Source {
     File(PathBuf),
     /// No file; each line is an assumption that was made instead.
     Assumed(Vec<String>),
-}
-
-/// Per key; `None` is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) requests_per_minute: Option<u64>,
-    pub(crate) tokens_per_minute: Option<u64>,
-    pub(crate) concurrent_requests: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,11 +224,7 @@ impl Reader<'_> {
             source: Source::Assumed(Vec::new()),
             listen: self.address("listen"),
             data: self.path("data").expect("data has a default"),
-            limits: Limits {
-                requests_per_minute: self.whole("limits.requests_per_minute"),
-                tokens_per_minute: self.whole("limits.tokens_per_minute"),
-                concurrent_requests: self.whole("limits.concurrent_requests"),
-            },
+            limits: self.limits(),
             models: self.models(),
             http: Http {
                 body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),

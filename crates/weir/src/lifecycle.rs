@@ -59,7 +59,7 @@ async fn serve_with(
         .local_addr()
         .context("the listener has no address")?;
     let mut signals = Signals::new()?;
-    let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone());
+    let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
     let app = wire::app(config, gateway.clone());
     first_start::first_start(gateway.catalog(), accounts, address, output, clock.now()).await?;
     let url = url(address);

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use weir_accounts::{Accounts, Options, Price, Role};
 use weir_engine::Engine;
 use weir_engine::local::LocalEngine;
 #[cfg(feature = "llama")]
 use weir_engine::{embed::Shortening, local::EmbeddingEngine};
-use weir_gateway::limits::Quotas;
-use weir_gateway::{Catalog, Clock, Gateway, Offer};
+use weir_gateway::limits::StoreOptions;
+use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_server::App;
 
 use crate::commands::accounts::DATABASE;
-use crate::config::{Config, Http, Limits, Llama, Model};
+use crate::config::limits::Limits;
+use crate::config::{Config, Http, Llama, Model};
 
 /// Opens the database for serving, and ends what a dead process has left open.
 pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
@@ -97,24 +99,34 @@ fn offer(model: &Model, engine: Option<Arc<dyn Engine>>, created: i64) -> Offer 
     }
 }
 
-pub(crate) fn gateway(
+pub(crate) async fn gateway(
     config: &Config,
     catalog: Catalog,
     accounts: Accounts,
     clock: Clock,
-) -> Gateway {
+) -> anyhow::Result<Gateway> {
     let Limits {
-        requests_per_minute,
-        tokens_per_minute,
-        concurrent_requests,
-    } = config.limits;
-    let narrow = |limit: u64| u32::try_from(limit).expect("the key's range fits");
-    let quotas = Quotas {
-        requests_per_minute: requests_per_minute.map(narrow),
-        tokens_per_minute,
-        concurrent_requests: concurrent_requests.map(narrow),
+        key,
+        tiers,
+        store,
+        store_timeout,
+        on_failure,
+    } = config.limits.clone();
+    let limits = match store {
+        None => weir_gateway::limits::Limits::new(Instant::now()),
+        Some(url) => {
+            let options = StoreOptions {
+                url: url.expose().to_owned(),
+                timeout: store_timeout,
+                on_failure,
+                node: getrandom::u64().context("no randomness for a node's name")?,
+            };
+            let opened = weir_gateway::limits::Limits::shared(options, Instant::now()).await;
+            opened.context("limits.store")?
+        }
     };
-    Gateway::new(catalog, accounts, quotas, clock)
+    let rules = Rules { limits, key, tiers };
+    Ok(Gateway::new(catalog, accounts, rules, clock))
 }
 
 /// The application behind the listener.

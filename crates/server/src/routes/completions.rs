@@ -8,18 +8,21 @@ use weir_accounts::Caller;
 use super::respond;
 use crate::answer::Kind;
 use crate::error::ApiError;
+use crate::extract::AskedModel;
 use crate::layers::RequestId;
 use crate::{App, convert, extract};
 
 pub(crate) async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(asked_model): Extension<AskedModel>,
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let body: weir_api::completion::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
+    asked_model.set(&model);
     let asked = convert::completion(offer, body)?;
     respond(&app, &caller, id, Kind::Completion, model, asked).await
 }

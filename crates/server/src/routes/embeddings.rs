@@ -11,18 +11,21 @@ use weir_gateway::{EmbedJob, Refusal};
 
 use crate::convert::Encoding;
 use crate::error::ApiError;
+use crate::extract::AskedModel;
 use crate::layers::RequestId;
 use crate::{App, convert, extract};
 
 pub(crate) async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(asked_model): Extension<AskedModel>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<Json<Answer>, ApiError> {
     let body: weir_api::embeddings::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
+    asked_model.set(&model);
     let (request, encoding) = convert::embeddings(offer, body)?;
     let job = EmbedJob {
         request_id,

@@ -13,16 +13,19 @@ use super::detokenize_lossy;
 use crate::answer::Kind;
 use crate::convert::Text;
 use crate::error::ApiError;
+use crate::extract::AskedModel;
 use crate::{App, convert, extract};
 
 pub(crate) async fn tokenize(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(asked_model): Extension<AskedModel>,
     request: Request,
 ) -> Result<Json<Tokenized>, ApiError> {
     let body: Tokenize = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
+    asked_model.set(&model);
     let wants_strings = body.return_token_strs == Some(true);
     let text = convert::tokenize(offer, body)?;
     let admitted = app.gateway.admit(&caller, &model).await?;
@@ -53,11 +56,13 @@ pub(crate) async fn tokenize(
 pub(crate) async fn detokenize(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(asked_model): Extension<AskedModel>,
     request: Request,
 ) -> Result<Json<Detokenized>, ApiError> {
     let body: Detokenize = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?;
     app.gateway.catalog().find(model)?;
+    asked_model.set(model);
     let tokens = body.tokens.ok_or_else(|| convert::missing("tokens"))?;
     let admitted = app.gateway.admit(&caller, model).await?;
     let tokenizer = admitted.tokenizer()?;
@@ -75,12 +80,14 @@ pub(crate) async fn detokenize(
 pub(crate) async fn count(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Extension(asked_model): Extension<AskedModel>,
     request: Request,
 ) -> Result<Json<Counted>, ApiError> {
     let bytes = extract::body(request, &app.options).await?;
     let asked_for: Count = extract::parse(&bytes)?;
     let model = convert::model(asked_for.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
+    asked_model.set(&model);
     let (kind, asked) = match (asked_for.messages, asked_for.prompt) {
         (Some(_), None) => (Kind::Chat, convert::chat(offer, extract::parse(&bytes)?)?),
         (None, Some(_)) => (

@@ -11,6 +11,7 @@ mod errors;
 mod features;
 mod health;
 mod layers;
+mod limits;
 mod logprobs;
 mod logs;
 mod models;

@@ -18,6 +18,11 @@ pub(crate) enum Kind {
         now: &'static [&'static str],
         later: &'static [&'static str],
     },
+    /// A word, or an address that begins with one of these. It may hold a password, and is never shown.
+    Place {
+        word: &'static str,
+        schemes: &'static [&'static str],
+    },
     /// Directives as in `info,weir_engine=debug`.
     Filter,
     /// A list of web origins, or `*`.
@@ -54,6 +59,8 @@ const fn key(
 
 /// The largest price: a thousand dollars per token.
 const PRICE_MAX: u64 = 10_000_000_000_000;
+const REQUESTS_MAX: u64 = 1_000_000;
+const TOKENS_MAX: u64 = 1_000_000_000_000;
 const DAY: u64 = 86_400;
 const U32: u64 = 4_294_967_295;
 
@@ -81,30 +88,84 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "limits.requests_per_minute",
-        whole(1, 1_000_000),
+        whole(1, REQUESTS_MAX),
         None,
-        "Requests per minute of a key. Absent: no limit.",
+        "Requests per minute of a key that has no such limit of its own. Absent: no limit.",
     ),
     key(
         "limits.tokens_per_minute",
-        whole(1, 1_000_000_000_000),
+        whole(1, TOKENS_MAX),
         None,
-        "Tokens per minute of a key, prompt and answer. Absent: no limit.",
+        "Tokens per minute of a key, prompt and answer, if it has no such limit of its own. Absent: no limit.",
     ),
     key(
         "limits.concurrent_requests",
-        whole(1, 1_000_000),
+        whole(1, REQUESTS_MAX),
         None,
-        "Requests of a key that may be open at once. Absent: no limit.",
+        "Requests of a key that may be open at once, if it has no such limit of its own. Absent: no limit.",
     ),
     key(
         "limits.store",
-        Kind::Choice {
-            now: &["memory"],
-            later: &["redis://", "valkey://"],
+        Kind::Place {
+            word: "memory",
+            schemes: &[
+                "redis://",
+                "rediss://",
+                "valkey://",
+                "valkeys://",
+                "unix://",
+            ],
         },
         Some("memory"),
-        "Where the counts of the limits are kept.",
+        "Where the counts of the limits are kept: in this process, or in a Valkey or Redis (not a cluster) that several nodes share, as `redis://user:password@host:6379/0`; `rediss://` is with TLS.",
+    ),
+    key(
+        "limits.store_timeout_ms",
+        whole(1, 10_000),
+        Some("100"),
+        "The longest that a request waits for the shared store; then the store counts as out of reach, until it answers again.",
+    ),
+    key(
+        "limits.on_failure",
+        Kind::Choice {
+            now: &["local", "open", "closed"],
+            later: &[],
+        },
+        Some("local"),
+        "While the shared store is out of reach: `local`, each node limits on its own; `open`, nothing is limited; `closed`, requests are refused with 503.",
+    ),
+    key(
+        "limits.tiers[].name",
+        Kind::Choice {
+            now: &["T1", "T2", "T3", "T4", "T5"],
+            later: &[],
+        },
+        None,
+        "The tier whose limits these are. Required. Without any tiers nothing is limited by account.",
+    ),
+    key(
+        "limits.tiers[].top_up",
+        whole(0, 1_000_000_000_000),
+        None,
+        "An account is in the tier if its highest monthly top-up, of this month and the two before, is at least this, in 0.0001 USD. Absent: 0, 500001 (more than $50), 5000000 ($500), 30000000 ($3,000) and 100000000 ($10,000) for T1 to T5.",
+    ),
+    key(
+        "limits.tiers[].requests_per_minute",
+        whole(1, REQUESTS_MAX),
+        None,
+        "Requests per minute of an account in this tier for each model. Absent: no limit.",
+    ),
+    key(
+        "limits.tiers[].tokens_per_minute",
+        whole(1, TOKENS_MAX),
+        None,
+        "Tokens per minute of an account in this tier for each model, prompt and answer. Absent: no limit.",
+    ),
+    key(
+        "limits.tiers[].concurrent_requests",
+        whole(1, REQUESTS_MAX),
+        None,
+        "Requests of an account in this tier that may be open at once for each model. Absent: no limit.",
     ),
     key(
         "models[].id",

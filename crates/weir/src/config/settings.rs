@@ -221,9 +221,12 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
                 .filter(|origin| !origin.is_empty());
             checked(key, Value::Texts(origins.collect()))
         }
-        Kind::Text | Kind::Path | Kind::Address | Kind::Choice { .. } | Kind::Filter => {
-            checked(key, Value::Text(text.to_owned()))
-        }
+        Kind::Text
+        | Kind::Path
+        | Kind::Address
+        | Kind::Choice { .. }
+        | Kind::Place { .. }
+        | Kind::Filter => checked(key, Value::Text(text.to_owned())),
     }
 }
 
@@ -252,6 +255,12 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
                 key.path,
                 expected(key)
             ))
+        }
+        (Kind::Place { word, schemes }, Value::Text(text)) => {
+            if text == word || schemes.iter().any(|scheme| text.starts_with(scheme)) {
+                return Ok(Value::Text(text));
+            }
+            Err(wrong(key, "something else"))
         }
         (Kind::Filter, Value::Text(text)) => match EnvFilter::try_new(&text) {
             Ok(_) => Ok(Value::Text(text)),
@@ -305,6 +314,11 @@ pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
             .collect::<Vec<_>>()
             .join(" or ")
             .into(),
+        Kind::Place { word, schemes } => {
+            let schemes = schemes.iter().map(|scheme| format!("{scheme}…"));
+            let all: Vec<_> = [format!("\"{word}\"")].into_iter().chain(schemes).collect();
+            all.join(" or ").into()
+        }
         Kind::Filter => "directives as info,weir_engine=debug".into(),
         Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
     }

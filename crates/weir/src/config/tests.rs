@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use weir_accounts::{Quotas, Tier};
+
 use super::keys::{KEYS, Kind};
 use super::*;
 
@@ -40,12 +42,13 @@ path = "models/a.gguf"
     let (config, warnings) = read(text, &[]).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(config.data, Path::new("/etc/weir/./data"));
-    let limits = Limits {
+    let key = Quotas {
         requests_per_minute: Some(600),
         tokens_per_minute: None,
         concurrent_requests: Some(64),
     };
-    assert_eq!(config.limits, limits);
+    assert_eq!(config.limits.key, key);
+    assert_eq!((config.limits.store, config.limits.tiers), (None, vec![]));
     let [model] = &config.models[..] else {
         panic!("one model")
     };
@@ -96,7 +99,7 @@ fn mistakes_name_their_line() {
         "\n[limits]\nrequest_per_minute = 5\n",
         &[],
         &[
-            "weir.toml:3: unknown key `request_per_minute`; allowed here: requests_per_minute, tokens_per_minute, concurrent_requests, store",
+            "weir.toml:3: unknown key `request_per_minute`; allowed here: requests_per_minute, tokens_per_minute, concurrent_requests, store, store_timeout_ms, on_failure, tiers",
         ],
     );
     refused(
@@ -166,19 +169,74 @@ fn mistakes_name_their_line() {
             "weir.toml:1: database postgres://… is not supported in this version; it must be \"sqlite\"",
         ],
     );
-    refused(
-        "[limits]\nstore = \"redis://h\"",
-        &[],
-        &[
-            "weir.toml:2: limits.store redis://… is not supported in this version; it must be \"memory\"",
-        ],
-    );
+    for (store, said) in [
+        (
+            "http://h/secret",
+            r#"limits.store must be "memory" or redis://… or rediss://… or valkey://… or valkeys://… or unix://…, not something else"#,
+        ),
+        (
+            "redis://u:secret@h:port",
+            "limits.store is no address of a store, as redis://host:6379/0",
+        ),
+    ] {
+        let text = format!("[limits]\nstore = \"{store}\"");
+        refused(&text, &[], &[&format!("weir.toml:2: {said}")]);
+    }
     let two = read("a = 1\nb = 2\n", &[]).unwrap_err();
     assert_eq!(two.len(), 2, "all problems at once: {two:?}");
     let syntax = read("listen = \n", &[]).unwrap_err();
     assert!(syntax[0].starts_with("weir.toml:1: "), "{syntax:?}");
     let twice = read("data = \"a\"\ndata = \"b\"\n", &[]).unwrap_err();
     assert!(twice[0].starts_with("weir.toml:2: "), "{twice:?}");
+}
+
+#[test]
+fn tiers_go_up() {
+    let tier = |name: &str, more: &str| format!("[[limits.tiers]]\nname = \"{name}\"\n{more}");
+    let three = [
+        tier("T1", "requests_per_minute = 30\n"),
+        tier("T2", ""),
+        tier("T5", "top_up = 600000\n"),
+    ];
+    let (config, _) = read(&three.concat(), &[]).unwrap();
+    let tiers: Vec<_> = config
+        .limits
+        .tiers
+        .iter()
+        .map(|rule| (rule.tier, rule.top_up.to_string()))
+        .collect();
+    let expected = [(Tier::T1, "0"), (Tier::T2, "50.0001"), (Tier::T5, "60")];
+    let expected = expected.map(|(tier, usd)| {
+        let nanos: weir_accounts::Nanos = usd.parse().unwrap();
+        (tier, nanos.to_string())
+    });
+    assert_eq!(tiers, expected);
+    assert_eq!(config.limits.tiers[0].quotas.requests_per_minute, Some(30));
+
+    refused(
+        &[tier("T2", ""), tier("T1", "")].concat(),
+        &[],
+        &["weir.toml:3: tiers go from low to high: T1 after T2"],
+    );
+    refused(
+        &[tier("T2", ""), tier("T3", "top_up = 500001\n")].concat(),
+        &[],
+        &["weir.toml:3: the top_up of T3 must be more than that of T2"],
+    );
+    refused(
+        "[[limits.tiers]]\ntop_up = 1\n",
+        &[],
+        &["weir.toml:1: limits.tiers[0] has no name; it needs T1, T2, T3, T4 or T5"],
+    );
+}
+
+#[test]
+fn the_address_of_a_store_is_not_shown() {
+    let text = "[limits]\nstore = \"redis://u:secret@h:1/0\"";
+    let (config, _) = read(text, &[]).unwrap();
+    assert!(!format!("{config:?}").contains("secret"));
+    let url = config.limits.store.unwrap();
+    assert_eq!(url.expose(), "redis://u:secret@h:1/0");
 }
 
 #[test]
@@ -236,7 +294,7 @@ fn the_environment_wins_over_the_file() {
     ])
     .unwrap();
     assert_eq!(config.listen, "[::1]:0".parse().unwrap());
-    assert_eq!(config.limits.requests_per_minute, Some(7));
+    assert_eq!(config.limits.key.requests_per_minute, Some(7));
     assert_eq!(config.models[0].price.input, 9);
     assert_eq!(config.models[0].engine.threads, Some(3));
     assert_eq!(
@@ -283,6 +341,7 @@ fn sample(key: &keys::Key) -> (String, String) {
     match (key.path, key.kind) {
         ("models[].cached_price", _) => ("0".to_owned(), "0".to_owned()),
         ("log.format", _) => quoted("json"),
+        ("limits.on_failure", _) => quoted("open"),
         (_, Kind::Whole { min, .. }) => ((min + 3).to_string(), (min + 3).to_string()),
         (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
         (_, Kind::Address) => quoted("127.0.0.1:9"),
@@ -292,6 +351,7 @@ fn sample(key: &keys::Key) -> (String, String) {
             "https://a.example".to_owned(),
         ),
         (_, Kind::Choice { now, .. }) => quoted(now[0]),
+        (_, Kind::Place { schemes, .. }) => quoted(&format!("{}h", schemes[0])),
         (_, Kind::Text | Kind::Path) => quoted("other"),
     }
 }
@@ -300,26 +360,32 @@ fn sample(key: &keys::Key) -> (String, String) {
 /// the table, the parser and the config can't drift apart.
 #[test]
 fn every_key_counts() {
-    let (before, _) = read(MODEL, &[]).unwrap();
+    let base = format!("[[limits.tiers]]\nname = \"T2\"\n{MODEL}");
+    let (before, _) = read(&base, &[]).unwrap();
     for key in KEYS {
         let (toml, text) = sample(key);
         let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         let line = format!("{name} = {toml}\n");
         let written = match table {
-            "" => format!("{line}{MODEL}"),
+            "" => format!("{line}{base}"),
             "models[]" => replace_or_add(
-                &MODEL.replace("[[models]]\n", &format!("[[models]]\n{line}")),
+                &base.replace("[[models]]\n", &format!("[[models]]\n{line}")),
                 name,
                 &line,
             ),
-            "models[].engines[]" => replace_or_add(&format!("{MODEL}{line}"), name, &line),
-            table => format!("{MODEL}[{table}]\n{line}"),
+            "limits.tiers[]" => replace_or_add(
+                &base.replace("[[limits.tiers]]\n", &format!("[[limits.tiers]]\n{line}")),
+                name,
+                &line,
+            ),
+            "models[].engines[]" => replace_or_add(&format!("{base}{line}"), name, &line),
+            table => format!("{base}[{table}]\n{line}"),
         };
         let from_file = read(&written, &[])
             .unwrap_or_else(|problems| panic!("{}: {problems:?}\n{written}", key.path))
             .0;
         let variable = key.variable().replace("<i>", "0").replace("<j>", "0");
-        let from_environment = read(MODEL, &[(&variable, &text)]).unwrap().0;
+        let from_environment = read(&base, &[(&variable, &text)]).unwrap().0;
         assert_eq!(from_file, from_environment, "{}", key.path);
         let single = matches!(key.kind, Kind::Choice { now: [_], .. });
         let gone = key.path == "models[].optional" && from_file.models.is_empty();

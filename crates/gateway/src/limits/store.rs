@@ -1,0 +1,256 @@
+//! Counts that several nodes share, in Valkey or Redis: one script there decides and counts in one step,
+//! by the store's own clock.
+//!
+//! While the store is out of reach nobody waits for it: [`line`] notices once, requests go by the
+//! configured policy, and a task of its own finds out when it is back.
+
+mod courier;
+mod line;
+mod script;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::courier::{Courier, Errand};
+use self::line::Line;
+pub(super) use self::line::OutOfReach;
+use self::script::Call;
+pub(super) use self::script::{Time, Verdict};
+use super::Subject;
+use super::memory::Correction;
+
+/// Where the store is, and what happens without it.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// `redis://user:password@host:6379/0`, or `valkey://…`.
+    pub url: String,
+    /// The longest that a request waits for the store.
+    pub timeout: Duration,
+    pub on_failure: StoreFailure,
+    /// Random: names this process at the store.
+    pub node: u64,
+}
+
+impl fmt::Debug for StoreOptions {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoreOptions {
+            url: _,
+            timeout,
+            on_failure,
+            node,
+        } = self;
+        f.debug_struct("StoreOptions")
+            .field("timeout", timeout)
+            .field("on_failure", on_failure)
+            .field("node", node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of requests while the store is out of reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// Each node limits on its own.
+    Local,
+    /// Nothing is limited.
+    Open,
+    /// Nothing is admitted.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("not the address of a store; it looks like redis://host:6379/0")]
+    Address,
+}
+
+/// Whether this can be the address of a store.
+pub fn is_store_address(url: &str) -> bool {
+    redis::Client::open(url).is_ok()
+}
+
+/// A seat that isn't renewed is free after this: that of a process that died.
+const LEASE: Duration = Duration::from_secs(30);
+/// Ends of requests that wait to be told to the store; more are left to expire there.
+const ERRANDS_MAX: usize = 4096;
+
+#[derive(Debug, Clone)]
+pub(super) struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    line: Arc<Line>,
+    seats: Arc<Seats>,
+    next_seat: AtomicU64,
+    errands: mpsc::Sender<Errand>,
+    options: StoreOptions,
+    time: Time,
+    lease: Duration,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A running request at the store.
+#[derive(Debug)]
+pub(super) struct Seat {
+    id: Arc<str>,
+    /// The sets that it is a member of.
+    places: Vec<String>,
+}
+
+/// The seats of this process, which are renewed as long as they are in here.
+#[derive(Debug, Default)]
+struct Seats(Mutex<HashMap<Arc<str>, Vec<String>>>);
+
+/// An end that the store is told of.
+#[derive(Debug)]
+pub(super) struct Told(Option<oneshot::Receiver<()>>);
+
+impl Told {
+    pub(super) async fn done(self) {
+        if let Some(told) = self.0 {
+            // Given up because the store is out of reach: then there is nothing to wait for.
+            let _ = told.await;
+        }
+    }
+}
+
+impl Store {
+    pub(super) async fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        Store::open_with(options, Time::OfTheStore, LEASE).await
+    }
+
+    pub(super) async fn open_with(
+        options: StoreOptions,
+        time: Time,
+        lease: Duration,
+    ) -> Result<Self, StoreError> {
+        let line = Arc::new(Line::new(&options)?);
+        let seats = Arc::new(Seats::default());
+        let (errands, received) = mpsc::channel(ERRANDS_MAX);
+        let courier = Courier {
+            line: Arc::clone(&line),
+            seats: Arc::clone(&seats),
+            time,
+            lease,
+        };
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        line.start().await;
+        tasks.spawn(Arc::clone(&line).keep(stop.clone()));
+        tasks.spawn(courier.run(received, stop.clone()));
+        tasks.close();
+        Ok(Store(Arc::new(Shared {
+            line,
+            seats,
+            next_seat: AtomicU64::new(0),
+            errands,
+            options,
+            time,
+            lease,
+            stop,
+            tasks,
+        })))
+    }
+
+    pub(super) fn on_failure(&self) -> StoreFailure {
+        self.0.options.on_failure
+    }
+
+    /// A place for a request of these subjects, unlike any other on any node.
+    pub(super) fn seat(&self, subjects: &[Subject]) -> Seat {
+        let number = self.0.next_seat.fetch_add(1, Ordering::Relaxed);
+        let limited = subjects
+            .iter()
+            .filter(|subject| subject.quotas.concurrent_requests.is_some());
+        Seat {
+            id: format!("{:x}-{number:x}", self.0.options.node).into(),
+            places: limited
+                .map(|subject| script::place(&subject.name))
+                .collect(),
+        }
+    }
+
+    /// Keeps the seat from expiring until it is given up.
+    pub(super) fn keep(&self, seat: &Seat) {
+        if !seat.places.is_empty() {
+            let mut seats = self.0.seats.lock();
+            seats.insert(Arc::clone(&seat.id), seat.places.clone());
+        }
+    }
+
+    pub(super) async fn admit_request(
+        &self,
+        subjects: &[Subject],
+        seat: &Seat,
+        now: Instant,
+    ) -> Result<Verdict, OutOfReach> {
+        let time = self.0.time.argument(now);
+        let call = Call::request(subjects, &seat.id, self.0.lease, time);
+        self.decide(call, subjects).await
+    }
+
+    pub(super) async fn admit_tokens(
+        &self,
+        subjects: &[Subject],
+        tokens: u64,
+        now: Instant,
+    ) -> Result<Verdict, OutOfReach> {
+        let call = Call::tokens(subjects, tokens, self.0.time.argument(now));
+        self.decide(call, subjects).await
+    }
+
+    async fn decide(&self, call: Call, subjects: &[Subject]) -> Result<Verdict, OutOfReach> {
+        let reply = self.0.line.ask(&call).await?;
+        Verdict::read(&reply, subjects).ok_or_else(|| {
+            tracing::error!("the store of the limits answers something else");
+            OutOfReach
+        })
+    }
+
+    /// Gives up a seat, and corrects what was reserved, at that time of the store's clock.
+    pub(super) fn end(
+        &self,
+        seat: Seat,
+        subjects: &[Subject],
+        correction: Option<(Correction, u64)>,
+        now: Instant,
+    ) -> Told {
+        self.0.seats.lock().remove(&seat.id);
+        if seat.places.is_empty() && correction.is_none() || !self.0.line.is_up() {
+            return Told(None);
+        }
+        let time = self.0.time.argument(now);
+        let call = Call::end(subjects, &seat.id, correction, time);
+        let (done, told) = oneshot::channel();
+        let queued = self.0.errands.try_send(Errand { call, done });
+        Told(queued.is_ok().then_some(told))
+    }
+
+    /// Returns when the store is in reach, or isn't.
+    #[cfg(test)]
+    pub(super) async fn up(&self, up: bool) {
+        self.0.line.until(up).await;
+    }
+
+    pub(super) async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Seats {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<String>>> {
+        // Nothing panics while the lock is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
