@@ -1,18 +1,18 @@
 //! Accounts: who holds a balance.
 
+pub(crate) mod admin;
+
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::db::{Connection, Readers, Row, StoreError, values};
-use crate::key::random;
+use crate::db::{Readers, Row, StoreError, values};
 use crate::money::Nanos;
-use crate::writer::{Operation, Written};
+use crate::quotas::{self, Quotas, Tier};
 
 /// What ids begin with, so that no name looks like one.
 const ID_PREFIX: &str = "acct_";
-const ID_LEN: usize = 12;
 const NAME_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,13 +40,31 @@ impl fmt::Display for AccountId {
 pub struct Account {
     pub id: AccountId,
     pub name: String,
-    /// What was paid in, less what was charged.
+    /// What was paid in and given, less what was charged and has expired.
     pub posted: Nanos,
     /// The part of it that open requests hold.
     pub held: Nanos,
     /// What a new request can hold.
     pub available: Nanos,
+    /// The part of what is available that is promotional credit.
+    pub promo: Nanos,
+    /// How far below zero the rest may go.
+    pub credit_limit: Nanos,
+    /// Warn when less than this is available.
+    pub low_balance: Option<Nanos>,
+    /// Instead of the top-ups' tier.
+    pub tier: Option<Tier>,
+    /// Instead of the tier's limits, if there is any.
+    pub limits: Quotas,
+    pub suspended: Option<Suspension>,
     pub created_at: Timestamp,
+}
+
+/// Requests of a suspended account are refused; those that run finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    pub since: Timestamp,
+    pub reason: String,
 }
 
 /// Why an administrative act was not done.
@@ -84,69 +102,26 @@ fn check_name(name: &str) -> Result<(), AdminError> {
     )))
 }
 
-#[derive(Debug)]
-pub(crate) struct AddAccount {
-    id: AccountId,
-    name: String,
-    now: Timestamp,
+/// What [`read`] reads.
+macro_rules! columns {
+    () => {
+        "account.id, account.name, balance.posted, balance.held, balance.posted + balance.credit_limit - balance.held,
+         account.created_at, balance.promo, balance.credit_limit, account.low_balance, account.tier,
+         account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
+         account.suspended_at, account.suspended_reason"
+    };
 }
-
-impl AddAccount {
-    pub(crate) fn new(name: &str, now: Timestamp) -> Result<Self, AdminError> {
-        check_name(name)?;
-        let id = AccountId::from(format!("{ID_PREFIX}{}", random(ID_LEN)));
-        Ok(AddAccount {
-            id,
-            name: name.to_owned(),
-            now,
-        })
-    }
-}
-
-impl Operation for AddAccount {
-    type Done = ();
-    type Refused = ();
-    type Answer = Result<Account, AdminError>;
-
-    async fn apply(&self, connection: &mut Connection) -> Written<(), ()> {
-        let made = connection
-            .row(
-                "INSERT INTO account (id, name, created_at) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO NOTHING RETURNING id",
-                values![self.id.as_str(), self.name.as_str(), self.now],
-            )
-            .await?;
-        if made.is_none() {
-            return Ok(Err(()));
-        }
-        connection
-            .execute(
-                "INSERT INTO balance (account) VALUES ($1)",
-                values![self.id.as_str()],
-            )
-            .await?;
-        Ok(Ok(()))
-    }
-
-    fn answer(self, outcome: Written<(), ()>) -> Result<Account, AdminError> {
-        outcome?.map_err(|()| AdminError::NameTaken(self.name.clone()))?;
-        Ok(Account {
-            id: self.id,
-            name: self.name,
-            posted: Nanos::ZERO,
-            held: Nanos::ZERO,
-            available: Nanos::ZERO,
-            created_at: self.now,
-        })
-    }
-}
+pub(crate) use columns;
 
 /// All accounts, by name.
 pub(crate) async fn list(readers: &Readers) -> Result<Vec<Account>, StoreError> {
     let rows = readers
         .rows(
-            "SELECT a.id, a.name, b.posted, b.held, b.posted + b.credit_limit - b.held, a.created_at
-             FROM account a JOIN balance b ON b.account = a.id ORDER BY a.name",
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM account JOIN balance ON balance.account = account.id ORDER BY account.name"
+            ),
             &[],
         )
         .await?;
@@ -156,8 +131,11 @@ pub(crate) async fn list(readers: &Readers) -> Result<Vec<Account>, StoreError> 
 pub(crate) async fn find(readers: &Readers, name_or_id: &str) -> Result<Account, AdminError> {
     let row = readers
         .row(
-            "SELECT a.id, a.name, b.posted, b.held, b.posted + b.credit_limit - b.held, a.created_at
-             FROM account a JOIN balance b ON b.account = a.id WHERE a.id = $1 OR a.name = $1",
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM account JOIN balance ON balance.account = account.id WHERE account.id = $1 OR account.name = $1"
+            ),
             values![name_or_id],
         )
         .await?;
@@ -170,13 +148,23 @@ pub(crate) async fn find(readers: &Readers, name_or_id: &str) -> Result<Account,
     }
 }
 
-fn read(row: &Row) -> Result<Account, StoreError> {
+pub(crate) fn read(row: &Row) -> Result<Account, StoreError> {
+    let suspended = row.time_or_null(13)?.map(|since| {
+        let reason = row.text_or_null(14)?.unwrap_or_default();
+        Ok::<_, StoreError>(Suspension { since, reason })
+    });
     Ok(Account {
         id: AccountId::from(row.text(0)?),
         name: row.text(1)?,
         posted: row.nanos(2)?,
         held: row.nanos(3)?,
         available: row.nanos(4)?,
+        promo: row.nanos(6)?,
+        credit_limit: row.nanos(7)?,
+        low_balance: row.integer_or_null(8)?.map(Nanos::new),
+        tier: quotas::tier(row, 9)?,
+        limits: Quotas::read(row, 10)?,
+        suspended: suspended.transpose()?,
         created_at: row.time(5)?,
     })
 }

@@ -1,16 +1,21 @@
 //! API keys: `sk_<public>_<secret>`. Only a hash of the secret is stored.
 
+pub(crate) mod admin;
+pub(crate) mod cap;
+pub(crate) mod rotate;
+
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::account::{AccountId, AdminError};
-use crate::db::{Connection, Readers, Row, StoreError, values};
+use crate::db::{Readers, Row, StoreError, values};
+use crate::key::cap::SpendCaps;
+use crate::ledger::notices::Notices;
 use crate::quotas::{self, Quotas, Tier};
-use crate::writer::{Operation, Written};
 
 const PREFIX: &str = "sk";
 const PUBLIC_LEN: usize = 12;
@@ -18,7 +23,8 @@ const PUBLIC_LEN: usize = 12;
 const SECRET_LEN: usize = 43;
 /// A longer part is not read.
 const PART_MAX: usize = 64;
-const NAME_MAX: usize = 64;
+/// How often the use of a key is written down.
+const USED_EVERY: SignedDuration = SignedDuration::from_secs(60);
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A secret that can't be displayed, logged or serialized.
@@ -109,6 +115,7 @@ pub struct KeyOptions {
     pub role: KeyRole,
     /// The key's own limits, beside those of its account.
     pub limits: Quotas,
+    pub caps: SpendCaps,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +129,12 @@ pub struct KeyInfo {
     pub models: Option<Vec<String>>,
     pub role: KeyRole,
     pub limits: Quotas,
+    pub caps: SpendCaps,
+    /// About: it is written at most once a minute, when something else is.
+    pub last_used_at: Option<Timestamp>,
+    pub rotated_at: Option<Timestamp>,
+    /// Until when the secret before the last rotation is accepted, too.
+    pub previous_until: Option<Timestamp>,
 }
 
 /// Who asks: an account, by one of its keys. Cheap to clone.
@@ -164,9 +177,11 @@ macro_rules! columns {
     () => {
         "api_key.id, api_key.account, api_key.name, api_key.created_at, api_key.expires_at, api_key.revoked_at,
          api_key.models, api_key.role, api_key.requests_per_minute, api_key.tokens_per_minute,
-         api_key.concurrent_requests"
+         api_key.concurrent_requests, api_key.cap_total, api_key.cap_month, api_key.cap_day,
+         api_key.last_used_at, api_key.rotated_at, api_key.previous_until"
     };
 }
+pub(crate) use columns;
 
 /// `len` characters of base62 from the operating system's random numbers.
 pub(crate) fn random(len: usize) -> String {
@@ -201,152 +216,6 @@ fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-#[derive(Debug)]
-pub(crate) struct AddKey {
-    account: AccountId,
-    options: KeyOptions,
-    id: KeyId,
-    secret: Secret,
-    now: Timestamp,
-}
-
-impl AddKey {
-    pub(crate) fn new(
-        account: &AccountId,
-        options: KeyOptions,
-        now: Timestamp,
-    ) -> Result<Self, AdminError> {
-        let plain = |text: &String| !text.is_empty() && !text.chars().any(char::is_control);
-        if !options
-            .name
-            .as_ref()
-            .is_none_or(|name| plain(name) && name.len() <= NAME_MAX)
-        {
-            let message =
-                format!("a key's name has 1 to {NAME_MAX} bytes and no control characters");
-            return Err(AdminError::Invalid(message));
-        }
-        if !options.models.iter().flatten().all(plain) {
-            return Err(AdminError::Invalid(
-                "a model's id is not empty and has no control characters".to_owned(),
-            ));
-        }
-        options.limits.check()?;
-        let secret = Secret(random(SECRET_LEN));
-        Ok(AddKey {
-            account: account.clone(),
-            options,
-            id: KeyId::from(random(PUBLIC_LEN)),
-            secret,
-            now,
-        })
-    }
-}
-
-impl Operation for AddKey {
-    type Done = ();
-    type Refused = AdminError;
-    type Answer = Result<NewKey, AdminError>;
-
-    async fn apply(&self, connection: &mut Connection) -> Written<(), AdminError> {
-        let account = self.account.as_str();
-        let known = connection
-            .row("SELECT 1 FROM account WHERE id = $1", values![account])
-            .await?;
-        if known.is_none() {
-            return Ok(Err(AdminError::NotFound {
-                what: "account",
-                name: account.to_owned(),
-            }));
-        }
-        let models = self.options.models.as_ref().map(|models| models.join("\n"));
-        let [requests, tokens, concurrent] = self.options.limits.columns();
-        connection
-            .execute(
-                "INSERT INTO api_key (id, account, name, secret_hash, models, created_at, expires_at, role,
-                     requests_per_minute, tokens_per_minute, concurrent_requests)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                values![
-                    self.id.as_str(),
-                    account,
-                    self.options.name.as_deref(),
-                    hash(self.secret.expose()).as_slice(),
-                    models.as_deref(),
-                    self.now,
-                    self.options.expires_at,
-                    self.options.role.name(),
-                    requests,
-                    tokens,
-                    concurrent,
-                ],
-            )
-            .await?;
-        Ok(Ok(()))
-    }
-
-    fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
-        outcome??;
-        let secret = Secret(format!("{PREFIX}_{}_{}", self.id, self.secret.expose()));
-        Ok(NewKey {
-            id: self.id,
-            secret,
-        })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct RevokeKey {
-    id: String,
-    now: Timestamp,
-}
-
-impl RevokeKey {
-    /// Whoever hands over a whole key means its public part; the secret goes nowhere, not even into an
-    /// error.
-    pub(crate) fn new(id: &str, now: Timestamp) -> Self {
-        let public = match id
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.strip_prefix('_'))
-        {
-            Some(rest) => rest.split('_').next().unwrap_or(rest),
-            None => id,
-        };
-        RevokeKey {
-            id: public.to_owned(),
-            now,
-        }
-    }
-}
-
-impl Operation for RevokeKey {
-    type Done = KeyInfo;
-    type Refused = AdminError;
-    type Answer = Result<KeyInfo, AdminError>;
-
-    async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
-        let row = connection
-            .row(
-                concat!(
-                    "UPDATE api_key SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING ",
-                    columns!()
-                ),
-                values![self.id.as_str(), self.now],
-            )
-            .await?;
-        match row {
-            Some(row) => Ok(Ok(read(&row)?)),
-            None => Ok(Err(AdminError::NotFound {
-                what: "key",
-                name: self.id.clone(),
-            })),
-        }
-    }
-
-    fn answer(self, outcome: Written<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
-        outcome?
-    }
-}
-
 /// The keys of an account, oldest first.
 pub(crate) async fn list(
     readers: &Readers,
@@ -365,9 +234,25 @@ pub(crate) async fn list(
     rows.iter().map(read).collect()
 }
 
+/// The key with this id. Whoever hands over a whole key means its public part.
+pub(crate) async fn find(readers: &Readers, id: &str) -> Result<KeyInfo, AdminError> {
+    let public = admin::public_part(id);
+    let row = readers
+        .row(
+            concat!("SELECT ", columns!(), " FROM api_key WHERE id = $1"),
+            values![public.as_str()],
+        )
+        .await?;
+    match row {
+        Some(row) => Ok(read(&row)?),
+        None => Err(admin::no_key(&public)),
+    }
+}
+
 /// Who presents this key. The database is asked each time, so that a revoked key is refused at once.
 pub(crate) async fn authenticate(
     readers: &Readers,
+    notices: &Notices,
     presented: &str,
     now: Timestamp,
 ) -> Result<Caller, KeyError> {
@@ -378,24 +263,37 @@ pub(crate) async fn authenticate(
             concat!(
                 "SELECT ",
                 columns!(),
-                ", secret_hash, account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
-                    account.tier, account.suspended_at
+                ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
+                    account.concurrent_requests, account.tier, account.suspended_at
                  FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
             ),
             values![public],
         )
         .await?;
-    // An unknown key is compared, too, so that it costs the same work as a known one.
-    let stored = row
-        .as_ref()
-        .map_or_else(|| Ok(vec![0; 32]), |row| row.bytes(11))?;
-    let same = bool::from(stored.ct_eq(&presented));
-    let row = row.filter(|_| same).ok_or(KeyError::Rejected)?;
+    // An unknown key is compared, too, and one that was never rotated twice, so that all cost the same
+    // work. No secret is known whose hash is zero.
+    let stored = |column| match &row {
+        Some(row) => Ok(row.bytes_or_null(column)?.unwrap_or_else(|| vec![0; 32])),
+        None => Ok::<_, StoreError>(vec![0; 32]),
+    };
+    let current = stored(17)?.ct_eq(&presented);
+    let previous = stored(18)?.ct_eq(&presented);
+    let row = row
+        .filter(|_| bool::from(current | previous))
+        .ok_or(KeyError::Rejected)?;
     let key = read(&row)?;
-    if key.revoked_at.is_some() || key.expires_at.is_some_and(|end| end <= now) {
+    let ended = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+    let outdated = !bool::from(current) && ended(key.previous_until);
+    if outdated || key.revoked_at.is_some() || ended(key.expires_at) {
         return Err(KeyError::Rejected);
     }
-    let account_limits = Quotas::read(&row, 12)?;
+    if key
+        .last_used_at
+        .is_none_or(|last| now.duration_since(last) >= USED_EVERY)
+    {
+        notices.used(&key.id, now);
+    }
+    let account_limits = Quotas::read(&row, 19)?;
     Ok(Caller {
         account: key.account,
         key: key.id,
@@ -403,12 +301,12 @@ pub(crate) async fn authenticate(
         role: key.role,
         limits: key.limits,
         account_limits: (account_limits != Quotas::default()).then_some(account_limits),
-        tier: quotas::tier(&row, 15)?,
-        suspended: row.integer_or_null(16)?.is_some(),
+        tier: quotas::tier(&row, 22)?,
+        suspended: row.integer_or_null(23)?.is_some(),
     })
 }
 
-fn read(row: &Row) -> Result<KeyInfo, StoreError> {
+pub(crate) fn read(row: &Row) -> Result<KeyInfo, StoreError> {
     let models = row.text_or_null(6)?;
     let role = row.text(7)?;
     Ok(KeyInfo {
@@ -424,6 +322,10 @@ fn read(row: &Row) -> Result<KeyInfo, StoreError> {
             .find(|known| known.name() == role)
             .ok_or_else(|| StoreError::contradiction(format!("{role} is no role of keys")))?,
         limits: Quotas::read(row, 8)?,
+        caps: SpendCaps::read(row, 11)?,
+        last_used_at: row.time_or_null(14)?,
+        rotated_at: row.time_or_null(15)?,
+        previous_until: row.time_or_null(16)?,
     })
 }
 

@@ -9,6 +9,8 @@
 )]
 
 mod account;
+mod administer;
+mod audit;
 mod db;
 mod key;
 mod ledger;
@@ -22,20 +24,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::account::AddAccount;
 use crate::db::{Database, Readers};
-use crate::key::{AddKey, RevokeKey};
 use crate::ledger::hold::Take;
 use crate::ledger::notices::Notices;
+use crate::ledger::promo::ExpirePromo;
 use crate::ledger::settle::{End, How, Lost, Recover};
-use crate::ledger::{Credit, top_up, verify};
+use crate::ledger::verify;
 use crate::writer::{Asked, WriterHandle};
 
-pub use crate::account::{Account, AccountId, AdminError};
+pub use crate::account::admin::{AccountChange, Standing};
+pub use crate::account::{Account, AccountId, AdminError, Suspension};
+pub use crate::audit::{Actor, AuditRecord, By, Page};
 pub use crate::db::{Location, OpenError, PostgresUrl, StoreError, UrlError};
+pub use crate::key::admin::KeyChange;
+pub use crate::key::cap::{CapPeriod, SpendCaps};
 pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
-pub use crate::ledger::Credited;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
+pub use crate::ledger::movement::{Adjustment, Moved, PromoGift, Refund};
 pub use crate::ledger::settle::{Outcome, Recovered, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
@@ -137,82 +142,9 @@ impl Accounts {
         self.0.readers.row("SELECT 1", &[]).await.map(|_| ())
     }
 
-    /// Names are unique.
-    pub async fn add_account(&self, name: &str, now: Timestamp) -> Result<Account, AdminError> {
-        self.0.writer.write(AddAccount::new(name, now)?).await
-    }
-
-    /// All accounts, by name.
-    pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
-        account::list(&self.0.readers).await
-    }
-
-    pub async fn account(&self, name_or_id: &str) -> Result<Account, AdminError> {
-        account::find(&self.0.readers, name_or_id).await
-    }
-
-    /// Pays in. The same idempotency key again changes nothing and returns the first result.
-    pub async fn credit(
-        &self,
-        account: &AccountId,
-        amount: Nanos,
-        idempotency_key: &str,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<Credited, AdminError> {
-        self.0
-            .writer
-            .write(Credit::new(account, amount, idempotency_key, reason, now)?)
-            .await
-    }
-
-    /// The most that was paid in within one UTC month, of the current one and the two before.
-    pub async fn highest_monthly_top_up(
-        &self,
-        account: &AccountId,
-        now: Timestamp,
-    ) -> Result<Nanos, StoreError> {
-        top_up::highest_monthly(&self.0.readers, account, now).await
-    }
-
-    pub async fn add_key(
-        &self,
-        account: &AccountId,
-        name: Option<&str>,
-        now: Timestamp,
-    ) -> Result<NewKey, AdminError> {
-        let options = KeyOptions {
-            name: name.map(str::to_owned),
-            ..KeyOptions::default()
-        };
-        self.add_key_with(account, options, now).await
-    }
-
-    pub async fn add_key_with(
-        &self,
-        account: &AccountId,
-        options: KeyOptions,
-        now: Timestamp,
-    ) -> Result<NewKey, AdminError> {
-        self.0
-            .writer
-            .write(AddKey::new(account, options, now)?)
-            .await
-    }
-
-    /// Oldest first.
-    pub async fn keys(&self, account: &AccountId) -> Result<Vec<KeyInfo>, StoreError> {
-        key::list(&self.0.readers, account).await
-    }
-
-    /// Revokes for good; revoking again changes nothing.
-    pub async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<KeyInfo, AdminError> {
-        self.0.writer.write(RevokeKey::new(id, now)).await
-    }
-
     /// Reads the database each time, so that a revoked key is refused at once.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, KeyError> {
-        key::authenticate(&self.0.readers, presented, now).await
+        key::authenticate(&self.0.readers, &self.0.notices, presented, now).await
     }
 
     /// Newest first.
@@ -299,8 +231,10 @@ impl Accounts {
     }
 
     /// Now and then: ends overdue holds of other processes, of which nothing was heard for their
-    /// whole lifetime. This process can't lose a hold, and a clock that jumps must not end them.
+    /// whole lifetime. This process can't lose a hold, and a clock that jumps must not end them. Books
+    /// promotional credit that has expired, too.
     pub async fn expire(&self, now: Timestamp) -> Result<Recovered, StoreError> {
+        self.0.writer.write(ExpirePromo { now }).await?;
         self.end_lost(Lost::Overdue, now).await
     }
 

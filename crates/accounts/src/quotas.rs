@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
+
 use crate::account::AdminError;
 use crate::db::{Row, StoreError};
 
@@ -36,6 +38,14 @@ impl Quotas {
                 .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
             self.concurrent_requests.map(i64::from),
         ]
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "requests_per_minute": self.requests_per_minute,
+            "tokens_per_minute": self.tokens_per_minute,
+            "concurrent_requests": self.concurrent_requests,
+        })
     }
 
     /// Reads the three columns that begin at `column`.

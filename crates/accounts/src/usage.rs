@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::account::AccountId;
 use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::key::KeyId;
+use crate::key::cap::day;
 use crate::ledger::settle::{Closed, Outcome, Settlement, Source};
 use crate::money::{Counts, Nanos, Price};
 
@@ -18,26 +19,39 @@ pub struct UsageRecord {
     pub price: Price,
     pub counts: Counts,
     pub cost: Nanos,
+    /// The part of the cost that promotional credit paid.
+    pub promo: Nanos,
     pub outcome: Outcome,
     pub source: Source,
     pub started_at: Timestamp,
     pub ended_at: Timestamp,
 }
 
-/// Writes the record, and tells the outbox.
+/// A count beyond this, which no engine reaches, counts as this in the sums of days: they can't overflow.
+const DAY_COUNT_MAX: i64 = 1 << 40;
+
+/// What an attempt cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    pub(crate) charged: Nanos,
+    /// The part that promotional credit paid.
+    pub(crate) promo: Nanos,
+}
+
+/// Writes the record, adds it to its day, and tells the outbox.
 pub(crate) async fn record(
     connection: &mut Connection,
     transaction: i64,
     closed: &Closed,
     settlement: &Settlement,
-    cost: Nanos,
+    cost: Cost,
 ) -> Result<(), StoreError> {
     let [prompt, cached, completion, reasoning] = settlement.counts.columns();
     let written = connection
         .row(
             "INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
-                 prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id",
+                 prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at, promo)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING id",
             values![
                 transaction,
                 closed.request.as_str(),
@@ -51,15 +65,41 @@ pub(crate) async fn record(
                 completion,
                 reasoning,
                 closed.amount,
-                cost,
+                cost.charged,
                 settlement.outcome.name(),
                 settlement.source.name(),
                 closed.created_at,
                 settlement.now,
+                cost.promo,
             ],
         )
         .await?
         .ok_or_else(|| StoreError::contradiction("a usage record has no id"))?;
+    let [prompt, cached, completion, reasoning] =
+        [prompt, cached, completion, reasoning].map(|count| count.min(DAY_COUNT_MAX));
+    connection
+        .execute(
+            "INSERT INTO usage_day (api_key, day, model, account, requests, prompt, cached, completion, reasoning, cost, promo)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (api_key, day, model) DO UPDATE SET
+                 requests = usage_day.requests + 1, prompt = usage_day.prompt + excluded.prompt,
+                 cached = usage_day.cached + excluded.cached, completion = usage_day.completion + excluded.completion,
+                 reasoning = usage_day.reasoning + excluded.reasoning, cost = usage_day.cost + excluded.cost,
+                 promo = usage_day.promo + excluded.promo",
+            values![
+                closed.api_key.as_str(),
+                day(settlement.now),
+                closed.model.as_str(),
+                closed.account.as_str(),
+                prompt,
+                cached,
+                completion,
+                reasoning,
+                cost.charged,
+                cost.promo,
+            ],
+        )
+        .await?;
     connection
         .execute(
             "INSERT INTO outbox (topic, subject, created_at) VALUES ('usage', $1, $2)",
@@ -77,7 +117,7 @@ pub(crate) async fn newest(
     let rows = readers
         .rows(
             "SELECT u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
-                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached
+                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached, u.promo
              FROM usage_record u JOIN price p ON p.id = u.price
              WHERE u.account = $1 ORDER BY u.id DESC LIMIT $2",
             values![account.as_str(), i64::from(limit)],
@@ -108,6 +148,7 @@ fn read(row: &Row) -> Result<UsageRecord, StoreError> {
             reasoning: row.count(7)?,
         },
         cost: row.nanos(8)?,
+        promo: row.nanos(16)?,
         outcome: Outcome::ALL
             .into_iter()
             .find(|known| known.name() == outcome)

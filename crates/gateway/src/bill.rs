@@ -251,12 +251,12 @@ async fn first_hold(
     pending.durable().await
 }
 
-/// What the account could still pay with, when that is why a hold was refused.
+/// What the account, or the key, could still pay with, when that is why a hold was refused.
 fn available(error: &HoldError) -> Option<Nanos> {
     match error {
-        HoldError::BalanceTooLow { available } | HoldError::InFlight { available, .. } => {
-            Some(*available)
-        }
+        HoldError::BalanceTooLow { available }
+        | HoldError::InFlight { available, .. }
+        | HoldError::KeyCap { available, .. } => Some(*available),
         HoldError::Overloaded | HoldError::Ended | HoldError::Store(_) => None,
     }
 }
@@ -266,6 +266,13 @@ fn refusal(error: HoldError, affordable: u64) -> Refusal {
         HoldError::BalanceTooLow { .. } => Refusal::BalanceTooLow { affordable },
         HoldError::InFlight { .. } => Refusal::BalanceInFlight {
             retry_after: IN_FLIGHT_RETRY,
+        },
+        HoldError::KeyCap {
+            period, in_flight, ..
+        } => Refusal::KeyCap {
+            period,
+            affordable,
+            retry_after: in_flight.then_some(IN_FLIGHT_RETRY),
         },
         HoldError::Overloaded => Refusal::Overloaded {
             retry_after: STORE_RETRY,

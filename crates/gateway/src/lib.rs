@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_accounts::{Accounts, Caller, KeyError};
+use weir_accounts::{Accounts, Caller, KeyError, KeyRole};
 use weir_engine::{Allowance, Request};
 
 pub use crate::admitted::{Admitted, Estimate};
@@ -124,7 +124,7 @@ impl Gateway {
         self.0.clock.now()
     }
 
-    /// Who presents this key.
+    /// Who presents this key, whatever its role.
     pub async fn authenticate(&self, credential: Option<&str>) -> Result<Caller, Refusal> {
         let credential = credential.ok_or(Refusal::InvalidApiKey)?;
         match self.0.accounts.authenticate(credential, self.now()).await {
@@ -137,6 +137,21 @@ impl Gateway {
                 })
             }
         }
+    }
+
+    /// Who presents this key, if it may use models.
+    pub async fn authenticate_inference(
+        &self,
+        credential: Option<&str>,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.authenticate(credential).await?;
+        if caller.role != KeyRole::Inference {
+            return Err(Refusal::RoleDenied { role: caller.role });
+        }
+        if caller.suspended {
+            return Err(Refusal::AccountSuspended);
+        }
+        Ok(caller)
     }
 
     /// What the caller may still use, also of the model it asked for: for the headers of every answer.

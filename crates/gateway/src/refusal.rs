@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weir_accounts::{CapPeriod, KeyRole};
 use weir_engine::EngineError;
 use weir_engine::request::Invalid;
 
@@ -17,6 +18,11 @@ pub enum Refusal {
     /// The key is restricted to other models.
     #[error("no access to model {model}")]
     ModelAccessDenied { model: String },
+    /// The key administers; only inference keys use models.
+    #[error("a key with the role {} can't be used for this", .role.name())]
+    RoleDenied { role: KeyRole },
+    #[error("the account is suspended")]
+    AccountSuspended,
     #[error("every engine behind {model} is down")]
     ModelNotAvailable { model: String },
     #[error(transparent)]
@@ -38,6 +44,14 @@ pub enum Refusal {
     /// Open requests hold the balance.
     #[error("open requests hold the balance")]
     BalanceInFlight { retry_after: Duration },
+    /// A spend cap of the key is reached; with `retry_after`, because its other requests are open.
+    #[error("the key's spend cap is reached")]
+    KeyCap {
+        period: CapPeriod,
+        /// Output tokens that the cap would cover.
+        affordable: u64,
+        retry_after: Option<Duration>,
+    },
     #[error("too many requests")]
     RequestLimit { retry_after: Duration },
     #[error("too many concurrent requests")]

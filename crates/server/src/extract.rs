@@ -23,7 +23,7 @@ pub(crate) async fn require_key(
 ) -> Response {
     let caller = match app
         .gateway
-        .authenticate(credential(request.headers()))
+        .authenticate_inference(credential(request.headers()))
         .await
     {
         Ok(caller) => caller,

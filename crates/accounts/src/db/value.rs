@@ -114,7 +114,7 @@ impl Row {
         }
     }
 
-    pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn bytes_or_null(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Row::Sqlite(row) => Ok(row.try_get(column)?),
             Row::Postgres(row) => Ok(row.try_get(column)?),

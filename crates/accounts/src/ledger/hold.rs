@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::key::Caller;
+use crate::key::cap::CapPeriod;
 use crate::ledger::notices::{Checkpoint, Notices};
-use crate::ledger::{Book, Posting, checked, post};
+use crate::ledger::reserve::{Reserve, Reserved, to_held};
+use crate::ledger::{Posting, post};
 use crate::money::{Counts, Nanos, Price};
 use crate::writer::{Operation, Written};
 
@@ -165,6 +167,14 @@ pub enum HoldError {
     /// The balance would do, were it not for open requests.
     #[error("open requests hold {held} USD: {available} USD are available")]
     InFlight { available: Nanos, held: Nanos },
+    /// The balance would do, but a spend cap of the key doesn't allow it; if `in_flight`, because its other
+    /// requests are open.
+    #[error("the key's spend cap (the {period}'s) leaves {available} USD")]
+    KeyCap {
+        period: CapPeriod,
+        available: Nanos,
+        in_flight: bool,
+    },
     /// The writer's queue is full.
     #[error("too many holds wait to be written")]
     Overloaded,
@@ -196,12 +206,21 @@ impl Operation for Take {
     async fn apply(&self, connection: &mut Connection) -> Written<Taken, Self::Refused> {
         let new = &self.new;
         let price = price_version(connection, new).await?;
-        let Some(id) = self.insert(connection, price).await? else {
+        let Some((id, capped)) = self.insert(connection, price).await? else {
             return Ok(Err(self.first(connection, price).await?));
         };
         let account = &new.caller.account;
-        let posted = match reserve(connection, account, new.amount, Nanos::ZERO).await? {
-            Ok(posted) => posted,
+        let reserve = Reserve {
+            account,
+            key: new.caller.key.as_str(),
+            capped,
+            hold: id,
+            amount: new.amount,
+            own: Nanos::ZERO,
+            now: new.now,
+        };
+        let Reserved { posted, promo } = match reserve.apply(connection).await? {
+            Ok(reserved) => reserved,
             Err(refusal) => return Ok(Err(Err(refusal))),
         };
         let posting = Posting {
@@ -212,7 +231,7 @@ impl Operation for Take {
             reason: None,
             posted,
             now: new.now,
-            entries: &to_held(account, new.amount)?,
+            entries: &to_held(account, new.amount, promo)?,
         };
         if post(connection, &posting).await?.is_none() {
             return Err(StoreError::contradiction(format!(
@@ -251,18 +270,19 @@ impl Operation for Take {
 }
 
 impl Take {
-    /// `None` if the attempt has a hold already.
+    /// The hold's id, and whether its key has a cap. `None` if the attempt has a hold already.
     async fn insert(
         &self,
         connection: &mut Connection,
         price: i64,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<(i64, bool)>, StoreError> {
         let new = &self.new;
         let row = connection
             .row(
                 "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10)
-                 ON CONFLICT (request, attempt) DO NOTHING RETURNING id",
+                 ON CONFLICT (request, attempt) DO NOTHING
+                 RETURNING id, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
                 values![
                     new.request.as_str(),
                     i64::from(new.attempt),
@@ -277,7 +297,8 @@ impl Take {
                 ],
             )
             .await?;
-        row.map(|row| row.integer(0)).transpose()
+        row.map(|row| Ok((row.integer(0)?, row.integer_or_null(1)?.is_some())))
+            .transpose()
     }
 
     /// The hold that this attempt has already, if this is a replay.
@@ -333,18 +354,29 @@ impl Operation for Extend {
     type Answer = Result<Nanos, HoldError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Nanos, HoldError> {
-        let posted = match reserve(connection, &self.account, self.more, self.held).await? {
-            Ok(posted) => posted,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
         let raised = connection
             .row(
-                "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open' RETURNING amount",
+                "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open'
+                 RETURNING amount, api_key,
+                     (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
                 values![self.hold, self.more, self.expires_at],
             )
             .await?;
         let Some(raised) = raised else {
             return Ok(Err(HoldError::Ended));
+        };
+        let reserve = Reserve {
+            account: &self.account,
+            key: &raised.text(1)?,
+            capped: raised.integer_or_null(2)?.is_some(),
+            hold: self.hold,
+            amount: self.more,
+            own: self.held,
+            now: self.now,
+        };
+        let Reserved { posted, promo } = match reserve.apply(connection).await? {
+            Ok(reserved) => reserved,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let posting = Posting {
             kind: "extend",
@@ -354,7 +386,7 @@ impl Operation for Extend {
             reason: None,
             posted,
             now: self.now,
-            entries: &to_held(&self.account, self.more)?,
+            entries: &to_held(&self.account, self.more, promo)?,
         };
         if post(connection, &posting).await?.is_none() {
             return Err(StoreError::contradiction("an extension was written twice"));
@@ -365,59 +397,6 @@ impl Operation for Extend {
     fn answer(self, outcome: Written<Nanos, HoldError>) -> Result<Nanos, HoldError> {
         outcome?
     }
-}
-
-/// Moves what is available to what is held, if there is enough: the one place that decides. Returns
-/// what is posted. `own` is what the hold that asks has already.
-async fn reserve(
-    connection: &mut Connection,
-    account: &AccountId,
-    amount: Nanos,
-    own: Nanos,
-) -> Written<Nanos, HoldError> {
-    if amount.is_negative() {
-        return Err(StoreError::contradiction("a hold can't be negative"));
-    }
-    let reserved = connection
-        .row(
-            "UPDATE balance SET held = held + $2 WHERE account = $1 AND posted + credit_limit - held >= $2 RETURNING posted",
-            values![account.as_str(), amount],
-        )
-        .await?;
-    match reserved {
-        Some(row) => Ok(Ok(row.nanos(0)?)),
-        None => Ok(Err(refusal(connection, account, amount, own).await?)),
-    }
-}
-
-/// Why a balance can't cover `amount`.
-async fn refusal(
-    connection: &mut Connection,
-    account: &AccountId,
-    amount: Nanos,
-    own: Nanos,
-) -> Result<HoldError, StoreError> {
-    let row = connection
-        .row(
-            "SELECT posted + credit_limit - held, held FROM balance WHERE account = $1",
-            values![account.as_str()],
-        )
-        .await?
-        .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?;
-    let available = row.nanos(0)?;
-    let held = checked(row.nanos(1)?.checked_sub(own))?;
-    Ok(match available.checked_add(held) {
-        Some(without_holds) if without_holds >= amount => HoldError::InFlight { available, held },
-        Some(_) | None => HoldError::BalanceTooLow { available },
-    })
-}
-
-fn to_held(account: &AccountId, amount: Nanos) -> Result<[(Book<'_>, Nanos); 2], StoreError> {
-    let taken = checked(amount.checked_neg())?;
-    Ok([
-        (Book::Wallet(account), taken),
-        (Book::Held(account), amount),
-    ])
 }
 
 /// The version of the model's price, made if it is new.

@@ -1,4 +1,4 @@
-//! What nobody waits for: checkpoints, and holds that were dropped.
+//! What nobody waits for: checkpoints, holds that were dropped, and when keys were used.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::db::{Connection, StoreError, values};
+use crate::key::KeyId;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
 
 /// It is no queue: there is at most one of each for a hold, so that its size is bounded by the holds
-/// of this process, and a checkpoint that was noted before its hold was dropped is written first.
+/// of this process and by the keys, and a checkpoint that was noted before its hold was dropped is written first.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     waiting: Mutex<Noted>,
@@ -23,6 +24,8 @@ pub(crate) struct Noted {
     checkpoints: BTreeMap<i64, Checkpoint>,
     /// Holds, and when they were last heard of.
     abandoned: BTreeMap<i64, Timestamp>,
+    /// Keys, and when they were last used. Nobody is woken for them: they go with what is written next.
+    used: BTreeMap<KeyId, Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +46,10 @@ impl Notices {
         self.wake.notify_one();
     }
 
+    pub(crate) fn used(&self, key: &KeyId, at: Timestamp) {
+        self.waiting().used.insert(key.clone(), at);
+    }
+
     pub(crate) async fn changed(&self) {
         self.wake.notified().await;
     }
@@ -58,6 +65,9 @@ impl Notices {
             waiting.checkpoints.entry(hold).or_insert(checkpoint);
         }
         waiting.abandoned.extend(noted.abandoned);
+        for (key, at) in noted.used {
+            waiting.used.entry(key).or_insert(at);
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Noted> {
@@ -67,7 +77,7 @@ impl Notices {
 
 impl Noted {
     pub(crate) fn is_empty(&self) -> bool {
-        self.checkpoints.is_empty() && self.abandoned.is_empty()
+        self.checkpoints.is_empty() && self.abandoned.is_empty() && self.used.is_empty()
     }
 
     pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
@@ -90,6 +100,14 @@ impl Noted {
                     connection.undo().await?;
                 }
             }
+        }
+        for (key, &at) in &self.used {
+            connection
+                .execute(
+                    "UPDATE api_key SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
+                    values![key.as_str(), at],
+                )
+                .await?;
         }
         Ok(())
     }

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
 use crate::ledger::hold::Hold;
-use crate::ledger::{Book, Posting, checked, post};
+use crate::ledger::promo::Spent;
+use crate::ledger::{Book, Posting, checked, post, promo};
 use crate::money::{Counts, Nanos, Price};
-use crate::usage;
+use crate::usage::{self, Cost};
 use crate::writer::{Operation, Written};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +179,8 @@ pub(crate) struct Closed {
     pub(crate) price_version: i64,
     pub(crate) price: Price,
     pub(crate) amount: Nanos,
+    /// The part of the amount that is promotional credit.
+    promo: Nanos,
     pub(crate) created_at: Timestamp,
     /// What the last checkpoint says was delivered.
     pub(crate) delivered: Option<Counts>,
@@ -195,7 +198,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
                  (SELECT input FROM price WHERE price.id = hold.price),
                  (SELECT output FROM price WHERE price.id = hold.price),
                  (SELECT cached FROM price WHERE price.id = hold.price),
-                 state",
+                 state, promo",
             values![ending.hold, empty, delivered, ending.now],
         )
         .await?;
@@ -214,7 +217,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
         How::AtCheckpoint | How::Expire => (closed.delivered, Outcome::Expired, Source::Estimated),
     };
     let charged = counts.map_or(Nanos::ZERO, |counts| closed.cost(&counts));
-    let transaction = closed.charge(connection, ending, &state, charged).await?;
+    let (transaction, promo) = closed.charge(connection, ending, &state, charged).await?;
     if let Some(counts) = counts {
         let settlement = Settlement {
             counts,
@@ -222,7 +225,8 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
             source,
             now: ending.now,
         };
-        usage::record(connection, transaction, &closed, &settlement, charged).await?;
+        let cost = Cost { charged, promo };
+        usage::record(connection, transaction, &closed, &settlement, cost).await?;
     }
     Ok(Ended {
         charged,
@@ -269,6 +273,7 @@ impl Closed {
                 cached: Some(row.integer(15)?),
             },
             amount: row.nanos(6)?,
+            promo: row.nanos(17)?,
             created_at: row.time(7)?,
             delivered: row.time_or_null(8)?.map(|_| counts),
         })
@@ -286,23 +291,19 @@ impl Closed {
         }
     }
 
-    /// Takes the cost out of the hold and gives the rest back.
+    /// Takes the cost out of the hold and gives the rest back. Returns the transaction, and how much of the
+    /// cost promotional credit paid.
     async fn charge(
         &self,
         connection: &mut Connection,
         ending: &Ending,
         state: &str,
         cost: Nanos,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<(i64, Nanos), StoreError> {
         let account = &self.account;
-        let posted = connection
-            .row(
-                "UPDATE balance SET posted = posted - $2, held = held - $3 WHERE account = $1 RETURNING posted",
-                values![account.as_str(), cost, self.amount],
-            )
-            .await?
-            .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?
-            .nanos(0)?;
+        let spent = self.pay(connection, ending, cost).await?;
+        let cash_held = checked(self.amount.checked_sub(self.promo))?;
+        let cash_cost = checked(cost.checked_sub(spent.used))?;
         let posting = Posting {
             kind: match state {
                 "settled" => "settle",
@@ -313,20 +314,53 @@ impl Closed {
             account,
             hold: Some(ending.hold),
             reason: None,
-            posted,
+            posted: spent.posted,
             now: ending.now,
             entries: &[
                 (Book::Held(account), checked(self.amount.checked_neg())?),
                 (Book::Revenue, cost),
+                (Book::Promo(account), spent.returned),
+                (Book::Promotion, spent.expired),
                 (
                     Book::Wallet(account),
-                    checked(self.amount.checked_sub(cost))?,
+                    checked(cash_held.checked_sub(cash_cost))?,
                 ),
             ],
         };
-        let written = post(connection, &posting).await?;
-        written.ok_or_else(|| {
+        let written = post(connection, &posting).await?.ok_or_else(|| {
             StoreError::contradiction(format!("the end of hold {} was posted before", ending.hold))
+        })?;
+        Ok((written, spent.used))
+    }
+
+    /// Takes the hold and its cost out of the balance. Most accounts have no promotional credit: that is
+    /// one statement.
+    async fn pay(
+        &self,
+        connection: &mut Connection,
+        ending: &Ending,
+        cost: Nanos,
+    ) -> Result<Spent, StoreError> {
+        let account = &self.account;
+        let row = connection
+            .row(
+                "UPDATE balance SET posted = posted - $2, held = held - $3 WHERE account = $1
+                 RETURNING posted, promo_expires_at",
+                values![account.as_str(), cost, self.amount],
+            )
+            .await?
+            .ok_or_else(|| {
+                StoreError::contradiction(format!("account {account} has no balance"))
+            })?;
+        let free = row.time_or_null(1)?.is_some() && cost > self.promo;
+        if free || self.promo.is_positive() {
+            return promo::settle(connection, account, ending.hold, cost, ending.now).await;
+        }
+        Ok(Spent {
+            used: Nanos::ZERO,
+            returned: Nanos::ZERO,
+            expired: Nanos::ZERO,
+            posted: row.nanos(0)?,
         })
     }
 }

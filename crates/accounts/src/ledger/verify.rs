@@ -1,5 +1,7 @@
 //! Recomputes everything from the entries and names each difference.
 
+mod promo;
+
 use crate::db::{Connection, StoreError};
 use crate::money::{Counts, Nanos, Price};
 
@@ -10,6 +12,7 @@ pub(crate) async fn verify(connection: &mut Connection) -> Result<Vec<String>, S
     differences.extend(projections(connection).await?);
     differences.extend(open_holds(connection).await?);
     differences.extend(charges(connection).await?);
+    differences.extend(promo::differences(connection).await?);
     connection.commit().await?;
     Ok(differences)
 }
@@ -43,7 +46,7 @@ async fn projections(connection: &mut Connection) -> Result<Vec<String>, StoreEr
                  ON w.book = 'wallet:' || b.account
              LEFT JOIN (SELECT book, CAST(SUM(amount) AS BIGINT) AS sum FROM entry GROUP BY book) h
                  ON h.book = 'held:' || b.account
-             WHERE b.posted - b.held <> COALESCE(w.sum, 0) OR b.held <> COALESCE(h.sum, 0)
+             WHERE b.posted - b.held - b.promo <> COALESCE(w.sum, 0) OR b.held <> COALESCE(h.sum, 0)
              ORDER BY b.account",
             &[],
         )
@@ -119,7 +122,8 @@ async fn charges(connection: &mut Connection) -> Result<Vec<String>, StoreError>
         .rows(
             "SELECT e.ledger_transaction, e.amount FROM entry e
              LEFT JOIN usage_record u ON u.ledger_transaction = e.ledger_transaction
-             WHERE e.book = 'revenue' AND u.id IS NULL ORDER BY e.ledger_transaction",
+             LEFT JOIN movement m ON m.ledger_transaction = e.ledger_transaction
+             WHERE e.book = 'revenue' AND u.id IS NULL AND m.usage_record IS NULL ORDER BY e.ledger_transaction",
             &[],
         )
         .await?;

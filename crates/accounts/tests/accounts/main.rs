@@ -1,14 +1,18 @@
 //! Accounts on a real database.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod admin;
 mod books;
+mod caps;
 mod cluster;
 mod file;
 mod fixture;
 mod holds;
 mod keys;
 mod model;
+mod movements;
 mod opening;
+mod promo_model;
 mod recovery;
 mod writer;
 

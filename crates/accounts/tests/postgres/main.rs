@@ -1,8 +1,12 @@
 //! The same tests as `accounts`, on PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "../accounts/admin.rs"]
+mod admin;
 #[path = "../accounts/books.rs"]
 mod books;
+#[path = "../accounts/caps.rs"]
+mod caps;
 #[path = "../accounts/cluster.rs"]
 mod cluster;
 #[path = "../accounts/fixture.rs"]
@@ -13,8 +17,12 @@ mod holds;
 mod keys;
 #[path = "../accounts/model.rs"]
 mod model;
+#[path = "../accounts/movements.rs"]
+mod movements;
 #[path = "../accounts/opening.rs"]
 mod opening;
+#[path = "../accounts/promo_model.rs"]
+mod promo_model;
 #[path = "../accounts/recovery.rs"]
 mod recovery;
 #[path = "../accounts/writer.rs"]

@@ -1,5 +1,8 @@
 //! What the gateway and the engines refuse, in the caller's words.
 
+use std::time::Duration;
+
+use weir_accounts::CapPeriod;
 use weir_engine::EngineError;
 use weir_engine::request::Invalid;
 use weir_gateway::Refusal;
@@ -23,6 +26,15 @@ impl From<Refusal> for ApiError {
                 format!("this key may not use model {model}"),
             )
             .param("model"),
+            Refusal::RoleDenied { role } => ApiError::new(
+                Reason::AccessDenied,
+                format!("a key with the role {} can't be used for this", role.name()),
+            )
+            .metadata("reason", "role"),
+            Refusal::AccountSuspended => {
+                ApiError::new(Reason::AccessDenied, "the account is suspended")
+                    .metadata("reason", "account_suspended")
+            }
             Refusal::ModelNotAvailable { model } => ApiError::new(
                 Reason::ModelNotAvailable,
                 format!("model {model} is not available at the moment"),
@@ -50,6 +62,11 @@ impl From<Refusal> for ApiError {
             )
             .metadata("reason", "in_flight")
             .retry_after(retry_after),
+            Refusal::KeyCap {
+                period,
+                affordable,
+                retry_after,
+            } => key_cap(period, affordable, retry_after),
             Refusal::RequestLimit { retry_after } => ApiError::new(
                 Reason::RateLimitExceeded,
                 "rate limit exceeded: too many requests per minute",
@@ -110,6 +127,29 @@ impl ApiError {
     /// An engine that failed after it had accepted.
     pub(crate) fn failed(error: EngineError, model: &str) -> Self {
         Refusal::from_engine(error, model).into()
+    }
+}
+
+fn key_cap(period: CapPeriod, affordable: u64, retry_after: Option<Duration>) -> ApiError {
+    let cap = match period {
+        CapPeriod::Total => "spend cap",
+        CapPeriod::Month => "spend cap of this month",
+        CapPeriod::Day => "spend cap of this day",
+    };
+    let why = match retry_after {
+        Some(_) => "this key's open requests hold what its",
+        None => "this request costs more than what this key's",
+    };
+    let error = ApiError::new(
+        Reason::NotEnoughBalance,
+        format!("{why} {cap} leaves; that covers {affordable} output tokens"),
+    )
+    .metadata("reason", "key_spend_cap")
+    .metadata("period", period.to_string())
+    .metadata("affordable_output_tokens", affordable.to_string());
+    match retry_after {
+        Some(wait) => error.retry_after(wait),
+        None => error,
     }
 }
 

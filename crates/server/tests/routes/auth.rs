@@ -3,7 +3,7 @@
 use http::{HeaderValue, Request};
 use proptest::prelude::*;
 use serde_json::json;
-use weir_accounts::KeyOptions;
+use weir_accounts::{KeyOptions, KeyRole};
 use weir_engine::embed::Shortening;
 use weir_server::{Auth, ROUTES};
 use weir_testkit::{NOW, Setup, TestApp, body, offer_of};
@@ -59,6 +59,15 @@ async fn routes_and_roles() {
             ..KeyOptions::default()
         })
         .await;
+    let mut administrators = Vec::new();
+    for role in [KeyRole::Admin, KeyRole::Billing, KeyRole::Viewer] {
+        let options = KeyOptions {
+            role,
+            ..KeyOptions::default()
+        };
+        administrators.push(app.key_with(options).await);
+    }
+    let administrators = administrators.iter().map(|key| (Some(key.as_str()), 403));
     let roles = [
         (None, 401),
         (Some("sk_unknown_key"), 401),
@@ -67,9 +76,10 @@ async fn routes_and_roles() {
         (Some(elsewhere.as_str()), 403),
         (Some(app.key.as_str()), 200),
     ];
+    let roles: Vec<_> = roles.into_iter().chain(administrators).collect();
     for route in ROUTES {
         for base in route.under.bases() {
-            for (key, keyed) in roles {
+            for &(key, keyed) in &roles {
                 let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
                 let mut request = Request::builder().method(&route.method).uri(&path);
                 if let Some(key) = key {

@@ -3,11 +3,11 @@
 use http::{Method, Request};
 use insta::assert_snapshot;
 use serde_json::json;
-use weir_accounts::{KeyOptions, Nanos};
+use weir_accounts::{AccountChange, KeyOptions, KeyRole, Nanos, SpendCaps, Standing};
 use weir_engine::sim::{Faults, SimModel, SimOptions};
 use weir_gateway::limits::Quotas;
 use weir_server::Reason;
-use weir_testkit::{Answer, Setup, TestApp, body, offer};
+use weir_testkit::{Answer, NOW, Setup, TestApp, body, offer};
 
 use crate::{chat, completion};
 
@@ -160,6 +160,70 @@ async fn access_denied() {
         .body(body(chat(json!({}))))
         .unwrap();
     assert_snapshot!(shown(&app.send(request).await), @r#"403 {"code":403,"reason":"ACCESS_DENIED","message":"this key may not use model sim/chat","metadata":{},"error":{"message":"this key may not use model sim/chat","type":"permission_error","param":"model","code":"model_access_denied"}}"#);
+}
+
+/// The status, the words and the telling part of a refusal.
+async fn refused(app: &TestApp, key: &str, asked: String) -> String {
+    let request = Request::post(CHAT).header("authorization", key);
+    let answer = app.send(request.body(body(asked)).unwrap()).await;
+    let json = answer.json();
+    let waits = answer.headers.contains_key("retry-after");
+    format!(
+        "{} {} {} {} waits={waits}",
+        answer.status.as_u16(),
+        json["reason"].as_str().unwrap(),
+        json["message"].as_str().unwrap(),
+        json["metadata"]
+    )
+}
+
+#[tokio::test]
+async fn keys_that_administer_and_accounts_that_are_suspended() {
+    let app = TestApp::new().await;
+    let options = KeyOptions {
+        role: KeyRole::Admin,
+        ..KeyOptions::default()
+    };
+    let admin = app.key_with(options).await;
+    assert_snapshot!(refused(&app, &admin, chat(json!({}))).await, @r#"403 ACCESS_DENIED a key with the role admin can't be used for this {"reason":"role"} waits=false"#);
+    let suspend = AccountChange {
+        standing: Some(Standing::Suspended {
+            reason: "unpaid".to_owned(),
+        }),
+        ..AccountChange::default()
+    };
+    let now = jiff::Timestamp::from_second(NOW).unwrap();
+    app.accounts
+        .update_account(&app.account.id, suspend, now)
+        .await
+        .unwrap();
+    assert_snapshot!(refused(&app, &app.key, chat(json!({}))).await, @r#"403 ACCESS_DENIED the account is suspended {"reason":"account_suspended"} waits=false"#);
+}
+
+#[tokio::test]
+async fn key_spend_cap() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let offers = vec![offer("sim/chat", Some(model))];
+    let app = TestApp::start(Setup {
+        offers,
+        ..Setup::default()
+    })
+    .await;
+    let options = KeyOptions {
+        caps: SpendCaps {
+            day: Some(Nanos::new(30_000)),
+            ..SpendCaps::default()
+        },
+        ..KeyOptions::default()
+    };
+    let key = app.key_with(options).await;
+    let ask = |tokens: u32| chat(json!({"max_tokens": tokens, "stream": true}));
+    assert_snapshot!(refused(&app, &key, ask(1000)).await, @r#"403 NOT_ENOUGH_BALANCE this request costs more than what this key's spend cap of this day leaves; that covers 736 output tokens {"affordable_output_tokens":"736","period":"day","reason":"key_spend_cap"} waits=false"#);
+    let request = Request::post(CHAT).header("authorization", &key);
+    let open = app.open(request.body(body(ask(700))).unwrap()).await;
+    assert_eq!(open.status(), 200);
+    assert_snapshot!(refused(&app, &key, ask(700)).await, @r#"403 NOT_ENOUGH_BALANCE this key's open requests hold what its spend cap of this day leaves; that covers 23 output tokens {"affordable_output_tokens":"23","period":"day","reason":"key_spend_cap"} waits=true"#);
+    drop(gate);
 }
 
 #[tokio::test]

@@ -1,0 +1,282 @@
+//! Accounts are made and changed.
+
+use serde_json::{Value, json};
+
+use crate::account::{
+    Account, AccountId, AdminError, ID_PREFIX, Suspension, check_name, columns, read,
+};
+use crate::audit::{Act, By, record};
+use crate::db::{Connection, StoreError, values};
+use crate::key::random;
+use crate::money::Nanos;
+use crate::quotas::{Quotas, Tier};
+use crate::writer::{Operation, Written};
+
+const ID_LEN: usize = 12;
+const REASON_MAX: usize = 256;
+
+/// What to change of an account; `None` leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    pub name: Option<String>,
+    /// How far below zero the balance may go; never less than what is owed or held of it already.
+    pub credit_limit: Option<Nanos>,
+    pub low_balance: Option<Option<Nanos>>,
+    /// `Some(None)` is the tier of the top-ups.
+    pub tier: Option<Option<Tier>>,
+    /// Without any limit: those of the tier.
+    pub limits: Option<Quotas>,
+    pub standing: Option<Standing>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    /// New requests are refused, those that run finish.
+    Suspended {
+        reason: String,
+    },
+}
+
+fn not_found(account: &AccountId) -> AdminError {
+    AdminError::NotFound {
+        what: "account",
+        name: account.to_string(),
+    }
+}
+
+/// An account as the audit log has it.
+fn state(account: &Account) -> Value {
+    let suspended = account.suspended.as_ref();
+    json!({
+        "name": account.name,
+        "credit_limit": account.credit_limit.to_string(),
+        "low_balance": account.low_balance.map(|amount| amount.to_string()),
+        "tier": account.tier.map(Tier::name),
+        "limits": account.limits.json(),
+        "suspended": suspended.map(|suspended| suspended.reason.as_str()),
+    })
+}
+
+#[derive(Debug)]
+pub(crate) struct AddAccount {
+    id: AccountId,
+    name: String,
+    by: By,
+}
+
+impl AddAccount {
+    pub(crate) fn new(name: &str, by: By) -> Result<Self, AdminError> {
+        check_name(name)?;
+        let id = AccountId::from(format!("{ID_PREFIX}{}", random(ID_LEN)));
+        let name = name.to_owned();
+        Ok(AddAccount { id, name, by })
+    }
+}
+
+impl Operation for AddAccount {
+    type Done = Account;
+    type Refused = AdminError;
+    type Answer = Result<Account, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
+        let made = connection
+            .row(
+                "INSERT INTO account (id, name, created_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO NOTHING RETURNING id",
+                values![self.id.as_str(), self.name.as_str(), self.by.now],
+            )
+            .await?;
+        if made.is_none() {
+            return Ok(Err(AdminError::NameTaken(self.name.clone())));
+        }
+        connection
+            .execute(
+                "INSERT INTO balance (account) VALUES ($1)",
+                values![self.id.as_str()],
+            )
+            .await?;
+        let Some(account) = find(connection, &self.id).await? else {
+            return Err(StoreError::contradiction("a new account can't be found"));
+        };
+        let act = Act {
+            name: "account.add",
+            account: &self.id,
+            target: self.id.as_str(),
+            old: Value::Null,
+            new: state(&account),
+        };
+        record(connection, &self.by, &act).await?;
+        Ok(Ok(account))
+    }
+
+    fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {
+        outcome?
+    }
+}
+
+async fn find(
+    connection: &mut Connection,
+    account: &AccountId,
+) -> Result<Option<Account>, StoreError> {
+    let row = connection
+        .row(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM account JOIN balance ON balance.account = account.id WHERE account.id = $1"
+            ),
+            values![account.as_str()],
+        )
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+#[derive(Debug)]
+pub(crate) struct UpdateAccount {
+    account: AccountId,
+    change: AccountChange,
+    by: By,
+}
+
+impl UpdateAccount {
+    pub(crate) fn new(
+        account: &AccountId,
+        change: AccountChange,
+        by: By,
+    ) -> Result<Self, AdminError> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        let amounts = [change.credit_limit, change.low_balance.flatten()];
+        if amounts.into_iter().flatten().any(Nanos::is_negative) {
+            let message = "a credit limit and a low balance can't be negative".to_owned();
+            return Err(AdminError::Invalid(message));
+        }
+        if let Some(Standing::Suspended { reason }) = &change.standing
+            && (!(1..=REASON_MAX).contains(&reason.len()) || reason.chars().any(char::is_control))
+        {
+            let message = format!(
+                "the reason of a suspension has 1 to {REASON_MAX} bytes and no control characters"
+            );
+            return Err(AdminError::Invalid(message));
+        }
+        change.limits.unwrap_or_default().check()?;
+        Ok(UpdateAccount {
+            account: account.clone(),
+            change,
+            by,
+        })
+    }
+
+    fn changed(&self, old: &Account) -> Account {
+        let change = self.change.clone();
+        let suspended = match (change.standing, &old.suspended) {
+            (None, suspended) => suspended.clone(),
+            (Some(Standing::Active), _) => None,
+            (Some(Standing::Suspended { reason }), suspended) => Some(Suspension {
+                since: suspended.as_ref().map_or(self.by.now, |old| old.since),
+                reason,
+            }),
+        };
+        Account {
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            credit_limit: change.credit_limit.unwrap_or(old.credit_limit),
+            low_balance: change.low_balance.unwrap_or(old.low_balance),
+            tier: change.tier.unwrap_or(old.tier),
+            limits: change.limits.unwrap_or(old.limits),
+            suspended,
+            ..old.clone()
+        }
+    }
+
+    async fn write(&self, connection: &mut Connection, new: &Account) -> Result<(), StoreError> {
+        let [requests, tokens, concurrent] = new.limits.columns();
+        let suspended = new.suspended.as_ref();
+        connection
+            .execute(
+                "UPDATE account SET name = $2, low_balance = $3, tier = $4, requests_per_minute = $5,
+                     tokens_per_minute = $6, concurrent_requests = $7, suspended_at = $8, suspended_reason = $9
+                 WHERE id = $1",
+                values![
+                    self.account.as_str(),
+                    new.name.as_str(),
+                    new.low_balance.map(Nanos::get),
+                    new.tier.map(Tier::name),
+                    requests,
+                    tokens,
+                    concurrent,
+                    suspended.map(|suspended| suspended.since),
+                    suspended.map(|suspended| suspended.reason.as_str()),
+                ],
+            )
+            .await
+    }
+
+    /// Sets the limit, unless more than that is owed, or the balance couldn't be counted any more.
+    async fn set_credit_limit(
+        &self,
+        connection: &mut Connection,
+        limit: Nanos,
+    ) -> Written<(), AdminError> {
+        let room = Nanos::MAX.checked_sub(limit).unwrap_or(Nanos::ZERO);
+        let set = connection
+            .row(
+                "UPDATE balance SET credit_limit = $2
+                 WHERE account = $1 AND posted - held - promo + $2 >= 0 AND posted <= $3 RETURNING credit_limit",
+                values![self.account.as_str(), limit, room],
+            )
+            .await?;
+        if set.is_some() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(AdminError::Invalid(format!(
+            "the credit limit can't be {limit} USD: more than that is owed or held already, or it is too large"
+        ))))
+    }
+}
+
+impl Operation for UpdateAccount {
+    type Done = Account;
+    type Refused = AdminError;
+    type Answer = Result<Account, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
+        let id = self.account.as_str();
+        // Locks the row, where rows are locked, until the transaction ends.
+        let touch = "UPDATE account SET tier = tier WHERE id = $1";
+        connection.execute(touch, values![id]).await?;
+        let Some(old) = find(connection, &self.account).await? else {
+            return Ok(Err(not_found(&self.account)));
+        };
+        let new = self.changed(&old);
+        if new == old {
+            return Ok(Ok(old));
+        }
+        let sql = "SELECT 1 FROM account WHERE name = $2 AND id <> $1";
+        let taken = connection.row(sql, values![id, new.name.as_str()]).await?;
+        if taken.is_some() {
+            return Ok(Err(AdminError::NameTaken(new.name)));
+        }
+        self.write(connection, &new).await?;
+        if new.credit_limit != old.credit_limit
+            && let Err(refusal) = self.set_credit_limit(connection, new.credit_limit).await?
+        {
+            return Ok(Err(refusal));
+        }
+        let act = Act {
+            name: "account.update",
+            account: &self.account,
+            target: id,
+            old: state(&old),
+            new: state(&new),
+        };
+        record(connection, &self.by, &act).await?;
+        let account = find(connection, &self.account).await?;
+        Ok(account.ok_or_else(|| not_found(&self.account)))
+    }
+
+    fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {
+        outcome?
+    }
+}

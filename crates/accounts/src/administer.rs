@@ -1,0 +1,197 @@
+//! What is done to accounts, keys and money by those who administer: each act by somebody, at some time,
+//! and in the audit log.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::account::admin::{AddAccount, UpdateAccount};
+use crate::key::admin::{AddKey, RevokeKey, UpdateKey};
+use crate::key::rotate::RotateKey;
+use crate::ledger::movement::{Move, What};
+use crate::ledger::top_up;
+use crate::{
+    Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
+    KeyChange, KeyInfo, KeyOptions, Moved, Nanos, NewKey, Page, PromoGift, Refund, StoreError,
+    account, audit, key,
+};
+
+impl Accounts {
+    /// Names are unique.
+    pub async fn add_account(&self, name: &str, by: impl Into<By>) -> Result<Account, AdminError> {
+        self.0.writer.write(AddAccount::new(name, by.into())?).await
+    }
+
+    pub async fn update_account(
+        &self,
+        account: &AccountId,
+        change: AccountChange,
+        by: impl Into<By>,
+    ) -> Result<Account, AdminError> {
+        let update = UpdateAccount::new(account, change, by.into())?;
+        self.0.writer.write(update).await
+    }
+
+    /// All accounts, by name.
+    pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        account::list(&self.0.readers).await
+    }
+
+    pub async fn account(&self, name_or_id: &str) -> Result<Account, AdminError> {
+        account::find(&self.0.readers, name_or_id).await
+    }
+
+    /// Pays in. The same idempotency key again changes nothing and returns the first result.
+    pub async fn credit(
+        &self,
+        account: &AccountId,
+        amount: Nanos,
+        idempotency_key: &str,
+        reason: &str,
+        by: impl Into<By>,
+    ) -> Result<Moved, AdminError> {
+        let account = account.clone();
+        let what = What::Credit { account, amount };
+        self.move_money(what, idempotency_key, reason, by.into())
+            .await
+    }
+
+    pub async fn adjust(
+        &self,
+        adjustment: Adjustment,
+        by: impl Into<By>,
+    ) -> Result<Moved, AdminError> {
+        let Adjustment {
+            account,
+            amount,
+            idempotency_key,
+            reason,
+        } = adjustment;
+        let what = What::Adjust { account, amount };
+        self.move_money(what, &idempotency_key, &reason, by.into())
+            .await
+    }
+
+    pub async fn give_promo(
+        &self,
+        gift: PromoGift,
+        by: impl Into<By>,
+    ) -> Result<Moved, AdminError> {
+        let PromoGift {
+            account,
+            amount,
+            expires_at,
+            idempotency_key,
+            reason,
+        } = gift;
+        let what = What::Promo {
+            account,
+            amount,
+            expires_at,
+        };
+        self.move_money(what, &idempotency_key, &reason, by.into())
+            .await
+    }
+
+    pub async fn refund(&self, refund: Refund, by: impl Into<By>) -> Result<Moved, AdminError> {
+        let Refund {
+            request,
+            attempt,
+            amount,
+            idempotency_key,
+            reason,
+        } = refund;
+        let what = What::Refund {
+            request,
+            attempt,
+            amount,
+        };
+        self.move_money(what, &idempotency_key, &reason, by.into())
+            .await
+    }
+
+    async fn move_money(
+        &self,
+        what: What,
+        idempotency_key: &str,
+        reason: &str,
+        by: By,
+    ) -> Result<Moved, AdminError> {
+        let movement = Move::new(what, idempotency_key, reason, by)?;
+        self.0.writer.write(movement).await
+    }
+
+    /// The most that was paid in within one UTC month, of the current one and the two before.
+    pub async fn highest_monthly_top_up(
+        &self,
+        account: &AccountId,
+        now: Timestamp,
+    ) -> Result<Nanos, StoreError> {
+        top_up::highest_monthly(&self.0.readers, account, now).await
+    }
+
+    pub async fn add_key(
+        &self,
+        account: &AccountId,
+        name: Option<&str>,
+        by: impl Into<By>,
+    ) -> Result<NewKey, AdminError> {
+        let options = KeyOptions {
+            name: name.map(str::to_owned),
+            ..KeyOptions::default()
+        };
+        self.add_key_with(account, options, by).await
+    }
+
+    pub async fn add_key_with(
+        &self,
+        account: &AccountId,
+        options: KeyOptions,
+        by: impl Into<By>,
+    ) -> Result<NewKey, AdminError> {
+        let add = AddKey::new(account, options, by.into())?;
+        self.0.writer.write(add).await
+    }
+
+    /// Oldest first.
+    pub async fn keys(&self, account: &AccountId) -> Result<Vec<KeyInfo>, StoreError> {
+        key::list(&self.0.readers, account).await
+    }
+
+    pub async fn key(&self, id: &str) -> Result<KeyInfo, AdminError> {
+        key::find(&self.0.readers, id).await
+    }
+
+    pub async fn update_key(
+        &self,
+        id: &str,
+        change: KeyChange,
+        by: impl Into<By>,
+    ) -> Result<KeyInfo, AdminError> {
+        let update = UpdateKey::new(id, change, by.into())?;
+        self.0.writer.write(update).await
+    }
+
+    /// A new secret for the same key; the old one is accepted for `grace` more.
+    pub async fn rotate_key(
+        &self,
+        id: &str,
+        grace: SignedDuration,
+        by: impl Into<By>,
+    ) -> Result<NewKey, AdminError> {
+        let rotate = RotateKey::new(id, grace, by.into())?;
+        self.0.writer.write(rotate).await
+    }
+
+    /// Revokes for good; revoking again changes nothing.
+    pub async fn revoke_key(&self, id: &str, by: impl Into<By>) -> Result<KeyInfo, AdminError> {
+        self.0.writer.write(RevokeKey::new(id, by.into())).await
+    }
+
+    /// Every administrative act, newest first; of one account, or of all.
+    pub async fn audit(
+        &self,
+        account: Option<&AccountId>,
+        page: Page,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        audit::page(&self.0.readers, account, page).await
+    }
+}

@@ -1,0 +1,350 @@
+//! Keys are made, changed, rotated and revoked.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::account::{AccountId, AdminError};
+use crate::audit::{Act, By, record};
+use crate::db::{Connection, StoreError, values};
+use crate::key::cap::SpendCaps;
+use crate::key::{
+    KeyId, KeyInfo, KeyOptions, NewKey, PREFIX, PUBLIC_LEN, SECRET_LEN, Secret, columns, hash,
+    random, read,
+};
+use crate::quotas::Quotas;
+use crate::writer::{Operation, Written};
+
+const NAME_MAX: usize = 64;
+/// Models that a key may be restricted to.
+const MODELS_MAX: usize = 1000;
+const MODEL_ID_MAX: usize = 256;
+/// What to change of a key; `None` leaves it as it is. A key's role never changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyChange {
+    pub name: Option<Option<String>>,
+    pub expires_at: Option<Option<Timestamp>>,
+    /// `Some(None)` is every model.
+    pub models: Option<Option<Vec<String>>>,
+    pub limits: Option<Quotas>,
+    pub caps: Option<SpendCaps>,
+}
+
+fn check_name(name: Option<&String>) -> Result<(), AdminError> {
+    if name.is_none_or(|name| plain(name) && name.len() <= NAME_MAX) {
+        return Ok(());
+    }
+    let message = format!("a key's name has 1 to {NAME_MAX} bytes and no control characters");
+    Err(AdminError::Invalid(message))
+}
+
+fn check_models(models: Option<&Vec<String>>) -> Result<(), AdminError> {
+    let models = models.map_or(&[][..], Vec::as_slice);
+    let good = |model: &String| plain(model) && model.len() <= MODEL_ID_MAX;
+    if models.len() <= MODELS_MAX && models.iter().all(good) {
+        return Ok(());
+    }
+    Err(AdminError::Invalid(format!(
+        "a key is for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and no control characters"
+    )))
+}
+
+fn plain(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
+}
+
+/// Whoever hands over a whole key means its public part; the secret goes nowhere, not even into an
+/// error.
+pub(crate) fn public_part(id: &str) -> String {
+    let rest = id
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix('_'));
+    let public = rest.map_or(id, |rest| rest.split('_').next().unwrap_or(rest));
+    public.to_owned()
+}
+
+pub(crate) fn no_key(id: &str) -> AdminError {
+    AdminError::NotFound {
+        what: "key",
+        name: id.to_owned(),
+    }
+}
+
+/// A key as the audit log has it.
+fn state(key: &KeyInfo) -> Value {
+    let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    json!({
+        "name": key.name,
+        "role": key.role.name(),
+        "models": key.models,
+        "expires_at": time(key.expires_at),
+        "revoked_at": time(key.revoked_at),
+        "rotated_at": time(key.rotated_at),
+        "previous_until": time(key.previous_until),
+        "limits": key.limits.json(),
+        "caps": key.caps.json(),
+    })
+}
+
+pub(super) async fn audit(
+    connection: &mut Connection,
+    by: &By,
+    name: &'static str,
+    [old, new]: [Option<&KeyInfo>; 2],
+) -> Result<(), StoreError> {
+    let Some(key) = new.or(old) else {
+        return Ok(());
+    };
+    let act = Act {
+        name,
+        account: &key.account,
+        target: key.id.as_str(),
+        old: old.map_or(Value::Null, state),
+        new: new.map_or(Value::Null, state),
+    };
+    record(connection, by, &act).await
+}
+
+/// Reads a key to change it. The row is locked, where rows are, until the transaction ends.
+pub(super) async fn locked(
+    connection: &mut Connection,
+    id: &str,
+) -> Result<Option<KeyInfo>, StoreError> {
+    let row = connection
+        .row(
+            concat!(
+                "UPDATE api_key SET role = role WHERE id = $1 RETURNING ",
+                columns!()
+            ),
+            values![id],
+        )
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+#[derive(Debug)]
+pub(crate) struct AddKey {
+    account: AccountId,
+    options: KeyOptions,
+    id: KeyId,
+    secret: Secret,
+    by: By,
+}
+
+impl AddKey {
+    pub(crate) fn new(
+        account: &AccountId,
+        options: KeyOptions,
+        by: By,
+    ) -> Result<Self, AdminError> {
+        check_name(options.name.as_ref())?;
+        check_models(options.models.as_ref())?;
+        options.limits.check()?;
+        options.caps.check()?;
+        Ok(AddKey {
+            account: account.clone(),
+            options,
+            id: KeyId::from(random(PUBLIC_LEN)),
+            secret: Secret(random(SECRET_LEN)),
+            by,
+        })
+    }
+
+    async fn insert(&self, connection: &mut Connection) -> Result<Option<KeyInfo>, StoreError> {
+        let options = &self.options;
+        let models = options.models.as_ref().map(|models| models.join("\n"));
+        let [requests, tokens, concurrent] = options.limits.columns();
+        let [total, month, day] = options.caps.columns();
+        let row = connection
+            .row(
+                concat!(
+                    "INSERT INTO api_key (id, account, name, secret_hash, models, created_at, expires_at, role,
+                         requests_per_minute, tokens_per_minute, concurrent_requests, cap_total, cap_month, cap_day)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING ",
+                    columns!()
+                ),
+                values![
+                    self.id.as_str(),
+                    self.account.as_str(),
+                    options.name.as_deref(),
+                    hash(self.secret.expose()).as_slice(),
+                    models.as_deref(),
+                    self.by.now,
+                    options.expires_at,
+                    options.role.name(),
+                    requests,
+                    tokens,
+                    concurrent,
+                    total,
+                    month,
+                    day,
+                ],
+            )
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+}
+
+impl Operation for AddKey {
+    type Done = ();
+    type Refused = AdminError;
+    type Answer = Result<NewKey, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<(), AdminError> {
+        let account = self.account.as_str();
+        let known = connection
+            .row("SELECT 1 FROM account WHERE id = $1", values![account])
+            .await?;
+        if known.is_none() {
+            return Ok(Err(AdminError::NotFound {
+                what: "account",
+                name: account.to_owned(),
+            }));
+        }
+        let made = self.insert(connection).await?;
+        audit(connection, &self.by, "key.add", [None, made.as_ref()]).await?;
+        Ok(Ok(()))
+    }
+
+    fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
+        outcome??;
+        Ok(whole(self.id, &self.secret))
+    }
+}
+
+pub(super) fn whole(id: KeyId, secret: &Secret) -> NewKey {
+    let secret = Secret(format!("{PREFIX}_{id}_{}", secret.expose()));
+    NewKey { id, secret }
+}
+
+#[derive(Debug)]
+pub(crate) struct UpdateKey {
+    id: String,
+    change: KeyChange,
+    by: By,
+}
+
+impl UpdateKey {
+    pub(crate) fn new(id: &str, change: KeyChange, by: By) -> Result<Self, AdminError> {
+        check_name(change.name.as_ref().and_then(Option::as_ref))?;
+        check_models(change.models.as_ref().and_then(Option::as_ref))?;
+        change.limits.unwrap_or_default().check()?;
+        change.caps.unwrap_or_default().check()?;
+        let id = public_part(id);
+        Ok(UpdateKey { id, change, by })
+    }
+
+    fn changed(&self, old: &KeyInfo) -> KeyInfo {
+        let change = self.change.clone();
+        KeyInfo {
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            expires_at: change.expires_at.unwrap_or(old.expires_at),
+            models: change.models.unwrap_or_else(|| old.models.clone()),
+            limits: change.limits.unwrap_or(old.limits),
+            caps: change.caps.unwrap_or(old.caps),
+            ..old.clone()
+        }
+    }
+}
+
+impl Operation for UpdateKey {
+    type Done = KeyInfo;
+    type Refused = AdminError;
+    type Answer = Result<KeyInfo, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
+        let Some(old) = locked(connection, &self.id).await? else {
+            return Ok(Err(no_key(&self.id)));
+        };
+        if old.revoked_at.is_some() {
+            return Ok(Err(revoked(&self.id)));
+        }
+        let new = self.changed(&old);
+        if new == old {
+            return Ok(Ok(old));
+        }
+        let models = new.models.as_ref().map(|models| models.join("\n"));
+        let [requests, tokens, concurrent] = new.limits.columns();
+        let [total, month, day] = new.caps.columns();
+        let row = connection
+            .row(
+                concat!(
+                    "UPDATE api_key SET name = $2, expires_at = $3, models = $4, requests_per_minute = $5,
+                         tokens_per_minute = $6, concurrent_requests = $7, cap_total = $8, cap_month = $9, cap_day = $10
+                     WHERE id = $1 RETURNING ",
+                    columns!()
+                ),
+                values![
+                    self.id.as_str(),
+                    new.name.as_deref(),
+                    new.expires_at,
+                    models.as_deref(),
+                    requests,
+                    tokens,
+                    concurrent,
+                    total,
+                    month,
+                    day,
+                ],
+            )
+            .await?;
+        let new = row.as_ref().map(read).transpose()?.unwrap_or(new);
+        audit(connection, &self.by, "key.update", [Some(&old), Some(&new)]).await?;
+        Ok(Ok(new))
+    }
+
+    fn answer(self, outcome: Written<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
+        outcome?
+    }
+}
+
+pub(super) fn revoked(id: &str) -> AdminError {
+    AdminError::Invalid(format!("the key {id:?} is revoked"))
+}
+
+#[derive(Debug)]
+pub(crate) struct RevokeKey {
+    id: String,
+    by: By,
+}
+
+impl RevokeKey {
+    pub(crate) fn new(id: &str, by: By) -> Self {
+        let id = public_part(id);
+        RevokeKey { id, by }
+    }
+}
+
+impl Operation for RevokeKey {
+    type Done = KeyInfo;
+    type Refused = AdminError;
+    type Answer = Result<KeyInfo, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
+        let Some(old) = locked(connection, &self.id).await? else {
+            return Ok(Err(no_key(&self.id)));
+        };
+        if old.revoked_at.is_some() {
+            return Ok(Ok(old));
+        }
+        let row = connection
+            .row(
+                concat!(
+                    "UPDATE api_key SET revoked_at = $2 WHERE id = $1 RETURNING ",
+                    columns!()
+                ),
+                values![self.id.as_str(), self.by.now],
+            )
+            .await?;
+        let new = row
+            .as_ref()
+            .map(read)
+            .transpose()?
+            .unwrap_or_else(|| old.clone());
+        audit(connection, &self.by, "key.revoke", [Some(&old), Some(&new)]).await?;
+        Ok(Ok(new))
+    }
+
+    fn answer(self, outcome: Written<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
+        outcome?
+    }
+}

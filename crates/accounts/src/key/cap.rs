@@ -1,0 +1,195 @@
+//! Spend caps of keys: what a key may cost in all, in a UTC month and on a UTC day.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use crate::account::AdminError;
+use crate::db::{Connection, Row, StoreError, values};
+use crate::ledger::hold::HoldError;
+use crate::money::Nanos;
+use crate::writer::Written;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The most that requests of a key may cost; `None` is no cap. Charges count when they are made, by UTC,
+/// and what open requests hold counts as charged. Refunds don't come off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpendCaps {
+    pub total: Option<Nanos>,
+    pub month: Option<Nanos>,
+    pub day: Option<Nanos>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapPeriod {
+    Total,
+    Month,
+    Day,
+}
+
+impl fmt::Display for CapPeriod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            CapPeriod::Total => "total",
+            CapPeriod::Month => "month",
+            CapPeriod::Day => "day",
+        })
+    }
+}
+
+impl SpendCaps {
+    pub(crate) fn check(&self) -> Result<(), AdminError> {
+        let [total, month, day] = [self.total, self.month, self.day];
+        if [total, month, day]
+            .into_iter()
+            .flatten()
+            .any(Nanos::is_negative)
+        {
+            let message = "a spend cap can't be negative".to_owned();
+            return Err(AdminError::Invalid(message));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn columns(&self) -> [Option<i64>; 3] {
+        [self.total, self.month, self.day].map(|cap| cap.map(Nanos::get))
+    }
+
+    /// Reads the three columns that begin at `column`.
+    pub(crate) fn read(row: &Row, column: usize) -> Result<Self, StoreError> {
+        let cap = |n: usize| -> Result<_, StoreError> {
+            let cap = row.integer_or_null(column.saturating_add(n))?;
+            Ok(cap.map(Nanos::new))
+        };
+        Ok(SpendCaps {
+            total: cap(0)?,
+            month: cap(1)?,
+            day: cap(2)?,
+        })
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let [total, month, day] =
+            [self.total, self.month, self.day].map(|cap| cap.map(|cap| cap.to_string()));
+        json!({"total": total, "month": month, "day": day})
+    }
+}
+
+/// The UTC day of a time, in days since 1970.
+pub(crate) fn day(at: Timestamp) -> i64 {
+    at.as_millisecond().div_euclid(DAY_MS)
+}
+
+/// The first day of the UTC month of a time.
+fn first_of_month(at: Timestamp) -> i64 {
+    let date = at.to_zoned(TimeZone::UTC).date();
+    day(at).saturating_sub(i64::from(date.day()).saturating_sub(1))
+}
+
+/// What a hold asks of its key's caps, once the hold has its amount.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) key: &'a str,
+    /// How much more is held now.
+    pub(crate) more: Nanos,
+    /// How much the hold had before.
+    pub(crate) own: Nanos,
+    pub(crate) now: Timestamp,
+}
+
+/// Refuses what the balance could cover, but the key's caps don't allow; and of what the balance can't
+/// cover, tells how much the caps would allow. The balance's row must be locked: then nobody else spends
+/// or holds with this key meanwhile.
+pub(crate) async fn narrow<T>(
+    connection: &mut Connection,
+    reserved: Result<T, HoldError>,
+    ask: Ask<'_>,
+) -> Written<T, HoldError> {
+    let Some(left) = left(connection, &ask).await? else {
+        return Ok(reserved);
+    };
+    Ok(match reserved {
+        Ok(_) if left.amount < ask.more => Err(HoldError::KeyCap {
+            period: left.period,
+            available: left.amount,
+            in_flight: left.without_holds >= ask.more,
+        }),
+        Ok(reserved) => Ok(reserved),
+        Err(HoldError::BalanceTooLow { available }) => Err(HoldError::BalanceTooLow {
+            available: available.min(left.amount),
+        }),
+        Err(HoldError::InFlight { available, held }) => Err(HoldError::InFlight {
+            available: available.min(left.amount),
+            held,
+        }),
+        Err(other) => Err(other),
+    })
+}
+
+/// What a key may still hold, by the cap that allows the least.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    period: CapPeriod,
+    amount: Nanos,
+    /// The same if no other request of the key were open.
+    without_holds: Nanos,
+}
+
+async fn left(connection: &mut Connection, ask: &Ask<'_>) -> Result<Option<Left>, StoreError> {
+    // A day after today is one that a clock was set back from: it counts as today.
+    let row = connection
+        .row(
+            "SELECT k.cap_total, k.cap_month, k.cap_day,
+                 CASE WHEN k.cap_total IS NULL THEN 0 ELSE
+                     (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id) END,
+                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day >= $2),
+                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day >= $3),
+                 (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM hold h
+                  WHERE h.account = k.account AND h.api_key = k.id AND h.state = 'open')
+             FROM api_key k WHERE k.id = $1",
+            values![ask.key, first_of_month(ask.now), day(ask.now)],
+        )
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let caps = SpendCaps::read(&row, 0)?;
+    let open = row.nanos(6)?.get();
+    let (more, own) = (ask.more.get(), ask.own.get());
+    let others = open.saturating_sub(more).saturating_sub(own);
+    let periods = [
+        (CapPeriod::Total, caps.total, row.integer(3)?),
+        (CapPeriod::Month, caps.month, row.integer(4)?),
+        (CapPeriod::Day, caps.day, row.integer(5)?),
+    ];
+    let left = periods.into_iter().filter_map(|(period, cap, spent)| {
+        let without_holds = cap?.get().saturating_sub(spent).saturating_sub(own);
+        let amount = without_holds.saturating_sub(others);
+        Some(Left {
+            period,
+            amount: Nanos::new(amount.max(0)),
+            without_holds: Nanos::new(without_holds.max(0)),
+        })
+    });
+    Ok(left.min_by_key(|left| left.amount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_months_are_those_of_utc() {
+        let check = |at: &str, today: i64, first: i64| {
+            let at = at.parse().unwrap();
+            assert_eq!((day(at), first_of_month(at)), (today, first), "{at}");
+        };
+        check("1970-01-01T00:00:00Z", 0, 0);
+        check("1970-02-03T23:59:59.999Z", 33, 31);
+        check("1969-12-31T23:59:59.999Z", -1, -31);
+        check("2024-02-29T12:00:00Z", 19_782, 19_754);
+    }
+}

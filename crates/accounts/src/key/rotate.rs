@@ -1,0 +1,84 @@
+//! New secrets for keys.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::account::AdminError;
+use crate::audit::By;
+use crate::db::{Connection, values};
+use crate::key::admin::{audit, locked, no_key, public_part, revoked, whole};
+use crate::key::{KeyId, NewKey, SECRET_LEN, Secret, columns, hash, random, read};
+use crate::writer::{Operation, Written};
+
+/// The longest that an old secret is accepted beside the new one.
+const GRACE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// A new secret for a key, which stays the same key: its usage, caps and limits go on. There is one old
+/// secret at most: rotating again before the grace is over ends the one before at once.
+#[derive(Debug)]
+pub(crate) struct RotateKey {
+    id: String,
+    secret: Secret,
+    grace: SignedDuration,
+    by: By,
+}
+
+impl RotateKey {
+    pub(crate) fn new(id: &str, grace: SignedDuration, by: By) -> Result<Self, AdminError> {
+        if grace.is_negative() || grace > GRACE_MAX {
+            let days = GRACE_MAX.as_hours().div_euclid(24);
+            let message = format!("an old secret is accepted for 0 seconds to {days} days more");
+            return Err(AdminError::Invalid(message));
+        }
+        Ok(RotateKey {
+            id: public_part(id),
+            secret: Secret(random(SECRET_LEN)),
+            grace,
+            by,
+        })
+    }
+}
+
+impl Operation for RotateKey {
+    type Done = ();
+    type Refused = AdminError;
+    type Answer = Result<NewKey, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<(), AdminError> {
+        let Some(old) = locked(connection, &self.id).await? else {
+            return Ok(Err(no_key(&self.id)));
+        };
+        if old.revoked_at.is_some() {
+            return Ok(Err(revoked(&self.id)));
+        }
+        let until = self.by.now.saturating_add(self.grace);
+        let row = connection
+            .row(
+                concat!(
+                    "UPDATE api_key SET previous_hash = secret_hash, previous_until = $2, secret_hash = $3, rotated_at = $4
+                     WHERE id = $1 RETURNING ",
+                    columns!()
+                ),
+                values![
+                    self.id.as_str(),
+                    until.unwrap_or(Timestamp::MAX),
+                    hash(self.secret.expose()).as_slice(),
+                    self.by.now,
+                ],
+            )
+            .await?;
+        let new = row.as_ref().map(read).transpose()?;
+        audit(
+            connection,
+            &self.by,
+            "key.rotate",
+            [Some(&old), new.as_ref()],
+        )
+        .await?;
+        Ok(Ok(()))
+    }
+
+    fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
+        outcome??;
+        Ok(whole(KeyId::from(self.id), &self.secret))
+    }
+}

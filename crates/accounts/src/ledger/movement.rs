@@ -1,0 +1,359 @@
+//! Money that no request moves: top-ups, gifts of promotional credit, refunds and adjustments. Each has a
+//! reason, an actor, and an idempotency key: the same one again changes nothing and returns the first result.
+
+mod refund;
+mod what;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::account::{AccountId, AdminError};
+use crate::audit::{Act, By, record};
+use crate::db::{Connection, StoreError, values};
+use crate::ledger::{Book, Posting, checked, post};
+use crate::money::Nanos;
+use crate::writer::{Operation, Written};
+
+pub(crate) use self::what::What;
+pub use self::what::{Adjustment, Moved, PromoGift, Refund};
+
+/// Idempotency keys and reasons are short.
+const TEXT_MAX: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Move {
+    what: What,
+    /// With the kind before it.
+    idempotency_key: String,
+    reason: String,
+    by: By,
+}
+
+/// What is to be written of a movement whose balance was changed.
+#[derive(Debug)]
+struct Done<'a> {
+    account: &'a AccountId,
+    amount: Nanos,
+    /// The account's, right after.
+    posted: Nanos,
+    entries: &'a [(Book<'a>, Nanos)],
+    usage_record: Option<i64>,
+}
+
+impl Move {
+    pub(crate) fn new(
+        what: What,
+        idempotency_key: &str,
+        reason: &str,
+        by: By,
+    ) -> Result<Self, AdminError> {
+        what.check(by.now)?;
+        // The opening credit of an account needs no words; what is unusual does.
+        let needs_reason = !matches!(what, What::Credit { .. });
+        let plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
+        if idempotency_key.is_empty()
+            || !plain(idempotency_key)
+            || !plain(reason)
+            || needs_reason && reason.is_empty()
+        {
+            return Err(AdminError::Invalid(format!(
+                "an idempotency key has 1 to {TEXT_MAX} bytes and no control characters, and so has the reason of a \
+                 refund, an adjustment or a gift"
+            )));
+        }
+        Ok(Move {
+            idempotency_key: format!("{}:{idempotency_key}", what.kind()),
+            what,
+            reason: reason.to_owned(),
+            by,
+        })
+    }
+
+    /// What the idempotency key did when it was first used, if it was.
+    async fn first(&self, connection: &mut Connection) -> Written<Option<Moved>, AdminError> {
+        let row = connection
+            .row(
+                "SELECT t.id, t.account, t.posted, t.created_at, p.expires_at, u.request, u.attempt,
+                     (SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT) FROM entry e
+                      WHERE e.ledger_transaction = t.id AND (e.book LIKE 'wallet:%' OR e.book LIKE 'promo:%'))
+                 FROM ledger_transaction t
+                 LEFT JOIN promo p ON p.ledger_transaction = t.id
+                 LEFT JOIN movement m ON m.ledger_transaction = t.id
+                 LEFT JOIN usage_record u ON u.id = m.usage_record
+                 WHERE t.idempotency_key = $1",
+                values![self.idempotency_key.as_str()],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(Ok(None));
+        };
+        let moved = Moved {
+            transaction: row.integer(0)?,
+            account: AccountId::from(row.text(1)?),
+            amount: row.nanos(7)?,
+            posted: row.nanos(2)?,
+            at: row.time(3)?,
+            replayed: true,
+        };
+        let same_amount = self
+            .what
+            .amount()
+            .is_none_or(|amount| amount == moved.amount);
+        let same = match &self.what {
+            What::Credit { account, .. } | What::Adjust { account, .. } => {
+                *account == moved.account
+            }
+            What::Promo {
+                account,
+                expires_at,
+                ..
+            } => {
+                let expiry = row.integer_or_null(4)?;
+                *account == moved.account && expiry == Some(expires_at.as_millisecond())
+            }
+            What::Refund {
+                request, attempt, ..
+            } => {
+                let attempted = row.integer_or_null(6)?;
+                row.text_or_null(5)?.as_ref() == Some(request)
+                    && attempted == Some(i64::from(*attempt))
+            }
+        };
+        if same && same_amount {
+            return Ok(Ok(Some(moved)));
+        }
+        Ok(Err(self.conflict()))
+    }
+
+    fn conflict(&self) -> AdminError {
+        let key = self
+            .idempotency_key
+            .split_once(':')
+            .map_or("", |(_, key)| key);
+        AdminError::IdempotencyConflict(key.to_owned())
+    }
+
+    /// Writes the transaction, who did it and the audit record.
+    async fn write(
+        &self,
+        connection: &mut Connection,
+        done: Done<'_>,
+    ) -> Written<Moved, AdminError> {
+        let posting = Posting {
+            kind: self.what.kind(),
+            idempotency_key: &self.idempotency_key,
+            account: done.account,
+            hold: None,
+            reason: Some(&self.reason),
+            posted: done.posted,
+            now: self.by.now,
+            entries: done.entries,
+        };
+        let Some(transaction) = post(connection, &posting).await? else {
+            // Somebody else used the key since we looked.
+            return Ok(Err(self.conflict()));
+        };
+        connection
+            .execute(
+                "INSERT INTO movement (ledger_transaction, actor, usage_record) VALUES ($1, $2, $3)",
+                values![transaction, self.by.actor.as_str(), done.usage_record],
+            )
+            .await?;
+        let before = checked(done.posted.checked_sub(done.amount))?;
+        let act = Act {
+            name: self.what.act(),
+            account: done.account,
+            target: &transaction.to_string(),
+            old: json!({"balance": before.to_string()}),
+            new: self.audited(&done),
+        };
+        record(connection, &self.by, &act).await?;
+        Ok(Ok(Moved {
+            transaction,
+            account: done.account.clone(),
+            amount: done.amount,
+            posted: done.posted,
+            at: self.by.now,
+            replayed: false,
+        }))
+    }
+
+    fn audited(&self, done: &Done<'_>) -> Value {
+        let mut members = Map::new();
+        let mut member = |name: &str, value: Value| members.insert(name.to_owned(), value);
+        member("balance", done.posted.to_string().into());
+        member("amount", done.amount.to_string().into());
+        member("reason", self.reason.as_str().into());
+        member("idempotency_key", self.idempotency_key.as_str().into());
+        match &self.what {
+            What::Promo { expires_at, .. } => {
+                member("expires_at", expires_at.to_string().into());
+            }
+            What::Refund {
+                request, attempt, ..
+            } => {
+                member("request", request.as_str().into());
+                member("attempt", (*attempt).into());
+            }
+            What::Credit { .. } | What::Adjust { .. } => {}
+        }
+        Value::Object(members)
+    }
+
+    /// Cash from a book of ours to the account's wallet, or back.
+    async fn cash(
+        &self,
+        connection: &mut Connection,
+        account: &AccountId,
+        amount: Nanos,
+        from: Book<'_>,
+    ) -> Written<Moved, AdminError> {
+        let Some(posted) = raise(connection, account, amount).await? else {
+            return Ok(Err(refusal(connection, account, amount).await?));
+        };
+        let entries = [
+            (from, checked(amount.checked_neg())?),
+            (Book::Wallet(account), amount),
+        ];
+        let done = Done {
+            account,
+            amount,
+            posted,
+            entries: &entries,
+            usage_record: None,
+        };
+        self.write(connection, done).await
+    }
+
+    async fn promo(
+        &self,
+        connection: &mut Connection,
+        account: &AccountId,
+        amount: Nanos,
+        expires_at: Timestamp,
+    ) -> Written<Moved, AdminError> {
+        let room = checked(Nanos::MAX.checked_sub(amount))?;
+        let raised = connection
+            .row(
+                "UPDATE balance SET posted = posted + $2, promo = promo + $2,
+                     promo_expires_at = CASE WHEN promo_expires_at <= $4 THEN promo_expires_at ELSE $4 END
+                 WHERE account = $1 AND posted <= $3 - credit_limit RETURNING posted",
+                values![account.as_str(), amount, room, expires_at],
+            )
+            .await?;
+        let Some(raised) = raised else {
+            return Ok(Err(refusal(connection, account, amount).await?));
+        };
+        let entries = [
+            (Book::Promotion, checked(amount.checked_neg())?),
+            (Book::Promo(account), amount),
+        ];
+        let done = Done {
+            account,
+            amount,
+            posted: raised.nanos(0)?,
+            entries: &entries,
+            usage_record: None,
+        };
+        let moved = match self.write(connection, done).await? {
+            Ok(moved) => moved,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        connection
+            .execute(
+                "INSERT INTO promo (account, ledger_transaction, amount, free, created_at, expires_at)
+                 VALUES ($1, $2, $3, $3, $4, $5)",
+                values![account.as_str(), moved.transaction, amount, self.by.now, expires_at],
+            )
+            .await?;
+        Ok(Ok(moved))
+    }
+}
+
+/// Changes the cash of a balance, as far as it can be counted and the credit limit covers it. Promotional
+/// credit covers nothing, as it may expire.
+async fn raise(
+    connection: &mut Connection,
+    account: &AccountId,
+    amount: Nanos,
+) -> Result<Option<Nanos>, StoreError> {
+    let room = Nanos::MAX.checked_sub(amount.max(Nanos::ZERO));
+    let row = connection
+        .row(
+            "UPDATE balance SET posted = posted + $2
+             WHERE account = $1 AND posted <= $3 - credit_limit AND posted + credit_limit - held - promo + $2 >= 0
+             RETURNING posted",
+            values![account.as_str(), amount, checked(room)?],
+        )
+        .await?;
+    row.map(|row| row.nanos(0)).transpose()
+}
+
+/// Why a balance was not changed.
+async fn refusal(
+    connection: &mut Connection,
+    account: &AccountId,
+    amount: Nanos,
+) -> Result<AdminError, StoreError> {
+    let sql = "SELECT posted + credit_limit - held - promo FROM balance WHERE account = $1";
+    let row = connection.row(sql, values![account.as_str()]).await?;
+    let Some(row) = row else {
+        return Ok(AdminError::NotFound {
+            what: "account",
+            name: account.to_string(),
+        });
+    };
+    let available = row.nanos(0)?;
+    Ok(AdminError::Invalid(match amount.is_negative() {
+        true => {
+            format!("{amount} can't be taken: {available} USD of cash and credit are available")
+        }
+        false => format!("{amount} more is too large a balance"),
+    }))
+}
+
+impl Operation for Move {
+    type Done = Moved;
+    /// What was done before, or why nothing can be done.
+    type Refused = Result<Moved, AdminError>;
+    type Answer = Result<Moved, AdminError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Moved, Self::Refused> {
+        match self.first(connection).await? {
+            Ok(None) => {}
+            Ok(Some(moved)) => return Ok(Err(Ok(moved))),
+            Err(refusal) => return Ok(Err(Err(refusal))),
+        }
+        let moved = match &self.what {
+            What::Credit { account, amount } => {
+                self.cash(connection, account, *amount, Book::Funding)
+                    .await?
+            }
+            What::Adjust { account, amount } => {
+                self.cash(connection, account, *amount, Book::Adjustment)
+                    .await?
+            }
+            What::Promo {
+                account,
+                amount,
+                expires_at,
+            } => {
+                self.promo(connection, account, *amount, *expires_at)
+                    .await?
+            }
+            What::Refund {
+                request,
+                attempt,
+                amount,
+            } => self.refund(connection, request, *attempt, *amount).await?,
+        };
+        Ok(moved.map_err(Err))
+    }
+
+    fn answer(self, outcome: Written<Moved, Self::Refused>) -> Result<Moved, AdminError> {
+        match outcome? {
+            Ok(moved) => Ok(moved),
+            Err(unchanged) => unchanged,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether a balance and a key's caps allow a hold.
+
+use jiff::Timestamp;
+
+use crate::account::AccountId;
+use crate::db::{Connection, StoreError, values};
+use crate::key::cap::{self, Ask};
+use crate::ledger::hold::HoldError;
+use crate::ledger::{Book, checked, promo};
+use crate::money::Nanos;
+use crate::writer::Written;
+
+/// What a hold asks for, once its row has the amount.
+#[derive(Debug)]
+pub(crate) struct Reserve<'a> {
+    pub(crate) account: &'a AccountId,
+    pub(crate) key: &'a str,
+    /// Whether the key has a cap.
+    pub(crate) capped: bool,
+    pub(crate) hold: i64,
+    pub(crate) amount: Nanos,
+    /// What the hold has already.
+    pub(crate) own: Nanos,
+    pub(crate) now: Timestamp,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    /// The account's, right after.
+    pub(crate) posted: Nanos,
+    /// How much of the amount is promotional credit.
+    pub(crate) promo: Nanos,
+}
+
+impl Reserve<'_> {
+    /// Moves what is available to what is held, if there is enough: the one place that decides.
+    pub(crate) async fn apply(&self, connection: &mut Connection) -> Written<Reserved, HoldError> {
+        if self.amount.is_negative() {
+            return Err(StoreError::contradiction("a hold can't be negative"));
+        }
+        let mut reserved = self.take(connection).await?;
+        if reserved.is_none() && promo::expire(connection, self.account, self.now).await? {
+            reserved = self.take(connection).await?;
+        }
+        let reserved = match reserved {
+            Some(reserved) => Ok(reserved),
+            None => Err(refusal(connection, self.account, self.amount, self.own).await?),
+        };
+        if !self.capped {
+            return Ok(reserved);
+        }
+        let ask = Ask {
+            key: self.key,
+            more: self.amount,
+            own: self.own,
+            now: self.now,
+        };
+        cap::narrow(connection, reserved, ask).await
+    }
+
+    /// `None` if the balance doesn't do, or promotional credit has to expire first.
+    async fn take(&self, connection: &mut Connection) -> Result<Option<Reserved>, StoreError> {
+        let row = connection
+            .row(
+                "UPDATE balance SET held = held + $2, promo = CASE WHEN promo > $2 THEN promo - $2 ELSE 0 END
+                 WHERE account = $1 AND posted + credit_limit - held >= $2
+                     AND (promo_expires_at IS NULL OR promo_expires_at > $3)
+                 RETURNING posted, promo_expires_at",
+                values![self.account.as_str(), self.amount, self.now],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let promo = match row.time_or_null(1)? {
+            None => Nanos::ZERO,
+            Some(_) => {
+                promo::hold(connection, self.account, self.hold, self.amount, self.now).await?
+            }
+        };
+        let posted = row.nanos(0)?;
+        Ok(Some(Reserved { posted, promo }))
+    }
+}
+
+/// Why a balance can't cover `amount`.
+async fn refusal(
+    connection: &mut Connection,
+    account: &AccountId,
+    amount: Nanos,
+    own: Nanos,
+) -> Result<HoldError, StoreError> {
+    let row = connection
+        .row(
+            "SELECT posted + credit_limit - held, held FROM balance WHERE account = $1",
+            values![account.as_str()],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?;
+    let available = row.nanos(0)?;
+    let held = checked(row.nanos(1)?.checked_sub(own))?;
+    Ok(match available.checked_add(held) {
+        Some(without_holds) if without_holds >= amount => HoldError::InFlight { available, held },
+        Some(_) | None => HoldError::BalanceTooLow { available },
+    })
+}
+
+/// The entries of a hold: what it takes of gifts and of the wallet.
+pub(crate) fn to_held(
+    account: &AccountId,
+    amount: Nanos,
+    promo: Nanos,
+) -> Result<[(Book<'_>, Nanos); 3], StoreError> {
+    Ok([
+        (Book::Wallet(account), checked(promo.checked_sub(amount))?),
+        (Book::Promo(account), checked(promo.checked_neg())?),
+        (Book::Held(account), amount),
+    ])
+}

@@ -1,0 +1,273 @@
+//! Adjustments, gifts of promotional credit, and refunds.
+
+use weir_accounts::{
+    AccountChange, Adjustment, AdminError, Moved, NewHold, PromoGift, Refund, Settlement,
+};
+
+use crate::fixture::{Fixture, at, nanos, success, tokens};
+
+async fn adjust(fixture: &Fixture, amount: i64, key: &str) -> Result<Moved, AdminError> {
+    let adjustment = Adjustment {
+        account: fixture.caller.account.clone(),
+        amount: nanos(amount),
+        idempotency_key: key.to_owned(),
+        reason: "a mistake".to_owned(),
+    };
+    fixture.accounts.adjust(adjustment, at(1)).await
+}
+
+async fn give(
+    fixture: &Fixture,
+    amount: i64,
+    expires: i64,
+    key: &str,
+) -> Result<Moved, AdminError> {
+    let gift = PromoGift {
+        account: fixture.caller.account.clone(),
+        amount: nanos(amount),
+        expires_at: at(expires),
+        idempotency_key: key.to_owned(),
+        reason: "welcome".to_owned(),
+    };
+    fixture.accounts.give_promo(gift, at(1)).await
+}
+
+async fn refund(
+    fixture: &Fixture,
+    amount: Option<i64>,
+    key: &str,
+    second: i64,
+) -> Result<Moved, AdminError> {
+    let refund = Refund {
+        request: "r1".to_owned(),
+        attempt: 0,
+        amount: amount.map(nanos),
+        idempotency_key: key.to_owned(),
+        reason: "bad answer".to_owned(),
+    };
+    fixture.accounts.refund(refund, at(second)).await
+}
+
+/// A request that costs so much, held and settled at the same moment.
+async fn spend(fixture: &Fixture, request: &str, cost: i64, second: i64) {
+    let new = NewHold {
+        now: at(second),
+        expires_at: at(second + 600),
+        ..fixture.hold(request, cost)
+    };
+    let hold = fixture.accounts.hold(new).unwrap().durable().await.unwrap();
+    let settlement = Settlement {
+        now: at(second),
+        ..success(tokens(u64::try_from(cost).unwrap(), 0))
+    };
+    fixture.accounts.settle(hold, settlement).await.unwrap();
+}
+
+/// Posted, held, and what is free of promotional credit.
+async fn money(fixture: &Fixture, second: i64) -> (i64, i64, i64) {
+    fixture.accounts.expire(at(second)).await.unwrap();
+    let account = fixture.account().await;
+    fixture.assert_books().await;
+    (
+        account.posted.get(),
+        account.held.get(),
+        account.promo.get(),
+    )
+}
+
+#[track_caller]
+fn refused(outcome: Result<Moved, AdminError>, words: &str) {
+    let refusal = outcome.unwrap_err().to_string();
+    assert!(refusal.contains(words), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_adjustment_never_overdraws() {
+    let fixture = Fixture::with(100).await;
+    assert_eq!(adjust(&fixture, 20, "a").await.unwrap().posted, nanos(120));
+    assert_eq!(adjust(&fixture, -50, "b").await.unwrap().posted, nanos(70));
+    let replayed = adjust(&fixture, -50, "b").await.unwrap();
+    assert_eq!((replayed.posted, replayed.replayed), (nanos(70), true));
+    refused(adjust(&fixture, -51, "b").await, "used for something else");
+    refused(adjust(&fixture, 0, "c").await, "can't be 0");
+
+    // What is held, and promotional credit, can't be taken away.
+    let _hold = fixture.held("r1", 30).await.unwrap();
+    give(&fixture, 500, 1_000, "gift").await.unwrap();
+    refused(adjust(&fixture, -41, "c").await, "0.00000004 USD of cash");
+    let limit = AccountChange {
+        credit_limit: Some(nanos(5)),
+        ..AccountChange::default()
+    };
+    let account = &fixture.caller.account;
+    fixture
+        .accounts
+        .update_account(account, limit, at(1))
+        .await
+        .unwrap();
+    adjust(&fixture, -45, "c").await.unwrap();
+    refused(adjust(&fixture, -1, "d").await, "can't be taken");
+    assert_eq!(money(&fixture, 2).await, (70 + 500 - 45, 30, 500));
+    assert_eq!(money(&fixture, 1_000).await, (25, 30, 0));
+    let empty = Adjustment {
+        account: account.clone(),
+        amount: nanos(1),
+        idempotency_key: "e".to_owned(),
+        reason: String::new(),
+    };
+    refused(fixture.accounts.adjust(empty, at(1)).await, "the reason");
+}
+
+#[tokio::test]
+async fn promotional_credit_is_used_first_and_expires() {
+    let fixture = Fixture::with(100).await;
+    refused(give(&fixture, 10, 1, "a").await, "expire later than now");
+    refused(give(&fixture, 0, 9, "a").await, "more than 0");
+    give(&fixture, 30, 500, "late").await.unwrap();
+    give(&fixture, 20, 100, "soon").await.unwrap();
+    assert!(give(&fixture, 20, 100, "soon").await.unwrap().replayed);
+    refused(
+        give(&fixture, 20, 101, "soon").await,
+        "used for something else",
+    );
+    assert_eq!(money(&fixture, 2).await, (150, 0, 50));
+
+    spend(&fixture, "r1", 25, 3).await;
+    assert_eq!(money(&fixture, 3).await, (125, 0, 25));
+    // "soon" was used first: nothing of it is left to expire.
+    assert_eq!(money(&fixture, 100).await, (125, 0, 25));
+    spend(&fixture, "r2", 40, 499).await;
+    assert_eq!(money(&fixture, 499).await, (85, 0, 0));
+    let usage = fixture
+        .accounts
+        .usage(&fixture.caller.account, 2)
+        .await
+        .unwrap();
+    assert_eq!([usage[0].promo, usage[1].promo], [nanos(25), nanos(25)]);
+}
+
+#[tokio::test]
+async fn nothing_is_held_of_credit_that_has_expired() {
+    let fixture = Fixture::with(10).await;
+    give(&fixture, 50, 100, "gift").await.unwrap();
+    let hold = async |request: &str, amount, second| {
+        let new = NewHold {
+            now: at(second),
+            expires_at: at(second + 600),
+            ..fixture.hold(request, amount)
+        };
+        fixture.accounts.hold(new).unwrap().durable().await
+    };
+    let settle = async |hold, cost, second| {
+        let settlement = Settlement {
+            now: at(second),
+            ..success(tokens(cost, 0))
+        };
+        fixture.accounts.settle(hold, settlement).await.unwrap();
+    };
+    // Nobody has booked the expiry yet; the hold that would need it does.
+    let early = hold("r1", 30, 99).await.unwrap();
+    assert!(hold("r2", 11, 100).await.is_err());
+    let cash = hold("r3", 10, 100).await.unwrap();
+    // What a hold has stays good for it; what it doesn't use is gone, and it draws no more.
+    settle(early, 20, 200).await;
+    settle(cash, 4, 200).await;
+    assert_eq!(money(&fixture, 200).await, (6, 0, 0));
+    let usage = fixture
+        .accounts
+        .usage(&fixture.caller.account, 2)
+        .await
+        .unwrap();
+    assert_eq!([usage[0].promo, usage[1].promo], [nanos(0), nanos(20)]);
+}
+
+/// A request that had to hold cash, because another held the promotional credit, doesn't pay cash when that
+/// is free again.
+#[tokio::test]
+async fn cash_is_not_used_while_promotional_credit_is_free() {
+    let fixture = Fixture::with(100).await;
+    give(&fixture, 50, 1_000, "gift").await.unwrap();
+    let first = fixture.held("r1", 50).await.unwrap();
+    let second = fixture.held("r2", 60).await.unwrap();
+    assert_eq!(money(&fixture, 2).await, (150, 110, 0));
+    fixture.accounts.release(first, at(3)).await.unwrap();
+    let settlement = success(tokens(55, 0));
+    fixture.accounts.settle(second, settlement).await.unwrap();
+    assert_eq!(money(&fixture, 6).await, (95, 0, 0));
+    let usage = fixture
+        .accounts
+        .usage(&fixture.caller.account, 1)
+        .await
+        .unwrap();
+    assert_eq!(usage[0].promo, nanos(50));
+}
+
+#[tokio::test]
+async fn a_refund_is_never_more_than_the_cost() {
+    let fixture = Fixture::with(100).await;
+    spend(&fixture, "r1", 60, 3).await;
+    refused(
+        refund(&fixture, Some(61), "a", 4).await,
+        "0.00000006 USD of this",
+    );
+    refused(refund(&fixture, Some(0), "a", 4).await, "more than 0");
+    assert_eq!(
+        refund(&fixture, Some(20), "a", 4).await.unwrap().posted,
+        nanos(60)
+    );
+    assert!(refund(&fixture, Some(20), "a", 5).await.unwrap().replayed);
+    refused(
+        refund(&fixture, Some(21), "a", 5).await,
+        "used for something else",
+    );
+    refused(
+        refund(&fixture, Some(41), "b", 5).await,
+        "0.00000004 USD of this",
+    );
+    let rest = refund(&fixture, None, "b", 6).await.unwrap();
+    assert_eq!((rest.amount, rest.posted), (nanos(40), nanos(100)));
+    assert!(refund(&fixture, None, "b", 6).await.unwrap().replayed);
+    refused(
+        refund(&fixture, None, "c", 7).await,
+        "0 USD of this request",
+    );
+    assert_eq!(money(&fixture, 7).await, (100, 0, 0));
+    let unknown = Refund {
+        request: "nosuch".to_owned(),
+        attempt: 0,
+        amount: None,
+        idempotency_key: "d".to_owned(),
+        reason: "x".to_owned(),
+    };
+    refused(
+        fixture.accounts.refund(unknown, at(1)).await,
+        "no charged request",
+    );
+}
+
+/// Promotional credit never becomes cash.
+#[tokio::test]
+async fn a_refund_comes_back_as_what_was_paid() {
+    let fixture = Fixture::with(100).await;
+    give(&fixture, 30, 100, "soon").await.unwrap();
+    give(&fixture, 20, 500, "late").await.unwrap();
+    spend(&fixture, "r1", 60, 3).await;
+    assert_eq!(money(&fixture, 4).await, (90, 0, 0));
+    // Cash first, then what lives longest.
+    refund(&fixture, Some(15), "a", 5).await.unwrap();
+    assert_eq!(money(&fixture, 5).await, (105, 0, 5));
+    refund(&fixture, Some(25), "b", 6).await.unwrap();
+    assert_eq!(money(&fixture, 6).await, (130, 0, 30));
+    refused(
+        refund(&fixture, Some(16), "c", 100).await,
+        "can be refunded",
+    );
+    // Only what is left of the gifts that still live.
+    spend(&fixture, "r2", 1, 7).await;
+    assert_eq!(money(&fixture, 100).await, (120, 0, 20));
+    refused(
+        refund(&fixture, None, "c", 101).await,
+        "0 USD can be refunded now",
+    );
+    assert_eq!(money(&fixture, 500).await, (100, 0, 0));
+}
