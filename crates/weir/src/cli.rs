@@ -1,10 +1,16 @@
 //! The command line, as one types it.
 
+mod manage;
+pub(crate) mod value;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use weir_accounts::Nanos;
+
+pub(crate) use self::manage::{
+    Account, AddKey, Adjust, Audit, Caps, Credit, Key, Limits, Promo, Refund, SetAccount, SetKey,
+};
 
 const EXIT_CODES: &str = "\
 Exit status: 0 done; 1 it failed; 2 the command line or the config is wrong.
@@ -40,6 +46,12 @@ pub(crate) enum Command {
     Account(Account),
     /// Pay into an account
     Credit(Credit),
+    /// Give an account promotional credit: used first, and gone when it expires
+    Promo(Promo),
+    /// Give back what a request cost
+    Refund(Refund),
+    /// Correct an account's balance
+    Adjust(Adjust),
     /// API keys of an account
     #[command(subcommand)]
     Key(Key),
@@ -48,6 +60,8 @@ pub(crate) enum Command {
     Model(Model),
     /// What the requests of an account cost, newest first
     Usage(Usage),
+    /// Who changed what, newest first
+    Audit(Audit),
     /// A conversation with a model of the running server; the key is taken from WEIR_API_KEY
     Chat(Chat),
     /// Explain every key of the config, as Markdown
@@ -71,67 +85,6 @@ pub(crate) struct Serve {
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) output: Json,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Account {
-    /// Add an account
-    Add {
-        /// Its name, not used by another
-        name: String,
-        /// What it starts with, in dollars such as 5 or 0.25
-        #[arg(long, value_name = "USD", default_value = "0")]
-        credit: Nanos,
-        #[command(flatten)]
-        output: Json,
-    },
-    /// List all accounts
-    List(Json),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Credit {
-    /// Name or id of the account
-    pub(crate) account: String,
-    /// Dollars such as 5 or 0.25
-    #[arg(value_name = "USD")]
-    pub(crate) amount: Nanos,
-    /// What it is for
-    #[arg(long, value_name = "TEXT", default_value = "credit")]
-    pub(crate) reason: String,
-    /// The payment's own number: the same one again changes nothing
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reference: Option<String>,
-    #[command(flatten)]
-    pub(crate) output: Json,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Key {
-    /// Make a key; its secret is shown once
-    Add {
-        /// Name or id of the account
-        account: String,
-        /// What to call it
-        #[arg(long, value_name = "TEXT")]
-        name: Option<String>,
-        #[command(flatten)]
-        output: Json,
-    },
-    /// List the keys of an account
-    List {
-        /// Name or id of the account
-        account: String,
-        #[command(flatten)]
-        output: Json,
-    },
-    /// Revoke a key for good; in force within a second
-    Revoke {
-        /// The id as `key list` shows it
-        id: String,
-        #[command(flatten)]
-        output: Json,
-    },
 }
 
 #[derive(Debug, Subcommand)]

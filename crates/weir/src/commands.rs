@@ -1,6 +1,9 @@
 //! What the command line does beside `serve`.
 
 pub(crate) mod accounts;
+pub(crate) mod audit;
 pub(crate) mod chat;
+pub(crate) mod credit;
 pub(crate) mod doctor;
+pub(crate) mod keys;
 pub(crate) mod models;

@@ -14,11 +14,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use jiff::Timestamp;
+use weir_accounts::{Accounts, Actor, By};
 use weir_gateway::Clock;
 
 use crate::cli::{Cli, Command, Model, Place};
 use crate::commands::chat::Server;
-use crate::commands::{accounts, chat, doctor, models};
+use crate::commands::{accounts, audit, chat, credit, doctor, keys, models};
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
 /// Set by clap too, for a wrong command line.
@@ -78,28 +80,17 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let Loaded { config, warnings } = load(&overrides)?;
             lifecycle::serve(config, &warnings, serve.output, clock).await?;
         }
-        Command::Account(command) => {
-            let adds = matches!(command, cli::Account::Add { .. });
+        Command::Account(_)
+        | Command::Credit(_)
+        | Command::Promo(_)
+        | Command::Refund(_)
+        | Command::Adjust(_)
+        | Command::Key(_)
+        | Command::Usage(_)
+        | Command::Audit(_) => {
+            let adds = matches!(command, Command::Account(cli::Account::Add { .. }));
             let opened = accounts::open(&data(&place)?, adds, now).await?;
-            let done = accounts::account(&opened, command, now).await;
-            opened.close().await;
-            done?;
-        }
-        Command::Credit(command) => {
-            let opened = accounts::open(&data(&place)?, false, now).await?;
-            let done = accounts::credit(&opened, command, now).await;
-            opened.close().await;
-            done?;
-        }
-        Command::Key(command) => {
-            let opened = accounts::open(&data(&place)?, false, now).await?;
-            let done = accounts::key(&opened, command, now).await;
-            opened.close().await;
-            done?;
-        }
-        Command::Usage(command) => {
-            let opened = accounts::open(&data(&place)?, false, now).await?;
-            let done = accounts::usage(&opened, command).await;
+            let done = Box::pin(manage(&opened, command, now)).await;
             opened.close().await;
             done?;
         }
@@ -125,6 +116,37 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is done to the database, beside a running server.
+async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::Result<()> {
+    let actor = Actor::command_line(&user());
+    let by = By { actor, now };
+    match command {
+        Command::Account(command) => accounts::account(opened, command, &by).await,
+        Command::Credit(command) => credit::credit(opened, command, &by).await,
+        Command::Promo(command) => credit::promo(opened, command, &by).await,
+        Command::Refund(command) => credit::refund(opened, command, &by).await,
+        Command::Adjust(command) => credit::adjust(opened, command, &by).await,
+        Command::Key(command) => keys::key(opened, command, &by).await,
+        Command::Usage(command) => accounts::usage(opened, command).await,
+        Command::Audit(command) => audit::audit(opened, command).await,
+        Command::Serve(_)
+        | Command::Model(_)
+        | Command::Chat(_)
+        | Command::Config
+        | Command::Doctor(_) => Ok(()),
+    }
+}
+
+/// Who sits at the command line, for the audit log.
+fn user() -> String {
+    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    let names = ["SUDO_USER", "USER", "LOGNAME"];
+    names
+        .into_iter()
+        .find_map(name)
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn overrides(place: &Place) -> Overrides {

@@ -27,6 +27,33 @@ pub(crate) fn list<T: Serialize>(
     table(&rows)
 }
 
+/// All of each row as JSON, or the named fields as a table.
+pub(crate) fn rows(output: Json, head: &[&str], names: &[&str], rows: &[Value]) -> io::Result<()> {
+    list(output, head, rows, |row| {
+        names.iter().map(|name| cell(&row[*name])).collect()
+    })
+}
+
+/// One object as JSON, or as a table of its fields.
+pub(crate) fn fields(output: Json, object: &Value) -> io::Result<()> {
+    if output.json {
+        return json(object);
+    }
+    let fields = object.as_object().into_iter().flatten();
+    let rows: Vec<_> = fields
+        .map(|(name, value)| vec![name.clone(), cell(value)])
+        .collect();
+    table(&rows)
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 pub(crate) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }

@@ -85,6 +85,141 @@ fn accounts_credit_and_keys() {
 }
 
 #[test]
+fn accounts_and_keys_are_changed() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    json(at, "account add alice --credit 10 --data d");
+    let account = json(
+        at,
+        "account set alice --name ada --credit-limit 5 --low-balance 1 --tier T2 --tokens-per-minute 9 --data d",
+    );
+    let shown = json(at, "account show ada --data d");
+    assert_eq!(account, shown);
+    assert_eq!(
+        [
+            &shown["available"],
+            &shown["credit_limit"],
+            &shown["tier"],
+            &shown["low_balance"]
+        ],
+        ["15", "5", "T2", "1"]
+    );
+    let account = json(
+        at,
+        "account set ada --tier none --low-balance none --data d",
+    );
+    assert_eq!(account["tokens_per_minute"], 9);
+    assert_eq!(
+        [&account["tier"], &account["low_balance"]],
+        [&Value::Null; 2]
+    );
+    let suspended = json(at, "account suspend ada --reason unpaid --data d");
+    assert_eq!(suspended["suspended_reason"], "unpaid");
+    let resumed = json(at, "account resume ada --data d");
+    assert_eq!(resumed["suspended_since"], Value::Null);
+    fails(
+        at,
+        "account set ada --tier T9 --data d",
+        2,
+        "a tier is one of",
+    );
+    fails(at, "account suspend ada --data d", 2, "--reason");
+
+    let key = json(
+        at,
+        "key add ada --role viewer --model a --model b --cap 3 --cap-day 0.5 --expires 2099-01-01T00:00:00Z --data d",
+    );
+    let id = key["id"].as_str().unwrap();
+    let key = |options: &str| json(at, &format!("key {options} --data d"));
+    let shown = key(&format!("show {id}"));
+    assert_eq!(
+        [
+            &shown["role"],
+            &shown["cap"],
+            &shown["cap_day"],
+            &shown["expires_at"]
+        ],
+        ["viewer", "3", "0.5", "2099-01-01T00:00:00Z"]
+    );
+    assert_eq!(shown["models"], serde_json::json!(["a", "b"]));
+    let set = key(&format!(
+        "set {id} --any-model --cap none --expires none --name ci"
+    ));
+    assert_eq!(
+        [&set["models"], &set["cap"], &set["expires_at"]],
+        [&Value::Null; 3]
+    );
+    assert_eq!([&set["cap_day"], &set["name"]], ["0.5", "ci"]);
+    let rotated = key(&format!("rotate {id} --grace 1h"));
+    assert_eq!(rotated["id"], id);
+    assert!(key(&format!("show {id}"))["old_secret_until"].is_string());
+    fails(
+        at,
+        &format!("key rotate {id} --grace 31d --data d"),
+        1,
+        "30 days",
+    );
+    fails(at, "key add ada --role root --data d", 2, "a role is");
+    fails(at, "key add ada --cap=-1 --data d", 1, "can't be negative");
+    fails(at, "key set nokey --name x --data d", 1, "nokey");
+}
+
+#[test]
+fn money_is_moved_and_every_act_is_told() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    json(at, "account add alice --credit 10 --data d");
+    let gift = json(at, "promo alice 2 --expires 30d --reference g --data d");
+    assert_eq!([&gift["amount"], &gift["balance"]], ["2", "12"]);
+    assert_eq!(json(at, "account show alice --data d")["promo"], "2");
+    let adjust = "adjust alice -0.5 --reason twice --reference a --data d";
+    assert_eq!(json(at, adjust)["balance"], "11.5");
+    assert_eq!(json(at, adjust)["replayed"], true);
+    fails(
+        at,
+        "adjust alice -11 --reason much --data d",
+        1,
+        "9.5 USD of cash",
+    );
+    fails(at, "adjust alice 1 --data d", 2, "--reason");
+    fails(
+        at,
+        "promo alice 1 --expires never --data d",
+        2,
+        "a time is such as",
+    );
+    fails(
+        at,
+        "refund nosuch --reason bad --data d",
+        1,
+        "no charged request",
+    );
+
+    let log = json(at, "audit alice --data d");
+    let acts: Vec<_> = log
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| &record["act"])
+        .collect();
+    assert_eq!(
+        acts,
+        [
+            "credit.adjust",
+            "credit.promo",
+            "credit.top_up",
+            "account.add"
+        ]
+    );
+    assert_eq!(log[0]["after"]["reason"], "twice");
+    assert!(log[0]["actor"].as_str().unwrap().starts_with("cli:"));
+    let before = log[1]["id"].as_i64().unwrap();
+    let older = json(at, &format!("audit --before {before} --limit 1 --data d"));
+    assert_eq!(older.as_array().unwrap().len(), 1);
+    assert_eq!(older[0]["act"], "credit.top_up");
+}
+
+#[test]
 fn failures_have_a_status_and_a_message() {
     let home = TempDir::new().unwrap();
     let at = home.path();

@@ -1,12 +1,16 @@
-//! Accounts, credit, keys and usage. All of it works beside a running server, which sees it within a second.
+//! Accounts and usage. All of it works beside a running server, which sees it within a second.
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weir_accounts::{Account, Accounts, KeyInfo, Nanos, Options, Outcome, Role, UsageRecord};
+use weir_accounts::{
+    Account, AccountChange, Accounts, By, Nanos, Options, Outcome, Quotas, Role, Standing, Tier,
+    UsageRecord,
+};
 
+use crate::cli::value::OrNone;
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
 
@@ -36,119 +40,123 @@ pub(crate) async fn open(
 pub(crate) async fn account(
     accounts: &Accounts,
     command: cli::Account,
-    now: Timestamp,
+    by: &By,
 ) -> anyhow::Result<()> {
     match command {
         cli::Account::Add {
             name,
             credit,
             output,
-        } => {
-            if credit.is_negative() {
-                bail!("an account can't start with {credit} USD");
-            }
-            let mut account = accounts.add_account(&name, now).await?;
-            if credit.is_positive() {
-                let key = format!("opening:{}", account.id);
-                accounts
-                    .credit(&account.id, credit, &key, "opening credit", now)
-                    .await?;
-                account = accounts.account(account.id.as_str()).await?;
-            }
-            let text = format!(
-                "{} {} with {} USD",
-                account.id, account.name, account.posted
-            );
-            output::one(output, &account_json(&account), &text)?;
+        } => add(accounts, &name, credit, by, output).await,
+        cli::Account::List(output) => list(accounts, output).await,
+        cli::Account::Show { account, output } => {
+            let account = accounts.account(&account).await?;
+            Ok(output::fields(output, &account_json(&account))?)
         }
-        cli::Account::List(output) => {
-            let list = accounts.accounts().await?;
-            let rows: Vec<_> = list.iter().map(account_json).collect();
-            let names = ["id", "name", "balance", "held", "available", "created_at"];
-            print(
-                output,
-                &["ID", "NAME", "BALANCE", "HELD", "AVAILABLE", "CREATED"],
-                &names,
-                &rows,
-            )?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) async fn credit(
-    accounts: &Accounts,
-    command: cli::Credit,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    let account = accounts.account(&command.account).await?;
-    let key = match &command.reference {
-        Some(reference) => format!("credit:{reference}"),
-        None => format!("credit:{:016x}", getrandom::u64().context("no randomness")?),
-    };
-    let credited = accounts
-        .credit(&account.id, command.amount, &key, &command.reason, now)
-        .await?;
-    let data = json!({
-        "account": account.id.as_str(),
-        "amount": exact(credited.amount),
-        "balance": exact(credited.posted),
-        "replayed": credited.replayed,
-    });
-    let done = if credited.replayed {
-        "was credited before with"
-    } else {
-        "credited with"
-    };
-    let text = format!(
-        "{} {done} {} USD; balance {} USD",
-        account.name, credited.amount, credited.posted
-    );
-    output::one(command.output, &data, &text)?;
-    Ok(())
-}
-
-pub(crate) async fn key(
-    accounts: &Accounts,
-    command: cli::Key,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    match command {
-        cli::Key::Add {
+        cli::Account::Set(set) => change(accounts, set, by).await,
+        cli::Account::Suspend {
             account,
-            name,
+            reason,
             output,
         } => {
-            let account = accounts.account(&account).await?;
-            let key = accounts.add_key(&account.id, name.as_deref(), now).await?;
-            let data = json!({"id": key.id.as_str(), "key": key.secret.expose()});
-            output::one(output, &data, key.secret.expose())?;
-            if !output.json {
-                output::note("this is the only time that the key is shown")?;
-            }
-        }
-        cli::Key::List { account, output } => {
-            let account = accounts.account(&account).await?;
-            let rows: Vec<_> = accounts
-                .keys(&account.id)
-                .await?
-                .iter()
-                .map(key_json)
-                .collect();
-            let names = ["id", "name", "created_at", "expires_at", "revoked_at"];
-            print(
+            stand(
+                accounts,
+                &account,
+                Standing::Suspended { reason },
+                by,
                 output,
-                &["ID", "NAME", "CREATED", "EXPIRES", "REVOKED"],
-                &names,
-                &rows,
-            )?;
+            )
+            .await
         }
-        cli::Key::Revoke { id, output } => {
-            let key = accounts.revoke_key(&id, now).await?;
-            output::one(output, &key_json(&key), &format!("{} is revoked", key.id))?;
+        cli::Account::Resume { account, output } => {
+            stand(accounts, &account, Standing::Active, by, output).await
         }
     }
-    Ok(())
+}
+
+async fn add(
+    accounts: &Accounts,
+    name: &str,
+    credit: Nanos,
+    by: &By,
+    output: Json,
+) -> anyhow::Result<()> {
+    if credit.is_negative() {
+        bail!("an account can't start with {credit} USD");
+    }
+    let mut account = accounts.add_account(name, by.clone()).await?;
+    if credit.is_positive() {
+        let key = format!("opening:{}", account.id);
+        accounts
+            .credit(&account.id, credit, &key, "opening credit", by.clone())
+            .await?;
+        account = accounts.account(account.id.as_str()).await?;
+    }
+    let text = format!(
+        "{} {} with {} USD",
+        account.id, account.name, account.posted
+    );
+    Ok(output::one(output, &account_json(&account), &text)?)
+}
+
+async fn list(accounts: &Accounts, output: Json) -> anyhow::Result<()> {
+    let list = accounts.accounts().await?;
+    let rows: Vec<_> = list.iter().map(account_json).collect();
+    let names = ["id", "name", "balance", "held", "available", "created_at"];
+    let head = ["ID", "NAME", "BALANCE", "HELD", "AVAILABLE", "CREATED"];
+    Ok(output::rows(output, &head, &names, &rows)?)
+}
+
+async fn change(accounts: &Accounts, set: cli::SetAccount, by: &By) -> anyhow::Result<()> {
+    let account = accounts.account(&set.account).await?;
+    let change = AccountChange {
+        name: set.name,
+        credit_limit: set.credit_limit,
+        low_balance: set.low_balance.map(|OrNone(amount)| amount),
+        tier: set.tier.map(|OrNone(tier)| tier),
+        limits: Some(limits(account.limits, set.limits)),
+        standing: None,
+    };
+    let account = accounts
+        .update_account(&account.id, change, by.clone())
+        .await?;
+    let text = format!("{} is changed", account.name);
+    Ok(output::one(set.output, &account_json(&account), &text)?)
+}
+
+/// The limits with what was given in their place.
+pub(super) fn limits(old: Quotas, given: cli::Limits) -> Quotas {
+    Quotas {
+        requests_per_minute: or(old.requests_per_minute, given.requests_per_minute),
+        tokens_per_minute: or(old.tokens_per_minute, given.tokens_per_minute),
+        concurrent_requests: or(old.concurrent_requests, given.concurrent_requests),
+    }
+}
+
+pub(super) fn or<T>(old: Option<T>, given: Option<OrNone<T>>) -> Option<T> {
+    given.map_or(old, |OrNone(value)| value)
+}
+
+async fn stand(
+    accounts: &Accounts,
+    account: &str,
+    standing: Standing,
+    by: &By,
+    output: Json,
+) -> anyhow::Result<()> {
+    let account = accounts.account(account).await?;
+    let change = AccountChange {
+        standing: Some(standing),
+        ..AccountChange::default()
+    };
+    let account = accounts
+        .update_account(&account.id, change, by.clone())
+        .await?;
+    let text = match account.suspended {
+        Some(_) => format!("{} is suspended", account.name),
+        None => format!("{} is served", account.name),
+    };
+    Ok(output::one(output, &account_json(&account), &text)?)
 }
 
 pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::Result<()> {
@@ -179,20 +187,7 @@ pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::R
         "OUTCOME",
         "KEY",
     ];
-    print(command.output, &head, &names, &rows)?;
-    Ok(())
-}
-
-/// All of each row as JSON, or the named fields as a table.
-fn print(output: Json, head: &[&str], names: &[&str], rows: &[Value]) -> std::io::Result<()> {
-    output::list(output, head, rows, |row| {
-        let cell = |name: &&str| match &row[*name] {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        names.iter().map(cell).collect()
-    })
+    Ok(output::rows(command.output, &head, &names, &rows)?)
 }
 
 fn account_json(account: &Account) -> Value {
@@ -202,20 +197,16 @@ fn account_json(account: &Account) -> Value {
         "balance": exact(account.posted),
         "held": exact(account.held),
         "available": exact(account.available),
+        "promo": exact(account.promo),
+        "credit_limit": exact(account.credit_limit),
+        "low_balance": account.low_balance.map(exact),
+        "tier": account.tier.map(Tier::name),
+        "requests_per_minute": account.limits.requests_per_minute,
+        "tokens_per_minute": account.limits.tokens_per_minute,
+        "concurrent_requests": account.limits.concurrent_requests,
+        "suspended_since": account.suspended.as_ref().map(|suspended| suspended.since.to_string()),
+        "suspended_reason": account.suspended.as_ref().map(|suspended| suspended.reason.as_str()),
         "created_at": account.created_at.to_string(),
-    })
-}
-
-fn key_json(key: &KeyInfo) -> Value {
-    let time = |time: &Option<Timestamp>| time.as_ref().map(Timestamp::to_string);
-    json!({
-        "id": key.id.as_str(),
-        "account": key.account.as_str(),
-        "name": key.name,
-        "models": key.models,
-        "created_at": key.created_at.to_string(),
-        "expires_at": time(&key.expires_at),
-        "revoked_at": time(&key.revoked_at),
     })
 }
 
@@ -237,6 +228,7 @@ fn usage_json(record: &UsageRecord) -> Value {
         "input_price": record.price.input,
         "output_price": record.price.output,
         "cost": exact(record.cost),
+        "promo": exact(record.promo),
         "outcome": outcome,
         "started_at": record.started_at.to_string(),
         "ended_at": record.ended_at.to_string(),

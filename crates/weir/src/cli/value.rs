@@ -1,0 +1,106 @@
+//! Values that options take.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A value, or `none` to take it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OrNone<T>(pub(crate) Option<T>);
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(OrNone(None));
+        }
+        let value = text.parse().map_err(|error| format!("{error}; or none"));
+        value.map(|value| OrNone(Some(value)))
+    }
+}
+
+/// A length of time such as `90s`, `15m`, `12h` or `30d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Length(pub(crate) SignedDuration);
+
+impl FromStr for Length {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a length of time is a number with s, m, h or d, such as 12h";
+        let unit = text.chars().last().ok_or(WRONG)?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 60 * 60,
+            'd' => 24 * 60 * 60,
+            _ => return Err(WRONG),
+        };
+        let number = &text[..text.len() - unit.len_utf8()];
+        let number: u32 = number.parse().map_err(|_| WRONG)?;
+        Ok(Length(SignedDuration::from_secs(
+            i64::from(number) * seconds,
+        )))
+    }
+}
+
+/// A point in time: RFC 3339 such as `2027-01-01T00:00:00Z`, or how long from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    At(Timestamp),
+    In(SignedDuration),
+}
+
+impl When {
+    pub(crate) fn after(self, now: Timestamp) -> Timestamp {
+        match self {
+            When::At(at) => at,
+            When::In(length) => now.saturating_add(length).unwrap_or(Timestamp::MAX),
+        }
+    }
+}
+
+impl FromStr for When {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a time is such as 2027-01-01T00:00:00Z, or 30d for in 30 days";
+        if let Ok(Length(length)) = text.parse() {
+            return Ok(When::In(length));
+        }
+        text.parse().map(When::At).map_err(|_| WRONG)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let check = |text: &str, when: Option<&str>| {
+            let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+            let read = text.parse::<When>().ok().map(|read| read.after(now));
+            assert_eq!(read, when.map(|when| when.parse().unwrap()), "{text}");
+        };
+        check("90s", Some("2026-01-31T12:01:30Z"));
+        check("12h", Some("2026-02-01T00:00:00Z"));
+        check("1d", Some("2026-02-01T12:00:00Z"));
+        check("2027-01-01T00:00:00Z", Some("2027-01-01T00:00:00Z"));
+        for text in [
+            "",
+            "d",
+            "-1d",
+            "1",
+            "1w",
+            "1.5h",
+            "tomorrow",
+            "2027-01-01",
+            "5é",
+        ] {
+            check(text, None);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Money that no request moves.
+
+use anyhow::Context;
+use serde_json::json;
+use weir_accounts::{Accounts, Adjustment, By, Moved, PromoGift, Refund};
+
+use crate::cli::{self, Json};
+use crate::output::{self, exact};
+
+pub(crate) async fn credit(
+    accounts: &Accounts,
+    command: cli::Credit,
+    by: &By,
+) -> anyhow::Result<()> {
+    let account = accounts.account(&command.account).await?;
+    let key = match &command.reference {
+        Some(reference) => format!("credit:{reference}"),
+        None => format!("credit:{:016x}", getrandom::u64().context("no randomness")?),
+    };
+    let moved = accounts
+        .credit(
+            &account.id,
+            command.amount,
+            &key,
+            &command.reason,
+            by.clone(),
+        )
+        .await?;
+    told(&account.name, "credited with", &moved, command.output)
+}
+
+pub(crate) async fn promo(accounts: &Accounts, command: cli::Promo, by: &By) -> anyhow::Result<()> {
+    let account = accounts.account(&command.account).await?;
+    let gift = PromoGift {
+        account: account.id,
+        amount: command.amount,
+        expires_at: command.expires.after(by.now),
+        idempotency_key: reference(command.reference)?,
+        reason: command.reason,
+    };
+    let moved = accounts.give_promo(gift, by.clone()).await?;
+    told(&account.name, "given", &moved, command.output)
+}
+
+pub(crate) async fn adjust(
+    accounts: &Accounts,
+    command: cli::Adjust,
+    by: &By,
+) -> anyhow::Result<()> {
+    let account = accounts.account(&command.account).await?;
+    let adjustment = Adjustment {
+        account: account.id,
+        amount: command.amount,
+        idempotency_key: reference(command.reference)?,
+        reason: command.reason,
+    };
+    let moved = accounts.adjust(adjustment, by.clone()).await?;
+    told(&account.name, "adjusted by", &moved, command.output)
+}
+
+pub(crate) async fn refund(
+    accounts: &Accounts,
+    command: cli::Refund,
+    by: &By,
+) -> anyhow::Result<()> {
+    let refund = Refund {
+        request: command.request,
+        attempt: command.attempt,
+        amount: command.amount,
+        idempotency_key: reference(command.reference)?,
+        reason: command.reason,
+    };
+    let moved = accounts.refund(refund, by.clone()).await?;
+    let account = accounts.account(moved.account.as_str()).await?;
+    told(&account.name, "refunded", &moved, command.output)
+}
+
+/// The idempotency key: the operator's own, or one that nobody has used.
+fn reference(given: Option<String>) -> anyhow::Result<String> {
+    match given {
+        Some(reference) => Ok(format!("cli:{reference}")),
+        None => Ok(format!(
+            "cli:{:016x}",
+            getrandom::u64().context("no randomness")?
+        )),
+    }
+}
+
+fn told(name: &str, done: &str, moved: &Moved, output: Json) -> anyhow::Result<()> {
+    let data = json!({
+        "transaction": moved.transaction,
+        "account": moved.account.as_str(),
+        "amount": exact(moved.amount),
+        "balance": exact(moved.posted),
+        "replayed": moved.replayed,
+    });
+    let before = if moved.replayed { "was before " } else { "" };
+    let text = format!(
+        "{name} {before}{done} {} USD; balance {} USD",
+        moved.amount, moved.posted
+    );
+    Ok(output::one(output, &data, &text)?)
+}

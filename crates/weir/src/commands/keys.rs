@@ -1,0 +1,139 @@
+//! Keys.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use weir_accounts::{Accounts, By, KeyChange, KeyInfo, KeyOptions, NewKey, Quotas, SpendCaps};
+
+use super::accounts::{limits, or};
+use crate::cli::value::{OrNone, When};
+use crate::cli::{self, Json};
+use crate::output::{self, exact};
+
+pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyhow::Result<()> {
+    match command {
+        cli::Key::Add(add) => {
+            let output = add.output;
+            let account = accounts.account(&add.account).await?;
+            let options = options(*add, by.now);
+            let key = accounts
+                .add_key_with(&account.id, options, by.clone())
+                .await?;
+            show_once(&key, output)
+        }
+        cli::Key::List { account, output } => {
+            let account = accounts.account(&account).await?;
+            let keys = accounts.keys(&account.id).await?;
+            let rows: Vec<_> = keys.iter().map(key_json).collect();
+            let names = [
+                "id",
+                "name",
+                "role",
+                "created_at",
+                "last_used_at",
+                "expires_at",
+                "revoked_at",
+            ];
+            let head = [
+                "ID",
+                "NAME",
+                "ROLE",
+                "CREATED",
+                "LAST USED",
+                "EXPIRES",
+                "REVOKED",
+            ];
+            Ok(output::rows(output, &head, &names, &rows)?)
+        }
+        cli::Key::Show { id, output } => {
+            let key = accounts.key(&id).await?;
+            Ok(output::fields(output, &key_json(&key))?)
+        }
+        cli::Key::Set(set) => {
+            let output = set.output;
+            let old = accounts.key(&set.id).await?;
+            let change = change(*set, &old, by.now);
+            let key = accounts
+                .update_key(old.id.as_str(), change, by.clone())
+                .await?;
+            let text = format!("{} is changed", key.id);
+            Ok(output::one(output, &key_json(&key), &text)?)
+        }
+        cli::Key::Rotate { id, grace, output } => {
+            let key = accounts.rotate_key(&id, grace.0, by.clone()).await?;
+            show_once(&key, output)
+        }
+        cli::Key::Revoke { id, output } => {
+            let key = accounts.revoke_key(&id, by.clone()).await?;
+            let text = format!("{} is revoked", key.id);
+            Ok(output::one(output, &key_json(&key), &text)?)
+        }
+    }
+}
+
+fn show_once(key: &NewKey, output: Json) -> anyhow::Result<()> {
+    let data = json!({"id": key.id.as_str(), "key": key.secret.expose()});
+    output::one(output, &data, key.secret.expose())?;
+    if !output.json {
+        output::note("this is the only time that the key is shown")?;
+    }
+    Ok(())
+}
+
+fn options(add: cli::AddKey, now: Timestamp) -> KeyOptions {
+    KeyOptions {
+        name: add.name,
+        expires_at: add.expires.map(|when| when.after(now)),
+        models: (!add.models.is_empty()).then_some(add.models),
+        role: add.role,
+        limits: limits(Quotas::default(), add.limits),
+        caps: caps(SpendCaps::default(), add.caps),
+    }
+}
+
+fn change(set: cli::SetKey, old: &KeyInfo, now: Timestamp) -> KeyChange {
+    let models = match (set.any_model, set.models) {
+        (true, _) => Some(None),
+        (false, models) if models.is_empty() => None,
+        (false, models) => Some(Some(models)),
+    };
+    let after = |when: When| when.after(now);
+    KeyChange {
+        name: set.name.map(|OrNone(name)| name),
+        expires_at: set.expires.map(|OrNone(when)| when.map(after)),
+        models,
+        limits: Some(limits(old.limits, set.limits)),
+        caps: Some(caps(old.caps, set.caps)),
+    }
+}
+
+/// The caps with what was given in their place.
+fn caps(old: SpendCaps, given: cli::Caps) -> SpendCaps {
+    SpendCaps {
+        total: or(old.total, given.cap),
+        month: or(old.month, given.cap_month),
+        day: or(old.day, given.cap_day),
+    }
+}
+
+fn key_json(key: &KeyInfo) -> Value {
+    let time = |time: &Option<Timestamp>| time.as_ref().map(Timestamp::to_string);
+    json!({
+        "id": key.id.as_str(),
+        "account": key.account.as_str(),
+        "name": key.name,
+        "role": key.role.name(),
+        "models": key.models,
+        "created_at": key.created_at.to_string(),
+        "last_used_at": time(&key.last_used_at),
+        "expires_at": time(&key.expires_at),
+        "rotated_at": time(&key.rotated_at),
+        "old_secret_until": time(&key.previous_until),
+        "revoked_at": time(&key.revoked_at),
+        "cap": key.caps.total.map(exact),
+        "cap_month": key.caps.month.map(exact),
+        "cap_day": key.caps.day.map(exact),
+        "requests_per_minute": key.limits.requests_per_minute,
+        "tokens_per_minute": key.limits.tokens_per_minute,
+        "concurrent_requests": key.limits.concurrent_requests,
+    })
+}
