@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
 use crate::money::Nanos;
 use crate::quotas::{self, Quotas, Tier};
@@ -123,6 +124,26 @@ pub(crate) async fn list(readers: &Readers) -> Result<Vec<Account>, StoreError> 
                 " FROM account JOIN balance ON balance.account = account.id ORDER BY account.name"
             ),
             &[],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Accounts after this name, by name.
+pub(crate) async fn after(
+    readers: &Readers,
+    name: &str,
+    limit: u32,
+) -> Result<Vec<Account>, StoreError> {
+    let rows = readers
+        .rows(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM account JOIN balance ON balance.account = account.id WHERE account.name > $1
+                 ORDER BY account.name LIMIT $2"
+            ),
+            values![name, i64::from(limit.min(PAGE_MAX))],
         )
         .await?;
     rows.iter().map(read).collect()

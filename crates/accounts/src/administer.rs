@@ -5,13 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::account::admin::{AddAccount, UpdateAccount};
 use crate::key::admin::{AddKey, RevokeKey, UpdateKey};
+use crate::key::cap;
 use crate::key::rotate::RotateKey;
 use crate::ledger::movement::{Move, What};
-use crate::ledger::top_up;
+use crate::ledger::{list, top_up};
 use crate::{
     Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
-    KeyChange, KeyInfo, KeyOptions, Moved, Nanos, NewKey, Page, PromoGift, Refund, StoreError,
-    account, audit, key,
+    KeyChange, KeyId, KeyInfo, KeyOptions, KeySpend, LedgerRecord, Moved, Nanos, NewKey, Page,
+    PromoGift, Refund, StoreError, account, audit, key,
 };
 
 impl Accounts {
@@ -33,6 +34,11 @@ impl Accounts {
     /// All accounts, by name.
     pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
         account::list(&self.0.readers).await
+    }
+
+    /// A page of accounts by name: those after the last name of the page before, `""` for the first.
+    pub async fn accounts_after(&self, name: &str, limit: u32) -> Result<Vec<Account>, StoreError> {
+        account::after(&self.0.readers, name, limit).await
     }
 
     pub async fn account(&self, name_or_id: &str) -> Result<Account, AdminError> {
@@ -184,6 +190,20 @@ impl Accounts {
     /// Revokes for good; revoking again changes nothing.
     pub async fn revoke_key(&self, id: &str, by: impl Into<By>) -> Result<KeyInfo, AdminError> {
         self.0.writer.write(RevokeKey::new(id, by.into())).await
+    }
+
+    /// What the requests of a key have cost.
+    pub async fn key_spend(&self, key: &KeyId, now: Timestamp) -> Result<KeySpend, StoreError> {
+        cap::spend(&self.0.readers, key, now).await
+    }
+
+    /// Transactions of an account, newest first.
+    pub async fn ledger(
+        &self,
+        account: &AccountId,
+        page: Page,
+    ) -> Result<Vec<LedgerRecord>, StoreError> {
+        list::page(&self.0.readers, account, page).await
     }
 
     /// Every administrative act, newest first; of one account, or of all.

@@ -15,6 +15,7 @@
 //! `held` is held, `promo` is promo, and what is available is wallet + promo + credit limit.
 
 pub(crate) mod hold;
+pub(crate) mod list;
 pub(crate) mod movement;
 pub(crate) mod notices;
 pub(crate) mod promo;

@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::account::AdminError;
-use crate::db::{Connection, Row, StoreError, values};
+use crate::db::{Connection, Readers, Row, StoreError, values};
+use crate::key::KeyId;
 use crate::ledger::hold::HoldError;
 use crate::money::Nanos;
 use crate::writer::Written;
@@ -87,6 +88,51 @@ pub(crate) fn day(at: Timestamp) -> i64 {
 fn first_of_month(at: Timestamp) -> i64 {
     let date = at.to_zoned(TimeZone::UTC).date();
     day(at).saturating_sub(i64::from(date.day()).saturating_sub(1))
+}
+
+/// What the requests of a key have cost, by UTC, and what its open ones hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeySpend {
+    pub total: Nanos,
+    pub month: Nanos,
+    /// Since Monday.
+    pub week: Nanos,
+    pub day: Nanos,
+    pub held: Nanos,
+}
+
+/// The first day of the UTC week of a time: a Monday.
+fn monday(at: Timestamp) -> i64 {
+    // The first of January 1970 was a Thursday.
+    let today = day(at);
+    today.saturating_sub(today.saturating_add(3).rem_euclid(7))
+}
+
+pub(crate) async fn spend(
+    readers: &Readers,
+    key: &KeyId,
+    now: Timestamp,
+) -> Result<KeySpend, StoreError> {
+    let row = readers
+        .row(
+            "SELECT CAST(COALESCE(SUM(cost), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day >= $2 THEN cost END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day >= $3 THEN cost END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day >= $4 THEN cost END), 0) AS BIGINT),
+                 (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM hold h
+                  WHERE h.account = (SELECT account FROM api_key WHERE id = $1) AND h.api_key = $1 AND h.state = 'open')
+             FROM usage_day WHERE api_key = $1",
+            values![key.as_str(), first_of_month(now), monday(now), day(now)],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction("a sum has no row"))?;
+    Ok(KeySpend {
+        total: row.nanos(0)?,
+        month: row.nanos(1)?,
+        week: row.nanos(2)?,
+        day: row.nanos(3)?,
+        held: row.nanos(4)?,
+    })
 }
 
 /// What a hold asks of its key's caps, once the hold has its amount.
@@ -182,14 +228,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_and_months_are_those_of_utc() {
-        let check = |at: &str, today: i64, first: i64| {
+    fn days_weeks_and_months_are_those_of_utc() {
+        let check = |at: &str, today: i64, week: i64, month: i64| {
             let at = at.parse().unwrap();
-            assert_eq!((day(at), first_of_month(at)), (today, first), "{at}");
+            let found = (day(at), monday(at), first_of_month(at));
+            assert_eq!(found, (today, week, month), "{at}");
         };
-        check("1970-01-01T00:00:00Z", 0, 0);
-        check("1970-02-03T23:59:59.999Z", 33, 31);
-        check("1969-12-31T23:59:59.999Z", -1, -31);
-        check("2024-02-29T12:00:00Z", 19_782, 19_754);
+        check("1970-01-01T00:00:00Z", 0, -3, 0);
+        check("1970-02-03T23:59:59.999Z", 33, 32, 31);
+        check("1969-12-31T23:59:59.999Z", -1, -3, -31);
+        check("2024-02-29T12:00:00Z", 19_782, 19_779, 19_754);
+        check("2024-02-26T00:00:00Z", 19_779, 19_779, 19_754);
+        check("2024-02-25T23:59:59Z", 19_778, 19_772, 19_754);
     }
 }

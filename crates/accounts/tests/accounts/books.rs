@@ -85,7 +85,12 @@ async fn accounts_are_found_by_name_and_id() {
     let none = fixture.accounts.account("' OR 1=1 --").await;
     assert!(matches!(none, Err(AdminError::NotFound { .. })), "{none:?}");
     let ada = fixture.accounts.add_account("ada", at(1)).await.unwrap();
-    assert_eq!(fixture.accounts.accounts().await.unwrap(), [ada, demo]);
+    let accounts = &fixture.accounts;
+    let all = [ada, demo];
+    assert_eq!(accounts.accounts().await.unwrap(), all);
+    assert_eq!(accounts.accounts_after("", 1).await.unwrap(), all[..1]);
+    assert_eq!(accounts.accounts_after("ada", 9).await.unwrap(), all[1..]);
+    assert_eq!(accounts.accounts_after("demo", 9).await.unwrap(), []);
 }
 
 /// Every kind of difference is found and named.

@@ -143,6 +143,22 @@ async fn days_and_months_begin_at_midnight_utc() {
         (CapPeriod::Month, 0, false),
     );
     capped.spend(100, NEXT_MONTH).await.unwrap();
+    let _open = capped.hold(0, NEXT_MONTH).await.unwrap();
+    let key = &capped.fixture.caller.key;
+    let accounts = &capped.fixture.accounts;
+    // The first of December 2023 was a Friday.
+    let spent = accounts.key_spend(key, at(NEXT_MONTH)).await.unwrap();
+    let (all, december) = (nanos(350), nanos(100));
+    assert_eq!((spent.total, spent.held), (all, nanos(0)));
+    assert_eq!([spent.month, spent.week, spent.day], [december; 3]);
+    let spent = accounts
+        .key_spend(key, at(NEXT_MONTH + 3 * day))
+        .await
+        .unwrap();
+    assert_eq!(
+        [spent.month, spent.week, spent.day],
+        [december, nanos(0), nanos(0)]
+    );
     capped.fixture.assert_books().await;
 }
 

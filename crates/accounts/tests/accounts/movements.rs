@@ -1,7 +1,7 @@
 //! Adjustments, gifts of promotional credit, and refunds.
 
 use weir_accounts::{
-    AccountChange, Adjustment, AdminError, Moved, NewHold, PromoGift, Refund, Settlement,
+    AccountChange, Adjustment, AdminError, Moved, NewHold, Page, PromoGift, Refund, Settlement,
 };
 
 use crate::fixture::{Fixture, at, nanos, success, tokens};
@@ -243,6 +243,68 @@ async fn a_refund_is_never_more_than_the_cost() {
         fixture.accounts.refund(unknown, at(1)).await,
         "no charged request",
     );
+}
+
+/// What the ledger says of it, page by page.
+#[tokio::test]
+async fn the_ledger_is_read_in_pages() {
+    let fixture = Fixture::with(100).await;
+    let account = &fixture.caller.account;
+    give(&fixture, 30, 100, "gift").await.unwrap();
+    spend(&fixture, "r1", 40, 3).await;
+    refund(&fixture, Some(10), "a", 4).await.unwrap();
+    let page = |before, limit| fixture.accounts.ledger(account, Page { before, limit });
+    let all = page(None, 100).await.unwrap();
+    let book = |name: &str| format!("{name}:{account}");
+    let told: Vec<_> = all
+        .iter()
+        .map(|record| {
+            let entries = record.entries.iter();
+            let entries = entries.map(|(book, amount)| (book.clone(), amount.get()));
+            let request = record.request.as_deref();
+            (record.kind.as_str(), request, entries.collect::<Vec<_>>())
+        })
+        .collect();
+    let entry = |name: &str, amount| (name.to_owned(), amount);
+    assert_eq!(
+        told,
+        [
+            (
+                "refund",
+                Some("r1"),
+                vec![entry("revenue", -10), (book("wallet"), 10)]
+            ),
+            (
+                "settle",
+                Some("r1"),
+                vec![(book("held"), -40), entry("revenue", 40)]
+            ),
+            (
+                "hold",
+                Some("r1"),
+                vec![
+                    (book("held"), 40),
+                    (book("promo"), -30),
+                    (book("wallet"), -10)
+                ]
+            ),
+            (
+                "promo",
+                None,
+                vec![(book("promo"), 30), entry("promotion", -30)]
+            ),
+            (
+                "credit",
+                None,
+                vec![entry("funding", -100), (book("wallet"), 100)]
+            ),
+        ]
+    );
+    assert_eq!(all[0].reason.as_deref(), Some("bad answer"));
+    assert_eq!(all[0].actor.as_deref(), Some("system"));
+    assert_eq!((all[1].actor.as_deref(), all[1].posted), (None, nanos(90)));
+    assert_eq!(page(None, 2).await.unwrap(), all[..2]);
+    assert_eq!(page(Some(all[1].id), 2).await.unwrap(), all[2..4]);
 }
 
 /// Promotional credit never becomes cash.

@@ -1,0 +1,73 @@
+//! The ledger of an account, to be read.
+
+use jiff::Timestamp;
+
+use crate::account::AccountId;
+use crate::audit::Page;
+use crate::db::{Readers, Row, StoreError, values};
+use crate::money::Nanos;
+
+/// A transaction and its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRecord {
+    pub id: i64,
+    pub at: Timestamp,
+    /// Such as `credit`, `hold` or `settle`.
+    pub kind: String,
+    pub reason: Option<String>,
+    /// Who did it, if no request did.
+    pub actor: Option<String>,
+    /// The request that it is of, or that it refunds.
+    pub request: Option<String>,
+    /// The account's, right after.
+    pub posted: Nanos,
+    /// Books and amounts, by book.
+    pub entries: Vec<(String, Nanos)>,
+}
+
+/// Newest first.
+pub(crate) async fn page(
+    readers: &Readers,
+    account: &AccountId,
+    page: Page,
+) -> Result<Vec<LedgerRecord>, StoreError> {
+    let [before, limit] = page.bounds();
+    let rows = readers
+        .rows(
+            "SELECT t.id, t.created_at, t.kind, t.reason, m.actor, COALESCE(h.request, u.request), t.posted, e.book, e.amount
+             FROM (SELECT id, created_at, kind, reason, hold, posted FROM ledger_transaction
+                   WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3) t
+             LEFT JOIN entry e ON e.ledger_transaction = t.id
+             LEFT JOIN hold h ON h.id = t.hold
+             LEFT JOIN movement m ON m.ledger_transaction = t.id
+             LEFT JOIN usage_record u ON u.id = m.usage_record
+             ORDER BY t.id DESC, e.book",
+            values![account.as_str(), before, limit],
+        )
+        .await?;
+    let mut records: Vec<LedgerRecord> = Vec::new();
+    for row in &rows {
+        let id = row.integer(0)?;
+        if records.last().is_none_or(|last| last.id != id) {
+            records.push(read(row)?);
+        }
+        // A transaction that moved nothing, such as a hold of 0, has no entries.
+        if let (Some(record), Some(book)) = (records.last_mut(), row.text_or_null(7)?) {
+            record.entries.push((book, row.nanos(8)?));
+        }
+    }
+    Ok(records)
+}
+
+fn read(row: &Row) -> Result<LedgerRecord, StoreError> {
+    Ok(LedgerRecord {
+        id: row.integer(0)?,
+        at: row.time(1)?,
+        kind: row.text(2)?,
+        reason: row.text_or_null(3)?,
+        actor: row.text_or_null(4)?,
+        request: row.text_or_null(5)?,
+        posted: row.nanos(6)?,
+        entries: Vec::new(),
+    })
+}
