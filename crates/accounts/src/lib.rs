@@ -46,6 +46,7 @@ pub use crate::ledger::settle::{Outcome, Recovered, SettleError, Settlement, Sou
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
 pub use crate::usage::UsageRecord;
+pub use crate::usage::report::{BillLine, Cycle};
 
 /// Random characters that tell a process from an earlier one of the same node.
 const NODE_LEN: usize = 8;
@@ -155,6 +156,16 @@ impl Accounts {
         limit: u32,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         usage::newest(&self.0.readers, account, limit).await
+    }
+
+    /// What an account's requests cost by cycle, model and price, the oldest first; `time` is from and to before.
+    pub async fn bill(
+        &self,
+        account: &AccountId,
+        cycle: Cycle,
+        time: [Timestamp; 2],
+    ) -> Result<Vec<BillLine>, StoreError> {
+        usage::report::bill(&self.0.readers, account, cycle, time).await
     }
 
     /// Asks the writer for a hold at once. Nothing may be released to the client before it is

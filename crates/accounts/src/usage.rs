@@ -1,5 +1,7 @@
 //! Usage: one record for each attempt that was settled.
 
+pub(crate) mod report;
+
 use jiff::Timestamp;
 
 use crate::account::AccountId;
@@ -79,9 +81,9 @@ pub(crate) async fn record(
         [prompt, cached, completion, reasoning].map(|count| count.min(DAY_COUNT_MAX));
     connection
         .execute(
-            "INSERT INTO usage_day (api_key, day, model, account, requests, prompt, cached, completion, reasoning, cost, promo)
-             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10)
-             ON CONFLICT (api_key, day, model) DO UPDATE SET
+            "INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
+             VALUES ($1, $2, $3, $11, $4, 1, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (api_key, day, model, price) DO UPDATE SET
                  requests = usage_day.requests + 1, prompt = usage_day.prompt + excluded.prompt,
                  cached = usage_day.cached + excluded.cached, completion = usage_day.completion + excluded.completion,
                  reasoning = usage_day.reasoning + excluded.reasoning, cost = usage_day.cost + excluded.cost,
@@ -97,6 +99,7 @@ pub(crate) async fn record(
                 reasoning,
                 cost.charged,
                 cost.promo,
+                closed.price_version,
             ],
         )
         .await?;

@@ -4,6 +4,7 @@
 //! unknown ones are skipped, and the last of a repeated field counts. Which fields are required, and
 //! their ranges, is for whoever converts a request. This crate knows JSON and nothing else.
 
+pub mod billing;
 pub mod chat;
 pub mod completion;
 pub mod embeddings;

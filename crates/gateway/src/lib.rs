@@ -11,6 +11,7 @@ mod clock;
 mod embed;
 mod generation;
 pub mod limits;
+mod own;
 mod refusal;
 mod tiers;
 
@@ -31,6 +32,7 @@ pub use crate::clock::Clock;
 pub use crate::embed::EmbedJob;
 pub use crate::generation::Generation;
 use crate::limits::{Limits, Quota, Quotas, Subject};
+pub use crate::own::BILLS_PER_MINUTE;
 pub use crate::refusal::Refusal;
 pub use crate::tiers::TierRule;
 use crate::tiers::Tiers;

@@ -52,6 +52,9 @@ pub enum Refusal {
         affordable: u64,
         retry_after: Option<Duration>,
     },
+    /// An account asks for its bills too often.
+    #[error("too many bills")]
+    BillsTooFast { retry_after: Duration },
     #[error("too many requests")]
     RequestLimit { retry_after: Duration },
     #[error("too many concurrent requests")]

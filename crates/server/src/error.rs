@@ -15,6 +15,9 @@ use crate::redact::redact;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     InvalidRequestBody,
+    InvalidBillCycle,
+    InvalidProductCategory,
+    ListBillTooFast,
     InvalidApiKey,
     NotEnoughBalance,
     AccessDenied,
@@ -39,8 +42,11 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 16] = [
         Reason::InvalidRequestBody,
+        Reason::InvalidBillCycle,
+        Reason::InvalidProductCategory,
+        Reason::ListBillTooFast,
         Reason::InvalidApiKey,
         Reason::NotEnoughBalance,
         Reason::AccessDenied,
@@ -60,6 +66,9 @@ impl Reason {
     pub const fn row(self) -> Row {
         match self {
             Reason::InvalidRequestBody  => row(400, "INVALID_REQUEST_BODY",  "invalid_request_error", None),
+            Reason::InvalidBillCycle    => row(400, "INVALID_BILL_CYCLE",    "invalid_request_error", None),
+            Reason::InvalidProductCategory => row(400, "INVALID_PRODUCT_CATEGORY", "invalid_request_error", None),
+            Reason::ListBillTooFast     => row(429, "LIST_BILL_TOO_FAST",    "requests",              Some("rate_limit_exceeded")),
             Reason::InvalidApiKey       => row(401, "INVALID_API_KEY",       "authentication_error",  Some("invalid_api_key")),
             Reason::NotEnoughBalance    => row(403, "NOT_ENOUGH_BALANCE",    "insufficient_quota",    Some("insufficient_balance")),
             Reason::AccessDenied        => row(403, "ACCESS_DENIED",         "permission_error",      Some("model_access_denied")),

@@ -39,6 +39,23 @@ pub(crate) async fn require_key(
     response
 }
 
+/// Runs on routes that any key may use, whatever its role, also while its account is suspended.
+pub(crate) async fn require_any_key(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let credential = credential(request.headers());
+    let caller = match app.gateway.authenticate(credential).await {
+        Ok(caller) => caller,
+        Err(refusal) => return ApiError::from(refusal).into_response(),
+    };
+    request.extensions_mut().insert(caller.clone());
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(caller);
+    response
+}
+
 /// The model that a request asks for, once its body is read: the answer's headers tell of its limits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AskedModel(Arc<OnceLock<String>>);

@@ -65,6 +65,33 @@ pub const ROUTES: &[Route] = &[
     Route::new(Method::POST, Under::Both, "/count", Auth::Key, || {
         post(routes::tokens::count)
     }),
+    Route::new(Method::GET, Under::Bases, "/key", Auth::AnyKey, || {
+        get(routes::key::show)
+    }),
+    Route::new(Method::GET, Under::Root, "/v3/user", Auth::AnyKey, || {
+        get(routes::billing::user)
+    }),
+    Route::new(
+        Method::GET,
+        Under::Root,
+        "/openapi/v1/billing/balance/detail",
+        Auth::AnyKey,
+        || get(routes::billing::balance),
+    ),
+    Route::new(
+        Method::GET,
+        Under::Root,
+        "/openapi/v1/billing/bill/list",
+        Auth::AnyKey,
+        || get(routes::billing::list),
+    ),
+    Route::new(
+        Method::GET,
+        Under::Root,
+        "/openapi/v1/billing/monthly/bill",
+        Auth::AnyKey,
+        || get(routes::billing::monthly),
+    ),
     Route::new(Method::GET, Under::Bases, "/models", Auth::Open, || {
         get(routes::models::list)
     }),
@@ -169,7 +196,10 @@ pub enum Under {
 pub enum Auth {
     /// Nobody looks at a key; a wrong one does no harm.
     Open,
+    /// A key that may use models.
     Key,
+    /// Any valid key, also of an account that is suspended: it sees what is its own.
+    AnyKey,
 }
 
 impl Route {
@@ -195,6 +225,9 @@ impl Route {
             Auth::Open => handler,
             // Not for wrong methods, which are 405 for everybody.
             Auth::Key => handler.route_layer(from_fn_with_state(app.clone(), extract::require_key)),
+            Auth::AnyKey => {
+                handler.route_layer(from_fn_with_state(app.clone(), extract::require_any_key))
+            }
         }
     }
 }

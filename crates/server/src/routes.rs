@@ -1,9 +1,11 @@
 //! One module for each thing that has URLs.
 
+pub(crate) mod billing;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod health;
+pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod tokens;
 

@@ -72,11 +72,12 @@ CREATE INDEX movement_usage_record ON movement (usage_record) WHERE usage_record
 CREATE INDEX ledger_transaction_account ON ledger_transaction (account, id);
 CREATE INDEX ledger_transaction_credit ON ledger_transaction (account, created_at) WHERE kind = 'credit';
 
--- Usage by key, UTC day (days since 1970) and model: a projection of usage_record by the day it ended.
+-- Usage by key, UTC day (days since 1970), model and price: a projection of usage_record by the day it ended.
 CREATE TABLE usage_day (
     api_key    TEXT COLLATE "C" NOT NULL REFERENCES api_key (id),
     day        BIGINT NOT NULL,
     model      TEXT COLLATE "C" NOT NULL,
+    price      BIGINT NOT NULL REFERENCES price (id),
     account    TEXT COLLATE "C" NOT NULL REFERENCES account (id),
     requests   BIGINT NOT NULL,
     prompt     BIGINT NOT NULL,
@@ -85,15 +86,16 @@ CREATE TABLE usage_day (
     reasoning  BIGINT NOT NULL,
     cost       BIGINT NOT NULL,
     promo      BIGINT NOT NULL,
-    PRIMARY KEY (api_key, day, model)
+    PRIMARY KEY (api_key, day, model, price)
 );
 
 CREATE INDEX usage_day_account ON usage_day (account, day);
+CREATE INDEX usage_record_ended ON usage_record (account, ended_at);
 
-INSERT INTO usage_day (api_key, day, model, account, requests, prompt, cached, completion, reasoning, cost, promo)
-SELECT api_key, ended_at / 86400000, model, account, COUNT(*), SUM(prompt), SUM(cached), SUM(completion),
+INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
+SELECT api_key, ended_at / 86400000, model, price, account, COUNT(*), SUM(prompt), SUM(cached), SUM(completion),
     SUM(reasoning), SUM(cost), 0
-FROM usage_record GROUP BY api_key, ended_at / 86400000, model, account;
+FROM usage_record GROUP BY api_key, ended_at / 86400000, model, price, account;
 
 -- Every administrative act, in the transaction that did it. Never a secret.
 CREATE TABLE audit (

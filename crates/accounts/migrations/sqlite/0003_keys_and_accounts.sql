@@ -70,11 +70,12 @@ CREATE INDEX movement_usage_record ON movement (usage_record) WHERE usage_record
 CREATE INDEX ledger_transaction_account ON ledger_transaction (account, id);
 CREATE INDEX ledger_transaction_credit ON ledger_transaction (account, created_at) WHERE kind = 'credit';
 
--- Usage by key, UTC day (days since 1970) and model: a projection of usage_record by the day it ended.
+-- Usage by key, UTC day (days since 1970), model and price: a projection of usage_record by the day it ended.
 CREATE TABLE usage_day (
     api_key    TEXT    NOT NULL REFERENCES api_key (id),
     day        INTEGER NOT NULL,
     model      TEXT    NOT NULL,
+    price      INTEGER  NOT NULL REFERENCES price (id),
     account    TEXT    NOT NULL REFERENCES account (id),
     requests   INTEGER NOT NULL,
     prompt     INTEGER NOT NULL,
@@ -83,15 +84,16 @@ CREATE TABLE usage_day (
     reasoning  INTEGER NOT NULL,
     cost       INTEGER NOT NULL,
     promo      INTEGER NOT NULL,
-    PRIMARY KEY (api_key, day, model)
+    PRIMARY KEY (api_key, day, model, price)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_day_account ON usage_day (account, day);
+CREATE INDEX usage_record_ended ON usage_record (account, ended_at);
 
-INSERT INTO usage_day (api_key, day, model, account, requests, prompt, cached, completion, reasoning, cost, promo)
-SELECT api_key, ended_at / 86400000, model, account, COUNT(*), SUM(prompt), SUM(cached), SUM(completion),
+INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
+SELECT api_key, ended_at / 86400000, model, price, account, COUNT(*), SUM(prompt), SUM(cached), SUM(completion),
     SUM(reasoning), SUM(cost), 0
-FROM usage_record GROUP BY api_key, ended_at / 86400000, model, account;
+FROM usage_record GROUP BY api_key, ended_at / 86400000, model, price, account;
 
 -- Every administrative act, in the transaction that did it. Never a secret.
 CREATE TABLE audit (

@@ -14,6 +14,7 @@ mod movements;
 mod opening;
 mod promo_model;
 mod recovery;
+mod reports;
 mod writer;
 
 /// These run on SQLite; `tests/postgres` has the same on PostgreSQL.

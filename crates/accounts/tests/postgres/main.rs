@@ -25,6 +25,8 @@ mod opening;
 mod promo_model;
 #[path = "../accounts/recovery.rs"]
 mod recovery;
+#[path = "../accounts/reports.rs"]
+mod reports;
 #[path = "../accounts/writer.rs"]
 mod writer;
 

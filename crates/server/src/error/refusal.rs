@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_accounts::CapPeriod;
 use weir_engine::EngineError;
 use weir_engine::request::Invalid;
-use weir_gateway::Refusal;
+use weir_gateway::{BILLS_PER_MINUTE, Refusal};
 
 use super::{ApiError, Reason};
 use crate::answer::Kind;
@@ -67,6 +67,11 @@ impl From<Refusal> for ApiError {
                 affordable,
                 retry_after,
             } => key_cap(period, affordable, retry_after),
+            Refusal::BillsTooFast { retry_after } => ApiError::new(
+                Reason::ListBillTooFast,
+                format!("at most {BILLS_PER_MINUTE} bills a minute can be listed"),
+            )
+            .retry_after(retry_after),
             Refusal::RequestLimit { retry_after } => ApiError::new(
                 Reason::RateLimitExceeded,
                 "rate limit exceeded: too many requests per minute",

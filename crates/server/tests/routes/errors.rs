@@ -354,6 +354,9 @@ fn the_table() {
         .collect();
     assert_snapshot!(table, @r#"
     400 INVALID_REQUEST_BODY invalid_request_error null
+    400 INVALID_BILL_CYCLE invalid_request_error null
+    400 INVALID_PRODUCT_CATEGORY invalid_request_error null
+    429 LIST_BILL_TOO_FAST requests rate_limit_exceeded
     401 INVALID_API_KEY authentication_error invalid_api_key
     403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
     403 ACCESS_DENIED permission_error model_access_denied

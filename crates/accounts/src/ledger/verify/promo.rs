@@ -76,10 +76,10 @@ async fn days(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
         .rows(
             "SELECT d.api_key, d.day, d.requests, d.cost, COALESCE(u.requests, 0), COALESCE(u.cost, 0)
              FROM usage_day d
-             LEFT JOIN (SELECT api_key, ended_at / 86400000 AS day, model, COUNT(*) AS requests,
+             LEFT JOIN (SELECT api_key, ended_at / 86400000 AS day, model, price, COUNT(*) AS requests,
                             CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(promo) AS BIGINT) AS promo
-                        FROM usage_record GROUP BY api_key, ended_at / 86400000, model) u
-                 ON u.api_key = d.api_key AND u.day = d.day AND u.model = d.model
+                        FROM usage_record GROUP BY api_key, ended_at / 86400000, model, price) u
+                 ON u.api_key = d.api_key AND u.day = d.day AND u.model = d.model AND u.price = d.price
              WHERE d.requests <> COALESCE(u.requests, 0) OR d.cost <> COALESCE(u.cost, 0) OR d.promo <> COALESCE(u.promo, 0)
              ORDER BY d.api_key, d.day",
             &[],
