@@ -2,7 +2,7 @@
 
 use http::{Method, header};
 use serde_json::json;
-use weir_accounts::{KeyOptions, Nanos, Quotas, Tier};
+use weir_accounts::{AccountChange, KeyOptions, Nanos, Quotas, Tier};
 use weir_gateway::TierRule;
 use weir_testkit::{Answer, Setup, TestApp};
 
@@ -99,6 +99,36 @@ async fn tiers_limit_an_account_for_each_model() {
         (200, "5", "4"),
         "in T2 the key's limit is the tighter one"
     );
+}
+
+/// What was agreed with an account goes before what it paid in, from its next request on.
+#[tokio::test]
+async fn an_account_may_have_limits_of_its_own() {
+    let app = TestApp::start(Setup {
+        tiers: vec![tier(Tier::T1, 0, 2), tier(Tier::T4, 3000, 50)],
+        ..Setup::default()
+    })
+    .await;
+    let change = async |change: AccountChange| {
+        let by = weir_testkit::now();
+        let changed = app.accounts.update_account(&app.account.id, change, by);
+        changed.await.unwrap();
+    };
+    let key = &app.key;
+    assert_eq!(seen(&ask(&app, CHAT, key).await), (200, "2", "1"));
+    change(AccountChange {
+        tier: Some(Some(Tier::T5)),
+        ..AccountChange::default()
+    })
+    .await;
+    let answer = ask(&app, CHAT, key).await;
+    assert_eq!(seen(&answer).1, "50", "of the highest tier that has limits");
+    change(AccountChange {
+        limits: Some(requests(7)),
+        ..AccountChange::default()
+    })
+    .await;
+    assert_eq!(seen(&ask(&app, COMPLETIONS, key).await), (200, "7", "6"));
 }
 
 #[tokio::test]

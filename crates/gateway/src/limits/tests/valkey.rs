@@ -97,17 +97,18 @@ fn serve(directory: &Path) -> Server {
         }
     });
     let mut server = started.expect("Valkey or Redis; `scripts/setup.sh test` installs it");
-    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
-    let ready = said.find(|line| {
-        line.as_ref()
-            .is_ok_and(|line| line.contains("ready to accept connections"))
-    });
-    assert!(ready.is_some(), "the store does not start");
     let watchdog = Command::new("sh")
         .args(["-c", "cat >/dev/null; kill -9 \"$0\""])
         .arg(server.id().to_string())
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
+    // Redis 7.0: "The server is now ready…", later ones and Valkey: "Ready…".
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let ready = said.find(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("eady to accept connections"))
+    });
+    assert!(ready.is_some(), "the store does not start");
     Server { server, watchdog }
 }
