@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # A PostgreSQL of its own for one run of tests: `test-postgres.sh DIRECTORY PID` starts one that listens on a
 # socket in DIRECTORY, unless it runs already, and stops and removes it as soon as process PID has ended,
-# however that ends. Its user is `weir`, without a password. `make test` calls it by itself.
+# however that ends. `test-postgres.sh DIRECTORY stop` and `start` do so with one that is there.
+# Its user is `weir`, without a password. The tests call it by themselves.
 set -euo pipefail
 
-directory=${1:?a directory} watched=${2:?a process to wait for}
+directory=${1:?a directory} watched=${2:?a process to wait for, stop or start}
 
 # initdb refuses root: Debian's package comes with a user for it.
 as_owner() {
@@ -18,6 +19,12 @@ as_owner() {
 bin=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1) || true
 [[ -n $bin ]] || bin=$(dirname "$(command -v initdb)") 2>/dev/null ||
     { echo "PostgreSQL is not installed: scripts/setup.sh test" >&2; exit 1; }
+
+if [[ $watched == stop || $watched == start ]]; then
+    cd "$directory"
+    as_owner "$bin/pg_ctl" --pgdata=data --log=data/log --mode=fast --wait "$watched" >/dev/null 2>&1 </dev/null
+    exit
+fi
 
 # What was inherited must not be kept open for as long as the server runs: it may be somebody's lock.
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-

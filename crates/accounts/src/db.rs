@@ -6,16 +6,16 @@
 mod error;
 mod location;
 mod postgres;
+mod schema;
 mod sqlite;
 mod value;
 
 use std::fs::File;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 pub use self::error::{OpenError, StoreError};
 pub use self::location::{Location, PostgresUrl, UrlError};
+pub use self::schema::Schema;
 pub(crate) use self::value::{Row, Value, values};
 
 /// Where the database is, and how to connect to it.
@@ -37,6 +37,11 @@ impl Database {
                 Database::Postgres(postgres::Database::at(url, timeout, readers_max)?)
             }
         })
+    }
+
+    /// Whether several processes may serve from it.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Database::Postgres(_))
     }
 
     /// What keeps a second server off, if there can be only one.
@@ -133,6 +138,32 @@ impl Connection {
         self.script("COMMIT").await
     }
 
+    pub(crate) async fn rollback(&mut self) -> Result<(), StoreError> {
+        self.script("ROLLBACK").await
+    }
+
+    /// Locks the balances of these accounts, in an order that is the same for everybody: two transactions
+    /// that lock several as they come to them would wait for each other. On SQLite there is one writer.
+    pub(crate) async fn lock_balances(&mut self, accounts: &[&str]) -> Result<(), StoreError> {
+        match self {
+            Connection::Postgres(connection) if !accounts.is_empty() => {
+                connection.lock_balances(accounts).await
+            }
+            Connection::Postgres(_) | Connection::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// The database's clock, in milliseconds since 1970.
+    pub(crate) async fn clock_ms(&mut self) -> Result<i64, StoreError> {
+        let sql = match self {
+            Connection::Sqlite(_) => sqlite::CLOCK_MS,
+            Connection::Postgres(_) => postgres::CLOCK_MS,
+        };
+        let row = self.row(sql, &[]).await?;
+        row.ok_or_else(|| StoreError::contradiction("the clock has no row"))?
+            .integer(0)
+    }
+
     pub(crate) async fn savepoint(&mut self) -> Result<(), StoreError> {
         match self {
             Connection::Sqlite(connection) => connection.execute("SAVEPOINT operation", &[]).await,
@@ -169,52 +200,6 @@ impl Connection {
             Connection::Sqlite(connection) => connection.close().await,
             Connection::Postgres(connection) => connection.close().await,
         }
-    }
-
-    fn migrations(&self) -> &'static [&'static str] {
-        match self {
-            Connection::Sqlite(_) => sqlite::MIGRATIONS,
-            Connection::Postgres(_) => postgres::MIGRATIONS,
-        }
-    }
-
-    /// Brings the schema up to date, in one transaction that keeps others off, so that several
-    /// processes can start at once.
-    pub(crate) async fn migrate(&mut self, now: Timestamp) -> Result<(), OpenError> {
-        match self {
-            Connection::Sqlite(_) => self.begin().await?,
-            Connection::Postgres(connection) => connection.begin_migrating().await?,
-        }
-        self.execute(
-            "CREATE TABLE IF NOT EXISTS migration (version BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
-            &[],
-        )
-        .await?;
-        let newest = self
-            .row("SELECT COALESCE(MAX(version), 0) FROM migration", &[])
-            .await?;
-        let found = newest.map_or(Ok(0), |row| row.integer(0))?;
-        let migrations = self.migrations();
-        let known = i64::try_from(migrations.len()).expect("there are few migrations");
-        if found > known {
-            return Err(OpenError::Newer { found, known });
-        }
-        for (version, sql) in (1i64..)
-            .zip(migrations)
-            .filter(|(version, _)| *version > found)
-        {
-            self.script(sql).await?;
-            self.execute(
-                "INSERT INTO migration (version, applied_at) VALUES ($1, $2)",
-                values![version, now],
-            )
-            .await?;
-        }
-        self.commit().await?;
-        if let Connection::Postgres(connection) = self {
-            connection.hurry();
-        }
-        Ok(())
     }
 }
 

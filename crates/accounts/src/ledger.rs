@@ -19,6 +19,7 @@ pub(crate) mod list;
 pub(crate) mod movement;
 pub(crate) mod notices;
 pub(crate) mod promo;
+pub(crate) mod recover;
 pub(crate) mod reserve;
 pub(crate) mod settle;
 pub(crate) mod top_up;
@@ -108,15 +109,22 @@ pub(crate) async fn post(
         return Ok(None);
     };
     let id = written.integer(0)?;
-    for (book, amount) in posting
+    // As many as a transaction usually has, in one statement. What moves nothing is no entry.
+    let moved = posting
         .entries
         .iter()
-        .filter(|(_, amount)| *amount != Nanos::ZERO)
-    {
+        .filter(|(_, amount)| *amount != Nanos::ZERO);
+    for entries in moved.collect::<Vec<_>>().chunks(3) {
+        let [a, b, c] = std::array::from_fn(|at| match entries.get(at) {
+            Some((book, amount)) => (book.name(), *amount),
+            None => (String::new(), Nanos::ZERO),
+        });
         connection
             .execute(
-                "INSERT INTO entry (ledger_transaction, book, amount) VALUES ($1, $2, $3)",
-                values![id, book.name().as_str(), *amount],
+                "INSERT INTO entry (ledger_transaction, book, amount)
+                 SELECT $1, $2, $3 WHERE $3 <> 0 UNION ALL SELECT $1, $4, $5 WHERE $5 <> 0
+                 UNION ALL SELECT $1, $6, $7 WHERE $7 <> 0",
+                values![id, a.0.as_str(), a.1, b.0.as_str(), b.1, c.0.as_str(), c.1],
             )
             .await?;
     }

@@ -15,6 +15,7 @@ mod db;
 mod key;
 mod ledger;
 mod money;
+mod node;
 mod quotas;
 mod usage;
 mod writer;
@@ -28,21 +29,24 @@ use crate::db::{Database, Readers};
 use crate::ledger::hold::Take;
 use crate::ledger::notices::Notices;
 use crate::ledger::promo::ExpirePromo;
-use crate::ledger::settle::{End, How, Lost, Recover};
+use crate::ledger::recover::{Lost, Recover};
+use crate::ledger::settle::{End, How};
 use crate::ledger::verify;
+use crate::node::Node;
 use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::admin::{AccountChange, Standing};
 pub use crate::account::{Account, AccountId, AdminError, Suspension};
 pub use crate::audit::{Actor, AuditRecord, By, Page};
-pub use crate::db::{Location, OpenError, PostgresUrl, StoreError, UrlError};
+pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, UrlError};
 pub use crate::key::admin::KeyChange;
 pub use crate::key::cap::{CapPeriod, KeySpend, SpendCaps};
 pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::list::LedgerRecord;
 pub use crate::ledger::movement::{Adjustment, Moved, PromoGift, Refund};
-pub use crate::ledger::settle::{Outcome, Recovered, SettleError, Settlement, Source};
+pub use crate::ledger::recover::Recovered;
+pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
 pub use crate::usage::UsageRecord;
@@ -71,6 +75,9 @@ pub struct Options {
     pub timeout: Duration,
     /// Connections that read beside the writer's, on PostgreSQL.
     pub readers_max: u32,
+    /// Where several serve from one PostgreSQL, one of which nothing was heard for so long is dead, and
+    /// another one ends its holds.
+    pub node_silence: Duration,
     /// Writes that may wait; a hold beyond it is refused.
     pub queue: usize,
 }
@@ -83,6 +90,7 @@ impl Options {
             node: "local".to_owned(),
             timeout: Duration::from_secs(5),
             readers_max: 8,
+            node_silence: Duration::from_secs(30),
             queue: 4096,
         }
     }
@@ -99,8 +107,18 @@ struct Inner {
     writer: WriterHandle,
     notices: Arc<Notices>,
     role: Role,
-    /// This process, in holds.
-    node: Arc<str>,
+    node: Node,
+}
+
+/// Whether the schema of a database is this program's. Changes nothing.
+pub async fn schema(location: &Location, timeout: Duration) -> Result<Schema, OpenError> {
+    if let Location::Sqlite(path) = location
+        && !path.exists()
+    {
+        return Ok(Schema::missing());
+    }
+    let mut connection = Database::at(location, timeout, 1)?.connect().await?;
+    Ok(connection.schema().await?)
 }
 
 impl Accounts {
@@ -113,6 +131,14 @@ impl Accounts {
         };
         let mut connection = database.connect().await?;
         connection.migrate(now).await?;
+        let node = Node {
+            name: format!("{}-{}", options.node, key::random(NODE_LEN)).into(),
+            silence: options.node_silence,
+            beats: options.role == Role::Server && database.is_shared(),
+        };
+        if node.beats {
+            node.beat(&mut connection).await?;
+        }
         let notices = Arc::new(Notices::default());
         let writer = WriterHandle::start(
             database.clone(),
@@ -120,8 +146,8 @@ impl Accounts {
             Arc::clone(&notices),
             options.queue,
             lock,
+            node.beats.then(|| node.clone()),
         );
-        let node = format!("{}-{}", options.node, key::random(NODE_LEN)).into();
         let readers = database.readers();
         Ok(Accounts(Arc::new(Inner {
             database,
@@ -171,7 +197,7 @@ impl Accounts {
     /// Asks the writer for a hold at once. Nothing may be released to the client before it is
     /// [durable](PendingHold::durable).
     pub fn hold(&self, new: NewHold) -> Result<PendingHold, HoldError> {
-        let node = Arc::clone(&self.0.node);
+        let node = Arc::clone(&self.0.node.name);
         let notices = Arc::clone(&self.0.notices);
         match self.0.writer.ask(Take { new, node, notices }) {
             Asked::Queued(answer) => Ok(PendingHold::new(answer)),
@@ -233,25 +259,29 @@ impl Accounts {
             .map(|_| ())
     }
 
-    /// At boot: ends the open holds of dead processes. For a server those are all that aren't its
-    /// own; a tool, beside which a server may run, ends only what is overdue.
+    /// At boot: ends the open holds of dead processes. For a server those are all that aren't its own,
+    /// except for those of others that are alive; a tool, beside which a server may run, ends only what is
+    /// overdue.
     pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         match self.0.role {
             Role::Server => self.end_lost(Lost::OfOthers, now).await,
-            Role::Tool => self.expire(now).await,
+            Role::Tool => self.end_lost(Lost::Overdue, now).await,
         }
     }
 
-    /// Now and then: ends overdue holds of other processes, of which nothing was heard for their
-    /// whole lifetime. This process can't lose a hold, and a clock that jumps must not end them. Books
-    /// promotional credit that has expired, too.
+    /// Now and then: ends what others have lost since. On PostgreSQL those are the holds of dead nodes; on
+    /// SQLite, overdue holds, of which nothing was heard for their whole lifetime. This process can't lose a
+    /// hold, and a clock that jumps must not end them. Books promotional credit that has expired, too.
     pub async fn expire(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         self.0.writer.write(ExpirePromo { now }).await?;
+        if self.0.database.is_shared() {
+            return self.recover(now).await;
+        }
         self.end_lost(Lost::Overdue, now).await
     }
 
     async fn end_lost(&self, which: Lost, now: Timestamp) -> Result<Recovered, StoreError> {
-        let node = Arc::clone(&self.0.node);
+        let node = self.0.node.clone();
         self.0.writer.write(Recover { node, which, now }).await
     }
 

@@ -3,7 +3,12 @@
 //! It takes everything that waits, runs it in one transaction, each operation in a savepoint of its
 //! own, commits, and only then answers. So many requests share one fsync, and one that is refused
 //! does not spoil the others.
+//!
+//! What an operation does once it does every time: when a transaction was undone because others were in
+//! its way, or the connection broke and nobody knows whether it was committed, all of it runs again, and
+//! finds what it did before.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
@@ -13,11 +18,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::AccountId;
 use crate::db::{Connection, Database, StoreError};
 use crate::ledger::notices::{Noted, Notices};
+use crate::node::{Beat, Node};
 
 /// Operations of one transaction.
 const BATCH_MAX: usize = 256;
+/// How often a transaction is tried when others are in its way, or the connection breaks.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// What became of an operation: done or refused, unless the database failed.
 pub(crate) type Written<Done, Refused> = Result<Result<Done, Refused>, StoreError>;
@@ -35,13 +44,23 @@ pub(crate) trait Operation: Send + Sync + 'static {
         connection: &mut Connection,
     ) -> impl Future<Output = Written<Self::Done, Self::Refused>> + Send;
 
+    /// Whose balance it changes.
+    fn account(&self) -> Option<&AccountId> {
+        None
+    }
+
+    /// The answer will be an error, though it may be committed all the same.
+    fn doubt(&self) {}
+
     /// After the commit, or after it failed.
     fn answer(self, outcome: Written<Self::Done, Self::Refused>) -> Self::Answer;
 }
 
 /// An [`Operation`] whose types are forgotten, so that a queue can hold it.
 trait Job: Send {
+    fn account(&self) -> Option<&AccountId>;
     fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied>;
+    fn doubt(&self);
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -58,6 +77,14 @@ struct Waiting<O: Operation> {
 }
 
 impl<O: Operation> Job for Waiting<O> {
+    fn account(&self) -> Option<&AccountId> {
+        self.operation.account()
+    }
+
+    fn doubt(&self) {
+        self.operation.doubt();
+    }
+
     fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied> {
         Box::pin(async move {
             let outcome = self.operation.apply(connection).await;
@@ -105,13 +132,14 @@ pub(crate) enum Asked<A> {
 }
 
 impl WriterHandle {
-    /// `lock` is held until the writer has ended.
+    /// `lock` is held until the writer has ended. `node` is told to be alive until then.
     pub(crate) fn start(
         database: Database,
         connection: Connection,
         notices: Arc<Notices>,
         queue: usize,
         lock: Option<File>,
+        node: Option<Node>,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let closing = CancellationToken::new();
@@ -121,6 +149,7 @@ impl WriterHandle {
             jobs: receiver,
             notices,
             closing: closing.clone(),
+            beat: node.map(Beat::new),
             _lock: lock,
         };
         let tasks = TaskTracker::new();
@@ -177,7 +206,16 @@ struct Writer {
     jobs: mpsc::Receiver<Box<dyn Job>>,
     notices: Arc<Notices>,
     closing: CancellationToken,
+    beat: Option<Beat>,
     _lock: Option<File>,
+}
+
+/// A transaction that failed.
+#[derive(Debug)]
+struct Failure {
+    error: StoreError,
+    /// It may be committed all the same.
+    doubtful: bool,
 }
 
 impl Writer {
@@ -188,6 +226,7 @@ impl Writer {
             tokio::select! {
                 taken = self.jobs.recv_many(&mut batch, BATCH_MAX) => open = taken > 0,
                 () = self.notices.changed() => {}
+                () = Beat::due(&mut self.beat) => {}
                 () = self.closing.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
             }
             while batch.len() < BATCH_MAX
@@ -198,36 +237,90 @@ impl Writer {
             self.commit(&mut batch).await;
         }
         if let Some(connection) = self.connection.take()
-            && let Err(error) = connection.close().await
+            && let Err(error) = self.leave(connection).await
         {
             tracing::warn!(%error, "the database was not closed cleanly");
         }
+    }
+
+    async fn leave(&self, mut connection: Connection) -> Result<(), StoreError> {
+        if let Some(beat) = &self.beat {
+            beat.leave(&mut connection).await?;
+        }
+        connection.close().await
     }
 
     /// One transaction for all of them. When it fails, each is told, and the next one begins on a
     /// connection of its own.
     async fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         let noted = self.notices.take();
-        if batch.is_empty() && noted.is_empty() {
+        let due = self.beat.as_ref().is_some_and(Beat::is_due);
+        if batch.is_empty() && noted.is_empty() && !due {
             return;
         }
-        let committed = self.write(batch, &noted).await;
-        if let Err(error) = &committed {
-            tracing::error!(%error, operations = batch.len(), "a transaction failed");
+        let written = self.write(batch, &noted).await;
+        if let Err(Failure { error, doubtful }) = &written {
+            tracing::error!(%error, doubtful, operations = batch.len(), "a transaction failed");
             self.connection = None;
             self.notices.put_back(noted);
+            if *doubtful {
+                batch.iter().for_each(|job| job.doubt());
+            }
         }
+        let committed = written.map_err(|failure| failure.error);
         for job in batch.drain(..) {
             job.answer(committed.clone());
         }
     }
 
-    async fn write(&mut self, batch: &mut [Box<dyn Job>], noted: &Noted) -> Result<(), StoreError> {
+    /// Tries again as long as there is hope.
+    async fn write(&mut self, batch: &mut [Box<dyn Job>], noted: &Noted) -> Result<(), Failure> {
+        let mut doubtful = false;
+        let mut attempts_left = ATTEMPTS_MAX;
+        loop {
+            let reused = self.connection.is_some();
+            let error = match self.attempt(batch, noted, &mut doubtful).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            attempts_left = attempts_left.saturating_sub(1);
+            let contended = error.is_contention();
+            let rolled_back = match &mut self.connection {
+                Some(connection) if contended => connection.rollback().await.is_ok(),
+                Some(_) | None => false,
+            };
+            if !rolled_back {
+                self.connection = None;
+            }
+            // A connection that had been idle may have been broken for long; a new one tells.
+            if attempts_left == 0 || !(contended || reused && error.is_lost_connection()) {
+                return Err(Failure { error, doubtful });
+            }
+            tracing::debug!(%error, "a transaction is tried again");
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        batch: &mut [Box<dyn Job>],
+        noted: &Noted,
+        doubtful: &mut bool,
+    ) -> Result<(), StoreError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.database.connect().await?),
         };
+        if let Some(beat) = &mut self.beat {
+            beat.tell(connection).await?;
+        }
         connection.begin().await?;
+        let touched = batch.iter().filter_map(|job| job.account());
+        let touched: BTreeSet<_> = touched.chain(noted.accounts()).collect();
+        let touched: Vec<_> = touched.into_iter().map(AccountId::as_str).collect();
+        // One balance alone has no order, unless something else is locked before it.
+        if touched.len() > 1 || !noted.is_empty() {
+            connection.lock_balances(&touched).await?;
+        }
         noted.write(connection).await?;
         for job in batch {
             connection.savepoint().await?;
@@ -237,6 +330,10 @@ impl Writer {
                 Applied::Abort(error) => return Err(error),
             }
         }
-        connection.commit().await
+        let committed = connection.commit().await;
+        if let Err(error) = &committed {
+            *doubtful |= error.leaves_doubt();
+        }
+        committed
     }
 }

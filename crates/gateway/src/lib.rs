@@ -42,7 +42,7 @@ const DRAIN_RETRY: Duration = Duration::from_secs(5);
 /// When to come back while the database is out of reach or behind.
 pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often overdue holds are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 /// A request of a caller for a model.
 #[derive(Debug, Clone)]

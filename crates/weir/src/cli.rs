@@ -32,7 +32,7 @@ pub(crate) struct Place {
     /// The config file
     #[arg(long, global = true, value_name = "FILE", env = "WEIR_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The directory of the database; wins over the config
+    /// The directory of the SQLite database; wins over the config
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub(crate) data: Option<PathBuf>,
 }
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Explain every key of the config, as Markdown
     Config,
+    /// Bring the schema of the database up to date, as every start does
+    Migrate(Migrate),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
 }
@@ -76,6 +78,16 @@ pub(crate) struct Json {
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Change nothing; exit with 0 if it is up to date, 1 if steps are pending, 2 if it is newer than this
+    /// program, 3 if it can't be told
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) output: Json,
 }
 
 #[derive(Debug, Args)]

@@ -6,4 +6,5 @@ pub(crate) mod chat;
 pub(crate) mod credit;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod migrate;
 pub(crate) mod models;

@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use weir_accounts::PostgresUrl;
+
 use self::limits::Limits;
 use self::settings::{Origin, Problem, Settings, Value};
 
@@ -25,6 +27,9 @@ pub(crate) struct Config {
     pub(crate) source: Source,
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
+    pub(crate) database: Database,
+    pub(crate) postgres: Postgres,
+    pub(crate) node: Node,
     pub(crate) limits: Limits,
     pub(crate) models: Vec<Model>,
     pub(crate) http: Http,
@@ -39,6 +44,27 @@ pub(crate) enum Source {
     File(PathBuf),
     /// No file; each line is an assumption that was made instead.
     Assumed(Vec<String>),
+}
+
+/// Where accounts, ledger and usage are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// A file in [`Config::data`].
+    Sqlite,
+    Postgres(PostgresUrl),
+}
+
+/// How a PostgreSQL is used, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Postgres {
+    pub(crate) connections_max: u32,
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) silence: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +184,7 @@ pub(crate) fn load(
     let (mut config, warnings) = resolve(directory, text, variables)?;
     if let Some(data) = &overrides.data {
         config.data = directory.join(data);
+        config.database = Database::Sqlite;
     }
     if let Some(listen) = overrides.listen {
         config.listen = listen;
@@ -224,6 +251,17 @@ impl Reader<'_> {
             source: Source::Assumed(Vec::new()),
             listen: self.address("listen"),
             data: self.path("data").expect("data has a default"),
+            database: self.database(),
+            postgres: Postgres {
+                connections_max: self
+                    .narrow("postgres.connections_max")
+                    .expect("it has a default"),
+                timeout: self.seconds("postgres.timeout_seconds"),
+            },
+            node: Node {
+                name: self.text("node.name").expect("node.name has a default"),
+                silence: self.seconds("node.silence_seconds"),
+            },
             limits: self.limits(),
             models: self.models(),
             http: Http {
@@ -245,6 +283,20 @@ impl Reader<'_> {
                 Some(Value::Texts(origins)) => origins,
                 _ => Vec::new(),
             },
+        }
+    }
+
+    fn database(&mut self) -> Database {
+        let written = self.text("database").expect("database has a default");
+        if written == "sqlite" {
+            return Database::Sqlite;
+        }
+        match written.parse() {
+            Ok(url) => Database::Postgres(url),
+            Err(error) => {
+                self.problem("database", format!("database is no address: {error}"));
+                Database::Sqlite
+            }
         }
     }
 

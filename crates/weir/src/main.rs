@@ -9,18 +9,17 @@ mod output;
 mod wire;
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use jiff::Timestamp;
-use weir_accounts::{Accounts, Actor, By};
+use weir_accounts::{Accounts, Actor, By, Options, Role};
 use weir_gateway::Clock;
 
 use crate::cli::{Cli, Command, Model, Place};
 use crate::commands::chat::Server;
-use crate::commands::{accounts, audit, chat, credit, doctor, keys, models};
+use crate::commands::{accounts, audit, chat, credit, doctor, keys, migrate, models};
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
 /// Set by clap too, for a wrong command line.
@@ -89,7 +88,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         | Command::Usage(_)
         | Command::Audit(_) => {
             let adds = matches!(command, Command::Account(cli::Account::Add { .. }));
-            let opened = accounts::open(&data(&place)?, adds, now).await?;
+            let opened = accounts::open(options(&place)?, adds, now).await?;
             let done = Box::pin(manage(&opened, command, now)).await;
             opened.close().await;
             done?;
@@ -106,6 +105,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Box::pin(chat::chat(Server { base_url, key }, command)).await?;
         }
         Command::Config => output::piece(&config::reference::markdown())?,
+        Command::Migrate(command) => {
+            return migrate::migrate(options(&place)?, command, now).await;
+        }
         Command::Doctor(output) => {
             let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
             return Ok(if sound {
@@ -135,6 +137,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         | Command::Model(_)
         | Command::Chat(_)
         | Command::Config
+        | Command::Migrate(_)
         | Command::Doctor(_) => Ok(()),
     }
 }
@@ -178,10 +181,10 @@ fn configured(place: &Place) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// The data directory; with `--data` no config is read.
-fn data(place: &Place) -> anyhow::Result<PathBuf> {
+/// How to open the database; with `--data` no config is read.
+fn options(place: &Place) -> anyhow::Result<Options> {
     match &place.data {
-        Some(data) => Ok(data.clone()),
-        None => Ok(configured(place)?.data),
+        Some(data) => Ok(Options::new(data.join(accounts::DATABASE), Role::Tool)),
+        None => Ok(wire::options(&configured(place)?, Role::Tool)),
     }
 }

@@ -16,13 +16,30 @@ use weir_server::App;
 
 use crate::commands::accounts::DATABASE;
 use crate::config::limits::Limits;
-use crate::config::{Config, Http, Llama, Model};
+use crate::config::{Config, Database, Http, Llama, Model};
+
+/// How a config says that the database is opened.
+pub(crate) fn options(config: &Config, role: Role) -> Options {
+    let options = match &config.database {
+        Database::Sqlite => Options::new(config.data.join(DATABASE), role),
+        Database::Postgres(url) => Options {
+            timeout: config.postgres.timeout,
+            readers_max: config.postgres.connections_max,
+            ..Options::new(url.clone(), role)
+        },
+    };
+    Options {
+        node: config.node.name.clone(),
+        node_silence: config.node.silence,
+        ..options
+    }
+}
 
 /// Opens the database for serving, and ends what a dead process has left open.
 pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
-    let database = config.data.join(DATABASE);
-    let shown = database.display().to_string();
-    let opening = Accounts::open(Options::new(database, Role::Server), clock.now()).await;
+    let options = options(config, Role::Server);
+    let shown = options.database.to_string();
+    let opening = Accounts::open(options, clock.now()).await;
     let accounts = opening.with_context(|| format!("can't open {shown}"))?;
     let recovered = accounts
         .recover(clock.now())

@@ -297,3 +297,38 @@ fn terminate(server: &Child) {
     let pid = rustix::process::Pid::from_child(server);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
 }
+
+#[test]
+fn migrate_says_what_is_pending_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |arguments: &str, code: i32, state: &str| {
+        let output = run(directory.path(), &format!("{arguments} --json"));
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said["state"], state, "{arguments}");
+    };
+    check("migrate --check --data d", 1, "pending");
+    assert!(!directory.path().join("d").exists());
+    check("migrate --data d", 0, "current");
+    check("migrate --check --data d", 0, "current");
+    std::fs::write(directory.path().join("d/weir.db"), "x".repeat(5_000)).unwrap();
+    let garbage = run(directory.path(), "migrate --check --data d");
+    assert_eq!(garbage.status.code(), Some(3), "{garbage:?}");
+}
+
+/// An address that nobody answers at: said, soon, and without the password.
+#[test]
+fn a_database_out_of_reach_is_said_without_its_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        "database = \"postgres://weir:c4nary@127.0.0.1:1/weir\"\n[postgres]\ntimeout_seconds = 1\n";
+    std::fs::write(directory.path().join("weir.toml"), config).unwrap();
+    for arguments in ["account list", "migrate", "migrate --check", "doctor"] {
+        let output = run(directory.path(), arguments);
+        assert!(!output.status.success(), "{arguments}");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("postgres://weir@127.0.0.1:1/weir"), "{said}");
+        assert!(!said.contains("c4nary"), "{said}");
+    }
+}

@@ -48,8 +48,17 @@ impl StoreError {
         self.kind != Kind::Statement
     }
 
+    pub(crate) fn is_contention(&self) -> bool {
+        self.kind == Kind::Contended
+    }
+
     pub(crate) fn is_lost_connection(&self) -> bool {
         self.kind == Kind::Lost
+    }
+
+    /// Whether a COMMIT that fails like this may have been done all the same.
+    pub(crate) fn leaves_doubt(&self) -> bool {
+        matches!(self.kind, Kind::Lost | Kind::Failed)
     }
 }
 

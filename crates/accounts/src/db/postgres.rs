@@ -17,8 +17,13 @@ use super::{Row, StoreError, Value};
 /// Forward only, and of the same number as SQLite's.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_ledger.sql"),
+    include_str!("../../migrations/postgres/0002_node.sql"),
     include_str!("../../migrations/postgres/0003_keys_and_accounts.sql"),
 ];
+/// The server ends a statement that takes too long, and says why. It is waited for a bit longer than that.
+const HEAD_START: Duration = Duration::from_secs(1);
+pub(super) const CLOCK_MS: &str =
+    "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 /// Whoever migrates has this advisory lock: "weir" in ASCII.
 const MIGRATING: &str = "SELECT pg_advisory_xact_lock(2003134834)";
 
@@ -43,9 +48,7 @@ pub(super) fn parse(url: &PostgresUrl) -> Result<PgConnectOptions, String> {
         sqlx::Error::Configuration(cause) if cause.is::<std::num::ParseIntError>() => {
             "its port is no number".to_owned()
         }
-        sqlx::Error::Configuration(cause) if !cause.is::<sqlx::Error>() => {
-            format!("it is no address: {cause}")
-        }
+        sqlx::Error::Configuration(cause) if !cause.is::<sqlx::Error>() => cause.to_string(),
         _ => "one of its parameters has a wrong value".to_owned(),
     })
 }
@@ -83,12 +86,15 @@ impl Database {
     ) -> Result<Self, StoreError> {
         let options = parse(url).map_err(StoreError::contradiction)?;
         let statement_ms = timeout.as_millis().max(1).to_string();
+        let timeout = timeout.saturating_add(HEAD_START);
         let options = options
             .application_name("weir")
             .options([
                 ("statement_timeout", statement_ms.as_str()),
                 // A process that hangs in the middle of a transaction must not hold up the others.
-                ("idle_in_transaction_session_timeout", "60000"),
+                ("idle_in_transaction_session_timeout", statement_ms.as_str()),
+                // That a table is there already isn't worth a line in the log.
+                ("client_min_messages", "warning"),
             ])
             .disable_statement_logging();
         Ok(Database {
@@ -190,7 +196,8 @@ impl Connection {
     pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
         self.timeout = None;
         self.script(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;
+             SET LOCAL idle_in_transaction_session_timeout = 0",
         )
         .await
     }
@@ -224,6 +231,20 @@ impl Connection {
     pub(super) async fn undo(&mut self) -> Result<(), StoreError> {
         self.script("ROLLBACK TO SAVEPOINT operation; RELEASE SAVEPOINT operation")
             .await
+    }
+
+    pub(super) async fn lock_balances(&mut self, accounts: &[&str]) -> Result<(), StoreError> {
+        let usual = self.usual;
+        let accounts: Vec<String> = accounts.iter().map(|&account| account.to_owned()).collect();
+        let query = sqlx::query(
+            "SELECT 1 FROM balance WHERE account = ANY($1) ORDER BY account FOR NO KEY UPDATE",
+        )
+        .bind(accounts);
+        within(usual, async {
+            query.execute(&mut self.connection).await?;
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn close(self) -> Result<(), StoreError> {

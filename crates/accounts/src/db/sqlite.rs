@@ -21,8 +21,11 @@ const READERS_MAX: u32 = 4;
 /// Forward only; a database that has more than these is newer than this program.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_ledger.sql"),
+    include_str!("../../migrations/sqlite/0002_node.sql"),
     include_str!("../../migrations/sqlite/0003_keys_and_accounts.sql"),
 ];
+
+pub(super) const CLOCK_MS: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// SQLite keeps the transaction when a constraint or a trigger refuses a statement. It may have
 /// rolled everything back when the disk is full, memory is short or reading fails.

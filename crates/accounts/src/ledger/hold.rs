@@ -10,9 +10,9 @@ use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::key::Caller;
 use crate::key::cap::CapPeriod;
-use crate::ledger::notices::{Checkpoint, Notices};
+use crate::ledger::notices::{Checkpoint, Doubtful, Notices};
 use crate::ledger::reserve::{Reserve, Reserved, to_held};
-use crate::ledger::{Posting, post};
+use crate::ledger::{Posting, checked, post};
 use crate::money::{Counts, Nanos, Price};
 use crate::writer::{Operation, Written};
 
@@ -150,8 +150,11 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if !self.ended {
             let seen = Timestamp::from_millisecond(self.facts.seen_ms.load(Ordering::Relaxed));
-            self.notices
-                .abandon(self.facts.id, seen.unwrap_or(Timestamp::UNIX_EPOCH));
+            self.notices.abandon(
+                self.facts.id,
+                self.facts.account.clone(),
+                seen.unwrap_or(Timestamp::UNIX_EPOCH),
+            );
         }
     }
 }
@@ -242,6 +245,21 @@ impl Operation for Take {
             id,
             amount: new.amount,
         }))
+    }
+
+    fn account(&self) -> Option<&AccountId> {
+        Some(&self.new.caller.account)
+    }
+
+    fn doubt(&self) {
+        let new = &self.new;
+        let doubtful = Doubtful {
+            account: new.caller.account.clone(),
+            node: Arc::clone(&self.node),
+            now: new.now,
+        };
+        self.notices
+            .doubt(&new.request, i64::from(new.attempt), doubtful);
     }
 
     fn answer(self, outcome: Written<Taken, Self::Refused>) -> Result<Hold, HoldError> {
@@ -350,10 +368,10 @@ pub(crate) struct Extend {
 impl Operation for Extend {
     /// What the hold is now.
     type Done = Nanos;
-    type Refused = HoldError;
+    type Refused = Result<Nanos, HoldError>;
     type Answer = Result<Nanos, HoldError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Nanos, HoldError> {
+    async fn apply(&self, connection: &mut Connection) -> Written<Nanos, Self::Refused> {
         let raised = connection
             .row(
                 "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open'
@@ -363,8 +381,10 @@ impl Operation for Extend {
             )
             .await?;
         let Some(raised) = raised else {
-            return Ok(Err(HoldError::Ended));
+            return Ok(Err(Err(HoldError::Ended)));
         };
+        let raised_to = raised.nanos(0)?;
+        let before = checked(raised_to.checked_sub(self.more))?;
         let reserve = Reserve {
             account: &self.account,
             key: &raised.text(1)?,
@@ -376,7 +396,8 @@ impl Operation for Extend {
         };
         let Reserved { posted, promo } = match reserve.apply(connection).await? {
             Ok(reserved) => reserved,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(_) if self.was_made(connection).await? => return Ok(Err(Ok(before))),
+            Err(refusal) => return Ok(Err(Err(refusal))),
         };
         let posting = Posting {
             kind: "extend",
@@ -388,14 +409,34 @@ impl Operation for Extend {
             now: self.now,
             entries: &to_held(&self.account, self.more, promo)?,
         };
-        if post(connection, &posting).await?.is_none() {
-            return Err(StoreError::contradiction("an extension was written twice"));
+        match post(connection, &posting).await? {
+            Some(_) => Ok(Ok(raised_to)),
+            None => Ok(Err(Ok(before))),
         }
-        Ok(Ok(raised.nanos(0)?))
     }
 
-    fn answer(self, outcome: Written<Nanos, HoldError>) -> Result<Nanos, HoldError> {
-        outcome?
+    fn account(&self) -> Option<&AccountId> {
+        Some(&self.account)
+    }
+
+    fn answer(self, outcome: Written<Nanos, Self::Refused>) -> Result<Nanos, HoldError> {
+        match outcome? {
+            Ok(amount) => Ok(amount),
+            Err(unchanged) => unchanged,
+        }
+    }
+}
+
+impl Extend {
+    /// Whether it was made before: a COMMIT broke off, and nobody knew.
+    async fn was_made(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let row = connection
+            .row(
+                "SELECT id FROM ledger_transaction WHERE idempotency_key = $1",
+                values![self.idempotency_key.as_str()],
+            )
+            .await?;
+        Ok(row.is_some())
     }
 }
 

@@ -350,6 +350,15 @@ impl Operation for Move {
         Ok(moved.map_err(Err))
     }
 
+    fn account(&self) -> Option<&AccountId> {
+        match &self.what {
+            What::Credit { account, .. }
+            | What::Adjust { account, .. }
+            | What::Promo { account, .. } => Some(account),
+            What::Refund { .. } => None,
+        }
+    }
+
     fn answer(self, outcome: Written<Moved, Self::Refused>) -> Result<Moved, AdminError> {
         match outcome? {
             Ok(moved) => Ok(moved),

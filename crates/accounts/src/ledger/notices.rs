@@ -1,11 +1,12 @@
-//! What nobody waits for: checkpoints, holds that were dropped, and when keys were used.
+//! What nobody waits for: checkpoints, holds that were dropped or may have been made, and when keys were used.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::key::KeyId;
 use crate::ledger::settle::{Ending, How, end};
@@ -22,10 +23,20 @@ pub(crate) struct Notices {
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
     checkpoints: BTreeMap<i64, Checkpoint>,
-    /// Holds, and when they were last heard of.
-    abandoned: BTreeMap<i64, Timestamp>,
+    /// Holds of these accounts, and when they were last heard of.
+    abandoned: BTreeMap<i64, (AccountId, Timestamp)>,
     /// Keys, and when they were last used. Nobody is woken for them: they go with what is written next.
     used: BTreeMap<KeyId, Timestamp>,
+    /// Attempts of requests whose holds were to be made when the connection broke. Those that were made
+    /// are nobody's.
+    doubtful: BTreeMap<(String, i64), Doubtful>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Doubtful {
+    pub(crate) account: AccountId,
+    pub(crate) node: Arc<str>,
+    pub(crate) now: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +52,14 @@ impl Notices {
         self.wake.notify_one();
     }
 
-    pub(crate) fn abandon(&self, hold: i64, at: Timestamp) {
-        self.waiting().abandoned.insert(hold, at);
+    pub(crate) fn abandon(&self, hold: i64, account: AccountId, at: Timestamp) {
+        self.waiting().abandoned.insert(hold, (account, at));
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn doubt(&self, request: &str, attempt: i64, doubtful: Doubtful) {
+        let attempt = (request.to_owned(), attempt);
+        self.waiting().doubtful.insert(attempt, doubtful);
         self.wake.notify_one();
     }
 
@@ -68,6 +85,7 @@ impl Notices {
         for (key, at) in noted.used {
             waiting.used.entry(key).or_insert(at);
         }
+        waiting.doubtful.extend(noted.doubtful);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Noted> {
@@ -77,28 +95,34 @@ impl Notices {
 
 impl Noted {
     pub(crate) fn is_empty(&self) -> bool {
-        self.checkpoints.is_empty() && self.abandoned.is_empty() && self.used.is_empty()
+        self.checkpoints.is_empty()
+            && self.abandoned.is_empty()
+            && self.doubtful.is_empty()
+            && self.used.is_empty()
+    }
+
+    /// Whose balances it will change.
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
+        let abandoned = self.abandoned.values().map(|(account, _)| account);
+        abandoned.chain(self.doubtful.values().map(|doubtful| &doubtful.account))
     }
 
     pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
         for (&hold, checkpoint) in &self.checkpoints {
             write_checkpoint(connection, hold, checkpoint).await?;
         }
-        for (&hold, &now) in &self.abandoned {
-            connection.savepoint().await?;
-            let ending = Ending {
-                hold,
-                how: How::AtCheckpoint,
-                now,
-            };
-            match end(connection, &ending).await {
-                Ok(_) => connection.release().await?,
-                Err(error) if error.spoils_transaction() => return Err(error),
-                Err(error) => {
-                    // It stays open, and is recovered at the next boot.
-                    tracing::error!(%error, hold, "an abandoned hold can't be ended");
-                    connection.undo().await?;
-                }
+        for (&hold, &(_, now)) in &self.abandoned {
+            end_abandoned(connection, hold, now).await?;
+        }
+        for ((request, attempt), doubtful) in &self.doubtful {
+            let made = connection
+                .row(
+                    "SELECT id FROM hold WHERE request = $1 AND attempt = $2 AND node = $3 AND state = 'open'",
+                    values![request.as_str(), *attempt, &*doubtful.node],
+                )
+                .await?;
+            if let Some(hold) = made {
+                end_abandoned(connection, hold.integer(0)?, doubtful.now).await?;
             }
         }
         for (key, &at) in &self.used {
@@ -110,6 +134,28 @@ impl Noted {
                 .await?;
         }
         Ok(())
+    }
+}
+
+async fn end_abandoned(
+    connection: &mut Connection,
+    hold: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    connection.savepoint().await?;
+    let ending = Ending {
+        hold,
+        how: How::AtCheckpoint,
+        now,
+    };
+    match end(connection, &ending).await {
+        Ok(_) => connection.release().await,
+        Err(error) if error.spoils_transaction() => Err(error),
+        Err(error) => {
+            // It stays open, and is recovered at the next boot.
+            tracing::error!(%error, hold, "an abandoned hold can't be ended");
+            connection.undo().await
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! How a hold ends: charged, released, or at its last checkpoint.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -79,16 +78,6 @@ pub struct SettleError {
     pub error: StoreError,
 }
 
-/// What was found open at boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Holds charged for what they had delivered.
-    pub settled: u64,
-    /// Holds that had delivered nothing.
-    pub released: u64,
-    pub charged: Nanos,
-}
-
 /// Ends a hold, which travels with the operation: it comes back if it could not be ended, and if
 /// nobody is there to take it, it's dropped and so goes to the writer once more.
 #[derive(Debug)]
@@ -110,6 +99,10 @@ impl Operation for End {
             now: self.now,
         };
         end(connection, &ending).await.map(Ok)
+    }
+
+    fn account(&self) -> Option<&AccountId> {
+        Some(self.hold.account())
     }
 
     fn answer(mut self, outcome: Written<Ended, Infallible>) -> Result<Nanos, SettleError> {
@@ -362,68 +355,5 @@ impl Closed {
             expired: Nanos::ZERO,
             posted: row.nanos(0)?,
         })
-    }
-}
-
-/// Ends holds whose owner is gone.
-#[derive(Debug)]
-pub(crate) struct Recover {
-    /// The process that asks; it has not lost its own holds.
-    pub(crate) node: Arc<str>,
-    pub(crate) which: Lost,
-    pub(crate) now: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Lost {
-    /// No other process serves from this database: every hold that isn't ours.
-    OfOthers,
-    /// Others may be alive: only holds of which nothing was heard for their whole lifetime.
-    Overdue,
-}
-
-impl Operation for Recover {
-    type Done = Recovered;
-    type Refused = Infallible;
-    type Answer = Result<Recovered, StoreError>;
-
-    async fn apply(&self, connection: &mut Connection) -> Written<Recovered, Infallible> {
-        let (before, how) = match self.which {
-            Lost::OfOthers => (Timestamp::MAX, How::AtCheckpoint),
-            Lost::Overdue => (self.now, How::Expire),
-        };
-        let open = connection
-            .rows(
-                "SELECT id FROM hold WHERE state = 'open' AND node <> $1 AND expires_at <= $2 ORDER BY id",
-                values![&*self.node, before],
-            )
-            .await?;
-        let mut recovered = Recovered::default();
-        for row in open {
-            let ended = end(
-                connection,
-                &Ending {
-                    hold: row.integer(0)?,
-                    how,
-                    now: self.now,
-                },
-            )
-            .await?;
-            let count = if ended.used {
-                &mut recovered.settled
-            } else {
-                &mut recovered.released
-            };
-            *count = count.saturating_add(1);
-            recovered.charged = checked(recovered.charged.checked_add(ended.charged))?;
-        }
-        Ok(Ok(recovered))
-    }
-
-    fn answer(self, outcome: Written<Recovered, Infallible>) -> Result<Recovered, StoreError> {
-        match outcome? {
-            Ok(recovered) => Ok(recovered),
-            Err(never) => match never {},
-        }
     }
 }

@@ -7,28 +7,35 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-/// The folder with the cluster's socket. All tests of a run of nextest have one cluster, which ends with
-/// nextest; otherwise it ends with this process.
+/// All tests of a run of nextest have one cluster, which ends with nextest; otherwise it ends with this
+/// process.
 static CLUSTER: LazyLock<PathBuf> = LazyLock::new(|| {
     let (run, watched) = match std::env::var("NEXTEST_RUN_ID") {
         Ok(run) => (run, std::os::unix::process::parent_id()),
         Err(_) => (std::process::id().to_string(), std::process::id()),
     };
     let folder = std::env::temp_dir().join(format!("weir-postgres-{run}"));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-postgres.sh");
-    let started = Command::new(script)
-        .arg(&folder)
-        .arg(watched.to_string())
-        .status();
-    assert!(
-        started.unwrap().success(),
-        "there is no PostgreSQL to test with"
-    );
+    script(&folder, &watched.to_string());
     folder
 });
 
+/// Starts a cluster in a folder for as long as a process lives, stops it or starts it again.
+pub(crate) fn script(folder: &Path, what: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-postgres.sh");
+    let done = Command::new(script).arg(folder).arg(what).status();
+    assert!(
+        done.unwrap().success(),
+        "there is no PostgreSQL to test with"
+    );
+}
+
+/// Where its socket is.
+pub(crate) fn folder() -> &'static Path {
+    &CLUSTER
+}
+
 pub(crate) fn url(database: &str) -> String {
-    let socket = CLUSTER.to_str().unwrap().replace('/', "%2F");
+    let socket = folder().to_str().unwrap().replace('/', "%2F");
     format!("postgres://weir@{socket}/{database}")
 }
 

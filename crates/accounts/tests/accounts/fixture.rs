@@ -100,6 +100,24 @@ pub(crate) async fn raw(folder: &Path) -> Raw {
     Raw::Sqlite(SqliteConnection::connect_with(&options).await.unwrap())
 }
 
+/// As if the newest process had been heard of for long, and no other one. On SQLite only one is alive anyway.
+pub(crate) async fn long_after(folder: &Path) {
+    let mut raw = raw(folder).await;
+    let newest = "(SELECT name FROM node ORDER BY started_at DESC, name LIMIT 1)";
+    for sql in [
+        "UPDATE node SET since = 0".to_owned(),
+        format!("UPDATE node SET seen_at = 0 WHERE name <> {newest}"),
+    ] {
+        raw.execute(&sql).await.unwrap();
+    }
+}
+
+/// As if nothing had been heard of any process for long.
+pub(crate) async fn silence(folder: &Path) {
+    let mut raw = raw(folder).await;
+    raw.execute("UPDATE node SET seen_at = 0").await.unwrap();
+}
+
 impl Raw {
     pub(crate) async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         let sql = AssertSqlSafe(sql.to_owned());

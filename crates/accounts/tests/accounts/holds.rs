@@ -2,7 +2,7 @@
 
 use weir_accounts::{Counts, HoldError, Nanos, Outcome, Price, Role, Settlement, Source};
 
-use crate::fixture::{Fixture, LIFETIME, PRICE, at, nanos, open, success, tokens};
+use crate::fixture::{Fixture, LIFETIME, PRICE, at, nanos, open, silence, success, tokens};
 
 #[tokio::test]
 async fn a_hold_is_settled_at_its_cost() {
@@ -224,6 +224,7 @@ async fn a_settlement_after_expiry_changes_nothing() {
         .checkpoint(&delivered, tokens(10, 5), at(100));
     fixture.written().await;
 
+    silence(fixture.folder.path()).await;
     let tool = open(fixture.folder.path(), Role::Tool).await;
     let ended = tool.expire(at(LIFETIME)).await.unwrap();
     assert_eq!((ended.settled, ended.released), (0, 0), "too early");
@@ -352,6 +353,7 @@ async fn a_hold_rolls_until_the_balance_is_used_up() {
     fixture.accounts.release(other, at(4)).await.unwrap();
 
     // Extending renews: it is overdue only a whole lifetime after the last extension.
+    silence(fixture.folder.path()).await;
     let tool = open(fixture.folder.path(), Role::Tool).await;
     assert_eq!(tool.expire(at(2 + LIFETIME)).await.unwrap().released, 0);
     assert_eq!(tool.expire(at(3 + LIFETIME)).await.unwrap().released, 1);

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use weir_accounts::{Accounts, Caller, Hold, Role};
 
 use crate::POSTGRES;
-use crate::fixture::{Fixture, at, nanos, open, success, tokens};
+use crate::fixture::{Fixture, at, long_after, nanos, open, success, tokens};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -215,6 +215,7 @@ impl World {
 
 async fn recovered(folder: &std::path::Path, caller: &Caller) -> Accounts {
     let accounts = open(folder, Role::Server).await;
+    long_after(folder).await;
     accounts.recover(at(4)).await.unwrap();
     assert_eq!(
         accounts

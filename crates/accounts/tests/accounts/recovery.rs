@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weir_accounts::{Outcome, Recovered, Role, Source};
 
-use crate::fixture::{Fixture, at, nanos, open, success, tokens};
+use crate::fixture::{Fixture, at, long_after, nanos, open, success, tokens};
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -74,6 +74,7 @@ fn open_holds_of_a_dead_process_end_at_their_checkpoints() {
         );
 
         let server = open(folder, Role::Server).await;
+        long_after(folder).await;
         let recovered = server.recover(at(9)).await.unwrap();
         let expected = Recovered {
             settled: 2,
@@ -107,9 +108,11 @@ fn a_restarted_server_knows_its_predecessors_holds() {
     let folder = crash();
     runtime().block_on(async {
         let first = open(folder.path(), Role::Server).await;
+        long_after(folder.path()).await;
         first.recover(at(9)).await.unwrap();
         first.close().await;
         let second = open(folder.path(), Role::Server).await;
+        long_after(folder.path()).await;
         assert_eq!(second.recover(at(9)).await.unwrap(), Recovered::default());
         assert_eq!(balance(folder.path()).await, (830, 0));
     });

@@ -5,6 +5,7 @@
 mod admin;
 #[path = "../accounts/books.rs"]
 mod books;
+mod breaks;
 #[path = "../accounts/caps.rs"]
 mod caps;
 #[path = "../accounts/cluster.rs"]
@@ -19,6 +20,7 @@ mod keys;
 mod model;
 #[path = "../accounts/movements.rs"]
 mod movements;
+mod nodes;
 #[path = "../accounts/opening.rs"]
 mod opening;
 #[path = "../accounts/promo_model.rs"]

@@ -1,13 +1,11 @@
 //! Accounts and usage. All of it works beside a running server, which sees it within a second.
 
-use std::path::Path;
-
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_accounts::{
-    Account, AccountChange, Accounts, By, Nanos, Options, Outcome, Quotas, Role, Standing, Tier,
-    UsageRecord,
+    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, Options, Outcome, Quotas,
+    Standing, Tier, UsageRecord,
 };
 
 use crate::cli::value::OrNone;
@@ -20,19 +18,22 @@ pub(crate) const DATABASE: &str = "weir.db";
 /// Opens the database as a tool does. Only adding an account may create it: elsewhere a missing one
 /// means that `--data` or the config is not the server's.
 pub(crate) async fn open(
-    data: &Path,
+    options: Options,
     may_create: bool,
     now: Timestamp,
 ) -> anyhow::Result<Accounts> {
-    let database = data.join(DATABASE);
-    if !may_create && !database.exists() {
+    if let Location::Sqlite(path) = &options.database
+        && !may_create
+        && !path.exists()
+    {
+        let folder = path.parent().unwrap_or(path);
         bail!(
             "there is no database in {}; does --data or the config name the server's directory?",
-            data.display()
+            folder.display()
         );
     }
-    let shown = database.display().to_string();
-    Accounts::open(Options::new(database, Role::Tool), now)
+    let shown = options.database.to_string();
+    Accounts::open(options, now)
         .await
         .with_context(|| format!("can't open {shown}"))
 }
@@ -242,7 +243,11 @@ pub(crate) async fn demo(
     now: Timestamp,
 ) -> anyhow::Result<Option<weir_accounts::NewKey>> {
     let account = match accounts.accounts().await?.as_slice() {
-        [] => accounts.add_account("demo", now).await?,
+        [] => match accounts.add_account("demo", now).await {
+            // Another node starts for the first time, too.
+            Err(AdminError::NameTaken(_)) => return Ok(None),
+            made => made?,
+        },
         [only] if only.name == "demo" && accounts.keys(&only.id).await?.is_empty() => only.clone(),
         _ => return Ok(None),
     };
@@ -260,6 +265,8 @@ pub(crate) async fn demo(
 
 #[cfg(test)]
 mod tests {
+    use weir_accounts::Role;
+
     use super::*;
 
     #[tokio::test]

@@ -9,10 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::accounts::{self, DATABASE};
+use weir_accounts::{Location, Options, Role};
+
+use super::accounts;
 use crate::cli::Json;
-use crate::config::{Config, Invalid, Loaded, Model, Source};
-use crate::output;
+use crate::config::{Config, Database, Invalid, Loaded, Model, Source};
+use crate::{output, wire};
 
 /// Less free space than this, and the next weeks' usage records may not fit.
 const DISK_BYTES_MIN: u64 = 1 << 30;
@@ -61,10 +63,12 @@ pub(crate) async fn doctor(
                     .map(|text| check("environment", Verdict::Warning, text)),
             );
             checks.extend(models(&config));
-            checks.push(directory(&config.data));
-            checks.push(disk(&config.data));
+            if config.database == Database::Sqlite {
+                checks.push(directory(&config.data));
+                checks.push(disk(&config.data));
+            }
             checks.push(open_files(config.http.connections_max));
-            checks.push(database(&config.data, now).await);
+            checks.push(database(wire::options(&config, Role::Tool), now).await);
             checks.push(port(config.listen).await);
         }
         Err(Invalid(problems)) => {
@@ -263,9 +267,10 @@ fn open_files(connections: u64) -> Check {
     }
 }
 
-async fn database(data: &Path, now: Timestamp) -> Check {
-    let path = data.join(DATABASE);
-    if !path.exists() {
+async fn database(options: Options, now: Timestamp) -> Check {
+    if let Location::Sqlite(path) = &options.database
+        && !path.exists()
+    {
         return check(
             "database",
             Verdict::Ok,
@@ -273,7 +278,7 @@ async fn database(data: &Path, now: Timestamp) -> Check {
         );
     }
     let verified = async {
-        let opened = accounts::open(data, false, now).await?;
+        let opened = accounts::open(options, false, now).await?;
         let differences = opened.verify().await;
         opened.close().await;
         anyhow::Ok(differences?)

@@ -79,12 +79,39 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "database",
-        Kind::Choice {
-            now: &["sqlite"],
-            later: &["postgres://", "postgresql://"],
+        Kind::Place {
+            word: "sqlite",
+            schemes: &["postgres://", "postgresql://"],
         },
         Some("sqlite"),
-        "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`.",
+        "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`, for one process; a PostgreSQL may \
+         be shared by several. TLS is by the parameters `sslmode` (`require`, `verify-full`) and `sslrootcert`.",
+    ),
+    key(
+        "postgres.connections_max",
+        whole(1, 1000),
+        Some("8"),
+        "Connections of a node that read; one more writes.",
+    ),
+    key(
+        "postgres.timeout_seconds",
+        whole(1, 600),
+        Some("5"),
+        "Longest wait for a connection, and for the answer to a statement. A request that needs the database gets \
+         503 after at most twice that.",
+    ),
+    key(
+        "node.name",
+        Kind::Text,
+        Some("local"),
+        "What this node is called in the ledger, where several share a PostgreSQL; each process adds a part of its own.",
+    ),
+    key(
+        "node.silence_seconds",
+        whole(5, DAY),
+        Some("30"),
+        "A node of which nothing was heard for so long is dead: another one ends its open requests, charged for what \
+         was delivered.",
     ),
     key(
         "limits.requests_per_minute",

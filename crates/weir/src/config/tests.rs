@@ -106,7 +106,7 @@ fn mistakes_name_their_line() {
         "port = 1",
         &[],
         &[
-            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, limits, models, http, shutdown, log, cors",
+            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, http, shutdown, log, cors",
         ],
     );
     refused(
@@ -162,13 +162,19 @@ fn mistakes_name_their_line() {
             "weir.toml:2: cors.origins must be a list of origins, as [\"https://example.com\"], not `example.com`",
         ],
     );
-    refused(
-        "database = \"postgres://weir:secret@db/weir\"",
-        &[],
-        &[
-            "weir.toml:1: database postgres://… is not supported in this version; it must be \"sqlite\"",
-        ],
-    );
+    for (database, said) in [
+        (
+            "postgres://weir:secret@db:secret/weir",
+            "database is no address: invalid port number",
+        ),
+        (
+            "mysql://weir:secret@db/weir",
+            r#"database must be "sqlite" or postgres://… or postgresql://…, not something else"#,
+        ),
+    ] {
+        let text = format!("database = \"{database}\"");
+        refused(&text, &[], &[&format!("weir.toml:1: {said}")]);
+    }
     for (store, said) in [
         (
             "http://h/secret",
@@ -237,6 +243,25 @@ fn the_address_of_a_store_is_not_shown() {
     assert!(!format!("{config:?}").contains("secret"));
     let url = config.limits.store.unwrap();
     assert_eq!(url.expose(), "redis://u:secret@h:1/0");
+}
+
+#[test]
+fn a_postgres_is_an_address_and_its_password_is_not_shown() {
+    let text = "database = \"postgres://weir:c4nary@db/weir\"\n[postgres]\ntimeout_seconds = 2\n";
+    let (config, _) = read(&format!("{text}\n{MODEL}"), &[]).unwrap();
+    let Database::Postgres(url) = &config.database else {
+        panic!("{config:?}")
+    };
+    assert_eq!(url.to_string(), "postgres://weir@db:5432/weir");
+    assert_eq!(config.postgres.timeout, Duration::from_secs(2));
+    assert!(!format!("{config:?}").contains("c4nary"));
+    let variables = [
+        ("WEIR_DATABASE", "sqlite"),
+        ("WEIR_NODE_SILENCE_SECONDS", "60"),
+    ];
+    let (config, _) = read(&format!("{text}\n{MODEL}"), &variables).unwrap();
+    assert_eq!(config.database, Database::Sqlite);
+    assert_eq!(config.node.silence, Duration::from_secs(60));
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! The schema: numbered steps, forward only.
+
+use jiff::Timestamp;
+
+use super::{Connection, OpenError, StoreError, postgres, sqlite, values};
+
+/// How the schema of a database compares to what this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    pub found: i64,
+    pub known: i64,
+}
+
+impl Schema {
+    /// Of a database that isn't there yet.
+    pub(crate) fn missing() -> Self {
+        Schema::new(0, sqlite::MIGRATIONS)
+    }
+
+    fn new(found: i64, migrations: &[&str]) -> Self {
+        let known = i64::try_from(migrations.len()).expect("there are few migrations");
+        Schema { found, known }
+    }
+
+    pub fn is_current(&self) -> bool {
+        self.found == self.known
+    }
+
+    /// A newer program has been here.
+    pub fn is_newer(&self) -> bool {
+        self.found > self.known
+    }
+}
+
+impl Connection {
+    fn migrations(&self) -> &'static [&'static str] {
+        match self {
+            Connection::Sqlite(_) => sqlite::MIGRATIONS,
+            Connection::Postgres(_) => postgres::MIGRATIONS,
+        }
+    }
+
+    /// A transaction that keeps others off who migrate.
+    async fn begin_migrating(&mut self) -> Result<Schema, StoreError> {
+        match self {
+            Connection::Sqlite(_) => self.begin().await?,
+            Connection::Postgres(connection) => connection.begin_migrating().await?,
+        }
+        self.execute(
+            "CREATE TABLE IF NOT EXISTS migration (version BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
+            &[],
+        )
+        .await?;
+        let newest = self
+            .row("SELECT COALESCE(MAX(version), 0) FROM migration", &[])
+            .await?;
+        let found = newest.map_or(Ok(0), |row| row.integer(0))?;
+        Ok(Schema::new(found, self.migrations()))
+    }
+
+    /// Looks, and leaves everything as it is.
+    pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
+        let schema = self.begin_migrating().await?;
+        self.rollback().await?;
+        Ok(schema)
+    }
+
+    /// Brings the schema up to date, in one transaction, so that several processes can start at once.
+    pub(crate) async fn migrate(&mut self, now: Timestamp) -> Result<(), OpenError> {
+        let schema = self.begin_migrating().await?;
+        let Schema { found, known } = schema;
+        if schema.is_newer() {
+            return Err(OpenError::Newer { found, known });
+        }
+        for (version, sql) in (1i64..)
+            .zip(self.migrations())
+            .filter(|(version, _)| *version > found)
+        {
+            self.script(sql).await?;
+            self.execute(
+                "INSERT INTO migration (version, applied_at) VALUES ($1, $2)",
+                values![version, now],
+            )
+            .await?;
+        }
+        self.commit().await?;
+        if let Connection::Postgres(connection) = self {
+            connection.hurry();
+        }
+        Ok(())
+    }
+}

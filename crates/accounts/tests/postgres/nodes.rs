@@ -1,0 +1,205 @@
+//! Several processes serve from one database.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use weir_accounts::{Accounts, HoldError, Options, Recovered, Role};
+
+use crate::fixture::{
+    Fixture, at, long_after, nanos, open, options, raw, silence, success, tokens,
+};
+
+/// A node that holds for the fixture's account.
+async fn node(fixture: &Fixture) -> Fixture {
+    Fixture {
+        folder: tempfile::tempdir().unwrap(),
+        accounts: open(fixture.folder.path(), Role::Server).await,
+        caller: fixture.caller.clone(),
+    }
+}
+
+#[tokio::test]
+async fn only_holds_of_the_dead_are_ended() {
+    let alive = Fixture::with(1_000).await;
+    let folder = alive.folder.path();
+    let dead = node(&alive).await;
+    let own = alive.held("own", 100).await.unwrap();
+    let silent = dead.held("silent", 100).await.unwrap();
+    let delivered = dead.held("delivered", 100).await.unwrap();
+    dead.accounts.checkpoint(&delivered, tokens(10, 0), at(2));
+    dead.written().await;
+
+    let third = node(&alive).await;
+    for asked in [&alive, &third] {
+        let ended = asked.accounts.recover(at(100_000_000)).await.unwrap();
+        assert_eq!(ended, Recovered::default(), "all are alive");
+    }
+    // Nothing was heard of anybody: the database was out of reach, and nobody can tell who is dead.
+    long_after(folder).await;
+    silence(folder).await;
+    for asked in [&alive, &third] {
+        asked.accounts.expire(at(100_000_000)).await.unwrap();
+    }
+    assert_eq!(alive.account().await.held, nanos(300));
+
+    // `third` was heard of all the time since, `alive` now.
+    long_after(folder).await;
+    let heard = "UPDATE node SET seen_at = 1000 * EXTRACT(EPOCH FROM clock_timestamp())
+         WHERE name = (SELECT node FROM hold WHERE request = 'own')";
+    raw(folder).await.execute(heard).await.unwrap();
+    let ended = third.accounts.expire(at(9)).await.unwrap();
+    let expected = Recovered {
+        settled: 1,
+        released: 1,
+        charged: nanos(10),
+    };
+    assert_eq!(ended, expected);
+
+    // It wakes up: its holds have ended, and are not charged a second time.
+    let mut silent = silent;
+    let extended = dead.accounts.extend(&mut silent, nanos(1), at(10)).await;
+    assert!(matches!(extended, Err(HoldError::Ended)), "{extended:?}");
+    for (hold, first) in [(silent, 0), (delivered, 10)] {
+        let charged = dead.accounts.settle(hold, success(tokens(90, 0))).await;
+        assert_eq!(charged.unwrap(), nanos(first));
+    }
+    let charged = alive.accounts.settle(own, success(tokens(20, 0))).await;
+    assert_eq!(charged.unwrap(), nanos(20));
+    assert_eq!(alive.balance().await, (970, 0));
+    alive.assert_books().await;
+}
+
+/// A node that ends in order is not waited for.
+#[tokio::test]
+async fn who_leaves_is_not_alive() {
+    let stays = Fixture::with(1_000).await;
+    let leaves = node(&stays).await;
+    let open = leaves.held("open", 100).await.unwrap();
+    leaves.accounts.close().await;
+    raw(stays.folder.path())
+        .await
+        .execute("UPDATE node SET since = 0")
+        .await
+        .unwrap();
+    let ended = stays.accounts.expire(at(9)).await.unwrap();
+    assert_eq!((ended.settled, ended.released), (0, 1));
+    drop(open);
+}
+
+/// Heartbeats keep a node alive, for much longer than a silence.
+#[tokio::test]
+async fn who_lives_is_heard_of() {
+    let fixture = Fixture::with(1_000).await;
+    let quick = || async {
+        let options = Options {
+            node_silence: Duration::from_millis(600),
+            ..options(fixture.folder.path(), Role::Server).await
+        };
+        Accounts::open(options, at(0)).await.unwrap()
+    };
+    let (first, second) = (quick().await, quick().await);
+    let held = first.hold(fixture.hold("r1", 100)).unwrap().durable().await;
+    let hold = held.unwrap();
+    // The other one looks for the dead again and again, longer than the silence it waits for. The
+    // fixture's own node beats too seldom for it, and holds nothing.
+    let watched = tokio::time::Instant::now();
+    while watched.elapsed() < Duration::from_millis(1_500) {
+        let ended = second.expire(at(9)).await.unwrap();
+        assert_eq!(ended, Recovered::default());
+    }
+    // It is gone without a word.
+    let mut raw = raw(fixture.folder.path()).await;
+    let gone = "UPDATE hold SET node = 'gone' WHERE request = 'r1'";
+    raw.execute(gone).await.unwrap();
+    assert_eq!(second.expire(at(9)).await.unwrap().released, 1);
+    drop(hold);
+}
+
+/// Batches of three nodes touch the same accounts in different orders, on more than one connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_do_not_block_each_other() {
+    const ACCOUNTS: usize = 8;
+    let first = Fixture::with(1_000_000).await;
+    let mut callers = vec![first.caller.clone()];
+    for n in 1..ACCOUNTS {
+        let account = first.accounts.add_account(&format!("a{n}"), at(0)).await;
+        let account = account.unwrap().id;
+        let credit = nanos(1_000_000);
+        let paid = format!("k{n}");
+        let paid = first.accounts.credit(&account, credit, &paid, "", at(0));
+        paid.await.unwrap();
+        let key = first.accounts.add_key(&account, None, at(0)).await.unwrap();
+        let caller = first
+            .accounts
+            .authenticate(key.secret.expose(), at(0))
+            .await;
+        callers.push(caller.unwrap());
+    }
+    let nodes = [node(&first).await, node(&first).await, node(&first).await];
+    let work = nodes.iter().enumerate().map(async |(n, node)| {
+        let requests = (0..120).map(async |request| {
+            let mut new = node.hold(&format!("n{n} r{request}"), 100);
+            // Each node goes through the accounts in a direction of its own.
+            let at_account = if n == 1 {
+                ACCOUNTS - 1 - request % ACCOUNTS
+            } else {
+                request % ACCOUNTS
+            };
+            new.caller = callers[at_account].clone();
+            let hold = node.accounts.hold(new).unwrap().durable().await.unwrap();
+            let charged = node.accounts.settle(hold, success(tokens(7, 0))).await;
+            assert_eq!(charged.unwrap(), nanos(7));
+        });
+        join_all(requests).await;
+    });
+    join_all(work).await;
+    let posted: i64 = first
+        .accounts
+        .accounts()
+        .await
+        .unwrap()
+        .iter()
+        .map(|a| a.posted.get())
+        .sum();
+    assert_eq!(posted, 8_000_000 - 3 * 120 * 7);
+    first.assert_books().await;
+}
+
+/// 1,000 at once on three nodes, and money for 137.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_never_overdraw() {
+    let first = Fixture::with(100 * 137 + 99).await;
+    let nodes = [node(&first).await, node(&first).await, node(&first).await];
+    let pending: Vec<_> = (0..1_000)
+        .map(|n| {
+            let node = &nodes[n % nodes.len()];
+            node.accounts
+                .hold(node.hold(&format!("r{n}"), 100))
+                .unwrap()
+        })
+        .collect();
+    let answers = join_all(pending.into_iter().map(|pending| pending.durable())).await;
+    let holds: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+    assert!((136..=137).contains(&holds.len()), "{}", holds.len());
+    assert_eq!(
+        first.account().await.held,
+        nanos(100 * i64::try_from(holds.len()).unwrap())
+    );
+    drop(holds);
+    for node in &nodes {
+        node.written().await;
+    }
+    assert_eq!(first.balance().await, (13_799, 0));
+    first.assert_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_may_make_the_same_database_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::fixture::location(folder.path()).await;
+    let opened = join_all((0..4).map(|_| open(folder.path(), Role::Server))).await;
+    for (n, accounts) in opened.iter().enumerate() {
+        accounts.add_account(&format!("a{n}"), at(0)).await.unwrap();
+    }
+    assert_eq!(opened[0].accounts().await.unwrap().len(), 4);
+}
