@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit e2e documents reference test-clients docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -54,6 +54,11 @@ unit: $(DEMO) $(GEMMA) ## all tests in Rust
 	@scripts/setup.sh test
 	cargo nextest run --locked $(PLAIN) --profile ci
 	WEIR_TEST_MODELS="$(CURDIR)/models" cargo nextest run --locked $(KERNELS) --profile ci
+
+torture: ## processes die 1,000 times on SQLite and 300 times on PostgreSQL; the books are checked each few times
+	@scripts/setup.sh test
+	WEIR_TORTURE_KILLS=1000 cargo nextest run --locked -p weir-testkit --profile torture --no-capture on_sqlite
+	WEIR_TORTURE_KILLS=300 cargo nextest run --locked -p weir-testkit --profile torture --no-capture on_postgres
 
 e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
 	@scripts/setup.sh test

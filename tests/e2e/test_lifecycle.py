@@ -3,7 +3,10 @@
 import json
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import openai
 import pytest
@@ -57,6 +60,35 @@ def test_a_signal_lets_streams_finish(make_weir, number):
     assert weir.wait() == 0
     [row] = weir.usage("demo")
     assert (row["outcome"], row["completion_tokens"]) == ("success", 100)
+
+
+def test_a_signal_under_load_loses_no_usage(make_weir):
+    weir = make_weir(settings="[shutdown]\ngrace_seconds = 120\n").start()
+    client, streams = weir.client(), 16
+    begun = threading.Barrier(streams + 1)
+
+    def run(index):
+        chunks = client.completions.create(
+            **PROMPT, max_tokens=60 + index, stream=True, stream_options={"include_usage": True}, seed=index
+        )
+        seen = [next(iter(chunks))]
+        begun.wait(PATIENCE)
+        seen += chunks
+        return seen[-1].usage.completion_tokens
+
+    with ThreadPoolExecutor(streams) as pool:
+        lengths = pool.map(run, range(streams))
+        begun.wait(PATIENCE)
+        weir.signal(signal.SIGTERM)
+        lengths = list(lengths)
+    assert weir.wait() == 0
+    assert lengths == [60 + index for index in range(streams)], "every stream came to its end"
+    rows = weir.usage("demo")
+    assert sorted(row["completion_tokens"] for row in rows) == lengths
+    assert {row["outcome"] for row in rows} == {"success"}
+    balance = weir.balance("demo")
+    assert Decimal(balance["held"]) == 0
+    assert Decimal(balance["balance"]) == 5 - sum(Decimal(row["cost"]) for row in rows)
 
 
 def check_cut(weir, stop):

@@ -12,6 +12,7 @@ mod account;
 mod administer;
 mod audit;
 mod db;
+mod failpoint;
 mod key;
 mod ledger;
 mod money;
@@ -39,6 +40,8 @@ pub use crate::account::admin::{AccountChange, Standing};
 pub use crate::account::{Account, AccountId, AdminError, Suspension};
 pub use crate::audit::{Actor, AuditRecord, By, Page};
 pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, UrlError};
+#[cfg(feature = "failpoints")]
+pub use crate::failpoint::{PLACES, at_each_place};
 pub use crate::key::admin::KeyChange;
 pub use crate::key::cap::{CapPeriod, KeySpend, SpendCaps};
 pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::account::AccountId;
 use crate::db::{Connection, Readers, Row, StoreError, values};
+use crate::failpoint;
 use crate::key::KeyId;
 use crate::key::cap::day;
 use crate::ledger::settle::{Closed, Outcome, Settlement, Source};
@@ -103,6 +104,7 @@ pub(crate) async fn record(
             ],
         )
         .await?;
+    failpoint::pass("outbox");
     connection
         .execute(
             "INSERT INTO outbox (topic, subject, created_at) VALUES ('usage', $1, $2)",

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::AccountId;
 use crate::db::{Connection, Database, StoreError};
+use crate::failpoint;
 use crate::ledger::notices::{Noted, Notices};
 use crate::node::{Beat, Node};
 
@@ -266,6 +267,8 @@ impl Writer {
             if *doubtful {
                 batch.iter().for_each(|job| job.doubt());
             }
+        } else if !noted.is_empty() {
+            failpoint::pass("checkpoint-committed");
         }
         let committed = written.map_err(|failure| failure.error);
         for job in batch.drain(..) {

@@ -20,8 +20,6 @@ pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
 pub(crate) const HEAD_START_TOKENS: u64 = 1;
 /// A hold whose process is gone is void after this. A running generation renews it by its checkpoints.
 const HOLD_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
-/// How often the tokens that were delivered become durable: what a crash can cost the operator.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// When to come back while other requests hold the balance.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to settle while the database is out of reach.
@@ -96,7 +94,7 @@ impl Bill {
                 (hold.map_err(|error| refusal(error, 0))?, affordable)
             }
         };
-        let checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
+        let checkpoint_at = Instant::now() + gateway.0.checkpoint_every;
         let bill = Bill {
             order,
             hold,
@@ -173,7 +171,7 @@ impl Bill {
     pub(crate) fn checkpoint(&mut self, gateway: &Gateway, delivered: Usage) {
         let now = Instant::now();
         if now >= self.checkpoint_at {
-            self.checkpoint_at = now + CHECKPOINT_EVERY;
+            self.checkpoint_at = now + gateway.0.checkpoint_every;
             gateway
                 .0
                 .accounts

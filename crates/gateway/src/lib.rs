@@ -41,6 +41,8 @@ use crate::tiers::Tiers;
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
 /// When to come back while the database is out of reach or behind.
 pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often the tokens that were delivered become durable: what a crash can cost the operator.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue holds are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
@@ -94,6 +96,7 @@ struct Inner {
     key_quotas: Quotas,
     tiers: Tiers,
     clock: Clock,
+    checkpoint_every: Duration,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
@@ -113,9 +116,19 @@ impl Gateway {
             key_quotas: key,
             tiers: Tiers::new(tiers),
             clock,
+            checkpoint_every: CHECKPOINT_EVERY,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
         }))
+    }
+
+    /// The same, with the tokens that were delivered made durable this often.
+    #[must_use]
+    pub fn with_checkpoints_every(mut self, every: Duration) -> Self {
+        Arc::get_mut(&mut self.0)
+            .expect("it is built before it is shared")
+            .checkpoint_every = every;
+        self
     }
 
     pub fn catalog(&self) -> &Catalog {

@@ -5,6 +5,7 @@
 mod answer;
 mod app;
 mod scripted;
+pub mod torture;
 
 pub use crate::answer::Answer;
 pub use crate::app::{Body, NOW, Setup, StreamBody, TestApp, body, now, offer, offer_of};

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Connection, OpenError, StoreError, postgres, sqlite, values};
+use crate::failpoint;
 
 /// How the schema of a database compares to what this program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,7 @@ impl Connection {
             .filter(|(version, _)| *version > found)
         {
             self.script(sql).await?;
+            failpoint::pass("migration");
             self.execute(
                 "INSERT INTO migration (version, applied_at) VALUES ($1, $2)",
                 values![version, now],

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
+use crate::failpoint;
 use crate::key::Caller;
 use crate::key::cap::CapPeriod;
 use crate::ledger::notices::{Checkpoint, Doubtful, Notices};
@@ -241,6 +242,7 @@ impl Operation for Take {
                 "hold {id} was posted before it was made"
             )));
         }
+        failpoint::pass("hold-written");
         Ok(Ok(Taken {
             id,
             amount: new.amount,
@@ -267,6 +269,7 @@ impl Operation for Take {
             Ok(taken) => taken,
             Err(unchanged) => unchanged?,
         };
+        failpoint::pass("hold-committed");
         let new = self.new;
         let facts = Facts {
             id: taken.id,
@@ -410,7 +413,10 @@ impl Operation for Extend {
             entries: &to_held(&self.account, self.more, promo)?,
         };
         match post(connection, &posting).await? {
-            Some(_) => Ok(Ok(raised_to)),
+            Some(_) => {
+                failpoint::pass("extension-written");
+                Ok(Ok(raised_to))
+            }
             None => Ok(Err(Ok(before))),
         }
     }
@@ -421,7 +427,10 @@ impl Operation for Extend {
 
     fn answer(self, outcome: Written<Nanos, Self::Refused>) -> Result<Nanos, HoldError> {
         match outcome? {
-            Ok(amount) => Ok(amount),
+            Ok(amount) => {
+                failpoint::pass("extension-committed");
+                Ok(amount)
+            }
             Err(unchanged) => unchanged,
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
+use crate::failpoint;
 use crate::key::KeyId;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
@@ -110,6 +111,7 @@ impl Noted {
     pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
         for (&hold, checkpoint) in &self.checkpoints {
             write_checkpoint(connection, hold, checkpoint).await?;
+            failpoint::pass("checkpoint-written");
         }
         for (&hold, &(_, now)) in &self.abandoned {
             end_abandoned(connection, hold, now).await?;

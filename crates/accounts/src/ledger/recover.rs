@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use jiff::Timestamp;
 
 use crate::db::{Connection, StoreError, values};
+use crate::failpoint;
 use crate::ledger::checked;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Nanos;
@@ -70,6 +71,7 @@ impl Operation for Recover {
         let accounts: Vec<_> = accounts.iter().map(String::as_str).collect();
         connection.lock_balances(&accounts).await?;
         for row in open {
+            failpoint::pass("recovery-begun");
             let ended = end(
                 connection,
                 &Ending {
@@ -93,7 +95,10 @@ impl Operation for Recover {
 
     fn answer(self, outcome: Written<Recovered, Infallible>) -> Result<Recovered, StoreError> {
         match outcome? {
-            Ok(recovered) => Ok(recovered),
+            Ok(recovered) => {
+                failpoint::pass("recovery-committed");
+                Ok(recovered)
+            }
             Err(never) => match never {},
         }
     }

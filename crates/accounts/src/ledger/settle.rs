@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
+use crate::failpoint;
 use crate::ledger::hold::Hold;
 use crate::ledger::promo::Spent;
 use crate::ledger::{Book, Posting, checked, post, promo};
@@ -108,6 +109,7 @@ impl Operation for End {
     fn answer(mut self, outcome: Written<Ended, Infallible>) -> Result<Nanos, SettleError> {
         match outcome {
             Ok(Ok(ended)) => {
+                failpoint::pass("settlement-committed");
                 self.hold.close();
                 Ok(ended.charged)
             }
@@ -198,6 +200,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
     let Some(row) = row else {
         return first(connection, ending.hold).await;
     };
+    failpoint::pass("settlement-begun");
     let closed = Closed::read(&row)?;
     let state = row.text(16)?;
     let (counts, outcome, source) = match ending.how {

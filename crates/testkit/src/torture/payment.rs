@@ -1,0 +1,39 @@
+//! Money that an account gets.
+
+use jiff::Timestamp;
+use weir_accounts::{Accounts, Nanos, PromoGift};
+
+/// When promotional credit ends: after any test.
+const PROMO_ENDS: i64 = 4_000_000_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// Its idempotency key.
+    pub key: String,
+    pub account: String,
+    pub nanos: i64,
+    pub promotional: bool,
+}
+
+impl Payment {
+    /// Whether it had been made already.
+    pub async fn make(&self, accounts: &Accounts, now: Timestamp) -> bool {
+        let (account, amount) = (
+            accounts.account(&self.account).await.unwrap().id,
+            Nanos::new(self.nanos),
+        );
+        let made = if self.promotional {
+            let gift = PromoGift {
+                account,
+                amount,
+                expires_at: Timestamp::from_second(PROMO_ENDS).unwrap(),
+                idempotency_key: self.key.clone(),
+                reason: "a gift".to_owned(),
+            };
+            accounts.give_promo(gift, now).await
+        } else {
+            accounts.credit(&account, amount, &self.key, "", now).await
+        };
+        made.unwrap().replayed
+    }
+}
