@@ -56,11 +56,9 @@ async fn respond(
         request,
         delivery,
     };
-    let generation = app
-        .gateway
-        .start(caller, job)
-        .await
-        .map_err(|refusal| ApiError::of(refusal, kind, limit))?;
+    // Large, and long gone while the answer goes out: not a part of what that keeps.
+    let started = Box::pin(app.gateway.start(caller, job)).await;
+    let generation = started.map_err(|refusal| ApiError::of(refusal, kind, limit))?;
     // The prompts are known to be of this model, and not to be longer than its context.
     envelope.shape = shape(app, &envelope.model, shown);
     match reply {

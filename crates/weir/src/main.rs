@@ -77,7 +77,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 ..overrides(&place)
             };
             let Loaded { config, warnings } = load(&overrides)?;
-            lifecycle::serve(config, &warnings, serve.output, clock).await?;
+            Box::pin(lifecycle::serve(config, &warnings, serve.output, clock)).await?;
         }
         Command::Account(_)
         | Command::Credit(_)

@@ -1,7 +1,7 @@
 //! Counts that several nodes share, in Valkey or Redis: one script there decides and counts in one step,
 //! by the store's own clock.
 //!
-//! While the store is out of reach nobody waits for it: [`line`] notices once, requests go by the
+//! While the store is out of reach nobody waits for it: [`mod@line`] notices once, requests go by the
 //! configured policy, and a task of its own finds out when it is back.
 
 mod courier;
