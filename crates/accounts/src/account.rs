@@ -51,7 +51,7 @@ pub struct Account {
     pub promo: Nanos,
     /// How far below zero the rest may go.
     pub credit_limit: Nanos,
-    /// Warn when less than this is available.
+    /// Warn when less than this is left, open holds included.
     pub low_balance: Option<Nanos>,
     /// Instead of the top-ups' tier.
     pub tier: Option<Tier>,
@@ -107,7 +107,7 @@ fn check_name(name: &str) -> Result<(), AdminError> {
 macro_rules! columns {
     () => {
         "account.id, account.name, balance.posted, balance.held, balance.posted + balance.credit_limit - balance.held,
-         account.created_at, balance.promo, balance.credit_limit, account.low_balance, account.tier,
+         account.created_at, balance.promo, balance.credit_limit, balance.low_balance, account.tier,
          account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
          account.suspended_at, account.suspended_reason"
     };

@@ -12,6 +12,8 @@ mod account;
 mod administer;
 mod audit;
 mod db;
+mod deliveries;
+mod events;
 mod failpoint;
 mod key;
 mod ledger;
@@ -40,6 +42,8 @@ pub use crate::account::admin::{AccountChange, Standing};
 pub use crate::account::{Account, AccountId, AdminError, Suspension};
 pub use crate::audit::{Actor, AuditRecord, By, Page};
 pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, UrlError};
+pub use crate::deliveries::{Delivery, Subscription};
+pub use crate::events::EventKind;
 #[cfg(feature = "failpoints")]
 pub use crate::failpoint::{PLACES, at_each_place};
 pub use crate::key::admin::KeyChange;
@@ -216,8 +220,11 @@ impl Accounts {
         more: Nanos,
         now: Timestamp,
     ) -> Result<(), HoldError> {
-        let amount = self.0.writer.write(hold.extension(more, now)?).await?;
-        hold.extended_to(amount);
+        let extended = self.0.writer.write(hold.extension(more, now)?).await;
+        if let Err(HoldError::BalanceTooLow { .. }) = &extended {
+            self.0.notices.exhausted(hold.account(), now);
+        }
+        hold.extended_to(extended?);
         Ok(())
     }
 

@@ -195,13 +195,12 @@ impl UpdateAccount {
         let suspended = new.suspended.as_ref();
         connection
             .execute(
-                "UPDATE account SET name = $2, low_balance = $3, tier = $4, requests_per_minute = $5,
-                     tokens_per_minute = $6, concurrent_requests = $7, suspended_at = $8, suspended_reason = $9
+                "UPDATE account SET name = $2, tier = $3, requests_per_minute = $4, tokens_per_minute = $5,
+                     concurrent_requests = $6, suspended_at = $7, suspended_reason = $8
                  WHERE id = $1",
                 values![
                     self.account.as_str(),
                     new.name.as_str(),
-                    new.low_balance.map(Nanos::get),
                     new.tier.map(Tier::name),
                     requests,
                     tokens,
@@ -210,6 +209,11 @@ impl UpdateAccount {
                     suspended.map(|suspended| suspended.reason.as_str()),
                 ],
             )
+            .await?;
+        let low_balance = new.low_balance.map(Nanos::get);
+        let sql = "UPDATE balance SET low_balance = $2 WHERE account = $1";
+        connection
+            .execute(sql, values![self.account.as_str(), low_balance])
             .await
     }
 

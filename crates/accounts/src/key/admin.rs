@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
+use crate::events::{self, Event};
 use crate::key::cap::SpendCaps;
 use crate::key::{
     KeyId, KeyInfo, KeyOptions, NewKey, PREFIX, PUBLIC_LEN, SECRET_LEN, Secret, columns, hash,
@@ -202,6 +203,12 @@ impl Operation for AddKey {
         }
         let made = self.insert(connection).await?;
         audit(connection, &self.by, "key.add", [None, made.as_ref()]).await?;
+        let event = Event::KeyCreated {
+            key: &self.id,
+            name: self.options.name.as_deref(),
+            role: self.options.role,
+        };
+        events::write(connection, &self.account, &event, self.by.now).await?;
         Ok(Ok(()))
     }
 

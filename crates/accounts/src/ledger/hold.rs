@@ -267,7 +267,7 @@ impl Operation for Take {
     fn answer(self, outcome: Written<Taken, Self::Refused>) -> Result<Hold, HoldError> {
         let taken = match outcome? {
             Ok(taken) => taken,
-            Err(unchanged) => unchanged?,
+            Err(unchanged) => unchanged.inspect_err(|refusal| self.refused(refusal))?,
         };
         failpoint::pass("hold-committed");
         let new = self.new;
@@ -291,6 +291,13 @@ impl Operation for Take {
 }
 
 impl Take {
+    fn refused(&self, refusal: &HoldError) {
+        if let HoldError::BalanceTooLow { .. } = refusal {
+            let new = &self.new;
+            self.notices.exhausted(&new.caller.account, new.now);
+        }
+    }
+
     /// The hold's id, and whether its key has a cap. `None` if the attempt has a hold already.
     async fn insert(
         &self,

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
-use crate::db::{Connection, StoreError, values};
+use crate::db::{Connection, Row, StoreError, values};
+use crate::events::{self, Event, LowBalance};
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
 use crate::writer::{Operation, Written};
@@ -208,9 +209,10 @@ impl Move {
         amount: Nanos,
         from: Book<'_>,
     ) -> Written<Moved, AdminError> {
-        let Some(posted) = raise(connection, account, amount).await? else {
+        let Some(raised) = raise(connection, account, amount).await? else {
             return Ok(Err(refusal(connection, account, amount).await?));
         };
+        let posted = raised.nanos(0)?;
         let entries = [
             (from, checked(amount.checked_neg())?),
             (Book::Wallet(account), amount),
@@ -222,7 +224,35 @@ impl Move {
             entries: &entries,
             usage_record: None,
         };
-        self.write(connection, done).await
+        let moved = match self.write(connection, done).await? {
+            Ok(moved) => moved,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.tell(connection, &moved, &raised).await?;
+        Ok(Ok(moved))
+    }
+
+    /// A top-up is an event, and so is a balance that was taken from and is low now.
+    async fn tell(
+        &self,
+        connection: &mut Connection,
+        moved: &Moved,
+        raised: &Row,
+    ) -> Result<(), StoreError> {
+        let (account, now) = (&moved.account, self.by.now);
+        if let What::Credit { .. } = self.what {
+            let event = Event::CreditAdded {
+                amount: moved.amount,
+                balance: moved.posted,
+                transaction: moved.transaction,
+            };
+            return events::write(connection, account, &event, now).await;
+        }
+        if moved.amount.is_negative() {
+            let low = LowBalance::read(raised, [1, 2, 3])?;
+            low.tell(connection, account, moved.posted, now).await?;
+        }
+        Ok(())
     }
 
     async fn promo(
@@ -276,17 +306,16 @@ async fn raise(
     connection: &mut Connection,
     account: &AccountId,
     amount: Nanos,
-) -> Result<Option<Nanos>, StoreError> {
+) -> Result<Option<Row>, StoreError> {
     let room = Nanos::MAX.checked_sub(amount.max(Nanos::ZERO));
-    let row = connection
+    connection
         .row(
             "UPDATE balance SET posted = posted + $2
              WHERE account = $1 AND posted <= $3 - credit_limit AND posted + credit_limit - held - promo + $2 >= 0
-             RETURNING posted",
+             RETURNING posted, credit_limit, low_balance, low_day",
             values![account.as_str(), amount, checked(room)?],
         )
-        .await?;
-    row.map(|row| row.nanos(0)).transpose()
+        .await
 }
 
 /// Why a balance was not changed.

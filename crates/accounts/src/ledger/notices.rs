@@ -1,4 +1,5 @@
-//! What nobody waits for: checkpoints, holds that were dropped or may have been made, and when keys were used.
+//! What nobody waits for: checkpoints, holds that were dropped or may have been made, when keys were used, and
+//! whose balance didn't cover a request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +9,14 @@ use tokio::sync::Notify;
 
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
+use crate::events;
 use crate::failpoint;
 use crate::key::KeyId;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
 
 /// It is no queue: there is at most one of each for a hold, so that its size is bounded by the holds
-/// of this process and by the keys, and a checkpoint that was noted before its hold was dropped is written first.
+/// of this process, the keys and the accounts, and a checkpoint that was noted before its hold was dropped is written first.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     waiting: Mutex<Noted>,
@@ -28,6 +30,8 @@ pub(crate) struct Noted {
     abandoned: BTreeMap<i64, (AccountId, Timestamp)>,
     /// Keys, and when they were last used. Nobody is woken for them: they go with what is written next.
     used: BTreeMap<KeyId, Timestamp>,
+    /// Accounts whose balance didn't cover a request, and when. Nobody is woken for them either.
+    exhausted: BTreeMap<AccountId, Timestamp>,
     /// Attempts of requests whose holds were to be made when the connection broke. Those that were made
     /// are nobody's.
     doubtful: BTreeMap<(String, i64), Doubtful>,
@@ -68,6 +72,10 @@ impl Notices {
         self.waiting().used.insert(key.clone(), at);
     }
 
+    pub(crate) fn exhausted(&self, account: &AccountId, at: Timestamp) {
+        self.waiting().exhausted.insert(account.clone(), at);
+    }
+
     pub(crate) async fn changed(&self) {
         self.wake.notified().await;
     }
@@ -86,6 +94,9 @@ impl Notices {
         for (key, at) in noted.used {
             waiting.used.entry(key).or_insert(at);
         }
+        for (account, at) in noted.exhausted {
+            waiting.exhausted.entry(account).or_insert(at);
+        }
         waiting.doubtful.extend(noted.doubtful);
     }
 
@@ -100,12 +111,14 @@ impl Noted {
             && self.abandoned.is_empty()
             && self.doubtful.is_empty()
             && self.used.is_empty()
+            && self.exhausted.is_empty()
     }
 
     /// Whose balances it will change.
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
         let abandoned = self.abandoned.values().map(|(account, _)| account);
-        abandoned.chain(self.doubtful.values().map(|doubtful| &doubtful.account))
+        let doubtful = self.doubtful.values().map(|doubtful| &doubtful.account);
+        abandoned.chain(doubtful).chain(self.exhausted.keys())
     }
 
     pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
@@ -134,6 +147,9 @@ impl Noted {
                     values![key.as_str(), at],
                 )
                 .await?;
+        }
+        for (account, &at) in &self.exhausted {
+            events::exhausted(connection, account, at).await?;
         }
         Ok(())
     }

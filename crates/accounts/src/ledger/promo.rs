@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
+use crate::events::LowBalance;
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
 use crate::writer::{Operation, Written};
@@ -199,11 +200,13 @@ async fn expire_one(
         .row(
             "UPDATE balance SET promo = promo - $2, posted = posted - $2,
                  promo_expires_at = (SELECT MIN(expires_at) FROM promo WHERE account = $1 AND free > 0)
-             WHERE account = $1 RETURNING posted",
+             WHERE account = $1 RETURNING posted, credit_limit, low_balance, low_day",
             values![account.as_str(), free],
         )
         .await?
         .ok_or_else(|| StoreError::contradiction(format!("account {account} has no balance")))?;
+    let low = LowBalance::read(&row, [1, 2, 3])?;
+    low.tell(connection, account, row.nanos(0)?, now).await?;
     let posting = Posting {
         kind: "promo_expired",
         idempotency_key: &format!("promo_expired:{promo}"),

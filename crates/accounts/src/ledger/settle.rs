@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
+use crate::events::LowBalance;
 use crate::failpoint;
 use crate::ledger::hold::Hold;
 use crate::ledger::promo::Spent;
@@ -341,7 +342,7 @@ impl Closed {
         let row = connection
             .row(
                 "UPDATE balance SET posted = posted - $2, held = held - $3 WHERE account = $1
-                 RETURNING posted, promo_expires_at",
+                 RETURNING posted, promo_expires_at, credit_limit, low_balance, low_day",
                 values![account.as_str(), cost, self.amount],
             )
             .await?
@@ -349,14 +350,19 @@ impl Closed {
                 StoreError::contradiction(format!("account {account} has no balance"))
             })?;
         let free = row.time_or_null(1)?.is_some() && cost > self.promo;
-        if free || self.promo.is_positive() {
-            return promo::settle(connection, account, ending.hold, cost, ending.now).await;
-        }
-        Ok(Spent {
-            used: Nanos::ZERO,
-            returned: Nanos::ZERO,
-            expired: Nanos::ZERO,
-            posted: row.nanos(0)?,
-        })
+        let spent = if free || self.promo.is_positive() {
+            promo::settle(connection, account, ending.hold, cost, ending.now).await?
+        } else {
+            Spent {
+                used: Nanos::ZERO,
+                returned: Nanos::ZERO,
+                expired: Nanos::ZERO,
+                posted: row.nanos(0)?,
+            }
+        };
+        let low = LowBalance::read(&row, [2, 3, 4])?;
+        low.tell(connection, account, spent.posted, ending.now)
+            .await?;
+        Ok(spent)
     }
 }

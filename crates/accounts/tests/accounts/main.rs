@@ -15,6 +15,7 @@ mod opening;
 mod promo_model;
 mod recovery;
 mod reports;
+mod webhooks;
 mod writer;
 
 /// These run on SQLite; `tests/postgres` has the same on PostgreSQL.

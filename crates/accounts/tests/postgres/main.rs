@@ -29,6 +29,8 @@ mod promo_model;
 mod recovery;
 #[path = "../accounts/reports.rs"]
 mod reports;
+#[path = "../accounts/webhooks.rs"]
+mod webhooks;
 #[path = "../accounts/writer.rs"]
 mod writer;
 

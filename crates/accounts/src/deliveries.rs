@@ -1,0 +1,199 @@
+//! The outbox: what each webhook is still to be told. A delivery is claimed for some time, tried, and then
+//! deleted or put off. Whoever dies meanwhile loses its claim when the time is over, and another one tries.
+
+use std::convert::Infallible;
+
+use jiff::Timestamp;
+
+use crate::Accounts;
+use crate::db::{Connection, StoreError, values};
+use crate::events::EventKind;
+use crate::writer::{Operation, Written};
+
+/// A webhook of the config, and what it wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    pub webhook: String,
+    pub kinds: Vec<EventKind>,
+}
+
+/// An event on its way to a webhook, claimed by whoever has this.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Delivery {
+    id: i64,
+    /// The event's id: the same at every attempt.
+    pub event: String,
+    pub kind: String,
+    /// JSON.
+    pub body: String,
+    /// This one included.
+    pub attempts: u32,
+    pub created_at: Timestamp,
+}
+
+impl Accounts {
+    /// From now on these webhooks are told, and no others. What others were still to be told is deleted.
+    pub async fn subscribe(&self, webhooks: Vec<Subscription>) -> Result<(), StoreError> {
+        self.0.writer.write(Subscribe { webhooks }).await
+    }
+
+    /// The oldest delivery to a webhook that is due, for nobody else until then.
+    pub async fn claim_delivery(
+        &self,
+        webhook: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Delivery>, StoreError> {
+        // Usually there is none, and nothing has to be written.
+        let due = self
+            .0
+            .readers
+            .row(
+                "SELECT 1 FROM delivery WHERE webhook = $1 AND next_at <= $2 LIMIT 1",
+                values![webhook, now],
+            )
+            .await?;
+        if due.is_none() {
+            return Ok(None);
+        }
+        let webhook = webhook.to_owned();
+        let claim = Claim {
+            webhook,
+            now,
+            until,
+        };
+        self.0.writer.write(claim).await
+    }
+
+    /// It was delivered, or is given up. If it isn't claimed by this one any more, nothing is changed.
+    pub async fn end_delivery(&self, delivery: Delivery) -> Result<(), StoreError> {
+        let next_at = None;
+        self.0.writer.write(Release { delivery, next_at }).await
+    }
+
+    /// It wasn't delivered, and is to be tried again then.
+    pub async fn put_off_delivery(
+        &self,
+        delivery: Delivery,
+        next_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let next_at = Some(next_at);
+        self.0.writer.write(Release { delivery, next_at }).await
+    }
+}
+
+#[derive(Debug)]
+struct Subscribe {
+    webhooks: Vec<Subscription>,
+}
+
+impl Operation for Subscribe {
+    type Done = ();
+    type Refused = Infallible;
+    type Answer = Result<(), StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+        let mut wanted = Vec::new();
+        for Subscription { webhook, kinds } in &self.webhooks {
+            wanted.extend(kinds.iter().map(|kind| (webhook.as_str(), kind.name())));
+        }
+        let sql = "SELECT name, kind FROM webhook ORDER BY name, kind";
+        for row in connection.rows(sql, &[]).await? {
+            let (name, kind) = (row.text(0)?, row.text(1)?);
+            if !wanted.contains(&(name.as_str(), kind.as_str())) {
+                let sql = "DELETE FROM webhook WHERE name = $1 AND kind = $2";
+                let values = values![name.as_str(), kind.as_str()];
+                connection.execute(sql, values).await?;
+            }
+        }
+        for (name, kind) in wanted {
+            let sql = "INSERT INTO webhook (name, kind) VALUES ($1, $2) ON CONFLICT (name, kind) DO NOTHING";
+            connection.execute(sql, values![name, kind]).await?;
+        }
+        let sql = "DELETE FROM delivery WHERE webhook NOT IN (SELECT name FROM webhook)";
+        connection.execute(sql, &[]).await?;
+        Ok(Ok(()))
+    }
+
+    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
+}
+
+#[derive(Debug)]
+struct Claim {
+    webhook: String,
+    now: Timestamp,
+    until: Timestamp,
+}
+
+impl Operation for Claim {
+    type Done = Option<Delivery>;
+    type Refused = Infallible;
+    type Answer = Result<Option<Delivery>, StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Option<Delivery>, Infallible> {
+        // The second condition is for PostgreSQL, where another node may claim the same one at this moment.
+        let row = connection
+            .row(
+                "UPDATE delivery SET attempts = attempts + 1, next_at = $3
+                 WHERE id = (SELECT MIN(id) FROM delivery WHERE webhook = $1 AND next_at <= $2) AND next_at <= $2
+                 RETURNING id, event, kind, body, attempts, created_at",
+                values![self.webhook.as_str(), self.now, self.until],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(Ok(None));
+        };
+        Ok(Ok(Some(Delivery {
+            id: row.integer(0)?,
+            event: row.text(1)?,
+            kind: row.text(2)?,
+            body: row.text(3)?,
+            attempts: u32::try_from(row.integer(4)?).unwrap_or(u32::MAX),
+            created_at: row.time(5)?,
+        })))
+    }
+
+    fn answer(
+        self,
+        outcome: Written<Option<Delivery>, Infallible>,
+    ) -> Result<Option<Delivery>, StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
+}
+
+#[derive(Debug)]
+struct Release {
+    delivery: Delivery,
+    /// `None`: it is done with.
+    next_at: Option<Timestamp>,
+}
+
+impl Operation for Release {
+    type Done = ();
+    type Refused = Infallible;
+    type Answer = Result<(), StoreError>;
+
+    /// The number of attempts tells whether it was claimed again since.
+    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+        let (id, attempts) = (self.delivery.id, i64::from(self.delivery.attempts));
+        match self.next_at {
+            None => {
+                let sql = "DELETE FROM delivery WHERE id = $1 AND attempts = $2";
+                connection.execute(sql, values![id, attempts]).await?;
+            }
+            Some(next_at) => {
+                let sql = "UPDATE delivery SET next_at = $3 WHERE id = $1 AND attempts = $2";
+                connection
+                    .execute(sql, values![id, attempts, next_at])
+                    .await?;
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
+}
