@@ -44,6 +44,24 @@ impl Database {
         matches!(self, Database::Postgres(_))
     }
 
+    /// Whether what is asked of a connection blocks the thread until it is done.
+    pub(crate) fn blocks(&self) -> bool {
+        matches!(self, Database::Sqlite(_))
+    }
+
+    /// Runs what may take long and uses a connection of its own.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.blocks() {
+            return work.await;
+        }
+        tokio::task::spawn_blocking(move || futures::executor::block_on(work))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::contradiction(error.to_string())))
+    }
+
     /// What keeps a second server off, if there can be only one.
     pub(crate) fn lock(&self) -> Result<Option<File>, OpenError> {
         match self {
@@ -54,7 +72,7 @@ impl Database {
 
     pub(crate) async fn connect(&self) -> Result<Connection, StoreError> {
         Ok(match self {
-            Database::Sqlite(database) => Connection::Sqlite(database.connect().await?),
+            Database::Sqlite(database) => Connection::Sqlite(database.connect()?),
             Database::Postgres(database) => Connection::Postgres(database.connect().await?),
         })
     }
@@ -82,7 +100,7 @@ impl Connection {
     ) -> Result<Vec<Row>, StoreError> {
         Value::check(values)?;
         match self {
-            Connection::Sqlite(connection) => connection.rows(sql, values).await,
+            Connection::Sqlite(connection) => connection.rows(sql, values),
             Connection::Postgres(connection) => connection.rows(sql, values).await,
         }
     }
@@ -101,19 +119,12 @@ impl Connection {
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<(), StoreError> {
-        Value::check(values)?;
-        match self {
-            Connection::Sqlite(connection) => connection.execute(sql, values).await,
-            Connection::Postgres(connection) => {
-                connection.rows(sql, values).await?;
-                Ok(())
-            }
-        }
+        self.rows(sql, values).await.map(drop)
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => connection.script(sql).await,
+            Connection::Sqlite(connection) => connection.script(sql),
             Connection::Postgres(connection) => connection.script(sql).await,
         }
     }
@@ -122,14 +133,14 @@ impl Connection {
     /// statement, when it would be too late.
     pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => connection.execute("BEGIN IMMEDIATE", &[]).await,
+            Connection::Sqlite(_) => self.execute("BEGIN IMMEDIATE", &[]).await,
             Connection::Postgres(connection) => connection.begin().await,
         }
     }
 
     pub(crate) async fn begin_reading(&mut self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => connection.execute("BEGIN", &[]).await,
+            Connection::Sqlite(_) => self.execute("BEGIN", &[]).await,
             Connection::Postgres(connection) => connection.begin_reading().await,
         }
     }
@@ -166,16 +177,14 @@ impl Connection {
 
     pub(crate) async fn savepoint(&mut self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => connection.execute("SAVEPOINT operation", &[]).await,
+            Connection::Sqlite(_) => self.execute("SAVEPOINT operation", &[]).await,
             Connection::Postgres(connection) => connection.savepoint().await,
         }
     }
 
     pub(crate) async fn release(&mut self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => {
-                connection.execute("RELEASE SAVEPOINT operation", &[]).await
-            }
+            Connection::Sqlite(_) => self.execute("RELEASE SAVEPOINT operation", &[]).await,
             Connection::Postgres(connection) => {
                 connection.release();
                 Ok(())
@@ -185,10 +194,8 @@ impl Connection {
 
     pub(crate) async fn undo(&mut self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => {
-                connection
-                    .execute("ROLLBACK TO SAVEPOINT operation", &[])
-                    .await?;
+            Connection::Sqlite(_) => {
+                self.execute("ROLLBACK TO SAVEPOINT operation", &[]).await?;
                 self.release().await
             }
             Connection::Postgres(connection) => connection.undo().await,
@@ -197,7 +204,7 @@ impl Connection {
 
     pub(crate) async fn close(self) -> Result<(), StoreError> {
         match self {
-            Connection::Sqlite(connection) => connection.close().await,
+            Connection::Sqlite(connection) => connection.close(),
             Connection::Postgres(connection) => connection.close().await,
         }
     }

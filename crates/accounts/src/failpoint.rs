@@ -18,7 +18,7 @@ pub const PLACES: [&str; 12] = [
     "checkpoint-written",
     "checkpoint-committed",
     "settlement-begun",
-    "outbox",
+    "usage-written",
     "settlement-committed",
 ];
 

@@ -297,6 +297,8 @@ impl Accounts {
 
     /// Recomputes all balances and charges from the entries and names each difference.
     pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
-        verify::verify(&mut self.0.database.connect().await?).await
+        let database = self.0.database.clone();
+        let verified = async move { verify::verify(&mut database.connect().await?).await };
+        self.0.database.aside(verified).await
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Cost {
     pub(crate) promo: Nanos,
 }
 
-/// Writes the record, adds it to its day, and tells the outbox.
+/// Writes the record and adds it to its day.
 pub(crate) async fn record(
     connection: &mut Connection,
     transaction: i64,
@@ -50,11 +50,11 @@ pub(crate) async fn record(
     cost: Cost,
 ) -> Result<(), StoreError> {
     let [prompt, cached, completion, reasoning] = settlement.counts.columns();
-    let written = connection
-        .row(
+    connection
+        .execute(
             "INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
                  prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at, promo)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING id",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             values![
                 transaction,
                 closed.request.as_str(),
@@ -76,8 +76,8 @@ pub(crate) async fn record(
                 cost.promo,
             ],
         )
-        .await?
-        .ok_or_else(|| StoreError::contradiction("a usage record has no id"))?;
+        .await?;
+    failpoint::pass("usage-written");
     let [prompt, cached, completion, reasoning] =
         [prompt, cached, completion, reasoning].map(|count| count.min(DAY_COUNT_MAX));
     connection
@@ -102,13 +102,6 @@ pub(crate) async fn record(
                 cost.promo,
                 closed.price_version,
             ],
-        )
-        .await?;
-    failpoint::pass("outbox");
-    connection
-        .execute(
-            "INSERT INTO outbox (topic, subject, created_at) VALUES ('usage', $1, $2)",
-            values![written.integer(0)?, settlement.now],
         )
         .await
 }

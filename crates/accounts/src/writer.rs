@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -154,7 +155,16 @@ impl WriterHandle {
             _lock: lock,
         };
         let tasks = TaskTracker::new();
-        tasks.spawn(writer.run());
+        if writer.database.blocks() {
+            let (thread, ended) = Thread::start(writer);
+            tasks.spawn(async move {
+                // Whether it ends in order or not.
+                let _ = ended.await;
+                drop(thread);
+            });
+        } else {
+            tasks.spawn(writer.run());
+        }
         WriterHandle {
             jobs: sender,
             closing,
@@ -201,6 +211,41 @@ fn job<O: Operation>(operation: O) -> (Box<dyn Job>, oneshot::Receiver<O::Answer
     (Box::new(waiting), answer)
 }
 
+/// Of a writer that blocks. It ends with its runtime, if nobody closes it before.
+struct Thread {
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    fn start(writer: Writer) -> (Self, oneshot::Receiver<()>) {
+        let stop = CancellationToken::new();
+        let (end, ended) = oneshot::channel();
+        let until = stop.clone();
+        let run = move || {
+            let _end: oneshot::Sender<()> = end;
+            futures::executor::block_on(until.run_until_cancelled(writer.run()));
+        };
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(run)
+            .expect("a thread can be started when the database is opened");
+        let thread = Some(thread);
+        (Thread { stop, thread }, ended)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer's thread has panicked");
+        }
+    }
+}
+
 struct Writer {
     database: Database,
     connection: Option<Connection>,
@@ -238,17 +283,10 @@ impl Writer {
             self.commit(&mut batch).await;
         }
         if let Some(connection) = self.connection.take()
-            && let Err(error) = self.leave(connection).await
+            && let Err(error) = leave(self.beat.take(), connection).await
         {
             tracing::warn!(%error, "the database was not closed cleanly");
         }
-    }
-
-    async fn leave(&self, mut connection: Connection) -> Result<(), StoreError> {
-        if let Some(beat) = &self.beat {
-            beat.leave(&mut connection).await?;
-        }
-        connection.close().await
     }
 
     /// One transaction for all of them. When it fails, each is told, and the next one begins on a
@@ -339,4 +377,11 @@ impl Writer {
         }
         committed
     }
+}
+
+async fn leave(beat: Option<Beat>, mut connection: Connection) -> Result<(), StoreError> {
+    if let Some(beat) = beat {
+        beat.leave(&mut connection).await?;
+    }
+    connection.close().await
 }

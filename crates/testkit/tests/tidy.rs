@@ -51,6 +51,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("hyper", &["weir-server"]),
     ("hyper-util", &["weir-server"]),
     ("http", &["weir-server", "weir-testkit"]),
+    ("rusqlite", &["weir-accounts"]),
     ("sqlx", &["weir-accounts"]),
     ("redis", &["weir-gateway"]),
     ("llama-cpp-sys-2", &["weir-llama"]),
@@ -213,7 +214,7 @@ fn sql_is_only_in_accounts_and_the_driver_only_in_db() {
     }
     for (path, text) in sources("accounts") {
         for (number, line) in code_lines(&text).filter(|_| !is_db(&path)) {
-            let named = ["sqlx::sqlite", "SqliteConn", "sqlx::postgres", "PgPool"]
+            let named = ["rusqlite", "sqlx", "PgPool"]
                 .iter()
                 .find(|word| line.contains(**word));
             assert_eq!(

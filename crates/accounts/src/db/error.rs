@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{postgres, sqlite};
+use super::postgres;
 
 /// The database failed: it can't be reached, is locked or full, or refused what should have been
 /// possible. The text is for the log.
@@ -66,9 +66,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let kind = match &error {
             sqlx::Error::Io(_) => Kind::Lost,
-            sqlx::Error::Database(refused) => sqlite::kind(&**refused)
-                .or_else(|| postgres::kind(&**refused))
-                .unwrap_or(Kind::Failed),
+            sqlx::Error::Database(refused) => postgres::kind(&**refused).unwrap_or(Kind::Failed),
             _ => Kind::Failed,
         };
         StoreError::new(error.to_string(), kind)

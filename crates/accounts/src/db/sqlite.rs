@@ -1,23 +1,23 @@
 //! SQLite: one file, one process that serves.
 
+mod readers;
+
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
-use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{
-    Sqlite, SqliteArguments, SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool,
-    SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
+use rusqlite::types::{FromSql, ToSqlOutput, Value as Owned, ValueRef};
+use rusqlite::{ErrorCode, ToSql};
 
+pub(crate) use self::readers::Readers;
 use super::error::Kind;
 use super::{OpenError, Row, StoreError, Value};
 
-/// Connections that read beside the writer.
-const READERS_MAX: u32 = 4;
+/// Statements that a connection keeps prepared.
+const STATEMENTS_MAX: usize = 256;
+/// A file that just became SQLite's may be busy without waiting for anybody: how soon to look again.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Forward only; a database that has more than these is newer than this program.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_ledger.sql"),
@@ -30,20 +30,19 @@ pub(super) const CLOCK_MS: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INT
 
 /// SQLite keeps the transaction when a constraint or a trigger refuses a statement. It may have
 /// rolled everything back when the disk is full, memory is short or reading fails.
-pub(super) fn kind(error: &dyn DatabaseError) -> Option<Kind> {
-    const SQLITE_CONSTRAINT: u32 = 19;
-    let error = error.try_downcast_ref::<SqliteError>()?;
-    let code = error.code().and_then(|code| code.parse::<u32>().ok());
-    Some(match code {
-        Some(code) if code & 0xff == SQLITE_CONSTRAINT => Kind::Statement,
-        Some(_) | None => Kind::Failed,
-    })
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => Kind::Statement,
+            Some(_) | None => Kind::Failed,
+        };
+        StoreError::new(error.to_string(), kind)
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     path: PathBuf,
-    options: SqliteConnectOptions,
     timeout: Duration,
 }
 
@@ -54,16 +53,8 @@ impl Database {
             path: path.to_owned(),
             error,
         })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(timeout)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .disable_statement_logging();
         Ok(Database {
             path: path.to_owned(),
-            options,
             timeout,
         })
     }
@@ -91,19 +82,35 @@ impl Database {
         }
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection, StoreError> {
-        Ok(Connection(self.options.connect().await?))
+    /// Blocks, as all that a connection does.
+    pub(super) fn connect(&self) -> Result<Connection, StoreError> {
+        let connection = rusqlite::Connection::open(&self.path)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.busy_timeout(self.timeout)?;
+        connection.execute_batch("PRAGMA foreign_keys = ON")?;
+        self.write_ahead(&connection)?;
+        connection.execute_batch("PRAGMA synchronous = FULL")?;
+        Ok(Connection(connection))
+    }
+
+    /// Two that make the same file don't wait for each other here: SQLite says at once that it is busy.
+    fn write_ahead(&self, connection: &rusqlite::Connection) -> Result<(), StoreError> {
+        let mut left = self.timeout;
+        loop {
+            let error = match connection.execute_batch("PRAGMA journal_mode = WAL") {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || left.is_zero() {
+                return Err(error.into());
+            }
+            std::thread::sleep(BUSY_PAUSE);
+            left = left.saturating_sub(BUSY_PAUSE);
+        }
     }
 
     pub(super) fn readers(&self) -> Readers {
-        let pool = PoolOptions::<Sqlite>::new()
-            .max_connections(READERS_MAX)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(self.timeout)
-            .connect_lazy_with(self.options.clone().pragma("query_only", "ON"));
-        Readers(pool)
+        Readers::new(self.clone())
     }
 }
 
@@ -126,76 +133,81 @@ fn create(path: &Path) -> std::io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
+/// Its functions block the thread: the writer has one of its own.
 #[derive(Debug)]
-pub(crate) struct Connection(SqliteConnection);
+pub(crate) struct Connection(rusqlite::Connection);
 
 impl Connection {
-    pub(super) async fn rows(
-        &mut self,
+    pub(super) fn rows(
+        &self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[impl ToSql],
     ) -> Result<Vec<Row>, StoreError> {
-        rows(&mut self.0, sql, values).await
-    }
-
-    pub(super) async fn execute(
-        &mut self,
-        sql: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<(), StoreError> {
-        bound(sql, values).execute(&mut self.0).await?;
-        Ok(())
+        let mut statement = self.0.prepare_cached(sql)?;
+        // SQLite takes `$2` for a name, and numbers names as it meets them.
+        for index in 1..=statement.parameter_count() {
+            let name = statement.parameter_name(index).unwrap_or_default();
+            let number = name
+                .get(1..)
+                .and_then(|number| number.parse::<usize>().ok());
+            let value = number.and_then(|number| values.get(number.checked_sub(1)?));
+            let value = value.ok_or_else(|| {
+                StoreError::contradiction(format!("parameter {name} has no value"))
+            })?;
+            statement.raw_bind_parameter(index, value)?;
+        }
+        let columns = statement.column_count();
+        let mut answer = statement.raw_query();
+        let mut rows = Vec::new();
+        while let Some(row) = answer.next()? {
+            let row: Result<Vec<_>, _> = (0..columns).map(|column| row.get(column)).collect();
+            rows.push(Row::Sqlite(row?));
+        }
+        Ok(rows)
     }
 
     /// Several statements without values.
-    pub(super) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        sqlx::raw_sql(sql).execute(&mut self.0).await?;
-        Ok(())
+    pub(super) fn script(&self, sql: &'static str) -> Result<(), StoreError> {
+        Ok(self.0.execute_batch(sql)?)
+    }
+
+    fn only_read(&self) -> Result<(), StoreError> {
+        self.script("PRAGMA query_only = ON")
     }
 
     /// Moves the log into the database file, and closes.
-    pub(super) async fn close(mut self) -> Result<(), StoreError> {
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)", &[]).await?;
-        Ok(self.0.close().await?)
+    pub(super) fn close(self) -> Result<(), StoreError> {
+        self.script("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        self.0.close().map_err(|(_, error)| error.into())
     }
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Readers(SqlitePool);
-
-impl Readers {
-    pub(super) async fn rows(
-        &self,
-        sql: &'static str,
-        values: &[Value<'_>],
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut connection = self.0.acquire().await?;
-        rows(&mut connection, sql, values).await
-    }
-
-    pub(super) async fn close(&self) {
-        self.0.close().await;
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match *self {
+            Value::Integer(integer) => integer.map_or(ValueRef::Null, ValueRef::Integer),
+            Value::Text(text) => {
+                text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()))
+            }
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
-fn bound(
-    sql: &'static str,
-    values: &[Value<'_>],
-) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
-    values
-        .iter()
-        .fold(sqlx::query(sql), |query, value| match *value {
-            Value::Integer(integer) => query.bind(integer),
-            Value::Text(text) => query.bind(text.map(str::to_owned)),
-            Value::Bytes(bytes) => query.bind(bytes.to_vec()),
-        })
+impl From<Value<'_>> for Owned {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Integer(integer) => integer.map_or(Owned::Null, Owned::Integer),
+            Value::Text(text) => text.map_or(Owned::Null, |text| Owned::Text(text.to_owned())),
+            Value::Bytes(bytes) => Owned::Blob(bytes.to_vec()),
+        }
+    }
 }
 
-async fn rows(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-    values: &[Value<'_>],
-) -> Result<Vec<Row>, StoreError> {
-    let rows = bound(sql, values).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(Row::Sqlite).collect())
+/// What a column has, if it is of that type.
+pub(super) fn column<T: FromSql>(row: &[Owned], column: usize) -> Result<T, StoreError> {
+    let value = row.get(column).map_or(ValueRef::Null, ValueRef::from);
+    T::column_result(value).map_err(|error| {
+        StoreError::contradiction(format!("column {column} can't be read: {error}"))
+    })
 }

@@ -3,9 +3,8 @@
 use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 
-use super::StoreError;
+use super::{StoreError, sqlite};
 use crate::money::Nanos;
 
 /// A value to bind.
@@ -85,7 +84,7 @@ pub(crate) use values;
 /// A row; columns by position. Integers are BIGINT on PostgreSQL.
 #[derive(Debug)]
 pub(crate) enum Row {
-    Sqlite(SqliteRow),
+    Sqlite(Vec<rusqlite::types::Value>),
     Postgres(PgRow),
 }
 
@@ -97,7 +96,7 @@ impl Row {
 
     pub(crate) fn integer_or_null(&self, column: usize) -> Result<Option<i64>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(column)?),
+            Row::Sqlite(row) => sqlite::column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
@@ -109,14 +108,14 @@ impl Row {
 
     pub(crate) fn text_or_null(&self, column: usize) -> Result<Option<String>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(column)?),
+            Row::Sqlite(row) => sqlite::column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
     pub(crate) fn bytes_or_null(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Row::Sqlite(row) => Ok(row.try_get(column)?),
+            Row::Sqlite(row) => sqlite::column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }

@@ -1,11 +1,11 @@
 //! A database in a folder of its own, with an account and a key.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use weir_accounts::{
     Account, Accounts, Caller, Counts, Hold, HoldError, Location, Nanos, NewHold, Options, Outcome,
@@ -85,7 +85,7 @@ pub(crate) async fn open(folder: &Path, role: Role) -> Accounts {
 
 /// A connection past the crate, to look at the tables and to tamper with them.
 pub(crate) enum Raw {
-    Sqlite(SqliteConnection),
+    Sqlite(rusqlite::Connection),
     Postgres(PgConnection),
 }
 
@@ -94,10 +94,9 @@ pub(crate) async fn raw(folder: &Path) -> Raw {
         let url = std::fs::read_to_string(folder.join("address")).unwrap();
         return Raw::Postgres(PgConnection::connect(&url).await.unwrap());
     }
-    let options = SqliteConnectOptions::new()
-        .filename(database(folder))
-        .foreign_keys(false);
-    Raw::Sqlite(SqliteConnection::connect_with(&options).await.unwrap())
+    let raw = rusqlite::Connection::open(database(folder)).unwrap();
+    raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    Raw::Sqlite(raw)
 }
 
 /// As if the newest process had been heard of for long, and no other one. On SQLite only one is alive anyway.
@@ -119,11 +118,13 @@ pub(crate) async fn silence(folder: &Path) {
 }
 
 impl Raw {
-    pub(crate) async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
-        let sql = AssertSqlSafe(sql.to_owned());
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<(), Box<dyn Error>> {
         match self {
-            Raw::Sqlite(raw) => raw.execute(sql).await.map(|_| ()),
-            Raw::Postgres(raw) => raw.execute(sql).await.map(|_| ()),
+            Raw::Sqlite(raw) => Ok(raw.execute_batch(sql)?),
+            Raw::Postgres(raw) => {
+                raw.execute(AssertSqlSafe(sql.to_owned())).await?;
+                Ok(())
+            }
         }
     }
 

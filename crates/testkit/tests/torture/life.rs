@@ -43,7 +43,7 @@ impl Plan {
             let place = random.pick(&[
                 "recovery-begun",
                 "settlement-begun",
-                "outbox",
+                "usage-written",
                 "recovery-committed",
             ]);
             let once = place == "recovery-committed";
@@ -58,7 +58,7 @@ impl Plan {
                 ("checkpoint-written", 60),
                 ("checkpoint-committed", 30),
                 ("settlement-begun", 30),
-                ("outbox", 30),
+                ("usage-written", 30),
                 ("settlement-committed", 30),
             ]);
             Some((place, random.below(most)))
