@@ -16,6 +16,11 @@ use super::{OpenError, Row, StoreError, Value};
 
 /// Statements that a connection keeps prepared.
 const STATEMENTS_MAX: usize = 256;
+/// Savepoints keep what they may have to undo in memory rather than in a file that is made for it; 16 MiB of
+/// pages are kept; the log is moved into the database after 16 MiB.
+const SETTINGS: &str =
+    "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
+    PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096";
 /// A file that just became SQLite's may be busy without waiting for anybody: how soon to look again.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Forward only; a database that has more than these is newer than this program.
@@ -87,9 +92,8 @@ impl Database {
         let connection = rusqlite::Connection::open(&self.path)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.busy_timeout(self.timeout)?;
-        connection.execute_batch("PRAGMA foreign_keys = ON")?;
         self.write_ahead(&connection)?;
-        connection.execute_batch("PRAGMA synchronous = FULL")?;
+        connection.execute_batch(SETTINGS)?;
         Ok(Connection(connection))
     }
 
