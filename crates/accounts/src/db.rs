@@ -22,7 +22,7 @@ pub(crate) use self::value::{Row, Value, values};
 #[derive(Debug, Clone)]
 pub(crate) enum Database {
     Sqlite(sqlite::Database),
-    Postgres(postgres::Database),
+    Postgres(Box<postgres::Database>),
 }
 
 impl Database {
@@ -34,7 +34,8 @@ impl Database {
         Ok(match location {
             Location::Sqlite(path) => Database::Sqlite(sqlite::Database::at(path, timeout)?),
             Location::Postgres(url) => {
-                Database::Postgres(postgres::Database::at(url, timeout, readers_max)?)
+                let database = postgres::Database::at(url, timeout, readers_max)?;
+                Database::Postgres(Box::new(database))
             }
         })
     }
