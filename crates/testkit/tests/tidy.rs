@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-engine", &[]),
     ("weir-accounts", &[]),
     ("weir-llama", &["weir-engine"]),
+    ("weir-webhooks", &["weir-accounts"]),
     ("weir-gateway", &["weir-accounts", "weir-engine"]),
     (
         "weir-server",
@@ -41,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weir-gateway",
             "weir-llama",
             "weir-server",
+            "weir-webhooks",
         ],
     ),
 ];
@@ -48,9 +50,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Libraries that belong to some crates only.
 const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["weir-server"]),
-    ("hyper", &["weir-server"]),
-    ("hyper-util", &["weir-server"]),
-    ("http", &["weir-server", "weir-testkit"]),
+    ("hyper", &["weir-server", "weir-webhooks"]),
+    ("hyper-util", &["weir-server", "weir-webhooks"]),
+    ("http", &["weir-server", "weir-testkit", "weir-webhooks"]),
+    ("tokio-rustls", &["weir-webhooks"]),
     ("rusqlite", &["weir-accounts"]),
     ("sqlx", &["weir-accounts"]),
     ("redis", &["weir-gateway"]),

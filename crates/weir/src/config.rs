@@ -10,6 +10,7 @@ pub(crate) mod reference;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
+pub(crate) mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir_accounts::PostgresUrl;
+use weir_webhooks::Webhook;
 
 use self::limits::Limits;
 use self::settings::{Origin, Problem, Settings, Value};
@@ -32,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) limits: Limits,
     pub(crate) models: Vec<Model>,
+    pub(crate) webhooks: Vec<Webhook>,
     pub(crate) http: Http,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: Log,
@@ -264,6 +267,7 @@ impl Reader<'_> {
             },
             limits: self.limits(),
             models: self.models(),
+            webhooks: self.webhooks(),
             http: Http {
                 body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
                 header_timeout: self.seconds("http.header_timeout_seconds"),

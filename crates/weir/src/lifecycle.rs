@@ -61,6 +61,7 @@ async fn serve_with(
     let mut signals = Signals::new()?;
     let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
     let app = wire::app(config, gateway.clone());
+    let webhooks = wire::webhooks(config, accounts.clone(), clock.clone()).await?;
     first_start::first_start(gateway.catalog(), accounts, address, output, clock.now()).await?;
     let url = url(address);
     let text = format!("listening on {url}; Ctrl-C stops");
@@ -69,7 +70,8 @@ async fn serve_with(
     let stop = Stop::default();
     let serving = async {
         let served = weir_server::serve(listener, app, stop.clone());
-        tokio::join!(served, gateway.keep_house(stop.soft.clone()))
+        let told = webhooks.run(stop.soft.clone());
+        tokio::join!(served, gateway.keep_house(stop.soft.clone()), told)
     };
     let stopping = async {
         signals.next().await;
@@ -84,7 +86,7 @@ async fn serve_with(
     };
     // Serving ends when the last connection has.
     tokio::select! {
-        ((), ()) = serving => {}
+        ((), (), ()) = serving => {}
         () = stopping => {}
     }
     settle(&gateway, &mut signals).await;

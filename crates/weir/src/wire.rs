@@ -13,6 +13,7 @@ use weir_engine::{embed::Shortening, local::EmbeddingEngine};
 use weir_gateway::limits::StoreOptions;
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_server::App;
+use weir_webhooks::{Webhooks, World};
 
 use crate::commands::accounts::DATABASE;
 use crate::config::limits::Limits;
@@ -144,6 +145,18 @@ pub(crate) async fn gateway(
     };
     let rules = Rules { limits, key, tiers };
     Ok(Gateway::new(catalog, accounts, rules, clock))
+}
+
+/// Who is told what happens. From now on it is written down for them.
+pub(crate) async fn webhooks(
+    config: &Config,
+    accounts: Accounts,
+    clock: Clock,
+) -> anyhow::Result<Webhooks> {
+    let random = || getrandom::u64().expect("the operating system has randomness");
+    let world = World::new(move || clock.now(), random);
+    let started = Webhooks::start(accounts, config.webhooks.clone(), world).await;
+    started.context("webhooks")
 }
 
 /// The application behind the listener.

@@ -1,8 +1,8 @@
 -- What others are told, in the transaction in which it happened, and who wants to know. What nobody wants to
 -- know isn't written.
 
--- What nobody took.
-DELETE FROM outbox;
+-- It had a row for each request, and nobody took it.
+DROP TABLE outbox;
 
 -- The events that each webhook of the config gets.
 CREATE TABLE webhook (

@@ -23,6 +23,14 @@ pub(crate) enum Kind {
         word: &'static str,
         schemes: &'static [&'static str],
     },
+    /// A text that is a secret or holds one, and is never shown: only what it should be.
+    Hidden {
+        what: &'static str,
+    },
+    /// A list of some of these.
+    Words {
+        among: &'static [&'static str],
+    },
     /// Directives as in `info,weir_engine=debug`.
     Filter,
     /// A list of web origins, or `*`.
@@ -319,6 +327,59 @@ pub(crate) const KEYS: &[Key] = &[
         whole(1, 60_000),
         None,
         "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: 100.",
+    ),
+    key(
+        "webhooks[].name",
+        Kind::Text,
+        None,
+        "What the webhook is called in the log and in the database. Required.",
+    ),
+    key(
+        "webhooks[].url",
+        Kind::Hidden {
+            what: "an https:// or http:// address",
+        },
+        None,
+        "Where its events are posted. Required. It has no user, and its host is written so that it can't be misread.",
+    ),
+    key(
+        "webhooks[].secret",
+        Kind::Hidden {
+            what: "whsec_ and 24 to 64 random bytes in base64",
+        },
+        None,
+        "Signs what is sent, as Standard Webhooks says: `echo whsec_$(openssl rand -base64 32)` makes one. Required; best given by the variable.",
+    ),
+    key(
+        "webhooks[].events",
+        Kind::Words {
+            among: &[
+                "balance.low",
+                "balance.exhausted",
+                "credit.added",
+                "key.created",
+            ],
+        },
+        None,
+        "The events that it gets. Absent: all.",
+    ),
+    key(
+        "webhooks[].allow_private",
+        Kind::Flag,
+        Some("false"),
+        "Whether its address may be one that isn't of the public Internet: this machine, a network of one's own.",
+    ),
+    key(
+        "webhooks[].timeout_seconds",
+        whole(1, 60),
+        Some("10"),
+        "Time for one attempt, from the name's resolution to the answer's status.",
+    ),
+    key(
+        "webhooks[].give_up_hours",
+        whole(1, 720),
+        Some("72"),
+        "What isn't delivered by then is given up, and logged.",
     ),
     key(
         "http.body_bytes_max",

@@ -214,18 +214,19 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             "false" | "0" => Ok(Value::Flag(false)),
             _ => Err(wrong(key, &format!("`{text}`"))),
         },
-        Kind::Origins => {
-            let origins = text
+        Kind::Origins | Kind::Words { .. } => {
+            let words = text
                 .split(',')
-                .map(|origin| origin.trim().to_owned())
-                .filter(|origin| !origin.is_empty());
-            checked(key, Value::Texts(origins.collect()))
+                .map(|word| word.trim().to_owned())
+                .filter(|word| !word.is_empty());
+            checked(key, Value::Texts(words.collect()))
         }
         Kind::Text
         | Kind::Path
         | Kind::Address
         | Kind::Choice { .. }
         | Kind::Place { .. }
+        | Kind::Hidden { .. }
         | Kind::Filter => checked(key, Value::Text(text.to_owned())),
     }
 }
@@ -233,7 +234,16 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
 /// The value if it is one of the key's.
 fn checked(key: &Key, value: Value) -> Result<Value, String> {
     match (key.kind, value) {
-        (Kind::Text | Kind::Path, Value::Text(text)) if !text.is_empty() => Ok(Value::Text(text)),
+        (Kind::Text | Kind::Path | Kind::Hidden { .. }, Value::Text(text)) if !text.is_empty() => {
+            Ok(Value::Text(text))
+        }
+        (Kind::Hidden { .. }, _) => Err(wrong(key, "something else")),
+        (Kind::Words { among }, Value::Texts(words)) if !words.is_empty() => {
+            match words.iter().find(|word| !among.contains(&word.as_str())) {
+                Some(other) => Err(wrong(key, &format!("`{other}`"))),
+                None => Ok(Value::Texts(words)),
+            }
+        }
         (Kind::Address, Value::Text(text)) => text
             .parse()
             .map(Value::Address)
@@ -308,20 +318,21 @@ pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
         Kind::Address => "an address with a port, as 127.0.0.1:8080".into(),
         Kind::Whole { min, max } => format!("a whole number from {min} to {max}").into(),
         Kind::Flag => "true or false".into(),
-        Kind::Choice { now, .. } => now
-            .iter()
-            .map(|word| format!("\"{word}\""))
-            .collect::<Vec<_>>()
-            .join(" or ")
-            .into(),
+        Kind::Choice { now, .. } => quoted(now).join(" or ").into(),
         Kind::Place { word, schemes } => {
             let schemes = schemes.iter().map(|scheme| format!("{scheme}…"));
             let all: Vec<_> = [format!("\"{word}\"")].into_iter().chain(schemes).collect();
             all.join(" or ").into()
         }
+        Kind::Hidden { what } => what.into(),
+        Kind::Words { among } => format!("a list of some of {}", quoted(among).join(", ")).into(),
         Kind::Filter => "directives as info,weir_engine=debug".into(),
         Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
     }
+}
+
+fn quoted(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("\"{word}\"")).collect()
 }
 
 struct FileReader<'a> {
@@ -428,6 +439,9 @@ impl FileReader<'_> {
 }
 
 fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
+    if matches!(key.kind, Kind::Hidden { .. }) && value.as_str().is_none() {
+        return Err(wrong(key, "something else"));
+    }
     let value = match value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Boolean(flag) => Value::Flag(*flag),

@@ -106,7 +106,7 @@ fn mistakes_name_their_line() {
         "port = 1",
         &[],
         &[
-            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, http, shutdown, log, cors",
+            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, webhooks, http, shutdown, log, cors",
         ],
     );
     refused(
@@ -264,6 +264,92 @@ fn a_postgres_is_an_address_and_its_password_is_not_shown() {
     assert_eq!(config.node.silence, Duration::from_secs(60));
 }
 
+const SECRET: &str = "\"whsec_c4naryc4naryc4naryc4naryc4naryc4nary\"";
+
+/// A webhook, with other or further keys.
+fn hook(other: &[(&str, &str)]) -> String {
+    let usual = [
+        ("name", "\"w\""),
+        ("url", "\"https://a.example/c4nary\""),
+        ("secret", SECRET),
+    ];
+    let kept = usual
+        .iter()
+        .filter(|(name, _)| other.iter().all(|(changed, _)| name != changed));
+    let lines = kept.chain(other).map(|(name, value)| match *value {
+        "" => String::new(),
+        value => format!("{name}={value}\n"),
+    });
+    format!("[[webhooks]]\n{}", lines.collect::<String>())
+}
+
+#[test]
+fn a_webhook_is_signed_and_keeps_its_secrets() {
+    let (config, _) = read(&hook(&[]), &[]).unwrap();
+    let [webhook] = &config.webhooks[..] else {
+        panic!("one webhook")
+    };
+    assert_eq!((&*webhook.name, webhook.allow_private), ("w", false));
+    assert_eq!(webhook.kinds, weir_accounts::EventKind::ALL);
+    assert_eq!(webhook.give_up_after, Duration::from_secs(72 * 3600));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("c4nary"), "{shown}");
+    let names = weir_accounts::EventKind::ALL.map(weir_accounts::EventKind::name);
+    let Some(Kind::Words { among }) = keys::find("webhooks[].events").map(|key| key.kind) else {
+        panic!("a list of words")
+    };
+    assert_eq!(among, names);
+
+    let check = |other: &[(&str, &str)], words: &str| {
+        let problems = read(&hook(other), &[]).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("weir.toml:"), "{problems:?}");
+        assert!(problems[0].contains(words), "{problems:?}");
+        assert!(!problems[0].contains("c4nary"), "{problems:?}");
+    };
+    check(&[("secret", "")], "weir.toml:1: webhooks[0] has no secret");
+    check(&[("secret", "\"\"")], "webhooks[].secret must be whsec_");
+    check(
+        &[("secret", "\"c4nary\"")],
+        "webhooks[].secret: it must be whsec_",
+    );
+    check(&[("secret", "12345")], "not something else");
+    check(&[("secret", "1.5")], "not something else");
+    check(
+        &[("url", "\"ftp://c4nary/\"")],
+        "webhooks[].url: it must begin with https://",
+    );
+    check(&[("url", "\"http://u:c4nary@h/\"")], "a user or a password");
+    check(&[("url", "\"http://0x7f.1/c4nary\"")], "more than one way");
+    check(&[("url", "'http://h\\c4nary'")], "no backslash");
+    check(&[("name", "\"two words\"")], "letters, digits");
+    check(&[("events", "[\"balance.lo\"]")], "not `balance.lo`");
+    check(&[("events", "[]")], "a list of some of");
+    check(&[("timeout_seconds", "0")], "from 1 to 60");
+    let two = [hook(&[]), hook(&[])].concat();
+    refused(&two, &[], &["weir.toml:6: there is a webhook `w` already"]);
+    let many: String = (0..17)
+        .map(|n| hook(&[("name", &format!("\"w{n}\""))]))
+        .collect();
+    refused(
+        &many,
+        &[],
+        &["weir.toml:65: there may be 16 webhooks, not 17"],
+    );
+
+    let bare = hook(&[("secret", "")]);
+    let variables = [
+        ("WEIR_WEBHOOKS_0_SECRET", SECRET.trim_matches('"')),
+        ("WEIR_WEBHOOKS_0_EVENTS", "key.created, balance.low"),
+    ];
+    let (config, _) = read(&bare, &variables).unwrap();
+    let kinds = [
+        weir_accounts::EventKind::BalanceLow,
+        weir_accounts::EventKind::KeyCreated,
+    ];
+    assert_eq!(config.webhooks[0].kinds, kinds);
+}
+
 #[test]
 fn models_are_whole_or_refused() {
     let free = MODEL.replace("input_price = 1", "input_price = 0");
@@ -376,6 +462,9 @@ fn sample(key: &keys::Key) -> (String, String) {
             "https://a.example".to_owned(),
         ),
         (_, Kind::Choice { now, .. }) => quoted(now[0]),
+        ("webhooks[].url", _) => quoted("https://b.example/"),
+        (_, Kind::Hidden { .. }) => quoted("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        (_, Kind::Words { among }) => (format!("[\"{}\"]", among[1]), among[1].to_owned()),
         (_, Kind::Place { schemes, .. }) => quoted(&format!("{}h", schemes[0])),
         (_, Kind::Text | Kind::Path) => quoted("other"),
     }
@@ -385,7 +474,7 @@ fn sample(key: &keys::Key) -> (String, String) {
 /// the table, the parser and the config can't drift apart.
 #[test]
 fn every_key_counts() {
-    let base = format!("[[limits.tiers]]\nname = \"T2\"\n{MODEL}");
+    let base = format!("[[limits.tiers]]\nname = \"T2\"\n{}{MODEL}", hook(&[]));
     let (before, _) = read(&base, &[]).unwrap();
     for key in KEYS {
         let (toml, text) = sample(key);
@@ -403,6 +492,7 @@ fn every_key_counts() {
                 name,
                 &line,
             ),
+            "webhooks[]" => base.replace(&hook(&[]), &hook(&[(name, &toml)])),
             "models[].engines[]" => replace_or_add(&format!("{base}{line}"), name, &line),
             table => format!("{base}[{table}]\n{line}"),
         };

@@ -1,0 +1,95 @@
+//! The lane of a webhook: one delivery after the other, the oldest that is due first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use weir_accounts::{Accounts, Delivery, StoreError};
+
+use crate::backoff;
+use crate::post::{Failure, Message, Post};
+use crate::{Webhook, World};
+
+/// How long after the end of an attempt its claim still holds: by then its outcome is written.
+const CLAIM_MARGIN: Duration = Duration::from_secs(20);
+/// When to look again after the database failed.
+const STORE_RETRY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) webhook: Webhook,
+    pub(crate) accounts: Accounts,
+    pub(crate) post: Arc<Post>,
+    pub(crate) world: World,
+}
+
+impl Lane {
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        let mut every = tokio::time::interval(self.world.poll_every);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            if let Err(error) = self.deliver_due(stop).await {
+                tracing::warn!(webhook = self.webhook.name, %error, "nothing can be delivered now");
+                every.reset_after(STORE_RETRY);
+            }
+        }
+    }
+
+    async fn deliver_due(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        while !stop.is_cancelled() {
+            let now = (self.world.now)();
+            let until = later(now, self.webhook.timeout.saturating_add(CLAIM_MARGIN));
+            let name = &self.webhook.name;
+            let claimed = self.accounts.claim_delivery(name, now, until).await?;
+            let Some(delivery) = claimed else {
+                return Ok(());
+            };
+            let message = Message {
+                id: &delivery.event,
+                timestamp: now.as_second(),
+                body: &delivery.body,
+            };
+            let sending = self.post.send(&self.webhook, message);
+            match stop.run_until_cancelled(sending).await {
+                Some(Ok(())) => self.delivered(delivery).await?,
+                Some(Err(failure)) => self.failed(delivery, &failure).await?,
+                // Whether it was taken nobody knows: whoever serves next sends it again.
+                None => self.accounts.put_off_delivery(delivery, now).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn delivered(&self, delivery: Delivery) -> Result<(), StoreError> {
+        let (webhook, event) = (&self.webhook.name, &delivery.event);
+        tracing::debug!(
+            webhook,
+            event,
+            kind = delivery.kind,
+            attempts = delivery.attempts,
+            "delivered"
+        );
+        self.accounts.end_delivery(delivery).await
+    }
+
+    async fn failed(&self, delivery: Delivery, failure: &Failure) -> Result<(), StoreError> {
+        let (webhook, event, attempts) = (&self.webhook.name, &delivery.event, delivery.attempts);
+        let next_at = later(
+            (self.world.now)(),
+            backoff::delay(attempts, (self.world.random)()),
+        );
+        if next_at < later(delivery.created_at, self.webhook.give_up_after) {
+            tracing::warn!(webhook, event, attempts, %failure, %next_at, "not delivered");
+            return self.accounts.put_off_delivery(delivery, next_at).await;
+        }
+        tracing::error!(webhook, event, kind = delivery.kind, attempts, %failure, "given up");
+        self.accounts.end_delivery(delivery).await
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,121 @@
+//! Webhooks: tells others what the accounts' outbox has for them.
+//!
+//! Each webhook has a lane of its own, which takes one delivery after the other: signed as Standard Webhooks
+//! says, sent through the egress guard, tried again until it is taken or given up. What there is to tell and
+//! when to try next is in the database, so that nothing is lost with the process. This crate knows nothing of
+//! requests, and no request waits for it.
+
+mod backoff;
+mod egress;
+mod lane;
+mod post;
+mod signature;
+mod target;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use weir_accounts::{Accounts, EventKind, StoreError, Subscription};
+
+pub use crate::egress::{Addresses, Resolve};
+use crate::lane::Lane;
+use crate::post::Post;
+pub use crate::signature::{SigningKey, WrongKey};
+pub use crate::target::{Target, WrongTarget};
+
+/// How often a lane looks for something to deliver: the command line writes to the outbox, too.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+
+/// Who is to be told, of what, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// What it is called in the log and in the database, whatever its address.
+    pub name: String,
+    pub target: Target,
+    pub key: SigningKey,
+    pub kinds: Vec<EventKind>,
+    /// Whether it may be in a network of one's own.
+    pub allow_private: bool,
+    /// Time for one attempt, from the name's resolution to the status.
+    pub timeout: Duration,
+    /// What isn't delivered after so long is given up.
+    pub give_up_after: Duration,
+}
+
+/// What this crate needs of the world.
+#[derive(Clone)]
+pub struct World {
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Spreads the attempts of many.
+    pub random: fn() -> u64,
+    pub resolve: Resolve,
+    pub poll_every: Duration,
+}
+
+impl World {
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static, random: fn() -> u64) -> Self {
+        World {
+            now: Arc::new(now),
+            random,
+            resolve: egress::system(),
+            poll_every: POLL_EVERY,
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// All webhooks of a process.
+#[derive(Debug)]
+pub struct Webhooks {
+    lanes: Vec<Lane>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("TLS can't be set up: {0}")]
+    Tls(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Webhooks {
+    /// Tells the accounts what is wanted, from now on. With none, nothing is written any more.
+    pub async fn start(
+        accounts: Accounts,
+        webhooks: Vec<Webhook>,
+        world: World,
+    ) -> Result<Self, StartError> {
+        let wanted = webhooks.iter().map(|webhook| Subscription {
+            webhook: webhook.name.clone(),
+            kinds: webhook.kinds.clone(),
+        });
+        accounts.subscribe(wanted.collect()).await?;
+        if webhooks.is_empty() {
+            return Ok(Webhooks { lanes: Vec::new() });
+        }
+        let post = Arc::new(Post::new(Arc::clone(&world.resolve)).map_err(StartError::Tls)?);
+        let lane = |webhook| Lane {
+            webhook,
+            accounts: accounts.clone(),
+            post: Arc::clone(&post),
+            world: world.clone(),
+        };
+        Ok(Webhooks {
+            lanes: webhooks.into_iter().map(lane).collect(),
+        })
+    }
+
+    /// Delivers until `stop`. An attempt that runs then is broken off, and made again by whoever serves next.
+    pub async fn run(&self, stop: CancellationToken) {
+        join_all(self.lanes.iter().map(|lane| lane.run(&stop))).await;
+    }
+}
