@@ -80,6 +80,16 @@ impl Accounts {
         let next_at = Some(next_at);
         self.0.writer.write(Release { delivery, next_at }).await
     }
+
+    /// Deletes what a webhook should have been told until then, claimed or not. How many there were.
+    pub async fn give_up_deliveries(
+        &self,
+        webhook: &str,
+        until: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let webhook = webhook.to_owned();
+        self.0.writer.write(GiveUp { webhook, until }).await
+    }
 }
 
 #[derive(Debug)]
@@ -194,6 +204,28 @@ impl Operation for Release {
     }
 
     fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
+}
+
+#[derive(Debug)]
+struct GiveUp {
+    webhook: String,
+    until: Timestamp,
+}
+
+impl Operation for GiveUp {
+    type Done = usize;
+    type Refused = Infallible;
+    type Answer = Result<usize, StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<usize, Infallible> {
+        let sql = "DELETE FROM delivery WHERE webhook = $1 AND created_at <= $2 RETURNING id";
+        let values = values![self.webhook.as_str(), self.until];
+        Ok(Ok(connection.rows(sql, values).await?.len()))
+    }
+
+    fn answer(self, outcome: Written<usize, Infallible>) -> Result<usize, StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }

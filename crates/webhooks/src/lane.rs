@@ -75,21 +75,38 @@ impl Lane {
     }
 
     async fn failed(&self, delivery: Delivery, failure: &Failure) -> Result<(), StoreError> {
-        let (webhook, event, attempts) = (&self.webhook.name, &delivery.event, delivery.attempts);
-        let next_at = later(
-            (self.world.now)(),
-            backoff::delay(attempts, (self.world.random)()),
-        );
-        if next_at < later(delivery.created_at, self.webhook.give_up_after) {
-            tracing::warn!(webhook, event, attempts, %failure, %next_at, "not delivered");
-            return self.accounts.put_off_delivery(delivery, next_at).await;
+        let Webhook {
+            name,
+            give_up_after,
+            ..
+        } = &self.webhook;
+        let (event, attempts) = (&delivery.event, delivery.attempts);
+        let now = (self.world.now)();
+        let next_at = later(now, backoff::delay(attempts, (self.world.random)()));
+        if next_at < later(delivery.created_at, *give_up_after) {
+            tracing::warn!(webhook = name, event, attempts, %failure, %next_at, "not delivered");
+            self.accounts.put_off_delivery(delivery, next_at).await?;
+        } else {
+            let kind = &delivery.kind;
+            tracing::error!(webhook = name, event, kind, attempts, %failure, "given up");
+            self.accounts.end_delivery(delivery).await?;
         }
-        tracing::error!(webhook, event, kind = delivery.kind, attempts, %failure, "given up");
-        self.accounts.end_delivery(delivery).await
+        // Behind one that hangs, more may come than there is time to try.
+        let until = earlier(now, *give_up_after);
+        let count = self.accounts.give_up_deliveries(name, until).await?;
+        if count > 0 {
+            tracing::error!(webhook = name, count, "given up, as they are too old");
+        }
+        Ok(())
     }
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn earlier(now: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    now.checked_sub(by).unwrap_or(Timestamp::MIN)
 }

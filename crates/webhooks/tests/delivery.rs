@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weir_accounts::{AccountId, Accounts, EventKind, Nanos, Options, Role};
-use weir_webhooks::{Webhook, Webhooks, World};
+use weir_webhooks::{Addresses, Webhook, Webhooks, World};
 
 use crate::receiver::{Answer, Received, Receiver};
 
@@ -119,7 +119,8 @@ impl Fixture {
 
     /// An event.
     async fn pay(&self, nanos: i64) {
-        let (key, at) = (format!("k{nanos}"), Timestamp::from_second(START).unwrap());
+        let now = self.clock.load(Ordering::Relaxed);
+        let (key, at) = (format!("k{nanos}"), Timestamp::from_second(now).unwrap());
         let paid = self
             .accounts
             .credit(&self.account, Nanos::new(nanos), &key, "", at);
@@ -257,6 +258,42 @@ async fn it_is_given_up_after_a_while() {
         assert_eq!(read(&receiver.next().await).1, amount);
         fixture.pass(HOUR);
     }
+}
+
+#[tokio::test]
+async fn those_behind_one_that_fails_are_given_up_too() {
+    let mut receiver = Receiver::start(vec![]).await;
+    let webhook = Webhook {
+        give_up_after: Duration::from_secs(3600),
+        ..webhook("hook", &format!("http://hook.example:{}/", receiver.port()))
+    };
+    let mut fixture = Fixture::with(vec![]).await;
+    fixture.webhooks = vec![webhook];
+    let (asked, mut names) = mpsc::channel(100);
+    let (answer, answers) = mpsc::channel::<Addresses>(1);
+    let answers = Arc::new(tokio::sync::Mutex::new(answers));
+    let mut world = fixture.world();
+    world.resolve = Arc::new(move |name| {
+        let (asked, answers) = (asked.clone(), Arc::clone(&answers));
+        Box::pin(async move {
+            asked.send(name).await.unwrap();
+            answers.lock().await.recv().await.unwrap()
+        })
+    });
+    fixture.start(world).await;
+    for nanos in [1, 2, 3] {
+        fixture.pay(nanos).await;
+    }
+    names.recv().await.unwrap();
+    fixture.pass(HOUR);
+    answer
+        .send(Err(std::io::ErrorKind::NotFound.into()))
+        .await
+        .unwrap();
+    fixture.pay(4).await;
+    let home = IpAddr::from([127, 0, 0, 1]);
+    answer.send(Ok(vec![home])).await.unwrap();
+    assert_eq!(read(&receiver.next().await).1, "0.000000004");
 }
 
 #[tokio::test]

@@ -308,6 +308,28 @@ async fn what_is_to_be_told_outlives_the_process() {
 }
 
 #[tokio::test]
+async fn what_is_too_old_is_given_up() {
+    let fixture = subscribed(0).await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let both = vec![to("hook", &EventKind::ALL), to("other", &EventKind::ALL)];
+    accounts.subscribe(both).await.unwrap();
+    for second in [1, 2, 3] {
+        let key = second.to_string();
+        let paid = accounts.credit(account, nanos(5), &key, "", at(second));
+        paid.await.unwrap();
+    }
+    let claimed = accounts.claim_delivery("hook", at(3), at(33)).await;
+    let claimed = claimed.unwrap().unwrap();
+    let given_up = accounts.give_up_deliveries("hook", at(2)).await.unwrap();
+    assert_eq!(given_up, 2, "a claim keeps nothing alive");
+    accounts.put_off_delivery(claimed, at(3)).await.unwrap();
+    let left = told(accounts, "hook").await;
+    assert_eq!(left.len(), 1, "the newest: {left:?}");
+    assert_eq!(left[0]["timestamp"], at(3).to_string());
+    assert_eq!(told(accounts, "other").await.len(), 3);
+}
+
+#[tokio::test]
 async fn nothing_is_kept_for_a_webhook_that_is_gone() {
     let fixture = subscribed(0).await;
     let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
