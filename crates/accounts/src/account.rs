@@ -75,12 +75,23 @@ pub enum AdminError {
     NotFound { what: &'static str, name: String },
     #[error("there is an account named {0:?} already")]
     NameTaken(String),
-    #[error("{0}")]
-    Invalid(String),
+    #[error("{message}")]
+    Invalid {
+        /// What it is about, as the administrative API calls it.
+        field: &'static str,
+        message: String,
+    },
     #[error("the idempotency key {0:?} was used for something else")]
     IdempotencyConflict(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl AdminError {
+    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        AdminError::Invalid { field, message }
+    }
 }
 
 /// A name is 1 to 64 letters, digits and `.` `_` `-` `@` `+`, and begins with a letter or digit: it
@@ -97,10 +108,11 @@ fn check_name(name: &str) -> Result<(), AdminError> {
     if good {
         return Ok(());
     }
-    Err(AdminError::Invalid(format!(
+    let message = format!(
         "an account's name has 1 to {NAME_MAX} letters, digits and . _ - @ +, begins with a letter or digit, \
          and not with {ID_PREFIX}"
-    )))
+    );
+    Err(AdminError::invalid("name", message))
 }
 
 /// What [`read`] reads.

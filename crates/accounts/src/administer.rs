@@ -12,7 +12,7 @@ use crate::ledger::{list, top_up};
 use crate::{
     Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
     KeyChange, KeyId, KeyInfo, KeyOptions, KeySpend, LedgerRecord, Moved, Nanos, NewKey, Page,
-    PromoGift, Refund, StoreError, account, audit, key,
+    PromoGift, Refund, StoreError, UsageEntry, account, audit, key, usage,
 };
 
 impl Accounts {
@@ -162,6 +162,16 @@ impl Accounts {
         key::list(&self.0.readers, account).await
     }
 
+    /// A page of them: those after the last one of the page before.
+    pub async fn keys_after(
+        &self,
+        account: &AccountId,
+        after: Option<&KeyInfo>,
+        limit: u32,
+    ) -> Result<Vec<KeyInfo>, StoreError> {
+        key::after(&self.0.readers, account, after, limit).await
+    }
+
     pub async fn key(&self, id: &str) -> Result<KeyInfo, AdminError> {
         key::find(&self.0.readers, id).await
     }
@@ -195,6 +205,15 @@ impl Accounts {
     /// What the requests of a key have cost.
     pub async fn key_spend(&self, key: &KeyId, now: Timestamp) -> Result<KeySpend, StoreError> {
         cap::spend(&self.0.readers, key, now).await
+    }
+
+    /// What the requests of an account used, newest first.
+    pub async fn usage_page(
+        &self,
+        account: &AccountId,
+        page: Page,
+    ) -> Result<Vec<UsageEntry>, StoreError> {
+        usage::report::list::page(&self.0.readers, account, page).await
     }
 
     /// Transactions of an account, newest first.

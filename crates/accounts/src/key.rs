@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::account::{AccountId, AdminError};
+use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
 use crate::key::cap::SpendCaps;
 use crate::ledger::notices::Notices;
@@ -229,6 +230,30 @@ pub(crate) async fn list(
                 " FROM api_key WHERE account = $1 ORDER BY created_at, id"
             ),
             values![account.as_str()],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Keys of an account after this one, oldest first.
+pub(crate) async fn after(
+    readers: &Readers,
+    account: &AccountId,
+    after: Option<&KeyInfo>,
+    limit: u32,
+) -> Result<Vec<KeyInfo>, StoreError> {
+    let place = after.map_or((Timestamp::MIN, ""), |key| {
+        (key.created_at, key.id.as_str())
+    });
+    let limit = i64::from(limit.min(PAGE_MAX));
+    let rows = readers
+        .rows(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM api_key WHERE account = $1 AND (created_at, id) > ($2, $3) ORDER BY created_at, id LIMIT $4"
+            ),
+            values![account.as_str(), place.0, place.1, limit],
         )
         .await?;
     rows.iter().map(read).collect()

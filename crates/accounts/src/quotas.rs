@@ -27,8 +27,8 @@ impl Quotas {
         {
             return Ok(());
         }
-        let message = "a limit is at least 1, and can be counted".to_owned();
-        Err(AdminError::Invalid(message))
+        let message = "a limit is at least 1, and can be counted";
+        Err(AdminError::invalid("limits", message))
     }
 
     pub(crate) fn columns(&self) -> [Option<i64>; 3] {

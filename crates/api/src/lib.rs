@@ -2,8 +2,10 @@
 //!
 //! Requests are parsed strictly in types and leniently otherwise: every field may be absent or null,
 //! unknown ones are skipped, and the last of a repeated field counts. Which fields are required, and
-//! their ranges, is for whoever converts a request. This crate knows JSON and nothing else.
+//! their ranges, is for whoever converts a request. Only [`admin`] is strict. This crate knows JSON and
+//! nothing else.
 
+pub mod admin;
 pub mod billing;
 pub mod chat;
 pub mod completion;

@@ -40,7 +40,7 @@ use crate::tiers::Tiers;
 /// When to come back while the process ends: another one will answer by then.
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
 /// When to come back while the database is out of reach or behind.
-pub(crate) const STORE_RETRY: Duration = Duration::from_secs(1);
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often the tokens that were delivered become durable: what a crash can cost the operator.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue holds are looked for.
@@ -131,6 +131,11 @@ impl Gateway {
         self
     }
 
+    /// What those who administer change.
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
+    }
+
     pub fn catalog(&self) -> &Catalog {
         &self.0.catalog
     }
@@ -154,13 +159,14 @@ impl Gateway {
         }
     }
 
-    /// Who presents this key, if it may use models.
-    pub async fn authenticate_inference(
+    /// Who presents this key, if it has one of these roles and its account isn't suspended.
+    pub async fn authenticate_as(
         &self,
+        roles: &[KeyRole],
         credential: Option<&str>,
     ) -> Result<Caller, Refusal> {
         let caller = self.authenticate(credential).await?;
-        if caller.role != KeyRole::Inference {
+        if !roles.contains(&caller.role) {
             return Err(Refusal::RoleDenied { role: caller.role });
         }
         if caller.suspended {

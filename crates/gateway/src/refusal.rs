@@ -18,7 +18,7 @@ pub enum Refusal {
     /// The key is restricted to other models.
     #[error("no access to model {model}")]
     ModelAccessDenied { model: String },
-    /// The key administers; only inference keys use models.
+    /// The key is for something else: inference keys use models, the others administer.
     #[error("a key with the role {} can't be used for this", .role.name())]
     RoleDenied { role: KeyRole },
     #[error("the account is suspended")]

@@ -1,5 +1,6 @@
 //! The API's error page: every reason, and how a caller sees it.
 
+mod admin;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub enum Reason {
     ModelNotFound,
     NotFound,
     MethodNotAllowed,
+    NameTaken,
+    IdempotencyConflict,
     RequestTooLarge,
     RateLimitExceeded,
     TokenLimitExceeded,
@@ -42,7 +45,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 18] = [
         Reason::InvalidRequestBody,
         Reason::InvalidBillCycle,
         Reason::InvalidProductCategory,
@@ -53,6 +56,8 @@ impl Reason {
         Reason::ModelNotFound,
         Reason::NotFound,
         Reason::MethodNotAllowed,
+        Reason::NameTaken,
+        Reason::IdempotencyConflict,
         Reason::RequestTooLarge,
         Reason::RateLimitExceeded,
         Reason::TokenLimitExceeded,
@@ -75,6 +80,8 @@ impl Reason {
             Reason::ModelNotFound       => row(404, "MODEL_NOT_FOUND",       "invalid_request_error", Some("model_not_found")),
             Reason::NotFound            => row(404, "NOT_FOUND",             "invalid_request_error", Some("not_found")),
             Reason::MethodNotAllowed    => row(405, "METHOD_NOT_ALLOWED",    "invalid_request_error", Some("method_not_allowed")),
+            Reason::NameTaken           => row(409, "NAME_TAKEN",            "invalid_request_error", Some("name_taken")),
+            Reason::IdempotencyConflict => row(409, "IDEMPOTENCY_CONFLICT",  "invalid_request_error", Some("idempotency_conflict")),
             Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
             Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
             Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),

@@ -10,10 +10,15 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_path_to_error::Segment;
+use weir_accounts::KeyRole;
 
 use crate::error::{ApiError, Reason};
 use crate::{App, Options, layers};
+
+/// Whoever uses models.
+const INFERS: &[KeyRole] = &[KeyRole::Inference];
 
 /// Runs on routes that need a key, once they have matched, and before the body is read.
 pub(crate) async fn require_key(
@@ -23,7 +28,7 @@ pub(crate) async fn require_key(
 ) -> Response {
     let caller = match app
         .gateway
-        .authenticate_inference(credential(request.headers()))
+        .authenticate_as(INFERS, credential(request.headers()))
         .await
     {
         Ok(caller) => caller,
@@ -47,6 +52,23 @@ pub(crate) async fn require_any_key(
 ) -> Response {
     let credential = credential(request.headers());
     let caller = match app.gateway.authenticate(credential).await {
+        Ok(caller) => caller,
+        Err(refusal) => return ApiError::from(refusal).into_response(),
+    };
+    request.extensions_mut().insert(caller.clone());
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(caller);
+    response
+}
+
+/// Runs on the administrative routes, with their roles.
+pub(crate) async fn require_role(
+    State((app, roles)): State<(App, &'static [KeyRole])>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let credential = credential(request.headers());
+    let caller = match app.gateway.authenticate_as(roles, credential).await {
         Ok(caller) => caller,
         Err(refusal) => return ApiError::from(refusal).into_response(),
     };
@@ -113,21 +135,39 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut json);
-    let value = read.map_err(|error| refuse(&dotted(error.path()), error.inner()))?;
-    json.end().map_err(|error| refuse("", &error))?;
+    let value = read.map_err(|error| refuse(&dotted(error.path()), error.inner(), BODY))?;
+    json.end().map_err(|error| refuse("", &error, BODY))?;
     Ok(value)
 }
 
-fn refuse(path: &str, error: &serde_json::Error) -> ApiError {
+/// The same for what is JSON by now.
+pub(crate) fn parse_value<T: DeserializeOwned>(value: Value, what: &str) -> Result<T, ApiError> {
+    let read = serde_path_to_error::deserialize(value);
+    read.map_err(|error| refuse(&dotted(error.path()), error.inner(), what))
+}
+
+const BODY: &str = "the body is not a request";
+
+fn refuse(path: &str, error: &serde_json::Error, what: &str) -> ApiError {
     let message = error.to_string();
     if !error.is_data() {
         return unreadable(format!("the body is not valid JSON: {message}"));
     }
     let place = format!(" at line {} column {}", error.line(), error.column());
     let message = without_echo(message.strip_suffix(&place).unwrap_or(&message));
-    match path {
-        "" => unreadable(format!("the body is not a request: {message}")),
+    match &*with_missing(path, &message) {
+        "" => unreadable(format!("{what}: {message}")),
         path => ApiError::invalid(path, format!("{path}: {message}")),
+    }
+}
+
+/// The path of the field that is missing, if one is: what was read is what it would be in.
+fn with_missing(path: &str, message: &str) -> String {
+    let missing = message.strip_prefix("missing field `");
+    match (path, missing.and_then(|rest| rest.strip_suffix('`'))) {
+        (path, None) => path.to_owned(),
+        ("", Some(field)) => field.to_owned(),
+        (path, Some(field)) => format!("{path}.{field}"),
     }
 }
 

@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodFilter, MethodRouter, get, post};
 use http::Method;
 use tower::util::MapRequest;
+use weir_accounts::KeyRole;
 use weir_gateway::Gateway;
 
 pub use crate::error::{Reason, Row};
+use crate::routes::admin::Endpoint;
 pub use crate::serve::{Stop, serve};
 
 /// Some real client has each of these hard-coded.
@@ -38,7 +40,12 @@ pub const BASES: [&str; 5] = [
 const BASES_AND_ROOT: [&str; 6] = [BASES[0], BASES[1], BASES[2], BASES[3], BASES[4], ""];
 
 /// Every URL. Authentication belongs to the route that matched, never to a path read again.
-pub const ROUTES: &[Route] = &[
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(routes::admin::ROUTES)
+}
+
+/// Those beside the administrative API's.
+const ROUTES: &[Route] = &[
     Route::new(
         Method::POST,
         Under::Bases,
@@ -113,7 +120,7 @@ pub const ROUTES: &[Route] = &[
 /// The application; what it needs at run time is all in `app`.
 pub fn router(app: App) -> Router {
     let mut routes = Router::new();
-    for route in ROUTES {
+    for route in self::routes() {
         for base in route.under.bases() {
             routes = routes.route(&format!("{base}{}", route.path), route.method_router(&app));
         }
@@ -182,7 +189,14 @@ pub struct Route {
     pub under: Under,
     pub path: &'static str,
     pub auth: Auth,
-    handler: fn() -> MethodRouter<App>,
+    handler: Handler,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Handler {
+    Plain(fn() -> MethodRouter<App>),
+    /// Of the administrative API: it tells what it takes and gives.
+    Described(fn(MethodFilter) -> Endpoint),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +214,8 @@ pub enum Auth {
     Key,
     /// Any valid key, also of an account that is suspended: it sees what is its own.
     AnyKey,
+    /// A key that has one of these roles.
+    Admin(&'static [KeyRole]),
 }
 
 impl Route {
@@ -215,12 +231,18 @@ impl Route {
             under,
             path,
             auth,
-            handler,
+            handler: Handler::Plain(handler),
         }
     }
 
     fn method_router(&self, app: &App) -> MethodRouter<App> {
-        let handler = (self.handler)();
+        let handler = match self.handler {
+            Handler::Plain(handler) => handler(),
+            Handler::Described(endpoint) => {
+                let method = MethodFilter::try_from(self.method.clone());
+                endpoint(method.expect("the method of a route is a usual one")).router
+            }
+        };
         match self.auth {
             Auth::Open => handler,
             // Not for wrong methods, which are 405 for everybody.
@@ -228,6 +250,10 @@ impl Route {
             Auth::AnyKey => {
                 handler.route_layer(from_fn_with_state(app.clone(), extract::require_any_key))
             }
+            Auth::Admin(roles) => handler.route_layer(from_fn_with_state(
+                (app.clone(), roles),
+                extract::require_role,
+            )),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One module for each thing that has URLs.
 
+pub(crate) mod admin;
 pub(crate) mod billing;
 pub(crate) mod chat;
 pub(crate) mod completions;

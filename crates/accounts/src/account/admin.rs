@@ -148,10 +148,15 @@ impl UpdateAccount {
         if let Some(name) = &change.name {
             check_name(name)?;
         }
-        let amounts = [change.credit_limit, change.low_balance.flatten()];
-        if amounts.into_iter().flatten().any(Nanos::is_negative) {
-            let message = "a credit limit and a low balance can't be negative".to_owned();
-            return Err(AdminError::Invalid(message));
+        let amounts = [
+            ("credit_limit", change.credit_limit),
+            ("low_balance", change.low_balance.flatten()),
+        ];
+        for (field, amount) in amounts {
+            if amount.is_some_and(Nanos::is_negative) {
+                let message = "a credit limit and a low balance can't be negative";
+                return Err(AdminError::invalid(field, message));
+            }
         }
         if let Some(Standing::Suspended { reason }) = &change.standing
             && (!(1..=REASON_MAX).contains(&reason.len()) || reason.chars().any(char::is_control))
@@ -159,7 +164,7 @@ impl UpdateAccount {
             let message = format!(
                 "the reason of a suspension has 1 to {REASON_MAX} bytes and no control characters"
             );
-            return Err(AdminError::Invalid(message));
+            return Err(AdminError::invalid("suspended.reason", message));
         }
         change.limits.unwrap_or_default().check()?;
         Ok(UpdateAccount {
@@ -234,9 +239,10 @@ impl UpdateAccount {
         if set.is_some() {
             return Ok(Ok(()));
         }
-        Ok(Err(AdminError::Invalid(format!(
+        let message = format!(
             "the credit limit can't be {limit} USD: more than that is owed or held already, or it is too large"
-        ))))
+        );
+        Ok(Err(AdminError::invalid("credit_limit", message)))
     }
 }
 

@@ -35,7 +35,7 @@ fn check_name(name: Option<&String>) -> Result<(), AdminError> {
         return Ok(());
     }
     let message = format!("a key's name has 1 to {NAME_MAX} bytes and no control characters");
-    Err(AdminError::Invalid(message))
+    Err(AdminError::invalid("name", message))
 }
 
 fn check_models(models: Option<&Vec<String>>) -> Result<(), AdminError> {
@@ -44,9 +44,10 @@ fn check_models(models: Option<&Vec<String>>) -> Result<(), AdminError> {
     if models.len() <= MODELS_MAX && models.iter().all(good) {
         return Ok(());
     }
-    Err(AdminError::Invalid(format!(
+    let message = format!(
         "a key is for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and no control characters"
-    )))
+    );
+    Err(AdminError::invalid("models", message))
 }
 
 fn plain(text: &str) -> bool {
@@ -305,7 +306,7 @@ impl Operation for UpdateKey {
 }
 
 pub(super) fn revoked(id: &str) -> AdminError {
-    AdminError::Invalid(format!("the key {id:?} is revoked"))
+    AdminError::invalid("key", format!("the key {id:?} is revoked"))
 }
 
 #[derive(Debug)]

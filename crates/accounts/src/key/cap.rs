@@ -49,8 +49,8 @@ impl SpendCaps {
             .flatten()
             .any(Nanos::is_negative)
         {
-            let message = "a spend cap can't be negative".to_owned();
-            return Err(AdminError::Invalid(message));
+            let message = "a spend cap can't be negative";
+            return Err(AdminError::invalid("caps", message));
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ impl RotateKey {
         if grace.is_negative() || grace > GRACE_MAX {
             let days = GRACE_MAX.as_hours().div_euclid(24);
             let message = format!("an old secret is accepted for 0 seconds to {days} days more");
-            return Err(AdminError::Invalid(message));
+            return Err(AdminError::invalid("grace_seconds", message));
         }
         Ok(RotateKey {
             id: public_part(id),

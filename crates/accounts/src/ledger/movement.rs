@@ -52,15 +52,19 @@ impl Move {
         // The opening credit of an account needs no words; what is unusual does.
         let needs_reason = !matches!(what, What::Credit { .. });
         let plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
-        if idempotency_key.is_empty()
-            || !plain(idempotency_key)
-            || !plain(reason)
-            || needs_reason && reason.is_empty()
-        {
-            return Err(AdminError::Invalid(format!(
+        let wrong = if idempotency_key.is_empty() || !plain(idempotency_key) {
+            Some("Idempotency-Key")
+        } else if !plain(reason) || needs_reason && reason.is_empty() {
+            Some("reason")
+        } else {
+            None
+        };
+        if let Some(field) = wrong {
+            let message = format!(
                 "an idempotency key has 1 to {TEXT_MAX} bytes and no control characters, and so has the reason of a \
                  refund, an adjustment or a gift"
-            )));
+            );
+            return Err(AdminError::invalid(field, message));
         }
         Ok(Move {
             idempotency_key: format!("{}:{idempotency_key}", what.kind()),
@@ -333,12 +337,13 @@ async fn refusal(
         });
     };
     let available = row.nanos(0)?;
-    Ok(AdminError::Invalid(match amount.is_negative() {
+    let message = match amount.is_negative() {
         true => {
             format!("{amount} can't be taken: {available} USD of cash and credit are available")
         }
         false => format!("{amount} more is too large a balance"),
-    }))
+    };
+    Ok(AdminError::invalid("amount", message))
 }
 
 impl Operation for Move {

@@ -1,4 +1,6 @@
-//! Usage summed up, for bills.
+//! Usage to be read: summed up, for bills, and as it is.
+
+pub(crate) mod list;
 
 use std::collections::BTreeMap;
 

@@ -138,7 +138,7 @@ async fn a_key_is_changed_in_parts() {
     })
     .await;
     assert!(
-        matches!(refused, Err(AdminError::Invalid(_))),
+        matches!(refused, Err(AdminError::Invalid { .. })),
         "{refused:?}"
     );
     accounts.revoke_key(id, by(3)).await.unwrap();
@@ -239,9 +239,9 @@ async fn an_account_is_changed_in_parts() {
     let bad = accounts
         .update_account(&other.id, named("a b"), by(1))
         .await;
-    assert!(matches!(bad, Err(AdminError::Invalid(_))), "{bad:?}");
+    assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
     let bad = change(suspend("")).await;
-    assert!(matches!(bad, Err(AdminError::Invalid(_))), "{bad:?}");
+    assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
 }
 
 /// Post-paid: the balance may go below zero as far as the limit, which can't be less than what is owed.
@@ -273,7 +273,7 @@ async fn a_credit_limit_is_used_and_not_undercut() {
     for bad in [29, 0, -1] {
         let refused = limit(bad).await;
         assert!(
-            matches!(refused, Err(AdminError::Invalid(_))),
+            matches!(refused, Err(AdminError::Invalid { .. })),
             "{refused:?}"
         );
     }

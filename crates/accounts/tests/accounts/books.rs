@@ -55,7 +55,7 @@ async fn credits_that_make_no_sense_are_refused() {
             .credit(account, amount, key, "", at(1))
             .await
             .unwrap_err();
-        assert!(matches!(refused, AdminError::Invalid(_)), "{refused:?}");
+        assert!(matches!(refused, AdminError::Invalid { .. }), "{refused:?}");
         assert!(refused.to_string().contains(message), "{refused}");
     };
     check(Nanos::ZERO, "a", "more than 0").await;
@@ -81,7 +81,7 @@ async fn accounts_are_found_by_name_and_id() {
         "{taken:?}"
     );
     let bad = fixture.accounts.add_account("two words", at(1)).await;
-    assert!(matches!(bad, Err(AdminError::Invalid(_))), "{bad:?}");
+    assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
     let none = fixture.accounts.account("' OR 1=1 --").await;
     assert!(matches!(none, Err(AdminError::NotFound { .. })), "{none:?}");
     let ada = fixture.accounts.add_account("ada", at(1)).await.unwrap();

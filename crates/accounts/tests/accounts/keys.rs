@@ -157,7 +157,10 @@ async fn a_key_may_be_for_some_models_only() {
             .accounts
             .add_key_with(&fixture.caller.account, bad.clone(), at(1))
             .await;
-        assert!(matches!(refused, Err(AdminError::Invalid(_))), "{bad:?}");
+        assert!(
+            matches!(refused, Err(AdminError::Invalid { .. })),
+            "{bad:?}"
+        );
     }
 }
 
@@ -255,7 +258,7 @@ async fn a_caller_carries_its_role_and_limits() {
     };
     let refused = accounts.add_key_with(account, none, at(1)).await;
     assert!(
-        matches!(refused, Err(AdminError::Invalid(_))),
+        matches!(refused, Err(AdminError::Invalid { .. })),
         "{refused:?}"
     );
 }

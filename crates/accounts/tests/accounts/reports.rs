@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use weir_accounts::{
-    BillLine, Cycle, Nanos, NewHold, Outcome, Price, Settlement, Source, UsageRecord,
+    BillLine, Cycle, KeyInfo, Nanos, NewHold, Outcome, Page, Price, Settlement, Source, UsageRecord,
 };
 
 use crate::fixture::{Fixture, PRICE, at, tokens};
@@ -113,4 +113,38 @@ async fn a_bill_ends_where_it_is_told_to() {
         starts(Cycle::Month, 39 * DAY, 41 * DAY).await,
         ["2023-12-01T00:00:00Z".parse().unwrap()]
     );
+}
+
+/// Pages have every record and every key once, in order.
+#[tokio::test]
+async fn records_and_keys_in_pages() {
+    let fixture = used().await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let all = accounts.usage(account, 100).await.unwrap();
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = accounts
+            .usage_page(account, Page { before, limit: 3 })
+            .await
+            .unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        assert!(page.iter().all(|entry| entry.account == *account));
+        found.extend(page.into_iter().map(|entry| entry.record));
+    }
+    assert_eq!(found, all);
+
+    for second in [3, 1, 1, 2, 1] {
+        accounts.add_key(account, None, at(second)).await.unwrap();
+    }
+    let all = accounts.keys(account).await.unwrap();
+    let mut found: Vec<KeyInfo> = Vec::new();
+    loop {
+        let page = accounts.keys_after(account, found.last(), 2).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!((found.len(), &found), (6, &all));
 }

@@ -1,11 +1,11 @@
 //! Who may use which route, however the key is written.
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Method, Request};
 use proptest::prelude::*;
 use serde_json::json;
 use weir_accounts::{KeyOptions, KeyRole};
 use weir_engine::embed::Shortening;
-use weir_server::{Auth, ROUTES};
+use weir_server::{Auth, Route, routes};
 use weir_testkit::{NOW, Setup, TestApp, body, offer_of};
 
 use crate::embeddings::embedder;
@@ -33,6 +33,28 @@ fn body_for(path: &str) -> String {
         "/completions" => completion(json!({"max_tokens": 1})),
         _ => chat(json!({"max_tokens": 1})),
     }
+}
+
+/// A body that is answered on this administrative route.
+fn body_for_admin(route: &Route, request: &str, nth: usize) -> String {
+    let money = |amount: &str| json!({"amount": amount, "reason": "a test"});
+    match (&route.method, route.path.rsplit('/').next().unwrap()) {
+        (&Method::POST, "accounts") => json!({"name": format!("account-{nth}")}),
+        (&Method::POST, "rotate") => json!({"grace_seconds": 0}),
+        (&Method::POST, "credits" | "adjustments") => money("1"),
+        (&Method::POST, "promos") => {
+            crate::with(money("1"), json!({"expires_at": "2027-01-01T00:00:00Z"}))
+                .parse()
+                .unwrap()
+        }
+        (&Method::POST, "refunds") => {
+            crate::with(money("0.000000001"), json!({"request": request}))
+                .parse()
+                .unwrap()
+        }
+        _ => json!({}),
+    }
+    .to_string()
 }
 
 /// Who asks × what for. Without a key nothing but the open routes answers, and no body is read.
@@ -67,6 +89,10 @@ async fn routes_and_roles() {
         };
         administrators.push(app.key_with(options).await);
     }
+    let role_of = |key: &str| {
+        let nth = administrators.iter().position(|known| known == key);
+        nth.map(|nth| [KeyRole::Admin, KeyRole::Billing, KeyRole::Viewer][nth])
+    };
     let administrators = administrators.iter().map(|key| (Some(key.as_str()), 403));
     let roles = [
         (None, 401),
@@ -77,15 +103,26 @@ async fn routes_and_roles() {
         (Some(app.key.as_str()), 200),
     ];
     let roles: Vec<_> = roles.into_iter().chain(administrators).collect();
-    for route in ROUTES {
+    let charged = app.post(CHAT, chat(json!({"max_tokens": 1}))).await;
+    let charged = charged.header("x-request-id").to_owned();
+    let target = app.key_with(KeyOptions::default()).await;
+    let target = target.split('_').nth(1).unwrap();
+    let mut nth = 0;
+    for route in routes() {
         for base in route.under.bases() {
             for &(key, keyed) in &roles {
+                nth += 1;
                 let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
+                let path = path.replace("{account}", "test").replace("{key}", target);
                 let mut request = Request::builder().method(&route.method).uri(&path);
                 if let Some(key) = key {
                     request = request.header("authorization", format!("Bearer {key}"));
                 }
-                let asked = body_for(route.path);
+                let asked = match route.auth {
+                    Auth::Admin(_) => body_for_admin(route, &charged, nth),
+                    Auth::Open | Auth::Key | Auth::AnyKey => body_for(route.path),
+                };
+                let request = request.header("idempotency-key", nth);
                 let answer = app.send(request.body(body(asked)).unwrap()).await;
                 let expected = match route.auth {
                     Auth::Open => 200,
@@ -98,6 +135,11 @@ async fn routes_and_roles() {
                             200
                         }
                     }
+                    Auth::Admin(roles) => match key.and_then(role_of) {
+                        Some(role) if roles.contains(&role) => 200,
+                        None if keyed == 401 => 401,
+                        Some(_) | None => 403,
+                    },
                 };
                 assert_eq!(
                     answer.status,
@@ -196,7 +238,7 @@ async fn keys_in_other_places() {
 #[tokio::test]
 async fn other_headers_do_no_harm() {
     let app = TestApp::new().await;
-    let mut request = app.request(http::Method::POST, CHAT, chat(json!({})));
+    let mut request = app.request(Method::POST, CHAT, chat(json!({})));
     for header in [
         "x-novita-source",
         "x-api-source",

@@ -363,6 +363,8 @@ fn the_table() {
     404 MODEL_NOT_FOUND invalid_request_error model_not_found
     404 NOT_FOUND invalid_request_error not_found
     405 METHOD_NOT_ALLOWED invalid_request_error method_not_allowed
+    409 NAME_TAKEN invalid_request_error name_taken
+    409 IDEMPOTENCY_CONFLICT invalid_request_error idempotency_conflict
     413 REQUEST_TOO_LARGE invalid_request_error request_too_large
     429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
     429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded

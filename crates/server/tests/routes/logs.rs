@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
+use weir_accounts::{KeyOptions, KeyRole};
 use weir_testkit::{TestApp, body};
 
 use crate::chat;
@@ -95,6 +96,44 @@ async fn one_line_a_request_and_no_key() {
             .await,
         app.post(CHAT, key.clone()).await,
     ]);
+    // Those who administer are shown a new key, and only they.
+    let options = KeyOptions {
+        role: KeyRole::Admin,
+        ..KeyOptions::default()
+    };
+    let admin = app.key_with(options).await;
+    let request = |path: &str, sent: &str| {
+        let request = Request::post(path).header("authorization", format!("Bearer {admin}"));
+        request.body(body(sent.to_owned())).unwrap()
+    };
+    let made = app
+        .send(request("/admin/v1/accounts/test/keys", "{}"))
+        .await
+        .json();
+    let rotate = format!("/admin/v1/keys/{}/rotate", made["id"].as_str().unwrap());
+    let rotated = app
+        .send(request(&rotate, r#"{"grace_seconds":0}"#))
+        .await
+        .json();
+    let shown = [&made["key"], &rotated["key"]].map(|key| key.as_str().unwrap().to_owned());
+    answers.push(
+        app.send(request(&format!("/admin/v1/keys/{key}/x"), ""))
+            .await,
+    );
+    answers.push(
+        app.send(request(
+            "/admin/v1/accounts",
+            &json!({"name": [key]}).to_string(),
+        ))
+        .await,
+    );
+    answers.push(
+        app.send(request(
+            "/admin/v1/accounts",
+            &json!({key.clone(): 1}).to_string(),
+        ))
+        .await,
+    );
     let wrong = Request::post(CHAT)
         .header("authorization", format!("Bearer {key}x"))
         .header(&key.to_lowercase(), &key);
@@ -126,12 +165,55 @@ async fn one_line_a_request_and_no_key() {
             json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
             json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
             json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
+            json!([
+                "POST",
+                "/admin/v1/accounts/{account}/keys",
+                200,
+                null,
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                "/admin/v1/keys/{key}/rotate",
+                200,
+                null,
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                "/admin/v1/keys/sk_…/x",
+                404,
+                "NOT_FOUND",
+                "complete",
+                false
+            ]),
+            json!([
+                "POST",
+                "/admin/v1/accounts",
+                400,
+                "INVALID_REQUEST_BODY",
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                "/admin/v1/accounts",
+                400,
+                "INVALID_REQUEST_BODY",
+                "complete",
+                true
+            ]),
             json!(["POST", CHAT, 401, "INVALID_API_KEY", "complete", false]),
             json!(["POST", CHAT, 200, null, "gone during the answer", true]),
         ]
     );
     let secret = key.rsplit('_').next().unwrap();
-    assert!(!log.text().contains(secret), "the key is in the log");
+    for key in [&key, &admin, &shown[0], &shown[1]] {
+        let secret = key.rsplit('_').next().unwrap();
+        assert!(!log.text().contains(secret), "a key is in the log");
+    }
     for answer in answers {
         let headers = format!("{:?}", answer.headers);
         assert!(

@@ -2,10 +2,15 @@
 
 use http::{Method, Request};
 use serde_json::json;
-use weir_server::{Auth, BASES, ROUTES, Under};
+use weir_accounts::KeyRole::{self, Admin, Billing, Viewer};
+use weir_server::{Auth, BASES, Under, routes};
 use weir_testkit::{TestApp, body};
 
 use crate::{chat, completion};
+
+const READS: Auth = Auth::Admin(&[Admin, Billing, Viewer]);
+const MOVES_MONEY: Auth = Auth::Admin(&[Admin, Billing]);
+const ADMINISTERS: Auth = Auth::Admin(&[Admin]);
 
 /// The routes that this file and `auth.rs` know. A new one must be added here, with who may use it.
 const KNOWN: &[(&str, &str, Auth)] = &[
@@ -24,15 +29,42 @@ const KNOWN: &[(&str, &str, Auth)] = &[
     ("GET", "/models/{*id}", Auth::Open),
     ("GET", "/health", Auth::Open),
     ("GET", "/ready", Auth::Open),
+    ("GET", "/admin/v1/accounts", READS),
+    ("POST", "/admin/v1/accounts", ADMINISTERS),
+    ("GET", "/admin/v1/accounts/{account}", READS),
+    ("PATCH", "/admin/v1/accounts/{account}", ADMINISTERS),
+    ("GET", "/admin/v1/accounts/{account}/keys", READS),
+    ("POST", "/admin/v1/accounts/{account}/keys", ADMINISTERS),
+    ("GET", "/admin/v1/keys/{key}", READS),
+    ("PATCH", "/admin/v1/keys/{key}", ADMINISTERS),
+    ("POST", "/admin/v1/keys/{key}/rotate", ADMINISTERS),
+    ("POST", "/admin/v1/keys/{key}/revoke", ADMINISTERS),
+    ("POST", "/admin/v1/accounts/{account}/credits", MOVES_MONEY),
+    ("POST", "/admin/v1/accounts/{account}/promos", MOVES_MONEY),
+    (
+        "POST",
+        "/admin/v1/accounts/{account}/adjustments",
+        MOVES_MONEY,
+    ),
+    ("POST", "/admin/v1/refunds", MOVES_MONEY),
+    ("GET", "/admin/v1/accounts/{account}/usage", READS),
+    ("GET", "/admin/v1/accounts/{account}/ledger", READS),
+    ("GET", "/admin/v1/audit", READS),
+    ("GET", "/admin/v1/openapi.json", READS),
 ];
 
 #[test]
 fn every_route_is_in_the_matrix() {
-    let routes: Vec<_> = ROUTES
-        .iter()
+    let routes: Vec<_> = routes()
         .map(|route| (route.method.as_str(), route.path, route.auth))
         .collect();
     assert_eq!(routes, KNOWN);
+    let administers = |role: &KeyRole| *role != KeyRole::Inference;
+    for (_, path, auth) in KNOWN {
+        let admin = path.starts_with("/admin/");
+        let roles = matches!(auth, Auth::Admin(roles) if roles.iter().all(administers));
+        assert_eq!(admin, roles, "{path}");
+    }
 }
 
 /// Each way to write a path under a base.
@@ -89,14 +121,12 @@ async fn every_base_and_slash() {
 #[tokio::test]
 async fn methods() {
     let app = TestApp::new().await;
-    for route in ROUTES {
+    for route in routes() {
+        let same = routes().filter(|other| other.path == route.path);
+        let methods: Vec<_> = same.map(|route| route.method.as_str()).collect();
+        let allowed = methods.join(",").replace("GET", "GET,HEAD");
         for base in route.under.bases() {
             let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
-            let allowed = if route.method == Method::GET {
-                "GET,HEAD"
-            } else {
-                "POST"
-            };
             for method in [
                 Method::GET,
                 Method::HEAD,

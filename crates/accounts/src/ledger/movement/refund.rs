@@ -38,19 +38,21 @@ impl Move {
         let charge = Charge::of(connection, request, attempt).await?;
         let amount = amount.unwrap_or(charge.left);
         if !amount.is_positive() || amount > charge.left {
-            return Ok(Err(AdminError::Invalid(format!(
+            let message = format!(
                 "{} USD of this request can be refunded: it cost {} USD",
                 charge.left, charge.cost
-            ))));
+            );
+            return Ok(Err(AdminError::invalid("amount", message)));
         }
         let cash = amount.min(charge.cash_left);
         let promo = checked(amount.checked_sub(cash))?;
         let returned = charge.give_back(connection, promo, self.by.now).await?;
         if returned < promo {
             let possible = checked(cash.checked_add(returned))?;
-            return Ok(Err(AdminError::Invalid(format!(
+            let message = format!(
                 "{possible} USD can be refunded now: the rest was paid with promotional credit that has expired"
-            ))));
+            );
+            return Ok(Err(AdminError::invalid("amount", message)));
         }
         let row = connection
             .row(

@@ -105,22 +105,26 @@ impl What {
     }
 
     pub(super) fn check(&self, now: Timestamp) -> Result<(), AdminError> {
-        let invalid = |message: String| Err(AdminError::Invalid(message));
         match self {
+            What::Refund { request, .. } if request.chars().any(char::is_control) => Err(
+                AdminError::invalid("request", "a request's id has no control characters"),
+            ),
             What::Adjust { amount, .. } if *amount == Nanos::ZERO => {
-                invalid("an adjustment can't be 0".to_owned())
+                Err(AdminError::invalid("amount", "an adjustment can't be 0"))
             }
             What::Adjust { .. } => Ok(()),
-            What::Promo { expires_at, .. } if *expires_at <= now => {
-                invalid("promotional credit must expire later than now".to_owned())
-            }
+            What::Promo { expires_at, .. } if *expires_at <= now => Err(AdminError::invalid(
+                "expires_at",
+                "promotional credit must expire later than now",
+            )),
             What::Credit { .. } | What::Promo { .. } | What::Refund { .. } => {
                 match self.amount().filter(|amount| !amount.is_positive()) {
                     None => Ok(()),
-                    Some(amount) => invalid(format!(
-                        "a {} must be more than 0, not {amount}",
-                        self.kind()
-                    )),
+                    Some(amount) => {
+                        let kind = self.kind();
+                        let message = format!("a {kind} must be more than 0, not {amount}");
+                        Err(AdminError::invalid("amount", message))
+                    }
                 }
             }
         }

@@ -1,0 +1,109 @@
+//! The administrative API, `/admin/v1`. It is nobody else's: unknown fields are refused, amounts are dollars
+//! as texts, times are RFC 3339. The OpenAPI document is made of these types, and their comments are in it.
+
+mod account;
+mod key;
+mod money;
+mod record;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::account::{
+    Account, AccountUpdate, Limits, NewAccount, NewSuspension, Suspension, Tier,
+};
+pub use self::key::{Caps, Key, KeyDetail, KeySecret, KeyUpdate, NewKey, Role, Rotation, Spent};
+pub use self::money::{Movement, NewAdjustment, NewCredit, NewPromo, NewRefund};
+pub use self::record::{AuditRecord, Entry, Transaction, UsageRecord};
+
+/// Dollars as text, exactly: "0.000000001" is the smallest amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("pattern" = "^-?[0-9]+(\\.[0-9]{1,9})?$"))]
+pub struct Usd(pub String);
+
+/// RFC 3339, such as "2027-01-01T00:00:00Z".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline, extend("format" = "date-time"))]
+pub struct Time(pub String);
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    pub has_more: bool,
+    /// What `after` is for the next part; null at the end.
+    pub next: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PageQuery {
+    /// How many, 1 to 500; 100 if absent.
+    #[schemars(range(min = 1, max = 500))]
+    #[serde(deserialize_with = "number")]
+    pub limit: Option<u32>,
+    /// Where the part before ended: its `next`.
+    pub after: Option<String>,
+}
+
+/// Which part of the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Only what was done to this account and its keys: its id or name.
+    pub account: Option<String>,
+    /// How many, 1 to 500; 100 if absent.
+    #[schemars(range(min = 1, max = 500))]
+    #[serde(deserialize_with = "number")]
+    pub limit: Option<u32>,
+    /// Where the part before ended: its `next`.
+    pub after: Option<String>,
+}
+
+/// Nothing: no query, no body, or an answer without one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub struct Nothing {}
+
+/// A number as queries have it.
+fn number<'de, D: Deserializer<'de>>(text: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(text)?;
+    let number = text.parse();
+    let number = number.map_err(|_| serde::de::Error::custom("a whole number is expected"));
+    number.map(Some)
+}
+
+/// For what a change may have: absent leaves it as it is, and null is a value like others.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_tells_null_from_absent() {
+        let read = |value| serde_json::from_value::<AccountUpdate>(value);
+        let change = read(json!({"tier": null, "low_balance": "1"})).unwrap();
+        assert_eq!(change.tier, Some(None));
+        assert_eq!(change.low_balance, Some(Some(Usd("1".to_owned()))));
+        assert_eq!((change.name, change.suspended), (None, None));
+        for refused in [
+            json!({"name": null}),
+            json!({"credit_limit": null}),
+            json!({"credit_limit": 5}),
+            json!({"tier": "T9"}),
+            json!({"balance": "5"}),
+            json!({"limits": {"requests": 1}}),
+        ] {
+            assert!(read(refused.clone()).is_err(), "{refused}");
+        }
+    }
+}

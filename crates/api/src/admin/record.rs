@@ -1,0 +1,77 @@
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Time, Usd};
+
+/// An attempt of a request, as it was charged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct UsageRecord {
+    pub id: i64,
+    pub account: String,
+    pub key: String,
+    pub request: String,
+    pub attempt: u32,
+    pub model: String,
+    pub prompt_tokens: u64,
+    /// The part of the prompt's that came from a cache.
+    pub cached_tokens: u64,
+    pub completion_tokens: u64,
+    /// The part of the completion's that was reasoning.
+    pub reasoning_tokens: u64,
+    /// The price at admission, in 0.0001 USD per million tokens.
+    pub input_price: i64,
+    pub cached_price: i64,
+    pub output_price: i64,
+    pub cost: Usd,
+    /// The part of the cost that promotional credit paid.
+    pub promo: Usd,
+    /// `success`, `disconnected`, `engine_failed` or `expired`.
+    pub outcome: &'static str,
+    /// Where the counts come from: `engine`, `upstream` or `estimated`.
+    pub source: &'static str,
+    pub started_at: Time,
+    pub ended_at: Time,
+}
+
+/// A transaction of the ledger. Its entries sum to zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Transaction {
+    pub id: i64,
+    pub at: Time,
+    /// Such as `credit`, `hold` or `settle`.
+    pub kind: String,
+    pub reason: Option<String>,
+    /// Who did it, if no request did.
+    pub actor: Option<String>,
+    /// The request that it is of, or that it refunds.
+    pub request: Option<String>,
+    /// The account's balance, right after.
+    pub balance: Usd,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Entry {
+    /// An account of the books, such as `wallet:acct_…` or `revenue`.
+    pub book: String,
+    pub amount: Usd,
+}
+
+/// An administrative act.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct AuditRecord {
+    pub id: i64,
+    pub at: Time,
+    /// `key:<id>`, `cli:<user>` or `system`.
+    pub actor: String,
+    /// Such as `account.update` or `key.rotate`.
+    pub act: String,
+    pub account: String,
+    /// The id of what was changed: an account, a key or a transaction.
+    pub target: String,
+    /// What the act changed, before…
+    pub before: Value,
+    /// …and after.
+    pub after: Value,
+}

@@ -1,0 +1,35 @@
+//! What accounts refuse to those who administer.
+
+use weir_accounts::{AdminError, StoreError};
+use weir_gateway::{Refusal, STORE_RETRY};
+
+use super::{ApiError, Reason};
+
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::NotFound { .. } => ApiError::new(Reason::NotFound, error.to_string()),
+            AdminError::NameTaken(_) => {
+                ApiError::new(Reason::NameTaken, error.to_string()).param("name")
+            }
+            AdminError::Invalid { field, message } => ApiError::invalid(field, message),
+            // Without the key, which has more in front of it than the caller sent.
+            AdminError::IdempotencyConflict(_) => ApiError::new(
+                Reason::IdempotencyConflict,
+                "the idempotency key was used for something else",
+            )
+            .param("Idempotency-Key"),
+            AdminError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "an administrative act failed");
+        Refusal::Overloaded {
+            retry_after: STORE_RETRY,
+        }
+        .into()
+    }
+}

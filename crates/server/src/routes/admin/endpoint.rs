@@ -1,0 +1,233 @@
+//! What a request to the administrative API brings, and how a route describes itself.
+
+use std::fmt;
+
+use axum::extract::{Query, RawPathParams, Request, State};
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Json};
+use http::{HeaderMap, HeaderValue, Uri, header};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use weir_accounts::{Account, Accounts, Actor, By, Caller};
+use weir_api::admin::Nothing;
+
+use super::openapi::{Operation, Schemas};
+use crate::App;
+use crate::error::{ApiError, Reason};
+use crate::extract;
+
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+const IDEMPOTENCY_KEY_MAX: usize = 200;
+
+/// A request to the administrative API, read.
+pub(crate) struct Call<Q, I> {
+    pub(crate) accounts: Accounts,
+    pub(crate) by: By,
+    /// The account or key that the path names; empty where it names none.
+    pub(crate) target: String,
+    pub(crate) query: Q,
+    pub(crate) input: I,
+}
+
+impl<Q, I> Call<Q, I> {
+    /// The account that the path names, by id or name.
+    pub(crate) async fn account(&self) -> Result<Account, ApiError> {
+        Ok(self.accounts.account(&self.target).await?)
+    }
+}
+
+/// A route's handler, and what its types say of it.
+pub(crate) struct Endpoint {
+    pub(crate) router: MethodRouter<App>,
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) describe: fn(&mut Schemas) -> Operation,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn new<Q, I, A, F>(
+        method: MethodFilter,
+        name: &'static str,
+        summary: &'static str,
+        handler: fn(Call<Q, I>) -> F,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        I: Input + Send + 'static,
+        A: Answer + 'static,
+        F: Future<Output = Result<A, ApiError>> + Send + 'static,
+    {
+        let serve = move |State(app): State<App>,
+                          Extension(caller): Extension<Caller>,
+                          path: Result<RawPathParams, _>,
+                          request: Request| async move {
+            // A path that isn't UTF-8 names nothing.
+            let path = path.ok();
+            let target = path.as_ref().and_then(|path| path.iter().next());
+            let target = target.map_or_else(String::new, |(_, target)| target.to_owned());
+            let call = match read(&app, &caller, target, request).await {
+                Ok(call) => call,
+                Err(error) => return error.into_response(),
+            };
+            let mut response = match Box::pin(handler(call)).await {
+                Ok(answer) => answer.into_response(),
+                Err(error) => error.into_response(),
+            };
+            let uncached = HeaderValue::from_static("no-store");
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, uncached);
+            response
+        };
+        Endpoint {
+            router: on(method, serve),
+            name,
+            summary,
+            describe: |schemas| {
+                let mut operation = Operation {
+                    parameters: schemas.query::<Q>(),
+                    body: None,
+                    answer: A::content(schemas),
+                };
+                I::describe(schemas, &mut operation);
+                operation
+            },
+        }
+    }
+}
+
+async fn read<Q: DeserializeOwned, I: Input>(
+    app: &App,
+    caller: &Caller,
+    target: String,
+    request: Request,
+) -> Result<Call<Q, I>, ApiError> {
+    // No text of ours has a NUL, and no database takes one.
+    if target.contains('\0') {
+        return Err(ApiError::new(Reason::NotFound, "nothing is called so"));
+    }
+    let query = query(request.uri())?;
+    let headers = request.headers().clone();
+    let body = extract::body(request, &app.options).await?;
+    let by = By {
+        actor: Actor::key(&caller.key),
+        now: app.gateway.now(),
+    };
+    Ok(Call {
+        accounts: app.gateway.accounts().clone(),
+        by,
+        target,
+        query,
+        input: I::read(&headers, &body)?,
+    })
+}
+
+/// Strict: a misspelt filter would list everything.
+fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
+        let message = format!("the query can't be read: {}", error.body_text());
+        ApiError::new(Reason::InvalidRequestBody, message)
+    })?;
+    let mut fields = Map::new();
+    for (name, value) in pairs.0 {
+        if fields.contains_key(&name) {
+            let message = format!("{name} is there twice");
+            return Err(ApiError::invalid(name, message));
+        }
+        if value.contains('\0') {
+            return Err(ApiError::invalid(&*name, format!("{name} has a NUL in it")));
+        }
+        fields.insert(name, value.into());
+    }
+    extract::parse_value(Value::Object(fields), "the query is not one of this route")
+}
+
+/// What comes with a request beside its path and query.
+pub(crate) trait Input: Sized {
+    fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError>;
+    fn describe(schemas: &mut Schemas, operation: &mut Operation);
+}
+
+/// No body is as good as an empty object.
+impl Input for Nothing {
+    fn read(_: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+        match body {
+            [] => Ok(Nothing {}),
+            body => extract::parse(body),
+        }
+    }
+
+    fn describe(_: &mut Schemas, _: &mut Operation) {}
+}
+
+pub(crate) struct Body<B>(pub(crate) B);
+
+impl<B: DeserializeOwned + JsonSchema> Input for Body<B> {
+    fn read(_: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+        Ok(Body(extract::parse(body)?))
+    }
+
+    fn describe(schemas: &mut Schemas, operation: &mut Operation) {
+        operation.body = Some(schemas.input::<B>());
+    }
+}
+
+/// A body that does something once, however often it is sent with the same key.
+pub(crate) struct Once<B> {
+    pub(crate) key: String,
+    pub(crate) body: B,
+}
+
+impl<B: DeserializeOwned + JsonSchema> Input for Once<B> {
+    fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+        let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+        let key = match (values.next().map(HeaderValue::to_str), values.next()) {
+            (Some(Ok(key)), None) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => key,
+            _ => {
+                let message = format!(
+                    "the header {IDEMPOTENCY_KEY} is needed, once, with 1 to {IDEMPOTENCY_KEY_MAX} visible characters"
+                );
+                return Err(ApiError::invalid(IDEMPOTENCY_KEY, message));
+            }
+        };
+        Ok(Once {
+            // Not one that the command line has used.
+            key: format!("api:{key}"),
+            body: extract::parse(body)?,
+        })
+    }
+
+    fn describe(schemas: &mut Schemas, operation: &mut Operation) {
+        operation.body = Some(schemas.input::<B>());
+        operation.parameters.push(json!({
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": true,
+            "description": "The same key again changes nothing, and answers with the first result.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX},
+        }));
+    }
+}
+
+/// What a handler gives.
+pub(crate) trait Answer: IntoResponse {
+    /// Its content by media type, as OpenAPI has it.
+    fn content(schemas: &mut Schemas) -> Value;
+}
+
+impl<A: Serialize + JsonSchema> Answer for Json<A> {
+    fn content(schemas: &mut Schemas) -> Value {
+        json!({"application/json": {"schema": schemas.answer::<A>()}})
+    }
+}
