@@ -9,10 +9,11 @@ use crate::key::cap;
 use crate::key::rotate::RotateKey;
 use crate::ledger::movement::{Move, What};
 use crate::ledger::{list, top_up};
+use crate::usage::report::{export, list as usage_list};
 use crate::{
     Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
     KeyChange, KeyId, KeyInfo, KeyOptions, KeySpend, LedgerRecord, Moved, Nanos, NewKey, Page,
-    PromoGift, Refund, StoreError, UsageEntry, account, audit, key, usage,
+    PromoGift, Refund, StoreError, UsageDay, UsageEntry, UsageFilter, account, audit, key,
 };
 
 impl Accounts {
@@ -213,7 +214,29 @@ impl Accounts {
         account: &AccountId,
         page: Page,
     ) -> Result<Vec<UsageEntry>, StoreError> {
-        usage::report::list::page(&self.0.readers, account, page).await
+        usage_list::page(&self.0.readers, account, page).await
+    }
+
+    /// A piece of what the requests of an account used, oldest first: after the last one of the piece before.
+    pub async fn usage_records(
+        &self,
+        account: &AccountId,
+        filter: &UsageFilter,
+        last: Option<&UsageEntry>,
+        limit: u32,
+    ) -> Result<Vec<UsageEntry>, StoreError> {
+        export::records(&self.0.readers, account, filter, last, limit).await
+    }
+
+    /// The same by day.
+    pub async fn usage_days(
+        &self,
+        account: &AccountId,
+        filter: &UsageFilter,
+        last: Option<&UsageDay>,
+        limit: u32,
+    ) -> Result<Vec<UsageDay>, StoreError> {
+        export::days(&self.0.readers, account, filter, last, limit).await
     }
 
     /// Transactions of an account, newest first.

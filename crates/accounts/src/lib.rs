@@ -57,6 +57,7 @@ pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
 pub use crate::usage::UsageRecord;
+pub use crate::usage::report::export::{UsageDay, UsageFilter};
 pub use crate::usage::report::list::UsageEntry;
 pub use crate::usage::report::{BillLine, Cycle};
 

@@ -14,7 +14,7 @@ pub use self::account::{
 };
 pub use self::key::{Caps, Key, KeyDetail, KeySecret, KeyUpdate, NewKey, Role, Rotation, Spent};
 pub use self::money::{Movement, NewAdjustment, NewCredit, NewPromo, NewRefund};
-pub use self::record::{AuditRecord, Entry, Transaction, UsageRecord};
+pub use self::record::{AuditRecord, Entry, Transaction, UsageDay, UsageRecord};
 
 /// Dollars as text, exactly: "0.000000001" is the smallest amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +62,42 @@ pub struct AuditQuery {
     pub limit: Option<u32>,
     /// Where the part before ended: its `next`.
     pub after: Option<String>,
+}
+
+/// What to export.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportQuery {
+    /// `csv`, with a line of names first, or `jsonl`, a JSON object on each line.
+    pub format: Format,
+    /// A line for each `record`, or for each key, model, price and UTC `day`.
+    pub by: By,
+    /// What ended then or later; of days, those that the time touches.
+    pub from: Option<Time>,
+    /// What ended before.
+    pub to: Option<Time>,
+    /// Only of this account: its id or name.
+    pub account: Option<String>,
+    /// Only of this key: its id.
+    pub key: Option<String>,
+    /// Only of this model.
+    pub model: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Csv,
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    #[default]
+    Record,
+    Day,
 }
 
 /// Nothing: no query, no body, or an answer without one.

@@ -13,7 +13,7 @@ use crate::ledger::hold::HoldError;
 use crate::money::Nanos;
 use crate::writer::Written;
 
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// The most that requests of a key may cost; `None` is no cap. Charges count when they are made, by UTC,
 /// and what open requests hold counts as charged. Refunds don't come off.

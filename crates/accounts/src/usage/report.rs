@@ -1,5 +1,6 @@
 //! Usage to be read: summed up, for bills, and as it is.
 
+pub(crate) mod export;
 pub(crate) mod list;
 
 use std::collections::BTreeMap;

@@ -34,6 +34,30 @@ pub struct UsageRecord {
     pub ended_at: Time,
 }
 
+/// What requests of a key used of a model, at one price, on a UTC day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct UsageDay {
+    /// Such as "2027-01-31".
+    pub day: String,
+    pub account: String,
+    pub key: String,
+    pub model: String,
+    pub requests: u64,
+    pub prompt_tokens: u64,
+    /// The part of the prompts' that came from a cache.
+    pub cached_tokens: u64,
+    pub completion_tokens: u64,
+    /// The part of the completions' that was reasoning.
+    pub reasoning_tokens: u64,
+    /// In 0.0001 USD per million tokens.
+    pub input_price: i64,
+    pub cached_price: i64,
+    pub output_price: i64,
+    pub cost: Usd,
+    /// The part of the cost that promotional credit paid.
+    pub promo: Usd,
+}
+
 /// A transaction of the ledger. Its entries sum to zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Transaction {

@@ -4,6 +4,7 @@
 mod accounts;
 mod credit;
 mod endpoint;
+mod export;
 mod keys;
 pub(crate) mod openapi;
 mod records;
@@ -56,6 +57,8 @@ pub(crate) const ROUTES: &[Route] = &[
         on, "list_ledger", "The transactions of an account, newest first", records::ledger)),
     row(Method::GET, "/admin/v1/audit", READS, |on| Endpoint::new(
         on, "list_audit", "Administrative acts, newest first", records::audit)),
+    row(Method::GET, "/admin/v1/usage/export", READS, |on| Endpoint::new(
+        on, "export_usage", "What requests used and cost, as a file, by account and oldest first", export::export)),
     row(Method::GET, "/admin/v1/openapi.json", READS, |on| Endpoint::new(
         on, "show_openapi", "This document", openapi::show)),
 ];

@@ -1,6 +1,7 @@
 //! The administrative API. Every answer is held to the OpenAPI document.
 
 mod accounts;
+mod export;
 mod keys;
 mod money;
 mod openapi;
@@ -23,7 +24,10 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let app = TestApp::new().await;
+        Desk::of(TestApp::new().await).await
+    }
+
+    async fn of(app: TestApp) -> Self {
         let options = KeyOptions {
             role: KeyRole::Admin,
             ..KeyOptions::default()
@@ -81,7 +85,10 @@ impl Desk {
             sent.to_string()
         };
         let answer = self.send(call, sent).await;
-        let json = answer.json();
+        let file = !answer
+            .header("content-type")
+            .starts_with("application/json");
+        let json = if file { Value::Null } else { answer.json() };
         if let Some(key) = json["key"].as_str().filter(|key| key.starts_with("sk_")) {
             let made = self
                 .names
@@ -112,6 +119,7 @@ impl Desk {
         }
         let error = &json["error"];
         let line = match answer.status.as_u16() {
+            200 if file => answer.text().replace('\r', "␍").replace('\n', "␊"),
             200 => answer.text().to_owned(),
             status => format!(
                 "{status} {} {} {}",
@@ -162,7 +170,8 @@ impl Desk {
             200 => &responses["200"],
             _ => &responses["default"],
         };
-        let mut schema = response["content"]["application/json"]["schema"].clone();
+        let media_type = answer.header("content-type").split(';').next().unwrap();
+        let mut schema = response["content"][media_type]["schema"].clone();
         assert!(
             schema.is_object() || schema == true,
             "{method} {path}: {responses}"
@@ -174,12 +183,22 @@ impl Desk {
             .should_validate_formats(true)
             .build(&schema)
             .unwrap();
-        let json = answer.json();
-        let errors: Vec<_> = validator
-            .iter_errors(&json)
+        let json = match media_type {
+            "application/json" => vec![answer.json()],
+            "application/x-ndjson" => {
+                let lines = answer.text().lines();
+                lines
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect()
+            }
+            _ => vec![answer.text().into()],
+        };
+        let errors: Vec<_> = json
+            .iter()
+            .flat_map(|json| validator.iter_errors(json))
             .map(|error| error.to_string())
             .collect();
-        assert!(errors.is_empty(), "{method} {path}: {errors:?} in {json}");
+        assert!(errors.is_empty(), "{method} {path}: {errors:?} in {json:?}");
     }
 }
 

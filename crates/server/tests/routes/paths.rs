@@ -50,6 +50,7 @@ const KNOWN: &[(&str, &str, Auth)] = &[
     ("GET", "/admin/v1/accounts/{account}/usage", READS),
     ("GET", "/admin/v1/accounts/{account}/ledger", READS),
     ("GET", "/admin/v1/audit", READS),
+    ("GET", "/admin/v1/usage/export", READS),
     ("GET", "/admin/v1/openapi.json", READS),
 ];
 

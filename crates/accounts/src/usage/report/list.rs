@@ -21,6 +21,8 @@ macro_rules! columns {
     };
 }
 
+pub(super) use columns;
+
 /// Of an account, newest first.
 pub(crate) async fn page(
     readers: &Readers,
@@ -42,7 +44,7 @@ pub(crate) async fn page(
     rows.iter().map(entry).collect()
 }
 
-fn entry(row: &Row) -> Result<UsageEntry, StoreError> {
+pub(super) fn entry(row: &Row) -> Result<UsageEntry, StoreError> {
     Ok(UsageEntry {
         id: row.integer(17)?,
         account: AccountId::from(row.text(18)?),
