@@ -24,7 +24,7 @@ const ID_BYTES: usize = 12;
 pub enum EventKind {
     /// What an account has left fell below its threshold.
     BalanceLow,
-    /// A request was refused, or cut short, because the balance doesn't cover it.
+    /// A request was refused because the balance doesn't cover it, or gets no more than the rest of it pays for.
     BalanceExhausted,
     /// An account paid in.
     CreditAdded,

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use weir_accounts::{AccountId, Accounts, Caller, Counts, Nanos, Options, Outcome, Price, Role};
+use weir_accounts::{
+    AccountChange, AccountId, Accounts, Caller, Counts, EventKind, Nanos, Options, Outcome, Price,
+    Role, Subscription,
+};
 use weir_engine::local::LocalEngine;
 use weir_engine::request::{Input, OutputLimit, Overflow, Prompt};
 use weir_engine::sim::{self, SimModel, SimOptions};
@@ -272,4 +275,61 @@ async fn a_clock_that_jumps_expires_no_hold_that_lives() {
         assert_eq!(record.outcome, Outcome::Success);
         assert_books(&accounts).await;
     }
+}
+
+/// The kinds of what a webhook is to be told, in order.
+async fn told(accounts: &Accounts, now: Timestamp) -> Vec<String> {
+    // What was noted goes with what is written next.
+    accounts.expire(now).await.unwrap();
+    let mut kinds = Vec::new();
+    while let Some(delivery) = accounts.claim_delivery("hook", now, now).await.unwrap() {
+        kinds.push(delivery.kind.clone());
+        accounts.end_delivery(delivery).await.unwrap();
+    }
+    kinds
+}
+
+/// Requests of 190 nano-USD each, until the money is gone: that is told once a day, whoever asks how often.
+#[tokio::test]
+async fn who_runs_out_of_money_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (accounts, caller) = accounts(folder.path(), 190 * 2 + 189).await;
+    let price = Price {
+        input: 100,
+        output: 200,
+        cached: None,
+    };
+    let wrong = Wrong::default();
+    let gateway = gateway(&accounts, price, Quotas::default(), wrong.clock());
+    let hook = Subscription {
+        webhook: "hook".to_owned(),
+        kinds: EventKind::ALL.to_vec(),
+    };
+    accounts.subscribe(vec![hook]).await.unwrap();
+    let low = AccountChange {
+        low_balance: Some(Some(Nanos::new(200))),
+        ..AccountChange::default()
+    };
+    let account = &caller.account;
+    accounts
+        .update_account(account, low, wrong.now())
+        .await
+        .unwrap();
+
+    let expected: [&[&str]; 4] = [&[], &["balance.low"], &["balance.exhausted"], &[]];
+    for (n, expected) in expected.into_iter().enumerate() {
+        match gateway.start(&caller, job(&format!("r{n}"), Some(7))).await {
+            Ok(generation) => assert_eq!(finish(generation).await.completion, 7),
+            Err(refusal) => assert!(matches!(refusal, Refusal::BalanceTooLow { .. }) && n >= 2),
+        }
+        assert_eq!(told(&accounts, wrong.now()).await, expected, "request {n}");
+    }
+    // The next day, and one that takes what is left.
+    wrong.set(24);
+    let rest = gateway.start(&caller, job("rest", None)).await.unwrap();
+    let usage = finish(rest).await;
+    assert_eq!(usage.completion, (189 - 50) / 20);
+    let kinds = told(&accounts, wrong.now()).await;
+    assert_eq!(kinds, ["balance.exhausted", "balance.low"]);
+    assert_books(&accounts).await;
 }

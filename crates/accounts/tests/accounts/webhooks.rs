@@ -274,7 +274,13 @@ async fn a_delivery_is_claimed_by_one() {
 
     // It wasn't gone after all, but has lost its claim.
     fixture.accounts.end_delivery(stale).await.unwrap();
-    other.end_delivery(again).await.unwrap();
+    let third = other.claim_delivery("hook", at(61), at(91)).await.unwrap();
+    let third = third.unwrap();
+    assert_eq!((third.attempts, &third.event), (3, &again.event));
+    other.put_off_delivery(again, at(62)).await.unwrap();
+    let none = other.claim_delivery("hook", at(62), at(92)).await.unwrap();
+    assert_eq!(none, None, "nor does an older claim end a newer one");
+    other.end_delivery(third).await.unwrap();
     let second = other.claim_delivery("hook", at(100), at(130)).await;
     assert_eq!(second.unwrap().unwrap().attempts, 2);
     let none = other.claim_delivery("hook", at(LATE), at(LATE)).await;

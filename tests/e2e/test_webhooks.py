@@ -1,0 +1,84 @@
+"""Events reach a receiver, whatever happens to the server meanwhile."""
+
+import base64
+import hashlib
+import hmac
+import json
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from weir import wait_until
+
+KEY = bytes(range(32))
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+
+
+class Receiver(ThreadingHTTPServer):
+    """Refuses everything until `status` is changed."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = 503
+        self.seen = []  # id, event, status
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def taken(self):
+        return {id: event for id, event, status in list(self.seen) if status == 200}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        id, timestamp = self.headers["webhook-id"], self.headers["webhook-timestamp"]
+        mac = hmac.new(KEY, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
+        signed = "v1," + base64.b64encode(mac.digest()).decode()
+        status = self.server.status if self.headers["webhook-signature"] == signed else 401
+        self.server.seen.append((id, json.loads(body), status))
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    receiver = Receiver()
+    yield receiver
+    receiver.shutdown()
+
+
+def test_nothing_is_lost_when_the_server_is_killed(make_weir, receiver):
+    hook = f"""
+[[webhooks]]
+name = "hook"
+url = "http://127.0.0.1:{receiver.server_port}/in?token=c4nary"
+events = ["credit.added", "key.created"]
+allow_private = true
+"""
+    secret = {"WEIR_WEBHOOKS_0_SECRET": SECRET}
+    weir = make_weir(settings=hook)
+    weir.start(secret)
+    first = wait_until(lambda: receiver.seen, "the first attempt")[0]
+    assert first[1]["type"] == "credit.added" and first[2] == 503
+    weir.run("credit", "demo", "3", env=secret)
+    weir.signal(signal.SIGKILL)
+    weir.wait()
+    # Written while no server runs.
+    key = json.loads(weir.run("key", "add", "demo", "--name", "ci", "--json", env=secret))
+
+    receiver.status = 200
+    weir.start(secret)
+    taken = wait_until(lambda: len(receiver.taken()) == 4 and receiver.taken(), "four events")
+    paid = [event["data"]["amount"] for event in taken.values() if event["type"] == "credit.added"]
+    made = [event["data"]["key_name"] for event in taken.values() if event["type"] == "key.created"]
+    assert sorted(paid) == ["3", "5"] and sorted(made) == ["ci", "first start"]
+    assert taken[first[0]] == first[1], "the same id as at the first attempt"
+    assert key["key"] not in json.dumps(list(taken.values()))
+    assert {status for *_, status in receiver.seen} == {503, 200}, "all were signed"
+    log = weir.log.read_text()
+    assert "not delivered" in log
+    assert SECRET not in log and "c4nary" not in log
