@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import json
 import signal
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -51,16 +53,19 @@ def receiver():
     receiver.shutdown()
 
 
-def test_nothing_is_lost_when_the_server_is_killed(make_weir, receiver):
-    hook = f"""
+def hook(url):
+    return f"""
 [[webhooks]]
 name = "hook"
-url = "http://127.0.0.1:{receiver.server_port}/in?token=c4nary"
+url = "{url}"
 events = ["credit.added", "key.created"]
 allow_private = true
 """
+
+
+def test_nothing_is_lost_when_the_server_is_killed(make_weir, receiver):
     secret = {"WEIR_WEBHOOKS_0_SECRET": SECRET}
-    weir = make_weir(settings=hook)
+    weir = make_weir(settings=hook(f"http://127.0.0.1:{receiver.server_port}/in?token=c4nary"))
     weir.start(secret)
     first = wait_until(lambda: receiver.seen, "the first attempt")[0]
     assert first[1]["type"] == "credit.added" and first[2] == 503
@@ -82,3 +87,26 @@ allow_private = true
     log = weir.log.read_text()
     assert "not delivered" in log
     assert SECRET not in log and "c4nary" not in log
+
+
+def test_https_is_only_for_who_is_trusted(make_weir, receiver, tmp_path):
+    openssl = lambda *arguments: subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    new = ["req", "-newkey", "rsa:2048", "-nodes"]
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ours")
+    openssl(*new, "-keyout", "key.pem", "-out", "request", "-subj", "/CN=localhost")
+    (tmp_path / "names").write_text("subjectAltName = DNS:localhost")
+    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    openssl("x509", "-req", "-in", "request", "-out", "cert.pem", *sign)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    receiver.socket = tls.wrap_socket(receiver.socket, server_side=True)
+    receiver.status = 200
+
+    secret = {"WEIR_WEBHOOKS_0_SECRET": SECRET}
+    weir = make_weir(settings=hook(f"https://localhost:{receiver.server_port}/"))
+    weir.start(secret)
+    wait_until(lambda: "invalid peer certificate" in weir.log.read_text(), "the first attempt")
+    weir.stop()
+    assert receiver.seen == []
+    weir.start(secret | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")})
+    wait_until(lambda: len(receiver.taken()) == 2, "both events of the first start")
