@@ -72,9 +72,13 @@ impl Database {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, StoreError> {
-        Ok(match self {
-            Database::Sqlite(database) => Connection::Sqlite(database.connect()?),
-            Database::Postgres(database) => Connection::Postgres(database.connect().await?),
+        let driver = match self {
+            Database::Sqlite(database) => Driver::Sqlite(database.connect()?),
+            Database::Postgres(database) => Driver::Postgres(database.connect().await?),
+        };
+        Ok(Connection {
+            driver,
+            changed: false,
         })
     }
 
@@ -88,7 +92,14 @@ impl Database {
 
 /// A connection that may write.
 #[derive(Debug)]
-pub(crate) enum Connection {
+pub(crate) struct Connection {
+    driver: Driver,
+    /// Whether a statement may have changed anything since [`mark`](Connection::mark).
+    changed: bool,
+}
+
+#[derive(Debug)]
+enum Driver {
     Sqlite(sqlite::Connection),
     Postgres(postgres::Connection),
 }
@@ -99,11 +110,31 @@ impl Connection {
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.run(sql, values).await?;
+        // A change without a row to return was none.
+        self.changed |= !rows.is_empty() && !sql.starts_with("SELECT");
+        Ok(rows)
+    }
+
+    async fn run(
+        &mut self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         Value::check(values)?;
-        match self {
-            Connection::Sqlite(connection) => connection.rows(sql, values),
-            Connection::Postgres(connection) => connection.rows(sql, values).await,
+        match &mut self.driver {
+            Driver::Sqlite(connection) => connection.rows(sql, values),
+            Driver::Postgres(connection) => connection.rows(sql, values).await,
         }
+    }
+
+    /// From here on, [`has_changed`](Connection::has_changed) counts.
+    pub(crate) fn mark(&mut self) {
+        self.changed = false;
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed
     }
 
     /// The first row, if there is one.
@@ -120,29 +151,30 @@ impl Connection {
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<(), StoreError> {
-        self.rows(sql, values).await.map(drop)
+        self.changed = true;
+        self.run(sql, values).await.map(drop)
     }
 
     async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(connection) => connection.script(sql),
-            Connection::Postgres(connection) => connection.script(sql).await,
+        match &mut self.driver {
+            Driver::Sqlite(connection) => connection.script(sql),
+            Driver::Postgres(connection) => connection.script(sql).await,
         }
     }
 
     /// A transaction that writes. SQLite waits for another writer now rather than at the first
     /// statement, when it would be too late.
     pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(_) => self.execute("BEGIN IMMEDIATE", &[]).await,
-            Connection::Postgres(connection) => connection.begin().await,
+        match &mut self.driver {
+            Driver::Sqlite(_) => self.run("BEGIN IMMEDIATE", &[]).await.map(drop),
+            Driver::Postgres(connection) => connection.begin().await,
         }
     }
 
     pub(crate) async fn begin_reading(&mut self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(_) => self.execute("BEGIN", &[]).await,
-            Connection::Postgres(connection) => connection.begin_reading().await,
+        match &mut self.driver {
+            Driver::Sqlite(_) => self.run("BEGIN", &[]).await.map(drop),
+            Driver::Postgres(connection) => connection.begin_reading().await,
         }
     }
 
@@ -157,19 +189,19 @@ impl Connection {
     /// Locks the balances of these accounts, in an order that is the same for everybody: two transactions
     /// that lock several as they come to them would wait for each other. On SQLite there is one writer.
     pub(crate) async fn lock_balances(&mut self, accounts: &[&str]) -> Result<(), StoreError> {
-        match self {
-            Connection::Postgres(connection) if !accounts.is_empty() => {
+        match &mut self.driver {
+            Driver::Postgres(connection) if !accounts.is_empty() => {
                 connection.lock_balances(accounts).await
             }
-            Connection::Postgres(_) | Connection::Sqlite(_) => Ok(()),
+            Driver::Postgres(_) | Driver::Sqlite(_) => Ok(()),
         }
     }
 
     /// The database's clock, in milliseconds since 1970.
     pub(crate) async fn clock_ms(&mut self) -> Result<i64, StoreError> {
-        let sql = match self {
-            Connection::Sqlite(_) => sqlite::CLOCK_MS,
-            Connection::Postgres(_) => postgres::CLOCK_MS,
+        let sql = match &mut self.driver {
+            Driver::Sqlite(_) => sqlite::CLOCK_MS,
+            Driver::Postgres(_) => postgres::CLOCK_MS,
         };
         let row = self.row(sql, &[]).await?;
         row.ok_or_else(|| StoreError::contradiction("the clock has no row"))?
@@ -177,16 +209,16 @@ impl Connection {
     }
 
     pub(crate) async fn savepoint(&mut self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(_) => self.execute("SAVEPOINT operation", &[]).await,
-            Connection::Postgres(connection) => connection.savepoint().await,
+        match &mut self.driver {
+            Driver::Sqlite(_) => self.run("SAVEPOINT operation", &[]).await.map(drop),
+            Driver::Postgres(connection) => connection.savepoint().await,
         }
     }
 
     pub(crate) async fn release(&mut self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(_) => self.execute("RELEASE SAVEPOINT operation", &[]).await,
-            Connection::Postgres(connection) => {
+        match &mut self.driver {
+            Driver::Sqlite(_) => self.run("RELEASE SAVEPOINT operation", &[]).await.map(drop),
+            Driver::Postgres(connection) => {
                 connection.release();
                 Ok(())
             }
@@ -194,19 +226,19 @@ impl Connection {
     }
 
     pub(crate) async fn undo(&mut self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(_) => {
-                self.execute("ROLLBACK TO SAVEPOINT operation", &[]).await?;
+        match &mut self.driver {
+            Driver::Sqlite(_) => {
+                self.run("ROLLBACK TO SAVEPOINT operation", &[]).await?;
                 self.release().await
             }
-            Connection::Postgres(connection) => connection.undo().await,
+            Driver::Postgres(connection) => connection.undo().await,
         }
     }
 
     pub(crate) async fn close(self) -> Result<(), StoreError> {
-        match self {
-            Connection::Sqlite(connection) => connection.close(),
-            Connection::Postgres(connection) => connection.close().await,
+        match self.driver {
+            Driver::Sqlite(connection) => connection.close(),
+            Driver::Postgres(connection) => connection.close().await,
         }
     }
 }

@@ -154,6 +154,8 @@ pub struct Caller {
     pub tier: Option<Tier>,
     /// Whether the account is suspended: its requests are refused.
     pub suspended: bool,
+    /// Whether the key has a spend cap.
+    pub capped: bool,
 }
 
 impl Caller {
@@ -320,6 +322,7 @@ pub(crate) async fn authenticate(
     }
     let account_limits = Quotas::read(&row, 19)?;
     Ok(Caller {
+        capped: key.caps != SpendCaps::default(),
         account: key.account,
         key: key.id,
         models: key.models.map(Arc::from),

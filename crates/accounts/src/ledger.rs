@@ -14,6 +14,7 @@
 //! An account's balance row follows in the same database transaction: `posted` is wallet + promo + held,
 //! `held` is held, `promo` is promo, and what is available is wallet + promo + credit limit.
 
+pub(crate) mod extend;
 pub(crate) mod hold;
 pub(crate) mod list;
 pub(crate) mod movement;
@@ -22,13 +23,14 @@ pub(crate) mod promo;
 pub(crate) mod recover;
 pub(crate) mod reserve;
 pub(crate) mod settle;
+pub(crate) mod take;
 pub(crate) mod top_up;
 pub(crate) mod verify;
 
 use jiff::Timestamp;
 
 use crate::account::AccountId;
-use crate::db::{Connection, StoreError, values};
+use crate::db::{Connection, StoreError, Value, values};
 use crate::money::Nanos;
 
 /// Accounts of the books. Money that comes in comes from funding, money earned goes to
@@ -109,26 +111,36 @@ pub(crate) async fn post(
         return Ok(None);
     };
     let id = written.integer(0)?;
-    // As many as a transaction usually has, in one statement. What moves nothing is no entry.
-    let moved = posting
-        .entries
-        .iter()
-        .filter(|(_, amount)| *amount != Nanos::ZERO);
-    for entries in moved.collect::<Vec<_>>().chunks(3) {
-        let [a, b, c] = std::array::from_fn(|at| match entries.get(at) {
-            Some((book, amount)) => (book.name(), *amount),
-            None => (String::new(), Nanos::ZERO),
-        });
-        connection
-            .execute(
-                "INSERT INTO entry (ledger_transaction, book, amount)
-                 SELECT $1, $2, $3 WHERE $3 <> 0 UNION ALL SELECT $1, $4, $5 WHERE $5 <> 0
-                 UNION ALL SELECT $1, $6, $7 WHERE $7 <> 0",
-                values![id, a.0.as_str(), a.1, b.0.as_str(), b.1, c.0.as_str(), c.1],
-            )
-            .await?;
-    }
+    let moved = posting.entries.iter();
+    let moved: Vec<_> = moved.filter(|(_, amount)| *amount != Nanos::ZERO).collect();
+    enter(connection, id, &moved).await?;
     Ok(Some(id))
+}
+
+/// Writes entries, two or three of which are usual, in as few statements as are worth having.
+async fn enter(
+    connection: &mut Connection,
+    transaction: i64,
+    entries: &[&(Book<'_>, Nanos)],
+) -> Result<(), StoreError> {
+    const ONE: &str = "INSERT INTO entry (ledger_transaction, book, amount) VALUES ($1, $2, $3)";
+    const TWO: &str =
+        "INSERT INTO entry (ledger_transaction, book, amount) VALUES ($1, $2, $3), ($1, $4, $5)";
+    const THREE: &str = "INSERT INTO entry (ledger_transaction, book, amount) VALUES ($1, $2, $3), ($1, $4, $5), ($1, $6, $7)";
+    for entries in entries.chunks(3) {
+        let names: Vec<_> = entries.iter().map(|(book, _)| book.name()).collect();
+        let mut values = vec![Value::from(transaction)];
+        for (name, (_, amount)) in names.iter().zip(entries) {
+            values.extend([Value::from(name.as_str()), Value::from(*amount)]);
+        }
+        let sql = match entries.len() {
+            1 => ONE,
+            2 => TWO,
+            _ => THREE,
+        };
+        connection.execute(sql, &values).await?;
+    }
+    Ok(())
 }
 
 pub(crate) fn checked(amount: Option<Nanos>) -> Result<Nanos, StoreError> {

@@ -29,11 +29,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::db::{Database, Readers};
-use crate::ledger::hold::Take;
 use crate::ledger::notices::Notices;
 use crate::ledger::promo::ExpirePromo;
 use crate::ledger::recover::{Lost, Recover};
 use crate::ledger::settle::{End, How};
+use crate::ledger::take::Take;
 use crate::ledger::verify;
 use crate::node::Node;
 use crate::writer::{Asked, WriterHandle};
@@ -226,7 +226,7 @@ impl Accounts {
         if let Err(HoldError::BalanceTooLow { .. }) = &extended {
             self.0.notices.exhausted(hold.account(), now);
         }
-        hold.extended_to(extended?);
+        hold.extended(extended?);
         Ok(())
     }
 

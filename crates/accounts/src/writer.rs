@@ -1,8 +1,9 @@
 //! The one task that writes, with group commit.
 //!
-//! It takes everything that waits, runs it in one transaction, each operation in a savepoint of its
-//! own, commits, and only then answers. So many requests share one fsync, and one that is refused
-//! does not spoil the others.
+//! It takes everything that waits, runs it in one transaction, commits, and only then answers. So many requests
+//! share one fsync. Operations decide before they change anything, so that one that is refused usually leaves
+//! nothing to undo. If one has to be undone alone nevertheless, the whole transaction runs once more, each
+//! operation in a savepoint of its own: it does not spoil the others.
 //!
 //! What an operation does once it does every time: when a transaction was undone because others were in
 //! its way, or the connection broke and nobody knows whether it was committed, all of it runs again, and
@@ -51,6 +52,11 @@ pub(crate) trait Operation: Send + Sync + 'static {
         None
     }
 
+    /// Whether it may well be refused after it has changed something: it gets a savepoint at once.
+    fn is_risky(&self) -> bool {
+        true
+    }
+
     /// The answer will be an error, though it may be committed all the same.
     fn doubt(&self) {}
 
@@ -61,15 +67,18 @@ pub(crate) trait Operation: Send + Sync + 'static {
 /// An [`Operation`] whose types are forgotten, so that a queue can hold it.
 trait Job: Send {
     fn account(&self) -> Option<&AccountId>;
+    fn is_risky(&self) -> bool;
     fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied>;
     fn doubt(&self);
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 enum Applied {
-    Keep,
-    Undo,
-    Abort(StoreError),
+    Done,
+    Refused,
+    Failed,
+    /// So has the transaction.
+    Spoiled(StoreError),
 }
 
 struct Waiting<O: Operation> {
@@ -83,6 +92,10 @@ impl<O: Operation> Job for Waiting<O> {
         self.operation.account()
     }
 
+    fn is_risky(&self) -> bool {
+        self.operation.is_risky()
+    }
+
     fn doubt(&self) {
         self.operation.doubt();
     }
@@ -91,9 +104,10 @@ impl<O: Operation> Job for Waiting<O> {
         Box::pin(async move {
             let outcome = self.operation.apply(connection).await;
             let applied = match &outcome {
-                Ok(Ok(_)) => Applied::Keep,
-                Err(error) if error.spoils_transaction() => Applied::Abort(error.clone()),
-                Ok(Err(_)) | Err(_) => Applied::Undo,
+                Ok(Ok(_)) => Applied::Done,
+                Ok(Err(_)) => Applied::Refused,
+                Err(error) if error.spoils_transaction() => Applied::Spoiled(error.clone()),
+                Err(_) => Applied::Failed,
             };
             self.outcome = Some(outcome);
             applied
@@ -256,6 +270,21 @@ struct Writer {
     _lock: Option<File>,
 }
 
+/// How a transaction was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    Usual,
+    /// Each operation in a savepoint.
+    Savepoints,
+}
+
+/// What came of trying.
+enum Tried {
+    Committed,
+    /// An operation had no savepoint, and has to be undone alone.
+    WithoutSavepoint,
+}
+
 /// A transaction that failed.
 #[derive(Debug)]
 struct Failure {
@@ -317,15 +346,18 @@ impl Writer {
     /// Tries again as long as there is hope.
     async fn write(&mut self, batch: &mut [Box<dyn Job>], noted: &Noted) -> Result<(), Failure> {
         let mut doubtful = false;
+        let mut care = Care::Usual;
         let mut attempts_left = ATTEMPTS_MAX;
         loop {
             let reused = self.connection.is_some();
-            let error = match self.attempt(batch, noted, &mut doubtful).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
+            let error = match self.attempt(batch, noted, care, &mut doubtful).await {
+                Ok(Tried::Committed) => return Ok(()),
+                Ok(Tried::WithoutSavepoint) => None,
+                Err(error) => Some(error),
             };
+            care = Care::Savepoints;
             attempts_left = attempts_left.saturating_sub(1);
-            let contended = error.is_contention();
+            let contended = error.as_ref().is_none_or(StoreError::is_contention);
             let rolled_back = match &mut self.connection {
                 Some(connection) if contended => connection.rollback().await.is_ok(),
                 Some(_) | None => false,
@@ -333,6 +365,7 @@ impl Writer {
             if !rolled_back {
                 self.connection = None;
             }
+            let Some(error) = error else { continue };
             // A connection that had been idle may have been broken for long; a new one tells.
             if attempts_left == 0 || !(contended || reused && error.is_lost_connection()) {
                 return Err(Failure { error, doubtful });
@@ -345,8 +378,9 @@ impl Writer {
         &mut self,
         batch: &mut [Box<dyn Job>],
         noted: &Noted,
+        care: Care,
         doubtful: &mut bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Tried, StoreError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.database.connect().await?),
@@ -364,19 +398,38 @@ impl Writer {
         }
         noted.write(connection).await?;
         for job in batch {
-            connection.savepoint().await?;
-            match job.apply(connection).await {
-                Applied::Keep => connection.release().await?,
-                Applied::Undo => connection.undo().await?,
-                Applied::Abort(error) => return Err(error),
+            if !apply(&mut **job, connection, care).await? {
+                return Ok(Tried::WithoutSavepoint);
             }
         }
         let committed = connection.commit().await;
         if let Err(error) = &committed {
             *doubtful |= error.leaves_doubt();
         }
-        committed
+        committed.map(|()| Tried::Committed)
     }
+}
+
+/// Whether the transaction can go on: not if there was something to undo, and no savepoint.
+async fn apply(
+    job: &mut dyn Job,
+    connection: &mut Connection,
+    care: Care,
+) -> Result<bool, StoreError> {
+    let guarded = care == Care::Savepoints || job.is_risky();
+    if guarded {
+        connection.savepoint().await?;
+    }
+    connection.mark();
+    match job.apply(connection).await {
+        Applied::Spoiled(error) => return Err(error),
+        Applied::Done if guarded => connection.release().await?,
+        Applied::Refused | Applied::Failed if guarded => connection.undo().await?,
+        Applied::Done => {}
+        Applied::Refused => return Ok(!connection.has_changed()),
+        Applied::Failed => return Ok(false),
+    }
+    Ok(true)
 }
 
 async fn leave(beat: Option<Beat>, mut connection: Connection) -> Result<(), StoreError> {

@@ -155,6 +155,7 @@ mod tests {
             account_limits: None,
             tier: None,
             suspended: false,
+            capped: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Connection, OpenError, StoreError, postgres, sqlite, values};
+use super::{Connection, Driver, OpenError, StoreError, postgres, sqlite, values};
 use crate::failpoint;
 
 /// How the schema of a database compares to what this program knows.
@@ -35,17 +35,17 @@ impl Schema {
 
 impl Connection {
     fn migrations(&self) -> &'static [&'static str] {
-        match self {
-            Connection::Sqlite(_) => sqlite::MIGRATIONS,
-            Connection::Postgres(_) => postgres::MIGRATIONS,
+        match &self.driver {
+            Driver::Sqlite(_) => sqlite::MIGRATIONS,
+            Driver::Postgres(_) => postgres::MIGRATIONS,
         }
     }
 
     /// A transaction that keeps others off who migrate.
     async fn begin_migrating(&mut self) -> Result<Schema, StoreError> {
-        match self {
-            Connection::Sqlite(_) => self.begin().await?,
-            Connection::Postgres(connection) => connection.begin_migrating().await?,
+        match &mut self.driver {
+            Driver::Sqlite(_) => self.begin().await?,
+            Driver::Postgres(connection) => connection.begin_migrating().await?,
         }
         self.execute(
             "CREATE TABLE IF NOT EXISTS migration (version BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
@@ -86,7 +86,7 @@ impl Connection {
             .await?;
         }
         self.commit().await?;
-        if let Connection::Postgres(connection) = self {
+        if let Driver::Postgres(connection) = &mut self.driver {
             connection.hurry();
         }
         Ok(())

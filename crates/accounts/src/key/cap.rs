@@ -135,7 +135,7 @@ pub(crate) async fn spend(
     })
 }
 
-/// What a hold asks of its key's caps, once the hold has its amount.
+/// What a hold asks of its key's caps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
     pub(crate) key: &'a str,
@@ -143,6 +143,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) more: Nanos,
     /// How much the hold had before.
     pub(crate) own: Nanos,
+    /// How much of it is in the hold's row.
+    pub(crate) booked: Nanos,
     pub(crate) now: Timestamp,
 }
 
@@ -204,8 +206,8 @@ async fn left(connection: &mut Connection, ask: &Ask<'_>) -> Result<Option<Left>
     };
     let caps = SpendCaps::read(&row, 0)?;
     let open = row.nanos(6)?.get();
-    let (more, own) = (ask.more.get(), ask.own.get());
-    let others = open.saturating_sub(more).saturating_sub(own);
+    let own = ask.own.get();
+    let others = open.saturating_sub(ask.booked.get());
     let periods = [
         (CapPeriod::Total, caps.total, row.integer(3)?),
         (CapPeriod::Month, caps.month, row.integer(4)?),

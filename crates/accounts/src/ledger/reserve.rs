@@ -10,14 +10,11 @@ use crate::ledger::{Book, checked, promo};
 use crate::money::Nanos;
 use crate::writer::Written;
 
-/// What a hold asks for, once its row has the amount.
+/// What a hold asks for.
 #[derive(Debug)]
 pub(crate) struct Reserve<'a> {
     pub(crate) account: &'a AccountId,
     pub(crate) key: &'a str,
-    /// Whether the key has a cap.
-    pub(crate) capped: bool,
-    pub(crate) hold: i64,
     pub(crate) amount: Nanos,
     /// What the hold has already.
     pub(crate) own: Nanos,
@@ -28,12 +25,13 @@ pub(crate) struct Reserve<'a> {
 pub(crate) struct Reserved {
     /// The account's, right after.
     pub(crate) posted: Nanos,
-    /// How much of the amount is promotional credit.
-    pub(crate) promo: Nanos,
+    /// Whether there is promotional credit to take.
+    gifts: bool,
 }
 
 impl Reserve<'_> {
-    /// Moves what is available to what is held, if there is enough: the one place that decides.
+    /// Moves what is available to what is held, if there is enough: the one place that decides. A refusal
+    /// leaves nothing to undo, except for gifts that have expired.
     pub(crate) async fn apply(&self, connection: &mut Connection) -> Written<Reserved, HoldError> {
         if self.amount.is_negative() {
             return Err(StoreError::contradiction("a hold can't be negative"));
@@ -42,20 +40,41 @@ impl Reserve<'_> {
         if reserved.is_none() && promo::expire(connection, self.account, self.now).await? {
             reserved = self.take(connection).await?;
         }
-        let reserved = match reserved {
-            Some(reserved) => Ok(reserved),
-            None => Err(refusal(connection, self.account, self.amount, self.own).await?),
-        };
-        if !self.capped {
-            return Ok(reserved);
+        if let Some(reserved) = reserved {
+            return Ok(Ok(reserved));
         }
-        let ask = Ask {
+        let refusal = refusal(connection, self.account, self.amount, self.own).await?;
+        cap::narrow(connection, Err(refusal), self.ask(self.own)).await
+    }
+
+    /// Now that the hold's row has the amount: how much of it is promotional credit, if the key's caps allow it.
+    pub(crate) async fn finish(
+        &self,
+        connection: &mut Connection,
+        reserved: &Reserved,
+        hold: i64,
+        capped: bool,
+    ) -> Written<Nanos, HoldError> {
+        let promo = if reserved.gifts {
+            promo::hold(connection, self.account, hold, self.amount, self.now).await?
+        } else {
+            Nanos::ZERO
+        };
+        if !capped {
+            return Ok(Ok(promo));
+        }
+        let booked = checked(self.own.checked_add(self.amount))?;
+        cap::narrow(connection, Ok(promo), self.ask(booked)).await
+    }
+
+    fn ask(&self, booked: Nanos) -> Ask<'_> {
+        Ask {
             key: self.key,
             more: self.amount,
             own: self.own,
+            booked,
             now: self.now,
-        };
-        cap::narrow(connection, reserved, ask).await
+        }
     }
 
     /// `None` if the balance doesn't do, or promotional credit has to expire first.
@@ -69,17 +88,13 @@ impl Reserve<'_> {
                 values![self.account.as_str(), self.amount, self.now],
             )
             .await?;
-        let Some(row) = row else {
-            return Ok(None);
-        };
-        let promo = match row.time_or_null(1)? {
-            None => Nanos::ZERO,
-            Some(_) => {
-                promo::hold(connection, self.account, self.hold, self.amount, self.now).await?
-            }
-        };
-        let posted = row.nanos(0)?;
-        Ok(Some(Reserved { posted, promo }))
+        row.map(|row| {
+            Ok(Reserved {
+                posted: row.nanos(0)?,
+                gifts: row.time_or_null(1)?.is_some(),
+            })
+        })
+        .transpose()
     }
 }
 

@@ -107,6 +107,10 @@ impl Operation for End {
         Some(self.hold.account())
     }
 
+    fn is_risky(&self) -> bool {
+        false
+    }
+
     fn answer(mut self, outcome: Written<Ended, Infallible>) -> Result<Nanos, SettleError> {
         match outcome {
             Ok(Ok(ended)) => {

@@ -1,0 +1,140 @@
+//! Holding more for a request that goes on.
+
+use jiff::Timestamp;
+
+use crate::account::AccountId;
+use crate::db::{Connection, StoreError, values};
+use crate::failpoint;
+use crate::key::KeyId;
+use crate::ledger::hold::HoldError;
+use crate::ledger::reserve::{Reserve, to_held};
+use crate::ledger::{Posting, checked, post};
+use crate::money::Nanos;
+use crate::writer::{Operation, Written};
+
+#[derive(Debug)]
+pub(crate) struct Extend {
+    pub(crate) hold: i64,
+    pub(crate) account: AccountId,
+    pub(crate) key: KeyId,
+    pub(crate) capped: bool,
+    /// What it holds already.
+    pub(crate) held: Nanos,
+    pub(crate) more: Nanos,
+    pub(crate) idempotency_key: String,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) now: Timestamp,
+}
+
+/// What the hold is now.
+#[derive(Debug)]
+pub(crate) struct Extended {
+    pub(crate) amount: Nanos,
+    /// Whether promotional credit was taken for it.
+    pub(crate) gifts: bool,
+}
+
+impl Extended {
+    /// It was extended before; nobody knows with what.
+    fn before(amount: Nanos) -> Self {
+        let gifts = true;
+        Extended { amount, gifts }
+    }
+}
+
+impl Operation for Extend {
+    type Done = Extended;
+    type Refused = Result<Extended, HoldError>;
+    type Answer = Result<Extended, HoldError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Extended, Self::Refused> {
+        let reserve = Reserve {
+            account: &self.account,
+            key: self.key.as_str(),
+            amount: self.more,
+            own: self.held,
+            now: self.now,
+        };
+        let reserved = match reserve.apply(connection).await? {
+            Ok(reserved) => reserved,
+            Err(_) if self.was_made(connection).await? => {
+                let made = checked(self.held.checked_add(self.more))?;
+                return Ok(Err(Ok(Extended::before(made))));
+            }
+            Err(refusal) => return Ok(Err(Err(refusal))),
+        };
+        let raised = connection
+            .row(
+                "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open'
+                 RETURNING amount, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
+                values![self.hold, self.more, self.expires_at],
+            )
+            .await?;
+        let Some(raised) = raised else {
+            return Ok(Err(Err(HoldError::Ended)));
+        };
+        let raised_to = raised.nanos(0)?;
+        let before = checked(raised_to.checked_sub(self.more))?;
+        let capped = raised.integer_or_null(1)?.is_some();
+        let finished = reserve.finish(connection, &reserved, self.hold, capped);
+        let promo = match finished.await? {
+            Ok(promo) => promo,
+            Err(_) if self.was_made(connection).await? => {
+                return Ok(Err(Ok(Extended::before(before))));
+            }
+            Err(refusal) => return Ok(Err(Err(refusal))),
+        };
+        let posting = Posting {
+            kind: "extend",
+            idempotency_key: &self.idempotency_key,
+            account: &self.account,
+            hold: Some(self.hold),
+            reason: None,
+            posted: reserved.posted,
+            now: self.now,
+            entries: &to_held(&self.account, self.more, promo)?,
+        };
+        match post(connection, &posting).await? {
+            Some(_) => {
+                failpoint::pass("extension-written");
+                let gifts = promo.is_positive();
+                Ok(Ok(Extended {
+                    amount: raised_to,
+                    gifts,
+                }))
+            }
+            None => Ok(Err(Ok(Extended::before(before)))),
+        }
+    }
+
+    fn account(&self) -> Option<&AccountId> {
+        Some(&self.account)
+    }
+
+    fn is_risky(&self) -> bool {
+        self.capped
+    }
+
+    fn answer(self, outcome: Written<Extended, Self::Refused>) -> Result<Extended, HoldError> {
+        match outcome? {
+            Ok(extended) => {
+                failpoint::pass("extension-committed");
+                Ok(extended)
+            }
+            Err(unchanged) => unchanged,
+        }
+    }
+}
+
+impl Extend {
+    /// Whether it was made before: a COMMIT broke off, and nobody knew.
+    async fn was_made(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let row = connection
+            .row(
+                "SELECT id FROM ledger_transaction WHERE idempotency_key = $1",
+                values![self.idempotency_key.as_str()],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+}

@@ -1,0 +1,229 @@
+//! Taking a hold.
+
+use std::sync::Arc;
+
+use crate::account::AccountId;
+use crate::db::{Connection, StoreError, values};
+use crate::failpoint;
+use crate::key::Caller;
+use crate::ledger::hold::{Hold, HoldError, NewHold};
+use crate::ledger::notices::{Doubtful, Notices};
+use crate::ledger::reserve::{Reserve, to_held};
+use crate::ledger::{Posting, post};
+use crate::money::Nanos;
+use crate::writer::{Operation, Written};
+
+#[derive(Debug)]
+pub(crate) struct Take {
+    pub(crate) new: NewHold,
+    pub(crate) node: Arc<str>,
+    pub(crate) notices: Arc<Notices>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) id: i64,
+    pub(crate) amount: Nanos,
+    /// Whether it may hold promotional credit.
+    pub(crate) gifts: bool,
+}
+
+impl Operation for Take {
+    type Done = Taken;
+    type Refused = Result<Taken, HoldError>;
+    type Answer = Result<Hold, HoldError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Taken, Self::Refused> {
+        let new = &self.new;
+        let account = &new.caller.account;
+        let reserve = Reserve {
+            account,
+            key: new.caller.key.as_str(),
+            amount: new.amount,
+            own: Nanos::ZERO,
+            now: new.now,
+        };
+        let reserved = match reserve.apply(connection).await? {
+            Ok(reserved) => reserved,
+            Err(refusal) => {
+                let first = self.first(connection).await?;
+                return Ok(Err(first.unwrap_or(Err(refusal))));
+            }
+        };
+        let Some((id, capped)) = self.insert(connection).await? else {
+            let first = self.first(connection).await?;
+            return Ok(Err(first.ok_or_else(|| {
+                StoreError::contradiction("a hold is neither new nor there")
+            })?));
+        };
+        let promo = match reserve.finish(connection, &reserved, id, capped).await? {
+            Ok(promo) => promo,
+            Err(refusal) => return Ok(Err(Err(refusal))),
+        };
+        let posting = Posting {
+            kind: "hold",
+            idempotency_key: &format!("hold:{}:{}", new.request, new.attempt),
+            account,
+            hold: Some(id),
+            reason: None,
+            posted: reserved.posted,
+            now: new.now,
+            entries: &to_held(account, new.amount, promo)?,
+        };
+        if post(connection, &posting).await?.is_none() {
+            return Err(StoreError::contradiction(format!(
+                "hold {id} was posted before it was made"
+            )));
+        }
+        failpoint::pass("hold-written");
+        Ok(Ok(Taken {
+            id,
+            amount: new.amount,
+            gifts: promo.is_positive(),
+        }))
+    }
+
+    fn account(&self) -> Option<&AccountId> {
+        Some(&self.new.caller.account)
+    }
+
+    /// A cap is asked once the hold is there.
+    fn is_risky(&self) -> bool {
+        self.new.caller.capped
+    }
+
+    fn doubt(&self) {
+        let new = &self.new;
+        let doubtful = Doubtful {
+            account: new.caller.account.clone(),
+            node: Arc::clone(&self.node),
+            now: new.now,
+        };
+        self.notices
+            .doubt(&new.request, i64::from(new.attempt), doubtful);
+    }
+
+    fn answer(self, outcome: Written<Taken, Self::Refused>) -> Result<Hold, HoldError> {
+        let taken = match outcome? {
+            Ok(taken) => taken,
+            Err(unchanged) => unchanged.inspect_err(|refusal| self.refused(refusal))?,
+        };
+        failpoint::pass("hold-committed");
+        Ok(Hold::new(taken, self.new, self.notices))
+    }
+}
+
+impl Take {
+    fn refused(&self, refusal: &HoldError) {
+        if let HoldError::BalanceTooLow { .. } = refusal {
+            let new = &self.new;
+            self.notices.exhausted(&new.caller.account, new.now);
+        }
+    }
+
+    /// The hold's id, and whether its key has a cap. `None` if the attempt has a hold already.
+    async fn insert(&self, connection: &mut Connection) -> Result<Option<(i64, bool)>, StoreError> {
+        if let Some(made) = self.insert_at_known_price(connection).await? {
+            return Ok(Some(made));
+        }
+        if self.add_price(connection).await? {
+            return self.insert_at_known_price(connection).await;
+        }
+        Ok(None)
+    }
+
+    /// `None` if the attempt has a hold already, or nothing had this price yet.
+    async fn insert_at_known_price(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<(i64, bool)>, StoreError> {
+        let new = &self.new;
+        let row = connection
+            .row(
+                "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
+                 SELECT $1, $2, $3, $4, $5, price.id, $6, 'open', $7, $8, $9 FROM price
+                 WHERE model = $5 AND input = $10 AND output = $11 AND cached = $12
+                 ON CONFLICT (request, attempt) DO NOTHING
+                 RETURNING id, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
+                values![
+                    new.request.as_str(),
+                    i64::from(new.attempt),
+                    new.caller.account.as_str(),
+                    new.caller.key.as_str(),
+                    new.model.as_str(),
+                    new.amount,
+                    &*self.node,
+                    new.now,
+                    new.expires_at,
+                    new.price.input,
+                    new.price.output,
+                    new.price.cached_or_input(),
+                ],
+            )
+            .await?;
+        row.map(|row| Ok((row.integer(0)?, row.integer_or_null(1)?.is_some())))
+            .transpose()
+    }
+
+    /// A version of the model's price, if it is new.
+    async fn add_price(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let new = &self.new;
+        let made = connection
+            .row(
+                "INSERT INTO price (model, input, output, cached, created_at) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (model, input, output, cached) DO NOTHING RETURNING id",
+                values![
+                    new.model.as_str(),
+                    new.price.input,
+                    new.price.output,
+                    new.price.cached_or_input(),
+                    new.now,
+                ],
+            )
+            .await?;
+        Ok(made.is_some())
+    }
+
+    /// The hold that this attempt has already, if this is a replay.
+    async fn first(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<Result<Taken, HoldError>>, StoreError> {
+        let new = &self.new;
+        let row = connection
+            .row(
+                "SELECT hold.id, amount, state, account, api_key, node, input, output, price.cached
+                 FROM hold JOIN price ON price.id = hold.price WHERE request = $1 AND attempt = $2",
+                values![new.request.as_str(), i64::from(new.attempt)],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let Caller { account, key, .. } = &new.caller;
+        let price = [row.integer(6)?, row.integer(7)?, row.integer(8)?];
+        let same = row.text(3)? == account.as_str()
+            && row.text(4)? == key.as_str()
+            && row.text(5)? == *self.node
+            && price
+                == [
+                    new.price.input,
+                    new.price.output,
+                    new.price.cached_or_input(),
+                ];
+        if !same {
+            let text = format!(
+                "attempt {} of request {} belongs to another hold",
+                new.attempt, new.request
+            );
+            return Err(StoreError::contradiction(text));
+        }
+        Ok(Some(if row.text(2)? == "open" {
+            Ok(Taken {
+                id: row.integer(0)?,
+                amount: row.nanos(1)?,
+                gifts: true,
+            })
+        } else {
+            Err(HoldError::Ended)
+        }))
+    }
+}
