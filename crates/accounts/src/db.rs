@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use self::error::{OpenError, StoreError};
 pub use self::location::{Location, PostgresUrl, UrlError};
 pub use self::schema::Schema;
-pub(crate) use self::value::{Row, Value, values};
+pub(crate) use self::value::{Column, Row, Value, values};
 
 /// Where the database is, and how to connect to it.
 #[derive(Debug, Clone)]
@@ -188,12 +188,34 @@ impl Connection {
 
     /// Locks the balances of these accounts, in an order that is the same for everybody: two transactions
     /// that lock several as they come to them would wait for each other. On SQLite there is one writer.
-    pub(crate) async fn lock_balances(&mut self, accounts: &[&str]) -> Result<(), StoreError> {
+    /// Returns `account, posted, held, credit_limit, low_balance, low_day, promo_expires_at` of each.
+    pub(crate) async fn lock_balances(
+        &mut self,
+        accounts: &[&str],
+    ) -> Result<Vec<Row>, StoreError> {
         match &mut self.driver {
             Driver::Postgres(connection) if !accounts.is_empty() => {
                 connection.lock_balances(accounts).await
             }
-            Driver::Postgres(_) | Driver::Sqlite(_) => Ok(()),
+            Driver::Postgres(_) | Driver::Sqlite(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether many rows in one statement are worth having.
+    pub(crate) fn has_many(&self) -> bool {
+        matches!(self.driver, Driver::Postgres(_))
+    }
+
+    /// A statement for many rows, which only PostgreSQL has: an array for each parameter.
+    pub(crate) async fn many(
+        &mut self,
+        sql: &'static str,
+        columns: Vec<Column>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.changed = true;
+        match &mut self.driver {
+            Driver::Postgres(connection) => connection.many(sql, columns).await,
+            Driver::Sqlite(_) => Err(StoreError::contradiction("SQLite has no arrays")),
         }
     }
 

@@ -184,6 +184,16 @@ impl LowBalance {
         })
     }
 
+    pub(crate) fn credit_limit(&self) -> Nanos {
+        self.credit_limit
+    }
+
+    pub(crate) fn is_to_tell(&self, posted: Nanos, now: Timestamp) -> Result<bool, StoreError> {
+        let left = checked(posted.checked_add(self.credit_limit))?;
+        Ok(self.threshold.is_some_and(|low_balance| left < low_balance)
+            && self.told != Some(day(now)))
+    }
+
     /// Tells once a UTC day that what is left is less than the account wants to have. What open requests hold
     /// is still there: most of it comes back. The balance's row must be locked.
     pub(crate) async fn tell(
@@ -196,10 +206,10 @@ impl LowBalance {
         let Some(low_balance) = self.threshold else {
             return Ok(());
         };
-        let (today, left) = (day(now), checked(posted.checked_add(self.credit_limit))?);
-        if left >= low_balance || self.told == Some(today) {
+        if !self.is_to_tell(posted, now)? {
             return Ok(());
         }
+        let today = day(now);
         let sql = "UPDATE balance SET low_day = $2 WHERE account = $1";
         connection
             .execute(sql, values![account.as_str(), today])

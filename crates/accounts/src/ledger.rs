@@ -17,6 +17,7 @@
 pub(crate) mod extend;
 pub(crate) mod hold;
 pub(crate) mod list;
+pub(crate) mod many;
 pub(crate) mod movement;
 pub(crate) mod notices;
 pub(crate) mod promo;

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::AccountId;
 use crate::db::{Connection, Database, StoreError};
 use crate::failpoint;
+use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Noted, Notices};
 use crate::node::{Beat, Node};
 
@@ -57,6 +58,16 @@ pub(crate) trait Operation: Send + Sync + 'static {
         true
     }
 
+    /// Itself, if it may be written together with others.
+    fn plain(&self) -> Option<Plain<'_>> {
+        None
+    }
+
+    /// It was.
+    fn plainly(&self, _written: many::Written) -> Option<Self::Done> {
+        None
+    }
+
     /// The answer will be an error, though it may be committed all the same.
     fn doubt(&self) {}
 
@@ -68,6 +79,11 @@ pub(crate) trait Operation: Send + Sync + 'static {
 trait Job: Send {
     fn account(&self) -> Option<&AccountId>;
     fn is_risky(&self) -> bool;
+    fn plain(&self) -> Option<Plain<'_>>;
+    /// It isn't applied yet, or not any more.
+    fn reset(&mut self);
+    fn plainly(&mut self, written: many::Written);
+    fn is_applied(&self) -> bool;
     fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied>;
     fn doubt(&self);
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -94,6 +110,22 @@ impl<O: Operation> Job for Waiting<O> {
 
     fn is_risky(&self) -> bool {
         self.operation.is_risky()
+    }
+
+    fn plain(&self) -> Option<Plain<'_>> {
+        self.operation.plain()
+    }
+
+    fn reset(&mut self) {
+        self.outcome = None;
+    }
+
+    fn plainly(&mut self, written: many::Written) {
+        self.outcome = self.operation.plainly(written).map(|done| Ok(Ok(done)));
+    }
+
+    fn is_applied(&self) -> bool {
+        self.outcome.is_some()
     }
 
     fn doubt(&self) {
@@ -389,15 +421,31 @@ impl Writer {
             beat.tell(connection).await?;
         }
         connection.begin().await?;
+        batch.iter_mut().for_each(|job| job.reset());
         let touched = batch.iter().filter_map(|job| job.account());
         let touched: BTreeSet<_> = touched.chain(noted.accounts()).collect();
         let touched: Vec<_> = touched.into_iter().map(AccountId::as_str).collect();
+        let together = care == Care::Usual && connection.has_many();
         // One balance alone has no order, unless something else is locked before it.
-        if touched.len() > 1 || !noted.is_empty() {
+        if (touched.len() > 1 && !together) || !noted.is_empty() {
             connection.lock_balances(&touched).await?;
         }
         noted.write(connection).await?;
-        for job in batch {
+        if together {
+            let plain = batch.iter().enumerate();
+            let plain: Vec<_> = plain
+                .filter_map(|(at, job)| Some((at, job.plain()?)))
+                .collect();
+            let Some(written) = write_plain(connection, &touched, &plain).await? else {
+                return Ok(Tried::WithoutSavepoint);
+            };
+            for (at, written) in written {
+                if let Some(job) = batch.get_mut(at) {
+                    job.plainly(written);
+                }
+            }
+        }
+        for job in batch.iter_mut().filter(|job| !job.is_applied()) {
             if !apply(&mut **job, connection, care).await? {
                 return Ok(Tried::WithoutSavepoint);
             }
@@ -407,6 +455,21 @@ impl Writer {
             *doubtful |= error.leaves_doubt();
         }
         committed.map(|()| Tried::Committed)
+    }
+}
+
+/// Writes together what can be. `None` if that spoiled the transaction for what can't.
+async fn write_plain(
+    connection: &mut Connection,
+    accounts: &[&str],
+    plain: &[(usize, Plain<'_>)],
+) -> Result<Option<Vec<(usize, many::Written)>>, StoreError> {
+    match many::write(connection, accounts, plain).await {
+        Err(error) if !error.spoils_transaction() => {
+            tracing::debug!(%error, "operations are written one after the other");
+            Ok(None)
+        }
+        written => written,
     }
 }
 

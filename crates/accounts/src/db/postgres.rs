@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection as _};
 
 use super::error::Kind;
 use super::location::PostgresUrl;
-use super::{Row, StoreError, Value};
+use super::{Column, Row, StoreError, Value};
 
 /// Forward only, and of the same number as SQLite's.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -234,16 +234,33 @@ impl Connection {
             .await
     }
 
-    pub(super) async fn lock_balances(&mut self, accounts: &[&str]) -> Result<(), StoreError> {
-        let usual = self.usual;
-        let accounts: Vec<String> = accounts.iter().map(|&account| account.to_owned()).collect();
-        let query = sqlx::query(
-            "SELECT 1 FROM balance WHERE account = ANY($1) ORDER BY account FOR NO KEY UPDATE",
+    pub(super) async fn lock_balances(
+        &mut self,
+        accounts: &[&str],
+    ) -> Result<Vec<Row>, StoreError> {
+        let accounts = accounts.iter().map(|&account| account.to_owned());
+        self.many(
+            "SELECT account, posted, held, credit_limit, low_balance, low_day, promo_expires_at
+             FROM balance WHERE account = ANY($1) ORDER BY account FOR NO KEY UPDATE",
+            vec![Column::Texts(accounts.collect())],
         )
-        .bind(accounts);
-        within(usual, async {
-            query.execute(&mut self.connection).await?;
-            Ok(())
+        .await
+    }
+
+    pub(super) async fn many(
+        &mut self,
+        sql: &'static str,
+        columns: Vec<Column>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let query = columns
+            .into_iter()
+            .fold(sqlx::query(sql), |query, column| match column {
+                Column::Integers(integers) => query.bind(integers),
+                Column::Texts(texts) => query.bind(texts),
+            });
+        within(self.usual, async {
+            let rows = query.fetch_all(&mut self.connection).await?;
+            Ok(rows.into_iter().map(Row::Postgres).collect())
         })
         .await
     }

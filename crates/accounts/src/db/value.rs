@@ -81,6 +81,13 @@ macro_rules! values {
 }
 pub(crate) use values;
 
+/// The values of many rows, for PostgreSQL.
+#[derive(Debug)]
+pub(crate) enum Column {
+    Integers(Vec<i64>),
+    Texts(Vec<String>),
+}
+
 /// A row; columns by position. Integers are BIGINT on PostgreSQL.
 #[derive(Debug)]
 pub(crate) enum Row {

@@ -9,6 +9,7 @@ use crate::db::{Connection, Row, StoreError, values};
 use crate::events::LowBalance;
 use crate::failpoint;
 use crate::ledger::hold::Hold;
+use crate::ledger::many::{self, Plain};
 use crate::ledger::promo::Spent;
 use crate::ledger::{Book, Posting, checked, post, promo};
 use crate::money::{Counts, Nanos, Price};
@@ -111,6 +112,20 @@ impl Operation for End {
         false
     }
 
+    fn plain(&self) -> Option<Plain<'_>> {
+        Some(Plain::End(self))
+    }
+
+    fn plainly(&self, written: many::Written) -> Option<Ended> {
+        match written {
+            many::Written::Ended { charged } => Some(Ended {
+                charged,
+                used: true,
+            }),
+            many::Written::Held { .. } => None,
+        }
+    }
+
     fn answer(mut self, outcome: Written<Ended, Infallible>) -> Result<Nanos, SettleError> {
         match outcome {
             Ok(Ok(ended)) => {
@@ -168,6 +183,36 @@ pub(crate) struct Ended {
     pub(crate) used: bool,
 }
 
+/// What decides on the cost of a hold that ends.
+#[derive(Debug)]
+pub(crate) struct Closing<'a> {
+    request: &'a str,
+    price: Price,
+    amount: Nanos,
+}
+
+impl<'a> Closing<'a> {
+    pub(crate) fn of(hold: &'a Hold) -> Self {
+        Closing {
+            request: hold.request(),
+            price: hold.price(),
+            amount: hold.amount(),
+        }
+    }
+
+    /// The cost of `counts`, but never more than what was held.
+    pub(crate) fn cost(&self, counts: &Counts) -> Nanos {
+        match self.price.cost(counts) {
+            Some(cost) if cost <= self.amount => cost,
+            cost => {
+                let (request, held) = (self.request, self.amount);
+                tracing::error!(request, ?cost, %held, ?counts, "a request cost more than was held for it");
+                self.amount
+            }
+        }
+    }
+}
+
 /// A hold's row, as it was when it ended.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -217,7 +262,12 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
         How::Release => (None, Outcome::Expired, Source::Estimated),
         How::AtCheckpoint | How::Expire => (closed.delivered, Outcome::Expired, Source::Estimated),
     };
-    let charged = counts.map_or(Nanos::ZERO, |counts| closed.cost(&counts));
+    let closing = Closing {
+        request: &closed.request,
+        price: closed.price,
+        amount: closed.amount,
+    };
+    let charged = counts.map_or(Nanos::ZERO, |counts| closing.cost(&counts));
     let (transaction, promo) = closed.charge(connection, ending, &state, charged).await?;
     if let Some(counts) = counts {
         let settlement = Settlement {
@@ -278,18 +328,6 @@ impl Closed {
             created_at: row.time(7)?,
             delivered: row.time_or_null(8)?.map(|_| counts),
         })
-    }
-
-    /// The cost of `counts`, but never more than what was held.
-    fn cost(&self, counts: &Counts) -> Nanos {
-        match self.price.cost(counts) {
-            Some(cost) if cost <= self.amount => cost,
-            cost => {
-                let (request, held) = (&self.request, self.amount);
-                tracing::error!(request, ?cost, %held, ?counts, "a request cost more than was held for it");
-                self.amount
-            }
-        }
     }
 
     /// Takes the cost out of the hold and gives the rest back. Returns the transaction, and how much of the

@@ -7,6 +7,7 @@ use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
 use crate::key::Caller;
 use crate::ledger::hold::{Hold, HoldError, NewHold};
+use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Doubtful, Notices};
 use crate::ledger::reserve::{Reserve, to_held};
 use crate::ledger::{Posting, post};
@@ -85,6 +86,21 @@ impl Operation for Take {
 
     fn account(&self) -> Option<&AccountId> {
         Some(&self.new.caller.account)
+    }
+
+    fn plain(&self) -> Option<Plain<'_>> {
+        Some(Plain::Hold(self))
+    }
+
+    fn plainly(&self, written: many::Written) -> Option<Taken> {
+        match written {
+            many::Written::Held { id } => Some(Taken {
+                id,
+                amount: self.new.amount,
+                gifts: false,
+            }),
+            many::Written::Ended { .. } => None,
+        }
     }
 
     /// A cap is asked once the hold is there.

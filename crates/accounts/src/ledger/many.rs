@@ -1,0 +1,310 @@
+//! Usual holds and settlements, all of a transaction in two statements.
+//!
+//! On PostgreSQL a round trip costs more than what it asks for, so a transaction's operations aren't run one
+//! after the other if they are plain: no promotional credit, no spend cap, money enough, nothing to tell. With the
+//! balances locked and read, they are decided on here, one after the other, and written together. Whatever
+//! isn't plain, and a transaction in which anything is found to be other than it seemed, is left to the
+//! operations themselves. On SQLite, where statements are cheap, that is all of them.
+
+use std::collections::HashMap;
+
+use crate::account::AccountId;
+use crate::db::{Column, Connection, Row, StoreError};
+use crate::events::LowBalance;
+use crate::failpoint;
+use crate::key::cap::day;
+use crate::ledger::checked;
+use crate::ledger::settle::{Closing, End, How};
+use crate::ledger::take::Take;
+use crate::money::Nanos;
+
+/// An operation that may be plain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plain<'a> {
+    Hold(&'a Take),
+    End(&'a End),
+}
+
+/// What became of a plain operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Written {
+    Held { id: i64 },
+    Ended { charged: Nanos },
+}
+
+/// A locked balance, with what was decided so far.
+#[derive(Debug)]
+struct Balance {
+    posted: Nanos,
+    held: Nanos,
+    low: LowBalance,
+}
+
+impl Balance {
+    /// `None` if there is promotional credit.
+    fn read(row: &Row) -> Result<Option<Self>, StoreError> {
+        if row.time_or_null(6)?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(Balance {
+            posted: row.nanos(1)?,
+            held: row.nanos(2)?,
+            low: LowBalance::read(row, [3, 4, 5])?,
+        }))
+    }
+}
+
+/// Writes those that are plain: the position of each, and what became of it. `None` if something was other than
+/// it seemed: then the transaction has to begin anew without this. Ends come first, as they free money.
+pub(crate) async fn write(
+    connection: &mut Connection,
+    accounts: &[&str],
+    asked: &[(usize, Plain<'_>)],
+) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+    if asked.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let mut balances = HashMap::new();
+    for row in connection.lock_balances(accounts).await? {
+        if let Some(balance) = Balance::read(&row)? {
+            balances.insert(AccountId::from(row.text(0)?), balance);
+        }
+    }
+    let (mut ends, mut holds) = (Ends::default(), Holds::default());
+    for (at, plain) in asked {
+        if let Plain::End(end) = plain
+            && let Some(balance) = balances.get_mut(end.hold.account())
+        {
+            ends.add(*at, end, balance)?;
+        }
+    }
+    for (at, plain) in asked {
+        if let Plain::Hold(take) = plain
+            && let Some(balance) = balances.get_mut(&take.new.caller.account)
+        {
+            holds.add(*at, take, balance)?;
+        }
+    }
+    let ended = ends.write(connection).await?;
+    let held = holds.write(connection).await?;
+    Ok(ended.zip(held).map(|(ended, held)| [ended, held].concat()))
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    /// Hold, amount, cost, prompt, cached, completion, reasoning, end, its day, and what is posted then.
+    numbers: [Vec<i64>; 10],
+    outcomes: Vec<String>,
+    sources: Vec<String>,
+    written: Vec<(usize, Written)>,
+}
+
+impl Ends {
+    fn add(&mut self, at: usize, end: &End, balance: &mut Balance) -> Result<(), StoreError> {
+        let How::Settle {
+            counts,
+            outcome,
+            source,
+        } = end.how
+        else {
+            return Ok(());
+        };
+        let hold = &end.hold;
+        let charged = Closing::of(hold).cost(&counts);
+        let posted = checked(balance.posted.checked_sub(charged))?;
+        if hold.has_gifts() || balance.low.is_to_tell(posted, end.now)? {
+            return Ok(());
+        }
+        balance.posted = posted;
+        balance.held = checked(balance.held.checked_sub(hold.amount()))?;
+        let [prompt, cached, completion, reasoning] = counts.columns();
+        let (ended_at, posted) = (end.now.as_millisecond(), posted.get());
+        let row = [
+            hold.id(),
+            hold.amount().get(),
+            charged.get(),
+            prompt,
+            cached,
+            completion,
+            reasoning,
+            ended_at,
+            day(end.now),
+            posted,
+        ];
+        for (column, number) in self.numbers.iter_mut().zip(row) {
+            column.push(number);
+        }
+        self.outcomes.push(outcome.name().to_owned());
+        self.sources.push(source.name().to_owned());
+        self.written.push((at, Written::Ended { charged }));
+        Ok(())
+    }
+
+    async fn write(
+        self,
+        connection: &mut Connection,
+    ) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+        if self.written.is_empty() {
+            return Ok(Some(self.written));
+        }
+        failpoint::pass("settlement-begun");
+        let mut columns: Vec<_> = self.numbers.into_iter().map(Column::Integers).collect();
+        columns.extend([Column::Texts(self.outcomes), Column::Texts(self.sources)]);
+        let ended = connection.many(END, columns).await?;
+        failpoint::pass("usage-written");
+        Ok((ended.len() == self.written.len()).then_some(self.written))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Holds {
+    /// Request, account, key, model and node.
+    texts: [Vec<String>; 5],
+    /// Attempt, prices of input, output and cached, amount, creation, expiry, and what is posted then.
+    numbers: [Vec<i64>; 8],
+    at: Vec<usize>,
+}
+
+impl Holds {
+    fn add(&mut self, at: usize, take: &Take, balance: &mut Balance) -> Result<(), StoreError> {
+        let new = &take.new;
+        let spendable = checked(balance.posted.checked_add(balance.low.credit_limit()))?;
+        let held = checked(balance.held.checked_add(new.amount))?;
+        if new.caller.capped || new.amount.is_negative() || held > spendable {
+            return Ok(());
+        }
+        balance.held = held;
+        let texts = [
+            new.request.as_str(),
+            new.caller.account.as_str(),
+            new.caller.key.as_str(),
+            &new.model,
+            &take.node,
+        ];
+        for (column, text) in self.texts.iter_mut().zip(texts) {
+            column.push(text.to_owned());
+        }
+        let numbers = [
+            i64::from(new.attempt),
+            new.price.input,
+            new.price.output,
+            new.price.cached_or_input(),
+            new.amount.get(),
+            new.now.as_millisecond(),
+            new.expires_at.as_millisecond(),
+            balance.posted.get(),
+        ];
+        for (column, number) in self.numbers.iter_mut().zip(numbers) {
+            column.push(number);
+        }
+        self.at.push(at);
+        Ok(())
+    }
+
+    async fn write(
+        self,
+        connection: &mut Connection,
+    ) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+        if self.at.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let texts = self.texts.into_iter().map(Column::Texts);
+        let numbers = self.numbers.into_iter().map(Column::Integers);
+        let held = connection
+            .many(HOLD, texts.chain(numbers).collect())
+            .await?;
+        failpoint::pass("hold-written");
+        if held.len() != self.at.len() {
+            return Ok(None);
+        }
+        let mut written = Vec::new();
+        for (at, row) in self.at.into_iter().zip(held) {
+            written.push((
+                at,
+                Written::Held {
+                    id: row.integer(0)?,
+                },
+            ));
+        }
+        Ok(Some(written))
+    }
+}
+
+/// What a hold does, for many; those that are new and whose key has no cap, in their order.
+const HOLD: &str = "
+WITH asked AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+    WITH ORDINALITY AS row (request, account, api_key, model, node,
+        attempt, input, output, cached, amount, created_at, expires_at, posted, place)
+), made AS (
+    INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
+    SELECT a.request, a.attempt, a.account, a.api_key, a.model, p.id, a.amount, 'open', a.node, a.created_at, a.expires_at
+    FROM asked a
+    JOIN price p ON p.model = a.model AND p.input = a.input AND p.output = a.output AND p.cached = a.cached
+    JOIN api_key k ON k.id = a.api_key AND COALESCE(k.cap_total, k.cap_month, k.cap_day) IS NULL
+    ORDER BY a.place
+    ON CONFLICT (request, attempt) DO NOTHING
+    RETURNING id, request, attempt
+), taken AS (
+    SELECT m.id, a.* FROM made m JOIN asked a ON a.request = m.request AND a.attempt = m.attempt
+), held AS (
+    UPDATE balance SET held = balance.held + sum.amount
+    FROM (SELECT account, CAST(SUM(amount) AS BIGINT) AS amount FROM taken GROUP BY account) sum
+    WHERE balance.account = sum.account
+), transactions AS (
+    INSERT INTO ledger_transaction (idempotency_key, kind, account, hold, posted, created_at)
+    SELECT 'hold:' || request || ':' || attempt, 'hold', account, id, posted, created_at FROM taken ORDER BY place
+    RETURNING id, hold
+), entries AS (
+    INSERT INTO entry (ledger_transaction, book, amount)
+    SELECT t.id, e.book, e.amount FROM transactions t JOIN taken ON taken.id = t.hold
+    CROSS JOIN LATERAL (VALUES ('wallet:' || account, -taken.amount), ('held:' || account, taken.amount)) e (book, amount)
+    WHERE e.amount <> 0
+)
+SELECT id FROM taken ORDER BY place";
+
+/// What a settlement does, for many; those whose hold is open and what it was thought to be.
+const END: &str = "
+WITH asked AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[])
+    WITH ORDINALITY AS row (hold, held, cost, used_prompt, used_cached, used_completion,
+        used_reasoning, time, day, posted, outcome, source, place)
+), ended AS (
+    UPDATE hold SET state = 'settled', ended_at = asked.time FROM asked
+    WHERE hold.id = asked.hold AND hold.state = 'open' AND hold.amount = asked.held AND hold.promo = 0
+    RETURNING hold.request, hold.attempt, hold.account, hold.api_key, hold.model, hold.price, hold.created_at, asked.*
+), paid AS (
+    UPDATE balance SET posted = balance.posted - sum.cost, held = balance.held - sum.held
+    FROM (
+        SELECT account, CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(held) AS BIGINT) AS held FROM ended GROUP BY account
+    ) sum
+    WHERE balance.account = sum.account
+), transactions AS (
+    INSERT INTO ledger_transaction (idempotency_key, kind, account, hold, posted, created_at)
+    SELECT 'end:' || request || ':' || attempt, 'settle', account, hold, posted, time FROM ended ORDER BY place
+    RETURNING id, hold
+), entries AS (
+    INSERT INTO entry (ledger_transaction, book, amount)
+    SELECT t.id, e.book, e.amount FROM transactions t JOIN ended USING (hold)
+    CROSS JOIN LATERAL (VALUES ('held:' || account, -held), ('revenue', cost), ('wallet:' || account, held - cost)) e (book, amount)
+    WHERE e.amount <> 0
+), records AS (
+    INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
+        prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at)
+    SELECT t.id, request, attempt, account, api_key, model, price,
+        used_prompt, used_cached, used_completion, used_reasoning, held, cost, outcome, source, created_at, time
+    FROM transactions t JOIN ended USING (hold) ORDER BY place
+), days AS (
+    INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
+    SELECT api_key, day, model, price, account, COUNT(*), SUM(LEAST(used_prompt, 1099511627776)),
+        SUM(LEAST(used_cached, 1099511627776)), SUM(LEAST(used_completion, 1099511627776)),
+        SUM(LEAST(used_reasoning, 1099511627776)), SUM(cost), 0
+    FROM ended GROUP BY api_key, day, model, price, account ORDER BY api_key, day, model, price
+    ON CONFLICT (api_key, day, model, price) DO UPDATE SET
+        requests = usage_day.requests + excluded.requests, prompt = usage_day.prompt + excluded.prompt,
+        cached = usage_day.cached + excluded.cached, completion = usage_day.completion + excluded.completion,
+        reasoning = usage_day.reasoning + excluded.reasoning, cost = usage_day.cost + excluded.cost
+)
+SELECT hold FROM ended";
