@@ -4,11 +4,13 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::account::admin::{AddAccount, UpdateAccount};
+use crate::audit::PAGE_MAX;
 use crate::key::admin::{AddKey, RevokeKey, UpdateKey};
 use crate::key::cap;
 use crate::key::rotate::RotateKey;
 use crate::ledger::movement::{Move, What};
 use crate::ledger::{list, top_up};
+use crate::usage::prune::{self, Prune};
 use crate::usage::report::{export, list as usage_list};
 use crate::{
     Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
@@ -237,6 +239,26 @@ impl Accounts {
         limit: u32,
     ) -> Result<Vec<UsageDay>, StoreError> {
         export::days(&self.0.readers, account, filter, last, limit).await
+    }
+
+    /// Deletes the usage records that ended before a time, except for those that were refunded. Bills by hour and
+    /// refunds need the records, longer sums don't.
+    pub async fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
+        let mut after = String::new();
+        loop {
+            let accounts = account::after(&self.0.readers, &after, PAGE_MAX).await?;
+            let Some(last) = accounts.last() else {
+                return Ok(());
+            };
+            after.clone_from(&last.name);
+            for account in accounts.into_iter().map(|account| account.id) {
+                let mut due = prune::due(&self.0.readers, &account, before).await?;
+                while due {
+                    let account = account.clone();
+                    due = self.0.writer.write(Prune { account, before }).await?;
+                }
+            }
+        }
     }
 
     /// Transactions of an account, newest first.

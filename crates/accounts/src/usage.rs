@@ -1,5 +1,6 @@
 //! Usage: one record for each attempt that was settled.
 
+pub(crate) mod prune;
 pub(crate) mod report;
 
 use jiff::Timestamp;

@@ -45,6 +45,8 @@ pub const STORE_RETRY: Duration = Duration::from_secs(1);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How often overdue holds are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// How often old usage records are looked for.
+const PRUNE_EVERY: Duration = Duration::from_hours(1);
 
 /// A request of a caller for a model.
 #[derive(Debug, Clone)]
@@ -97,6 +99,8 @@ struct Inner {
     tiers: Tiers,
     clock: Clock,
     checkpoint_every: Duration,
+    /// For ever, if `None`.
+    usage_kept: Option<jiff::SignedDuration>,
     tasks: TaskTracker,
     draining: AtomicBool,
 }
@@ -117,6 +121,7 @@ impl Gateway {
             tiers: Tiers::new(tiers),
             clock,
             checkpoint_every: CHECKPOINT_EVERY,
+            usage_kept: None,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
         }))
@@ -128,6 +133,15 @@ impl Gateway {
         Arc::get_mut(&mut self.0)
             .expect("it is built before it is shared")
             .checkpoint_every = every;
+        self
+    }
+
+    /// The same, with usage records deleted when they are older than this.
+    #[must_use]
+    pub fn with_usage_kept(mut self, kept: jiff::SignedDuration) -> Self {
+        Arc::get_mut(&mut self.0)
+            .expect("it is built before it is shared")
+            .usage_kept = Some(kept);
         self
     }
 
@@ -275,11 +289,32 @@ impl Gateway {
     pub async fn keep_house(&self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EXPIRE_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut prune_at = Instant::now();
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             match self.0.accounts.expire(self.now()).await {
                 Ok(ended) => tracing::debug!(?ended, "overdue holds were looked for"),
                 Err(error) => tracing::warn!(%error, "overdue holds can't be ended now"),
             }
+            if Instant::now() >= prune_at {
+                prune_at = Instant::now() + PRUNE_EVERY;
+                // However much there is: the end waits for a batch at most.
+                stop.run_until_cancelled(self.prune_usage()).await;
+            }
+        }
+    }
+
+    /// Deletes the usage records that are older than they are kept, if they aren't kept for ever.
+    async fn prune_usage(&self) {
+        let Some(kept) = self.0.usage_kept else {
+            return;
+        };
+        let before = self.now().saturating_sub(kept);
+        let pruned = self
+            .0
+            .accounts
+            .prune_usage(before.unwrap_or(jiff::Timestamp::MIN));
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "old usage records can't be deleted now");
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
 use weir_accounts::{
     AccountChange, AccountId, Accounts, Caller, Counts, EventKind, Nanos, Options, Outcome, Price,
     Role, Subscription,
@@ -331,5 +332,41 @@ async fn who_runs_out_of_money_is_told() {
     assert_eq!(usage.completion, (189 - 50) / 20);
     let kinds = told(&accounts, wrong.now()).await;
     assert_eq!(kinds, ["balance.exhausted", "balance.low"]);
+    assert_books(&accounts).await;
+}
+
+/// While the server keeps house, records go when they are older than they are to be kept.
+#[tokio::test]
+async fn usage_is_kept_as_long_as_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (accounts, caller) = accounts(folder.path(), 1_000_000).await;
+    let price = Price {
+        input: 10,
+        output: 10,
+        cached: None,
+    };
+    let wrong = Wrong::default();
+    let gateway = gateway(&accounts, price, Quotas::default(), wrong.clock())
+        .with_usage_kept(SignedDuration::from_hours(24));
+    for (hours, id) in [(0, "old"), (2, "young")] {
+        wrong.set(hours);
+        finish(gateway.start(&caller, job(id, Some(3))).await.unwrap()).await;
+    }
+    wrong.set(25);
+    let kept = async || {
+        loop {
+            let usage = accounts.usage(&caller.account, 10).await.unwrap();
+            if usage.len() < 2 {
+                break usage;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let kept = tokio::select! {
+        kept = kept() => kept,
+        () = gateway.keep_house(CancellationToken::new()) => panic!("nobody stops it"),
+    };
+    let kept: Vec<_> = kept.iter().map(|record| &*record.request).collect();
+    assert_eq!(kept, ["young"]);
     assert_books(&accounts).await;
 }

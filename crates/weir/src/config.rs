@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) models: Vec<Model>,
     pub(crate) webhooks: Vec<Webhook>,
+    /// How long usage records are kept; `None` is for ever.
+    pub(crate) usage_keep_days: Option<u32>,
     pub(crate) http: Http,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: Log,
@@ -268,6 +270,7 @@ impl Reader<'_> {
             limits: self.limits(),
             models: self.models(),
             webhooks: self.webhooks(),
+            usage_keep_days: self.narrow("usage.keep_days"),
             http: Http {
                 body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
                 header_timeout: self.seconds("http.header_timeout_seconds"),

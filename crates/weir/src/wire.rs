@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_accounts::{Accounts, Options, Price, Role};
@@ -144,7 +145,11 @@ pub(crate) async fn gateway(
         }
     };
     let rules = Rules { limits, key, tiers };
-    Ok(Gateway::new(catalog, accounts, rules, clock))
+    let gateway = Gateway::new(catalog, accounts, rules, clock);
+    Ok(match config.usage_keep_days {
+        Some(days) => gateway.with_usage_kept(SignedDuration::from_hours(i64::from(days) * 24)),
+        None => gateway,
+    })
 }
 
 /// Who is told what happens. From now on it is written down for them.

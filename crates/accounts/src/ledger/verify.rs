@@ -1,6 +1,7 @@
 //! Recomputes everything from the entries and names each difference.
 
 mod promo;
+mod revenue;
 
 use crate::db::{Connection, StoreError};
 use crate::money::{Counts, Nanos, Price};
@@ -12,6 +13,7 @@ pub(crate) async fn verify(connection: &mut Connection) -> Result<Vec<String>, S
     differences.extend(projections(connection).await?);
     differences.extend(open_holds(connection).await?);
     differences.extend(charges(connection).await?);
+    differences.extend(revenue::differences(connection).await?);
     differences.extend(promo::differences(connection).await?);
     connection.commit().await?;
     Ok(differences)
@@ -84,8 +86,7 @@ async fn open_holds(connection: &mut Connection) -> Result<Vec<String>, StoreErr
     Ok(differences)
 }
 
-/// Usage whose cost is not what its tokens cost at its price, or not what revenue got for it, and
-/// revenue without usage.
+/// Usage whose cost is not what its tokens cost at its price, or not what revenue got for it.
 async fn charges(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let rows = connection
         .rows(
@@ -117,21 +118,6 @@ async fn charges(connection: &mut Connection) -> Result<Vec<String>, StoreError>
                 "attempt {attempt} of request {request}: its tokens cost {due}, the usage record says {cost}, revenue got {revenue}"
             ));
         }
-    }
-    let rows = connection
-        .rows(
-            "SELECT e.ledger_transaction, e.amount FROM entry e
-             LEFT JOIN usage_record u ON u.ledger_transaction = e.ledger_transaction
-             LEFT JOIN movement m ON m.ledger_transaction = e.ledger_transaction
-             WHERE e.book = 'revenue' AND u.id IS NULL AND m.usage_record IS NULL ORDER BY e.ledger_transaction",
-            &[],
-        )
-        .await?;
-    for row in rows {
-        let (transaction, amount) = (row.integer(0)?, row.nanos(1)?);
-        differences.push(format!(
-            "transaction {transaction}: revenue of {amount} without a usage record"
-        ));
     }
     Ok(differences)
 }

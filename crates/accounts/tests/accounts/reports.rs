@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use weir_accounts::{
-    BillLine, Cycle, KeyInfo, Nanos, NewHold, Outcome, Page, Price, Settlement, Source, UsageRecord,
+    BillLine, Cycle, KeyInfo, Nanos, NewHold, Outcome, Page, Price, Refund, Settlement, Source,
+    UsageFilter, UsageRecord,
 };
 
-use crate::fixture::{Fixture, PRICE, at, tokens};
+use crate::fixture::{Fixture, PRICE, at, nanos, raw, success, tokens};
 
 /// The fixture's clock begins on Tuesday 2023-11-14 at 22:13:20 UTC.
 const DAY: i64 = 86_400;
@@ -147,4 +148,166 @@ async fn records_and_keys_in_pages() {
         found.extend(page);
     }
     assert_eq!((found.len(), &found), (6, &all));
+}
+
+/// Records go when they are old, their sums stay, and the books still add up.
+#[tokio::test]
+async fn old_records_are_deleted() {
+    let fixture = used().await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let all = accounts.usage(account, 100).await.unwrap();
+    let (before_days, before_months) = (
+        bill(&fixture, Cycle::Day, 0, 100 * DAY).await,
+        bill(&fixture, Cycle::Month, 0, 100 * DAY).await,
+    );
+    let refund = Refund {
+        request: "org/a0".to_owned(),
+        attempt: 0,
+        amount: Some(nanos(10)),
+        idempotency_key: "one".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    let refunded = accounts.refund(refund.clone(), at(1)).await.unwrap();
+    assert_eq!(accounts.verify().await.unwrap(), [""; 0]);
+
+    for (before, left) in [
+        (0, 14),
+        (1, 13),
+        (10, 13),
+        (3_601, 9),
+        (3 * DAY, 7),
+        (3 * DAY, 7),
+        (100 * DAY, 1),
+    ] {
+        accounts.prune_usage(at(before)).await.unwrap();
+        let kept = accounts.usage(account, 100).await.unwrap();
+        assert_eq!(kept.len(), left, "before {before}");
+        for record in &kept {
+            let young = record.ended_at >= at(before);
+            assert!(young || record.request == "org/a0", "{record:?}");
+            assert!(all.contains(record));
+        }
+        assert_eq!(accounts.verify().await.unwrap(), [""; 0], "before {before}");
+    }
+    assert_eq!(bill(&fixture, Cycle::Day, 0, 100 * DAY).await, before_days);
+    assert_eq!(
+        bill(&fixture, Cycle::Month, 0, 100 * DAY).await,
+        before_months
+    );
+    let again = accounts.refund(refund, at(2)).await.unwrap();
+    assert_eq!(
+        (again.transaction, again.replayed),
+        (refunded.transaction, true)
+    );
+
+    // What is missing without having been deleted for its age is still found.
+    let mut raw = raw(fixture.folder.path()).await;
+    let sql = "UPDATE usage_day SET pruned_cost = pruned_cost - 1 WHERE model = 'org/a' AND day = (SELECT MAX(day) FROM usage_day)";
+    raw.execute(sql).await.unwrap();
+    let found = accounts.verify().await.unwrap();
+    let [revenue, day] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert!(revenue.contains("the deleted records cost"), "{revenue}");
+    assert!(day.contains("its usage records"), "{day}");
+}
+
+/// More than one transaction deletes.
+#[tokio::test]
+async fn many_old_records_are_deleted() {
+    let fixture = Fixture::with(10_000_000).await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    for number in 0..1_100 {
+        let new = fixture.hold(&format!("r{number}"), 1_000);
+        let hold = accounts.hold(new).unwrap().durable().await.unwrap();
+        accounts.settle(hold, success(tokens(10, 1))).await.unwrap();
+    }
+    accounts.prune_usage(at(5)).await.unwrap();
+    let usage = async || accounts.usage(account, 2_000).await.unwrap().len();
+    assert_eq!(usage().await, 1_100, "they ended at that time, not before");
+    accounts.prune_usage(at(6)).await.unwrap();
+    assert_eq!(usage().await, 0);
+    assert_eq!(accounts.verify().await.unwrap(), [""; 0]);
+}
+
+/// An export has each record and each line of a day once, whatever the pieces.
+#[tokio::test]
+async fn exports() {
+    let fixture = used().await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let all = accounts.usage(account, 100).await.unwrap();
+    let filter = |from, to, model: Option<&str>| UsageFilter {
+        key: None,
+        model: model.map(str::to_owned),
+        from: at(from),
+        to: at(to),
+    };
+    for (from, to, model) in [
+        (0, 100 * DAY, None),
+        (1, 100 * DAY, None),
+        (10, 3_600, None),
+        (0, 100 * DAY, Some("org/a")),
+        (0, 100 * DAY, Some("org/c")),
+    ] {
+        let filter = filter(from, to, model);
+        let mut found = Vec::new();
+        loop {
+            let piece = accounts
+                .usage_records(account, &filter, found.last(), 3)
+                .await
+                .unwrap();
+            if piece.is_empty() {
+                break;
+            }
+            found.extend(piece);
+        }
+        let wanted = |record: &&UsageRecord| {
+            record.ended_at >= at(from)
+                && record.ended_at < at(to)
+                && model.is_none_or(|model| record.model == model)
+        };
+        assert_eq!(found.len(), all.iter().filter(wanted).count(), "{filter:?}");
+        assert!(
+            found.iter().all(|entry| wanted(&&entry.record)),
+            "{filter:?}"
+        );
+        assert!(found.is_sorted_by_key(|entry| (entry.record.ended_at, entry.id)));
+    }
+    let whole = filter(0, 100 * DAY, None);
+    let mut days = Vec::new();
+    loop {
+        let piece = accounts
+            .usage_days(account, &whole, days.last(), 2)
+            .await
+            .unwrap();
+        if piece.is_empty() {
+            break;
+        }
+        days.extend(piece);
+    }
+    let lines = bill(&fixture, Cycle::Day, 0, 100 * DAY).await;
+    let costs = |costs: Vec<Nanos>| sum(costs.into_iter());
+    assert_eq!(days.len(), lines.len());
+    assert_eq!(
+        costs(days.iter().map(|day| day.cost).collect()),
+        costs(lines.iter().map(|line| line.cost).collect())
+    );
+    let none = UsageFilter {
+        key: Some("other".to_owned()),
+        ..whole
+    };
+    assert!(
+        accounts
+            .usage_days(account, &none, None, 2)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        accounts
+            .usage_records(account, &none, None, 2)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }

@@ -418,6 +418,13 @@ pub(crate) const KEYS: &[Key] = &[
         "Open connections; more wait to be accepted.",
     ),
     key(
+        "usage.keep_days",
+        whole(1, 36_500),
+        None,
+        "Usage records that are older are deleted, except for refunded ones. Sums by day, and with them bills, stay; refunds and \
+         bills by hour need the records. Absent: they are kept for ever.",
+    ),
+    key(
         "shutdown.grace_seconds",
         whole(0, DAY),
         Some("30"),

@@ -106,7 +106,7 @@ fn mistakes_name_their_line() {
         "port = 1",
         &[],
         &[
-            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, webhooks, http, shutdown, log, cors",
+            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, webhooks, http, usage, shutdown, log, cors",
         ],
     );
     refused(

@@ -70,17 +70,19 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// Days whose usage is not the sum of its records.
+/// Days whose usage is not the sum of its records, those included that were deleted for their age.
 async fn days(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let rows = connection
         .rows(
-            "SELECT d.api_key, d.day, d.requests, d.cost, COALESCE(u.requests, 0), COALESCE(u.cost, 0)
+            "SELECT d.api_key, d.day, d.requests, d.cost, COALESCE(u.requests, 0) + d.pruned_requests,
+                 COALESCE(u.cost, 0) + d.pruned_cost
              FROM usage_day d
              LEFT JOIN (SELECT api_key, ended_at / 86400000 AS day, model, price, COUNT(*) AS requests,
                             CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(promo) AS BIGINT) AS promo
                         FROM usage_record GROUP BY api_key, ended_at / 86400000, model, price) u
                  ON u.api_key = d.api_key AND u.day = d.day AND u.model = d.model AND u.price = d.price
-             WHERE d.requests <> COALESCE(u.requests, 0) OR d.cost <> COALESCE(u.cost, 0) OR d.promo <> COALESCE(u.promo, 0)
+             WHERE d.requests <> COALESCE(u.requests, 0) + d.pruned_requests
+                 OR d.cost <> COALESCE(u.cost, 0) + d.pruned_cost OR d.promo <> COALESCE(u.promo, 0) + d.pruned_promo
              ORDER BY d.api_key, d.day",
             &[],
         )
