@@ -27,7 +27,7 @@ pub(crate) async fn show(_: Call<Nothing, Nothing>) -> Result<Json<Value>, ApiEr
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) parameters: Vec<Value>,
-    pub(crate) body: Option<Schema>,
+    pub(crate) body: Option<Value>,
     /// By media type.
     pub(crate) answer: Value,
 }
@@ -56,13 +56,15 @@ impl Schemas {
         self.answers.subschema_for::<A>()
     }
 
-    pub(crate) fn input<I: JsonSchema>(&mut self) -> Schema {
-        self.inputs.subschema_for::<I>()
+    pub(crate) fn input<I: JsonSchema>(&mut self) -> Value {
+        let mut schema = self.inputs.subschema_for::<I>().to_value();
+        drop_null_defaults(&mut schema);
+        schema
     }
 
     /// A parameter for each field.
     pub(crate) fn query<Q: JsonSchema>(&mut self) -> Vec<Value> {
-        let schema = self.input::<Q>().to_value();
+        let schema = self.input::<Q>();
         let required = |name: &str| {
             let names = schema["required"].as_array();
             names.is_some_and(|names| names.iter().any(|required| required == name))
@@ -83,6 +85,18 @@ impl Schemas {
                 })
             })
             .collect()
+    }
+}
+
+/// What is absent is not the same as null everywhere: in a change it stays as it is.
+fn drop_null_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, value| name != "default" || !value.is_null());
+            members.values_mut().for_each(drop_null_defaults);
+        }
+        Value::Array(values) => values.iter_mut().for_each(drop_null_defaults),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

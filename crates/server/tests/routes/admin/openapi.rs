@@ -24,6 +24,11 @@ async fn every_route_is_in_the_document() {
                 .iter()
                 .filter(|parameter| parameter["in"] == "path");
             assert_eq!(in_path.count(), path.matches('{').count(), "{path}");
+            // A client that fills in defaults must not take settings away.
+            assert!(
+                !operation.to_string().contains(r#""default":null"#),
+                "{path}"
+            );
             for parameter in parameters {
                 assert!(parameter["description"].is_string(), "{path}: {parameter}");
             }
