@@ -14,6 +14,8 @@ use crate::quotas::{self, Quotas, Tier};
 
 /// What ids begin with, so that no name looks like one.
 const ID_PREFIX: &str = "acct_";
+/// What keys begin with: a key in the wrong place becomes no name.
+const KEY_PREFIX: &str = "sk_";
 const NAME_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,13 +106,14 @@ fn check_name(name: &str) -> Result<(), AdminError> {
             .bytes()
             .next()
             .is_some_and(|first| first.is_ascii_alphanumeric())
-        && !name.starts_with(ID_PREFIX);
+        && !name.starts_with(ID_PREFIX)
+        && !name.starts_with(KEY_PREFIX);
     if good {
         return Ok(());
     }
     let message = format!(
         "an account's name has 1 to {NAME_MAX} letters, digits and . _ - @ +, begins with a letter or digit, \
-         and not with {ID_PREFIX}"
+         and not with {ID_PREFIX} or {KEY_PREFIX}"
     );
     Err(AdminError::invalid("name", message))
 }
@@ -229,6 +232,7 @@ mod tests {
             "a\n",
             "a\0",
             "acct_1",
+            "sk_abc_DEF",
             "=1+1",
             &"x".repeat(65),
         ] {

@@ -61,7 +61,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewAccount {
-    /// 1 to 64 letters, digits and `.` `_` `-` `@` `+`, beginning with a letter or digit, and not with `acct_`.
+    /// 1 to 64 letters, digits and `.` `_` `-` `@` `+`, beginning with a letter or digit, and not with `acct_` or `sk_`.
     pub name: String,
 }
 

@@ -123,7 +123,7 @@ async fn one_line_a_request_and_no_key() {
     answers.push(
         app.send(request(
             "/admin/v1/accounts",
-            &json!({"name": [key]}).to_string(),
+            &json!({"name": key}).to_string(),
         ))
         .await,
     );

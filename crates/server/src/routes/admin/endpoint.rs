@@ -153,6 +153,15 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
     extract::parse_value(Value::Object(fields), "the query is not one of this route")
 }
 
+/// A list of values would do for a parser, in the order of the fields.
+fn object<B: DeserializeOwned>(body: &[u8]) -> Result<B, ApiError> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        let message = "the body is not a request: an object is expected";
+        return Err(ApiError::new(Reason::InvalidRequestBody, message));
+    }
+    extract::parse(body)
+}
+
 /// What comes with a request beside its path and query.
 pub(crate) trait Input: Sized {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError>;
@@ -175,7 +184,7 @@ pub(crate) struct Body<B>(pub(crate) B);
 
 impl<B: DeserializeOwned + JsonSchema> Input for Body<B> {
     fn read(_: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
-        Ok(Body(extract::parse(body)?))
+        Ok(Body(object(body)?))
     }
 
     fn describe(schemas: &mut Schemas, operation: &mut Operation) {
@@ -204,7 +213,7 @@ impl<B: DeserializeOwned + JsonSchema> Input for Once<B> {
         Ok(Once {
             // Not one that the command line has used.
             key: format!("api:{key}"),
-            body: extract::parse(body)?,
+            body: object(body)?,
         })
     }
 
