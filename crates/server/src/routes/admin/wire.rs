@@ -19,8 +19,10 @@ pub(super) fn amount(param: &str, Usd(text): &Usd) -> Result<Nanos, ApiError> {
     amount.map_err(|error| ApiError::invalid(param, format!("{param}: {error}")))
 }
 
+/// To the millisecond, as it is written down: what was just done says the same as its replay.
 pub(super) fn time(at: Timestamp) -> Time {
-    Time(at.to_string())
+    let written = Timestamp::from_millisecond(at.as_millisecond());
+    Time(written.unwrap_or(at).to_string())
 }
 
 pub(super) fn timestamp(param: &str, Time(text): &Time) -> Result<Timestamp, ApiError> {
@@ -137,5 +139,18 @@ pub(super) fn page<T, A>(
         next: found.last().filter(|_| has_more).map(place),
         data: found.iter().map(show).collect(),
         has_more,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_what_is_written_down() {
+        let check = |at: &str, written: &str| assert_eq!(time(at.parse().unwrap()).0, written);
+        check("2026-11-23T01:14:47.260478893Z", "2026-11-23T01:14:47.26Z");
+        check("2026-11-23T01:14:47.000999Z", "2026-11-23T01:14:47Z");
+        check("2026-11-23T01:14:47Z", "2026-11-23T01:14:47Z");
     }
 }
