@@ -298,7 +298,7 @@ impl Gateway {
             if Instant::now() >= prune_at {
                 prune_at = Instant::now() + PRUNE_EVERY;
                 // However much there is: the end waits for a batch at most.
-                stop.run_until_cancelled(self.prune_usage()).await;
+                stop.run_until_cancelled(Box::pin(self.prune_usage())).await;
             }
         }
     }
