@@ -142,10 +142,9 @@ impl Take {
         if let Some(made) = self.insert_at_known_price(connection).await? {
             return Ok(Some(made));
         }
-        if self.add_price(connection).await? {
-            return self.insert_at_known_price(connection).await;
-        }
-        Ok(None)
+        // Another node may have been quicker: then the price is there now all the same.
+        self.add_price(connection).await?;
+        self.insert_at_known_price(connection).await
     }
 
     /// `None` if the attempt has a hold already, or nothing had this price yet.
@@ -182,9 +181,9 @@ impl Take {
     }
 
     /// A version of the model's price, if it is new.
-    async fn add_price(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+    async fn add_price(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let new = &self.new;
-        let made = connection
+        connection
             .row(
                 "INSERT INTO price (model, input, output, cached, created_at) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (model, input, output, cached) DO NOTHING RETURNING id",
@@ -196,8 +195,8 @@ impl Take {
                     new.now,
                 ],
             )
-            .await?;
-        Ok(made.is_some())
+            .await
+            .map(drop)
     }
 
     /// The hold that this attempt has already, if this is a replay.
