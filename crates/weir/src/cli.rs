@@ -68,6 +68,9 @@ pub(crate) enum Command {
     Config,
     /// Bring the schema of the database up to date, as every start does
     Migrate(Migrate),
+    /// The books
+    #[command(subcommand)]
+    Ledger(Ledger),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
 }
@@ -103,6 +106,13 @@ pub(crate) struct Serve {
 pub(crate) enum Model {
     /// List the models with their prices
     List(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ledger {
+    /// Recompute balances, holds, charges and usage, and name each difference; exit with 0 if there is none,
+    /// 1 if there are some, 2 if it can't be told
+    Verify(Json),
 }
 
 #[derive(Debug, Args)]

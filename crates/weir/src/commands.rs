@@ -6,5 +6,6 @@ pub(crate) mod chat;
 pub(crate) mod credit;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod migrate;
 pub(crate) mod models;

@@ -17,9 +17,9 @@ use jiff::Timestamp;
 use weir_accounts::{Accounts, Actor, By, Options, Role};
 use weir_gateway::Clock;
 
-use crate::cli::{Cli, Command, Model, Place};
+use crate::cli::{Cli, Command, Ledger, Model, Place};
 use crate::commands::chat::Server;
-use crate::commands::{accounts, audit, chat, credit, doctor, keys, migrate, models};
+use crate::commands::{accounts, audit, chat, credit, doctor, keys, ledger, migrate, models};
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
 /// Set by clap too, for a wrong command line.
@@ -108,6 +108,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(command) => {
             return migrate::migrate(options(&place)?, command, now).await;
         }
+        Command::Ledger(Ledger::Verify(output)) => {
+            return ledger::verify(options(&place)?, output, now).await;
+        }
         Command::Doctor(output) => {
             let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
             return Ok(if sound {
@@ -138,6 +141,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         | Command::Chat(_)
         | Command::Config
         | Command::Migrate(_)
+        | Command::Ledger(_)
         | Command::Doctor(_) => Ok(()),
     }
 }

@@ -55,7 +55,28 @@ pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<A
             "ended the open holds of an earlier process"
         );
     }
+    verify(&accounts).await;
     Ok(accounts)
+}
+
+/// Differences that the log names at a start; `weir ledger verify` names all.
+const DIFFERENCES_LOGGED_MAX: usize = 100;
+
+/// Says what is wrong with the books, as far as that takes no longer when the history grows, and serves all the same:
+/// no balance can be overdrawn by it, and an outage for all accounts is worse than an error in one of them.
+async fn verify(accounts: &Accounts) {
+    match accounts.verify_quickly().await {
+        Ok(differences) => {
+            for difference in differences.iter().take(DIFFERENCES_LOGGED_MAX) {
+                tracing::error!("the books don't balance: {difference}");
+            }
+            if differences.len() > DIFFERENCES_LOGGED_MAX {
+                let count = differences.len();
+                tracing::error!(count, "`weir ledger verify` names all differences");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the books can't be verified"),
+    }
 }
 
 /// The catalogue with its engines. A model that can't be loaded is logged and offered as not available.

@@ -316,6 +316,18 @@ fn migrate_says_what_is_pending_and_changes_nothing() {
     assert_eq!(garbage.status.code(), Some(3), "{garbage:?}");
 }
 
+#[test]
+fn the_books_are_verified() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    fails(at, "ledger verify --data d", 2, "there is no database in d");
+    json(at, "account add alice --credit 2.50 --data d");
+    let clean = json(at, "ledger verify --data d");
+    assert_eq!(clean, serde_json::json!({"differences": []}));
+    let said = run(at, "ledger verify --data d");
+    assert_eq!(said.stdout, b"the books balance\n");
+}
+
 /// An address that nobody answers at: said, soon, and without the password.
 #[test]
 fn a_database_out_of_reach_is_said_without_its_password() {
@@ -323,7 +335,13 @@ fn a_database_out_of_reach_is_said_without_its_password() {
     let config =
         "database = \"postgres://weir:c4nary@127.0.0.1:1/weir\"\n[postgres]\ntimeout_seconds = 1\n";
     std::fs::write(directory.path().join("weir.toml"), config).unwrap();
-    for arguments in ["account list", "migrate", "migrate --check", "doctor"] {
+    for arguments in [
+        "account list",
+        "migrate",
+        "migrate --check",
+        "ledger verify",
+        "doctor",
+    ] {
         let output = run(directory.path(), arguments);
         assert!(!output.status.success(), "{arguments}");
         let said = [output.stdout, output.stderr].concat();

@@ -1,6 +1,6 @@
 //! Credits, and whether the books would tell.
 
-use weir_accounts::{AdminError, Nanos, Role};
+use weir_accounts::{AdminError, Hold, Nanos, PromoGift, Role};
 
 use crate::POSTGRES;
 use crate::fixture::{Fixture, at, nanos, open, raw, success, tokens};
@@ -96,69 +96,233 @@ async fn accounts_are_found_by_name_and_id() {
 /// Every kind of difference is found and named.
 #[tokio::test]
 async fn tampering_is_found() {
-    let check = async |tamper: &str, named: &[&str]| {
-        let fixture = Fixture::with(1_000).await;
-        let hold = fixture.held("r1", 300).await.unwrap();
-        fixture
-            .accounts
-            .settle(hold, success(tokens(10, 20)))
-            .await
-            .unwrap();
-        let _open = fixture.held("r2", 100).await.unwrap();
-        fixture.assert_books().await;
+    for (tamper, named) in [
+        (
+            "UPDATE balance SET posted = posted + 1",
+            "0.000001051 posted and 0.0000001 held, the entries 0.00000085 in the wallet",
+        ),
+        (
+            "UPDATE balance SET posted = posted + 1",
+            "the balance says that posted is 0.000001051, its last transaction 0.00000105",
+        ),
+        (
+            "UPDATE balance SET held = held - 1",
+            "the balance says that held is 0.000000099, its open holds 0.0000001",
+        ),
+        (
+            "UPDATE entry SET amount = amount + 1 WHERE book = 'revenue'",
+            "its entries sum to 0.000000001",
+        ),
+        (
+            "UPDATE entry SET amount = amount + 1 WHERE book = 'revenue'",
+            "revenue got 0.000000051",
+        ),
+        (
+            "DELETE FROM entry WHERE book LIKE 'wallet:%'",
+            "in the wallet",
+        ),
+        (
+            "UPDATE entry SET book = 'wallet:nobody' WHERE book LIKE 'wallet:%' AND amount > 900",
+            "book wallet:nobody: its entries sum to 0.000001, and it is no account's",
+        ),
+        (
+            "DELETE FROM entry WHERE book IN ('funding', 'promotion')
+                 OR book LIKE 'wallet:%' AND amount = 1000 OR book LIKE 'promo:%' AND amount = 100",
+            "a credit without entries",
+        ),
+        (
+            "UPDATE usage_record SET cost = cost - 1 WHERE request = 'r1'",
+            "its tokens cost 0.00000005, the usage record says 0.000000049",
+        ),
+        (
+            "UPDATE usage_record SET completion = 21",
+            "its tokens cost 0.000000052",
+        ),
+        (
+            "UPDATE usage_record SET completion = 9000000000000000000, held = 0, cost = 0",
+            "its tokens cost 0, the usage record says 0, revenue got 0.00000005",
+        ),
+        (
+            "UPDATE usage_record SET completion = -1",
+            "its tokens cost 0.0000003, the usage record says 0.00000005",
+        ),
+        ("UPDATE price SET output = 30", "its tokens cost 0.00000007"),
+        (
+            "DELETE FROM usage_record",
+            "revenue of 0.00000005 without a usage record",
+        ),
+        (
+            "UPDATE hold SET state = 'released' WHERE state = 'open'",
+            "its open holds 0",
+        ),
+        (
+            "UPDATE hold SET state = 'released' WHERE state = 'open'",
+            "request r2: its hold is released, with 1 transactions that made it and 0 that ended it",
+        ),
+        (
+            "UPDATE hold SET state = 'open' WHERE request = 'r1'",
+            "a settle moves -0.0000003 of what is held; the hold of request r1 is open",
+        ),
+        (
+            "UPDATE hold SET state = 'open' WHERE request = 'r1'",
+            "of request r1: the usage record says that 0.0000003 was held, and its hold is open",
+        ),
+        (
+            "UPDATE hold SET state = 'released' WHERE request = 'r1'",
+            "and its hold is released with 0.0000003",
+        ),
+        (
+            "UPDATE hold SET amount = amount + 1 WHERE request = 'r2'",
+            "request r2: its hold has 0.000000101, its transactions took 0.0000001",
+        ),
+        (
+            "UPDATE hold SET amount = amount + 1 WHERE request = 'r3'",
+            "request r3: its hold has 0.000000121, its transactions took 0.00000012",
+        ),
+        (
+            "UPDATE usage_record SET request = 'r9' WHERE request = 'r1'",
+            "and another's hold is settled",
+        ),
+        (
+            "DELETE FROM ledger_transaction WHERE kind = 'settle'",
+            "request r1: its hold is settled, with 1 transactions that made it and 0 that ended it",
+        ),
+        (
+            "DELETE FROM ledger_transaction WHERE kind = 'settle'",
+            "of request r1: a usage record without a hold",
+        ),
+        (
+            "DELETE FROM hold WHERE request = 'r2'",
+            "and there is no such hold",
+        ),
+        (
+            "DELETE FROM hold WHERE request = 'r1'",
+            "for a hold that isn't there",
+        ),
+        ("DELETE FROM usage_day", "0 requests, its usage records 1"),
+        (
+            "UPDATE usage_day SET day = day + 1",
+            "1 requests for 0.00000005 without a usage record",
+        ),
+        (
+            "UPDATE usage_day SET requests = 0, cost = 1 WHERE requests = 1",
+            "0 requests, its usage records",
+        ),
+        (
+            "UPDATE usage_day SET prompt = prompt + 1",
+            "11 prompt tokens, its usage records 10",
+        ),
+        (
+            "UPDATE usage_day SET completion = 0",
+            "0 completion tokens, its usage records 20",
+        ),
+        (
+            "UPDATE usage_day SET reasoning = 7",
+            "7 reasoning tokens, its usage records 0",
+        ),
+        (
+            "UPDATE usage_day SET cached = 7",
+            "7 cached tokens, its usage records 0",
+        ),
+        (
+            "UPDATE usage_day SET cost = cost + 1",
+            "51 nano-USD of cost, its usage records 50",
+        ),
+        (
+            "UPDATE balance SET promo = promo - 1",
+            "the balance says it has promotional credit of 0.000000099, the entries 0.0000001",
+        ),
+        (
+            "UPDATE balance SET promo = promo - 1",
+            "the balance says it has promotional credit of 0.000000099, its gifts 0.0000001",
+        ),
+        (
+            "UPDATE promo SET amount = amount + 1",
+            "it says that it was 0.000000101, the entries 0.0000001",
+        ),
+        (
+            "UPDATE promo SET free = free - 1, held = 1",
+            "its uses leave",
+        ),
+        (
+            "UPDATE hold SET promo = 1 WHERE request = 'r2'",
+            "its hold has promotional credit of 0.000000001, its uses of gifts 0",
+        ),
+        (
+            "INSERT INTO promo_use (hold, promo, held) SELECT h.id, p.id, 5 FROM hold h, promo p WHERE request = 'r1'",
+            "its hold has ended and has promotional credit of 0, its uses of gifts 0.000000005",
+        ),
+        (
+            "UPDATE usage_record SET promo = 1 WHERE request = 'r1'",
+            "its usage record says that promotional credit paid 0.000000001, its uses of gifts 0",
+        ),
+    ] {
+        let (fixture, _holds) = busy().await;
         let mut raw = raw(fixture.folder.path()).await;
         raw.disable_triggers().await;
         raw.execute(tamper).await.unwrap();
         let differences = fixture.accounts.verify().await.unwrap().join("\n");
-        for words in named {
-            assert!(differences.contains(words), "{tamper}: {differences}");
-        }
+        assert!(differences.contains(named), "{tamper}: {differences}");
+    }
+}
+
+/// Of these, a server is told when it starts.
+#[tokio::test]
+async fn tampering_with_balances_is_found_quickly() {
+    for (tamper, named) in [
+        (
+            "UPDATE balance SET posted = posted + 1",
+            "the balance says that posted is 0.000001051, its last transaction 0.00000105",
+        ),
+        (
+            "UPDATE balance SET held = held - 1",
+            "the balance says that held is 0.000000099, its open holds 0.0000001",
+        ),
+        (
+            "UPDATE balance SET promo = promo - 1",
+            "of 0.000000099, its gifts 0.0000001",
+        ),
+        (
+            "UPDATE hold SET promo = 1 WHERE request = 'r2'",
+            "its hold has promotional credit of 0.000000001, its uses of gifts 0",
+        ),
+    ] {
+        let (fixture, _holds) = busy().await;
+        let quickly = async || fixture.accounts.verify_quickly().await.unwrap();
+        assert_eq!(quickly().await, [""; 0]);
+        let mut raw = raw(fixture.folder.path()).await;
+        raw.execute(tamper).await.unwrap();
+        let differences = quickly().await.join("\n");
+        assert!(differences.contains(named), "{tamper}: {differences}");
+    }
+}
+
+/// A settled request, an open one, one that was extended and released, and a gift that came last.
+async fn busy() -> (Fixture, Hold) {
+    let fixture = Fixture::with(1_000).await;
+    let accounts = &fixture.accounts;
+    let hold = fixture.held("r1", 300).await.unwrap();
+    accounts
+        .settle(hold, success(tokens(10, 20)))
+        .await
+        .unwrap();
+    let open = fixture.held("r2", 100).await.unwrap();
+    let mut extended = fixture.held("r3", 70).await.unwrap();
+    accounts
+        .extend(&mut extended, nanos(50), at(2))
+        .await
+        .unwrap();
+    accounts.release(extended, at(3)).await.unwrap();
+    let gift = PromoGift {
+        account: fixture.caller.account.clone(),
+        amount: nanos(100),
+        expires_at: at(9_000),
+        idempotency_key: "gift".to_owned(),
+        reason: "a test".to_owned(),
     };
-    check(
-        "UPDATE balance SET posted = posted + 1",
-        &["0.000000951 posted and 0.0000001 held, the entries 0.00000085 in the wallet"],
-    )
-    .await;
-    check(
-        "UPDATE balance SET held = held - 1",
-        &["0.000000099 held", "its open holds 0.0000001"],
-    )
-    .await;
-    check(
-        "UPDATE entry SET amount = amount + 1 WHERE book = 'revenue'",
-        &["its entries sum to 0.000000001", "revenue got 0.000000051"],
-    )
-    .await;
-    check(
-        "DELETE FROM entry WHERE book LIKE 'wallet:%'",
-        &["its entries sum to", "in the wallet"],
-    )
-    .await;
-    check(
-        "UPDATE usage_record SET cost = cost - 1",
-        &["its tokens cost 0.00000005, the usage record says 0.000000049"],
-    )
-    .await;
-    check(
-        "UPDATE usage_record SET completion = 21",
-        &["its tokens cost 0.000000052"],
-    )
-    .await;
-    check(
-        "UPDATE price SET output = 30",
-        &["its tokens cost 0.00000007"],
-    )
-    .await;
-    check(
-        "DELETE FROM usage_record",
-        &["revenue of 0.00000005 without a usage record"],
-    )
-    .await;
-    check(
-        "UPDATE hold SET state = 'released' WHERE state = 'open'",
-        &["its open holds 0"],
-    )
-    .await;
+    accounts.give_promo(gift, at(4)).await.unwrap();
+    fixture.assert_books().await;
+    (fixture, open)
 }
 
 #[tokio::test]

@@ -134,7 +134,8 @@ impl Raw {
             "SET session_replication_role = replica"
         } else {
             "DROP TRIGGER entry_no_update; DROP TRIGGER entry_no_delete;
-             DROP TRIGGER ledger_transaction_no_update; DROP TRIGGER price_no_update;"
+             DROP TRIGGER ledger_transaction_no_update; DROP TRIGGER ledger_transaction_no_delete;
+             DROP TRIGGER price_no_update;"
         };
         self.execute(sql).await.unwrap();
     }

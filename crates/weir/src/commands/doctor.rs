@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use weir_accounts::{Location, Options, Role};
 
-use super::accounts;
+use super::ledger;
 use crate::cli::Json;
 use crate::config::{Config, Database, Invalid, Loaded, Model, Source};
 use crate::{output, wire};
@@ -277,13 +277,7 @@ async fn database(options: Options, now: Timestamp) -> Check {
             format!("{} will be made", path.display()),
         );
     }
-    let verified = async {
-        let opened = accounts::open(options, false, now).await?;
-        let differences = opened.verify().await;
-        opened.close().await;
-        anyhow::Ok(differences?)
-    };
-    match verified.await {
+    match ledger::differences(options, now).await {
         Ok(differences) if differences.is_empty() => {
             check("database", Verdict::Ok, "the books balance")
         }

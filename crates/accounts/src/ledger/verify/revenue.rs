@@ -15,11 +15,11 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     let mut days = Days::new();
     let revenue = connection
         .rows(
-            "SELECT t.account, t.created_at / 86400000, CAST(SUM(e.amount) AS BIGINT) FROM entry e
-             JOIN ledger_transaction t ON t.id = e.ledger_transaction
-             LEFT JOIN usage_record u ON u.ledger_transaction = e.ledger_transaction
-             LEFT JOIN movement m ON m.ledger_transaction = e.ledger_transaction
-             WHERE e.book = 'revenue' AND u.id IS NULL AND m.usage_record IS NULL
+            "SELECT t.account, t.created_at / 86400000, CAST(SUM(e.amount) AS BIGINT) FROM ledger_transaction t
+             LEFT JOIN usage_record u ON u.ledger_transaction = t.id
+             LEFT JOIN movement m ON m.ledger_transaction = t.id
+             JOIN entry e ON e.ledger_transaction = t.id AND e.book = 'revenue'
+             WHERE u.id IS NULL AND m.usage_record IS NULL
              GROUP BY t.account, t.created_at / 86400000",
             &[],
         )

@@ -1,0 +1,150 @@
+//! Usage records against prices, revenue, holds and gifts.
+
+use super::{Comparison, compare};
+use crate::db::{Connection, Row, StoreError};
+use crate::money::{Counts, Nanos, Price};
+
+pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+    let mut differences = Vec::new();
+    for row in connection.rows(DOUBTFUL, &[]).await? {
+        differences.extend(Record::read(&row)?.differences());
+    }
+    differences.extend(compare(connection, &[REFUNDS]).await?);
+    Ok(differences)
+}
+
+/// Records of which anything may differ. The cost is computed where the tables are, as far as that can't overflow:
+/// counts below 2^31 and prices below 2^30. What was cut at what was held is left to [`Record`], too.
+const DOUBTFUL: &str = "
+    SELECT u.request, u.attempt, u.prompt, u.cached, u.completion, p.input, p.output, p.cached,
+        u.held, u.cost, COALESCE(e.amount, 0), u.promo,
+        (SELECT CAST(COALESCE(SUM(g.used), 0) AS BIGINT) FROM promo_use g WHERE g.hold = h.id),
+        h.state, h.amount,
+        CAST(CASE WHEN h.request = u.request AND h.attempt = u.attempt AND h.account = u.account AND h.api_key = u.api_key
+            AND h.model = u.model AND h.price = u.price AND t.account = u.account THEN 1 ELSE 0 END AS BIGINT)
+    FROM usage_record u
+    LEFT JOIN price p ON p.id = u.price
+    LEFT JOIN ledger_transaction t ON t.id = u.ledger_transaction
+    LEFT JOIN hold h ON h.id = t.hold
+    LEFT JOIN entry e ON e.ledger_transaction = u.ledger_transaction AND e.book = 'revenue'
+    WHERE CASE WHEN u.prompt BETWEEN 0 AND 2147483647 AND u.cached BETWEEN 0 AND 2147483647
+            AND u.completion BETWEEN 0 AND 2147483647 AND p.input BETWEEN 0 AND 1073741823
+            AND p.output BETWEEN 0 AND 1073741823 AND p.cached BETWEEN 0 AND 1073741823
+        THEN (u.prompt * p.input + u.completion * p.output
+            + CASE WHEN u.cached < u.prompt THEN u.cached ELSE u.prompt END * (p.cached - p.input) + 9) / 10 <> u.cost
+        ELSE TRUE END
+        OR COALESCE(e.amount, 0) <> u.cost
+        OR h.id IS NULL OR h.state NOT IN ('settled', 'expired') OR h.amount <> u.held
+        OR h.request <> u.request OR h.attempt <> u.attempt OR h.account <> u.account OR h.api_key <> u.api_key
+        OR h.model <> u.model OR h.price <> u.price OR t.account <> u.account
+        OR u.promo <> (SELECT COALESCE(SUM(g.used), 0) FROM promo_use g WHERE g.hold = h.id)
+    ORDER BY u.id";
+
+const REFUNDS: Comparison = Comparison {
+    sql: "SELECT u.request, u.cost, r.sum FROM usage_record u
+          JOIN (SELECT m.usage_record, CAST(-SUM(e.amount) AS BIGINT) AS sum FROM movement m
+                JOIN entry e ON e.ledger_transaction = m.ledger_transaction AND e.book = 'revenue'
+                GROUP BY m.usage_record) r ON r.usage_record = u.id
+          WHERE r.sum > u.cost ORDER BY u.id",
+    words: ["request", "it cost", "refunded were"],
+};
+
+/// A usage record, and what it should agree with.
+#[derive(Debug)]
+struct Record {
+    request: String,
+    attempt: i64,
+    /// What its tokens cost; `None` if that can't be counted.
+    price: Option<Nanos>,
+    held: Nanos,
+    cost: Nanos,
+    revenue: Nanos,
+    promo: Nanos,
+    gifts: Nanos,
+    /// State and amount of the hold that it settled, and whether it is that request's.
+    hold: Option<(String, Nanos, bool)>,
+}
+
+impl Record {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let count = |column| Ok::<_, StoreError>(u64::try_from(row.integer(column)?).ok());
+        let (prompt, cached, completion) = (count(2)?, count(3)?, count(4)?);
+        let counts = || {
+            Some(Counts {
+                prompt: prompt?,
+                cached: cached?,
+                completion: completion?,
+                reasoning: 0,
+            })
+        };
+        let (input, output) = (row.integer_or_null(5)?, row.integer_or_null(6)?);
+        let cached = row.integer_or_null(7)?;
+        let price = || {
+            Some(Price {
+                input: input?,
+                output: output?,
+                cached: Some(cached?),
+            })
+        };
+        let hold = match row.text_or_null(13)? {
+            Some(state) => Some((state, row.nanos(14)?, row.integer(15)? == 1)),
+            None => None,
+        };
+        Ok(Record {
+            request: row.text(0)?,
+            attempt: row.integer(1)?,
+            price: price()
+                .zip(counts())
+                .and_then(|(price, counts)| price.cost(&counts)),
+            held: row.nanos(8)?,
+            cost: row.nanos(9)?,
+            revenue: row.nanos(10)?,
+            promo: row.nanos(11)?,
+            gifts: row.nanos(12)?,
+            hold,
+        })
+    }
+
+    fn differences(&self) -> Vec<String> {
+        let Record {
+            request,
+            attempt,
+            cost,
+            revenue,
+            held,
+            promo,
+            gifts,
+            ..
+        } = self;
+        let due = self.price.unwrap_or(Nanos::MAX).min(*held);
+        let which = format!("attempt {attempt} of request {request}");
+        let mut differences = Vec::new();
+        if due != *cost || revenue != cost {
+            differences.push(format!(
+                "{which}: its tokens cost {due}, the usage record says {cost}, revenue got {revenue}"
+            ));
+        }
+        match &self.hold {
+            None => differences.push(format!("{which}: a usage record without a hold")),
+            Some((state, amount, is_its)) => {
+                let ended = state == "settled" || state == "expired";
+                if !ended || amount != held || !is_its {
+                    let whose = if *is_its {
+                        "its hold"
+                    } else {
+                        "another's hold"
+                    };
+                    differences.push(format!(
+                        "{which}: the usage record says that {held} was held, and {whose} is {state} with {amount}"
+                    ));
+                }
+            }
+        }
+        if promo != gifts {
+            differences.push(format!(
+                "request {request}: its usage record says that promotional credit paid {promo}, its uses of gifts {gifts}"
+            ));
+        }
+        differences
+    }
+}

@@ -1,0 +1,133 @@
+//! Usage by day against its records, those included that were deleted for their age.
+
+use std::collections::BTreeMap;
+
+use super::{last, pieces};
+use crate::db::{Connection, Row, StoreError, values};
+
+/// Key, day, model and price.
+type Day = (String, i64, String, i64);
+
+/// Requests, prompt, cached, completion, reasoning, cost and promotional credit.
+type Sums = [i64; 7];
+
+const NAMES: [&str; 7] = [
+    "requests",
+    "prompt tokens",
+    "cached tokens",
+    "completion tokens",
+    "reasoning tokens",
+    "nano-USD of cost",
+    "nano-USD of promotional credit",
+];
+
+pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+    let mut differences = Vec::new();
+    for ((key, day, model, price), [recorded, of_day]) in unequal(connection).await? {
+        let columns = NAMES.iter().zip(recorded).zip(of_day);
+        for ((name, recorded), of_day) in columns.filter(|((_, one), other)| one != other) {
+            differences.push(format!(
+                "key {key}, day {day}, {model} at price {price}: {of_day} {name}, its usage records {recorded}"
+            ));
+        }
+    }
+    if !differences.is_empty() || has_more(connection).await? {
+        differences.extend(without_records(connection).await?);
+    }
+    Ok(differences)
+}
+
+/// Days whose records were not all in one piece, and in the end those that differ. What is equal doesn't travel.
+/// Tokens of deleted records are known only to their day, so of such a day tokens are taken as they are.
+async fn unequal(connection: &mut Connection) -> Result<BTreeMap<Day, [Sums; 2]>, StoreError> {
+    let sql = "SELECT COALESCE(MAX(id), 0) FROM usage_record";
+    let last = last(connection, sql).await?;
+    let mut days = BTreeMap::<Day, [Sums; 2]>::new();
+    for (after, up_to) in pieces(last) {
+        for row in connection.rows(PIECE, values![after, up_to]).await? {
+            let day = (row.text(0)?, row.integer(1)?, row.text(2)?, row.integer(3)?);
+            let (more, mut of_day) = (sums(&row, 4)?, sums(&row, 11)?);
+            let is_pruned = row.integer(18)? != 0;
+            let [recorded, _] = days.entry(day.clone()).or_default();
+            for (sum, more) in recorded.iter_mut().zip(more) {
+                *sum = sum.saturating_add(more);
+            }
+            if is_pruned {
+                of_day[1..5].copy_from_slice(&recorded[1..5]);
+            }
+            let both = [*recorded, of_day];
+            if both[0] == both[1] {
+                days.remove(&day);
+            } else {
+                days.insert(day, both);
+            }
+        }
+    }
+    Ok(days)
+}
+
+fn sums(row: &Row, from: usize) -> Result<Sums, StoreError> {
+    let mut sums = Sums::default();
+    for (column, sum) in (from..).zip(&mut sums) {
+        *sum = row.integer(column)?;
+    }
+    Ok(sums)
+}
+
+/// A count beyond 2^40 counts as that in the sums of days.
+const PIECE: &str = "
+    SELECT u.api_key, u.day, u.model, u.price,
+        u.requests, u.prompt, u.cached, u.completion, u.reasoning, u.cost, u.promo,
+        COALESCE(d.requests - d.pruned_requests, 0), COALESCE(d.prompt, 0), COALESCE(d.cached, 0),
+        COALESCE(d.completion, 0), COALESCE(d.reasoning, 0), COALESCE(d.cost - d.pruned_cost, 0),
+        COALESCE(d.promo - d.pruned_promo, 0), COALESCE(d.pruned_requests, 0)
+    FROM (SELECT api_key, ended_at / 86400000 AS day, model, price, COUNT(*) AS requests,
+              CAST(SUM(CASE WHEN prompt > 1099511627776 THEN 1099511627776 ELSE prompt END) AS BIGINT) AS prompt,
+              CAST(SUM(CASE WHEN cached > 1099511627776 THEN 1099511627776 ELSE cached END) AS BIGINT) AS cached,
+              CAST(SUM(CASE WHEN completion > 1099511627776 THEN 1099511627776 ELSE completion END) AS BIGINT) AS completion,
+              CAST(SUM(CASE WHEN reasoning > 1099511627776 THEN 1099511627776 ELSE reasoning END) AS BIGINT) AS reasoning,
+              CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(promo) AS BIGINT) AS promo
+          FROM usage_record WHERE id > $1 AND id <= $2
+          GROUP BY api_key, ended_at / 86400000, model, price) u
+    LEFT JOIN usage_day d ON d.api_key = u.api_key AND d.day = u.day AND d.model = u.model AND d.price = u.price
+    WHERE d.api_key IS NULL OR d.requests - d.pruned_requests <> u.requests OR d.cost - d.pruned_cost <> u.cost
+        OR d.promo - d.pruned_promo <> u.promo OR (d.pruned_requests = 0 AND
+            (d.prompt <> u.prompt OR d.cached <> u.cached OR d.completion <> u.completion OR d.reasoning <> u.reasoning))";
+
+/// Whether days have usage without any record, if each record has been found to agree with its day.
+async fn has_more(connection: &mut Connection) -> Result<bool, StoreError> {
+    let counts = connection
+        .row(
+            "SELECT (SELECT COUNT(*) FROM usage_record),
+                 (SELECT CAST(COALESCE(SUM(requests - pruned_requests), 0) AS BIGINT) FROM usage_day),
+                 (SELECT COUNT(*) FROM usage_day WHERE requests = pruned_requests
+                     AND (cost <> pruned_cost OR promo <> pruned_promo))",
+            &[],
+        )
+        .await?
+        .ok_or_else(|| StoreError::contradiction("counts have no row"))?;
+    Ok(counts.integer(0)? != counts.integer(1)? || counts.integer(2)? != 0)
+}
+
+async fn without_records(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+    let rows = connection
+        .rows(
+            "SELECT d.api_key, d.day, d.model, d.price, d.requests - d.pruned_requests, d.cost - d.pruned_cost
+             FROM usage_day d
+             LEFT JOIN (SELECT DISTINCT api_key, ended_at / 86400000 AS day, model, price FROM usage_record) u
+                 ON u.api_key = d.api_key AND u.day = d.day AND u.model = d.model AND u.price = d.price
+             WHERE u.api_key IS NULL AND (d.requests <> d.pruned_requests OR d.cost <> d.pruned_cost OR d.promo <> d.pruned_promo)
+             ORDER BY d.api_key, d.day, d.model, d.price",
+            &[],
+        )
+        .await?;
+    let mut differences = Vec::new();
+    for row in rows {
+        let (key, day, model) = (row.text(0)?, row.integer(1)?, row.text(2)?);
+        let (price, requests, cost) = (row.integer(3)?, row.integer(4)?, row.nanos(5)?);
+        differences.push(format!(
+            "key {key}, day {day}, {model} at price {price}: {requests} requests for {cost} without a usage record"
+        ));
+    }
+    Ok(differences)
+}
