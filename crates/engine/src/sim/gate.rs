@@ -83,7 +83,7 @@ pub struct Probe(Arc<Counts>);
 struct Counts {
     steps: AtomicU64,
     rows: AtomicU64,
-    cells_used: AtomicU32,
+    cells_used: watch::Sender<u32>,
     sequences_used: AtomicU32,
     forks: AtomicU64,
     faults: AtomicU64,
@@ -101,7 +101,16 @@ impl Probe {
     }
 
     pub fn cells_used(&self) -> u32 {
-        self.0.cells_used.load(Ordering::SeqCst)
+        *self.0.cells_used.borrow()
+    }
+
+    /// Waits until no cell is used: the engine's thread frees cells after the caller has its answer.
+    pub async fn freed(&self) {
+        let mut cells = self.0.cells_used.subscribe();
+        cells
+            .wait_for(|&cells| cells == 0)
+            .await
+            .expect("the probe owns the sender");
     }
 
     /// Sequences that have tokens.
@@ -133,7 +142,7 @@ impl Probe {
     }
 
     pub(super) fn set(&self, cells: u32, sequences: u32) {
-        self.0.cells_used.store(cells, Ordering::SeqCst);
         self.0.sequences_used.store(sequences, Ordering::SeqCst);
+        self.0.cells_used.send_replace(cells);
     }
 }

@@ -275,7 +275,7 @@ async fn first_bytes_leave_at_once_and_a_hang_up_is_noticed() {
     drop(response);
     gate.open();
     app.app.gateway.settled().await;
-    assert_eq!(probe.cells_used(), 0, "the sequence is free again");
+    probe.freed().await;
     assert!(probe.steps() <= 11, "{} steps", probe.steps());
     let after = app.accounts.account("test").await.unwrap();
     assert_eq!(after.held.get(), 0);
