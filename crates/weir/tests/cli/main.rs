@@ -1,6 +1,8 @@
 //! The program from outside, without a model: commands, exit codes, and a server that starts and stops.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail with the test")]
 
+mod ledger;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -247,14 +249,16 @@ fn failures_have_a_status_and_a_message() {
     fails(at, "account list", 2, "weir.toml:2: unknown key `lisen`");
 }
 
+/// A config whose only model is missing.
+const WITHOUT_ITS_MODEL: &str = "listen = \"127.0.0.1:0\"\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
+     [[models.engines]]\npath = \"missing.gguf\"\n";
+
 /// A server whose only model is missing: it starts, says so, and ends when it is told to.
 #[test]
 fn a_server_without_its_model_starts_and_stops() {
     let home = TempDir::new().unwrap();
     let at = home.path();
-    let config = "listen = \"127.0.0.1:0\"\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
-                  [[models.engines]]\npath = \"missing.gguf\"\n";
-    std::fs::write(at.join("weir.toml"), config).unwrap();
+    std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
     for first_start in [true, false] {
         let mut server = weir(at)
             .args(["serve", "--json"])
@@ -314,18 +318,6 @@ fn migrate_says_what_is_pending_and_changes_nothing() {
     std::fs::write(directory.path().join("d/weir.db"), "x".repeat(5_000)).unwrap();
     let garbage = run(directory.path(), "migrate --check --data d");
     assert_eq!(garbage.status.code(), Some(3), "{garbage:?}");
-}
-
-#[test]
-fn the_books_are_verified() {
-    let home = TempDir::new().unwrap();
-    let at = home.path();
-    fails(at, "ledger verify --data d", 2, "there is no database in d");
-    json(at, "account add alice --credit 2.50 --data d");
-    let clean = json(at, "ledger verify --data d");
-    assert_eq!(clean, serde_json::json!({"differences": []}));
-    let said = run(at, "ledger verify --data d");
-    assert_eq!(said.stdout, b"the books balance\n");
 }
 
 /// An address that nobody answers at: said, soon, and without the password.
