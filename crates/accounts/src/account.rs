@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
+use crate::key::KeyId;
 use crate::money::Nanos;
 use crate::quotas::{self, Quotas, Tier};
 
@@ -85,6 +86,11 @@ pub enum AdminError {
     },
     #[error("the idempotency key {0:?} was used for something else")]
     IdempotencyConflict(String),
+    /// Its secret was shown to whoever made it, and is nowhere any more.
+    #[error(
+        "this idempotency key has made the key {0} before, and a secret is shown once: rotate it for a new one, or revoke it"
+    )]
+    KeyMade(KeyId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -117,6 +117,8 @@ pub struct KeyOptions {
     /// The key's own limits, beside those of its account.
     pub limits: Quotas,
     pub caps: SpendCaps,
+    /// The same one again makes no second key.
+    pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,8 @@ pub enum Reason {
     MethodNotAllowed,
     NameTaken,
     IdempotencyConflict,
+    KeyMade,
+    OwnAccount,
     RequestTooLarge,
     RateLimitExceeded,
     TokenLimitExceeded,
@@ -45,7 +47,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 20] = [
         Reason::InvalidRequestBody,
         Reason::InvalidBillCycle,
         Reason::InvalidProductCategory,
@@ -58,6 +60,8 @@ impl Reason {
         Reason::MethodNotAllowed,
         Reason::NameTaken,
         Reason::IdempotencyConflict,
+        Reason::KeyMade,
+        Reason::OwnAccount,
         Reason::RequestTooLarge,
         Reason::RateLimitExceeded,
         Reason::TokenLimitExceeded,
@@ -66,7 +70,7 @@ impl Reason {
         Reason::ServiceNotAvailable,
     ];
 
-    /// The table. What a single error may say differently is its `code`, when the reason is 400.
+    /// The table. What a single error may say differently is its `code`, when it is 400 or 403.
     #[rustfmt::skip]
     pub const fn row(self) -> Row {
         match self {
@@ -82,6 +86,8 @@ impl Reason {
             Reason::MethodNotAllowed    => row(405, "METHOD_NOT_ALLOWED",    "invalid_request_error", Some("method_not_allowed")),
             Reason::NameTaken           => row(409, "NAME_TAKEN",            "invalid_request_error", Some("name_taken")),
             Reason::IdempotencyConflict => row(409, "IDEMPOTENCY_CONFLICT",  "invalid_request_error", Some("idempotency_conflict")),
+            Reason::KeyMade             => row(409, "KEY_MADE",              "invalid_request_error", Some("key_made")),
+            Reason::OwnAccount          => row(409, "OWN_ACCOUNT",           "invalid_request_error", Some("own_account")),
             Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
             Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
             Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),

@@ -19,6 +19,8 @@ const NAME_MAX: usize = 64;
 /// Models that a key may be restricted to.
 const MODELS_MAX: usize = 1000;
 const MODEL_ID_MAX: usize = 256;
+const IDEMPOTENCY_KEY_MAX: usize = 256;
+
 /// What to change of a key; `None` leaves it as it is. A key's role never changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
@@ -48,6 +50,16 @@ fn check_models(models: Option<&Vec<String>>) -> Result<(), AdminError> {
         "a key is for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and no control characters"
     );
     Err(AdminError::invalid("models", message))
+}
+
+fn check_idempotency_key(key: Option<&String>) -> Result<(), AdminError> {
+    if key.is_none_or(|key| plain(key) && key.len() <= IDEMPOTENCY_KEY_MAX) {
+        return Ok(());
+    }
+    let message = format!(
+        "an idempotency key has 1 to {IDEMPOTENCY_KEY_MAX} bytes and no control characters"
+    );
+    Err(AdminError::invalid("Idempotency-Key", message))
 }
 
 fn plain(text: &str) -> bool {
@@ -142,6 +154,7 @@ impl AddKey {
         check_models(options.models.as_ref())?;
         options.limits.check()?;
         options.caps.check()?;
+        check_idempotency_key(options.idempotency_key.as_ref())?;
         Ok(AddKey {
             account: account.clone(),
             options,
@@ -160,8 +173,10 @@ impl AddKey {
             .row(
                 concat!(
                     "INSERT INTO api_key (id, account, name, secret_hash, models, created_at, expires_at, role,
-                         requests_per_minute, tokens_per_minute, concurrent_requests, cap_total, cap_month, cap_day)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING ",
+                         requests_per_minute, tokens_per_minute, concurrent_requests, cap_total, cap_month, cap_day,
+                         idempotency_key)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                     ON CONFLICT (idempotency_key) DO NOTHING RETURNING ",
                     columns!()
                 ),
                 values![
@@ -179,10 +194,33 @@ impl AddKey {
                     total,
                     month,
                     day,
+                    options.idempotency_key.as_deref(),
                 ],
             )
             .await?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// What the idempotency key has done before: made this very key, when the transaction runs again, or another one.
+    async fn made_before(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<Result<(), AdminError>>, StoreError> {
+        let Some(idempotency_key) = self.options.idempotency_key.as_deref() else {
+            return Ok(None);
+        };
+        let sql = "SELECT id, account FROM api_key WHERE idempotency_key = $1";
+        let Some(row) = connection.row(sql, values![idempotency_key]).await? else {
+            return Ok(None);
+        };
+        let (id, account) = (KeyId::from(row.text(0)?), row.text(1)?);
+        Ok(Some(if id == self.id {
+            Ok(())
+        } else if account == self.account.as_str() {
+            Err(AdminError::KeyMade(id))
+        } else {
+            Err(AdminError::IdempotencyConflict(idempotency_key.to_owned()))
+        }))
     }
 }
 
@@ -202,8 +240,15 @@ impl Operation for AddKey {
                 name: account.to_owned(),
             }));
         }
-        let made = self.insert(connection).await?;
-        audit(connection, &self.by, "key.add", [None, made.as_ref()]).await?;
+        if let Some(before) = self.made_before(connection).await? {
+            return Ok(before);
+        }
+        let Some(made) = self.insert(connection).await? else {
+            // Another node was faster.
+            let before = self.made_before(connection).await?;
+            return before.ok_or_else(|| StoreError::contradiction("a key was made by nobody"));
+        };
+        audit(connection, &self.by, "key.add", [None, Some(&made)]).await?;
         let event = Event::KeyCreated {
             key: &self.id,
             name: self.options.name.as_deref(),

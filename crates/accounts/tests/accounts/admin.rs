@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 use weir_accounts::{
-    AccountChange, Actor, AdminError, By, Caller, KeyChange, KeyError, KeyOptions, KeyRole, Nanos,
-    Page, Quotas, SpendCaps, Standing, Tier,
+    AccountChange, AccountId, Actor, AdminError, By, Caller, KeyChange, KeyError, KeyOptions,
+    KeyRole, Nanos, Page, Quotas, SpendCaps, Standing, Tier,
 };
 
 use crate::fixture::{Fixture, at, nanos, success, tokens};
@@ -144,6 +144,54 @@ async fn a_key_is_changed_in_parts() {
     accounts.revoke_key(id, by(3)).await.unwrap();
     let refused = change(KeyChange::default()).await.unwrap_err();
     assert!(refused.to_string().contains("is revoked"), "{refused}");
+}
+
+/// Whoever asks twice gets one key, also when both ask at once.
+#[tokio::test]
+async fn an_idempotency_key_makes_one_key() {
+    let fixture = Fixture::with(0).await;
+    let accounts = &fixture.accounts;
+    let demo = &fixture.caller.account;
+    let other = accounts.add_account("other", by(0)).await.unwrap().id;
+    let make = async |account: &AccountId, idempotency_key: &str| {
+        let options = KeyOptions {
+            idempotency_key: Some(idempotency_key.to_owned()),
+            ..KeyOptions::default()
+        };
+        accounts.add_key_with(account, options, by(1)).await
+    };
+    let (one, two) = tokio::join!(make(demo, "a"), make(demo, "a"));
+    let (made, refused) = match (one, two) {
+        (Ok(made), Err(refused)) | (Err(refused), Ok(made)) => (made, refused),
+        both => panic!("{both:?}"),
+    };
+    assert!(
+        matches!(&refused, AdminError::KeyMade(id) if *id == made.id),
+        "{refused:?}"
+    );
+    let elsewhere = make(&other, "a").await;
+    assert!(
+        matches!(&elsewhere, Err(AdminError::IdempotencyConflict(key)) if key == "a"),
+        "{elsewhere:?}"
+    );
+    assert_ne!(make(demo, "b").await.unwrap().id, made.id);
+    for bad in ["", "a\nb", &"x".repeat(257)] {
+        let refused = make(demo, bad).await;
+        assert!(
+            matches!(&refused, Err(AdminError::Invalid { .. })),
+            "{bad:?}: {refused:?}"
+        );
+    }
+    // The fixture's, and those two; each was told to the audit log once.
+    assert_eq!(accounts.keys(demo).await.unwrap().len(), 3);
+    assert_eq!(accounts.keys(&other).await.unwrap(), []);
+    let page = Page {
+        before: None,
+        limit: 100,
+    };
+    let log = accounts.audit(None, page).await.unwrap();
+    let added = log.iter().filter(|record| record.act == "key.add");
+    assert_eq!(added.count(), 3);
 }
 
 /// It is written with what is written next, and at most once a minute.

@@ -19,6 +19,9 @@ impl From<AdminError> for ApiError {
                 "the idempotency key was used for something else",
             )
             .param("Idempotency-Key"),
+            AdminError::KeyMade(ref key) => ApiError::new(Reason::KeyMade, error.to_string())
+                .param("Idempotency-Key")
+                .metadata("key", key.as_str()),
             AdminError::Store(error) => error.into(),
         }
     }

@@ -30,9 +30,11 @@ impl From<Refusal> for ApiError {
                 Reason::AccessDenied,
                 format!("a key with the role {} can't be used for this", role.name()),
             )
+            .code("insufficient_permissions")
             .metadata("reason", "role"),
             Refusal::AccountSuspended => {
                 ApiError::new(Reason::AccessDenied, "the account is suspended")
+                    .code("account_suspended")
                     .metadata("reason", "account_suspended")
             }
             Refusal::ModelNotAvailable { model } => ApiError::new(

@@ -169,9 +169,10 @@ async fn refused(app: &TestApp, key: &str, asked: String) -> String {
     let json = answer.json();
     let waits = answer.headers.contains_key("retry-after");
     format!(
-        "{} {} {} {} waits={waits}",
+        "{} {} {} {} {} waits={waits}",
         answer.status.as_u16(),
         json["reason"].as_str().unwrap(),
+        json["error"]["code"].as_str().unwrap(),
         json["message"].as_str().unwrap(),
         json["metadata"]
     )
@@ -185,7 +186,7 @@ async fn keys_that_administer_and_accounts_that_are_suspended() {
         ..KeyOptions::default()
     };
     let admin = app.key_with(options).await;
-    assert_snapshot!(refused(&app, &admin, chat(json!({}))).await, @r#"403 ACCESS_DENIED a key with the role admin can't be used for this {"reason":"role"} waits=false"#);
+    assert_snapshot!(refused(&app, &admin, chat(json!({}))).await, @r#"403 ACCESS_DENIED insufficient_permissions a key with the role admin can't be used for this {"reason":"role"} waits=false"#);
     let suspend = AccountChange {
         standing: Some(Standing::Suspended {
             reason: "unpaid".to_owned(),
@@ -197,7 +198,7 @@ async fn keys_that_administer_and_accounts_that_are_suspended() {
         .update_account(&app.account.id, suspend, now)
         .await
         .unwrap();
-    assert_snapshot!(refused(&app, &app.key, chat(json!({}))).await, @r#"403 ACCESS_DENIED the account is suspended {"reason":"account_suspended"} waits=false"#);
+    assert_snapshot!(refused(&app, &app.key, chat(json!({}))).await, @r#"403 ACCESS_DENIED account_suspended the account is suspended {"reason":"account_suspended"} waits=false"#);
 }
 
 #[tokio::test]
@@ -218,11 +219,11 @@ async fn key_spend_cap() {
     };
     let key = app.key_with(options).await;
     let ask = |tokens: u32| chat(json!({"max_tokens": tokens, "stream": true}));
-    assert_snapshot!(refused(&app, &key, ask(1000)).await, @r#"403 NOT_ENOUGH_BALANCE this request costs more than what this key's spend cap of this day leaves; that covers 736 output tokens {"affordable_output_tokens":"736","period":"day","reason":"key_spend_cap"} waits=false"#);
+    assert_snapshot!(refused(&app, &key, ask(1000)).await, @r#"403 NOT_ENOUGH_BALANCE insufficient_balance this request costs more than what this key's spend cap of this day leaves; that covers 736 output tokens {"affordable_output_tokens":"736","period":"day","reason":"key_spend_cap"} waits=false"#);
     let request = Request::post(CHAT).header("authorization", &key);
     let open = app.open(request.body(body(ask(700))).unwrap()).await;
     assert_eq!(open.status(), 200);
-    assert_snapshot!(refused(&app, &key, ask(700)).await, @r#"403 NOT_ENOUGH_BALANCE this key's open requests hold what its spend cap of this day leaves; that covers 23 output tokens {"affordable_output_tokens":"23","period":"day","reason":"key_spend_cap"} waits=true"#);
+    assert_snapshot!(refused(&app, &key, ask(700)).await, @r#"403 NOT_ENOUGH_BALANCE insufficient_balance this key's open requests hold what its spend cap of this day leaves; that covers 23 output tokens {"affordable_output_tokens":"23","period":"day","reason":"key_spend_cap"} waits=true"#);
     drop(gate);
 }
 
@@ -365,6 +366,8 @@ fn the_table() {
     405 METHOD_NOT_ALLOWED invalid_request_error method_not_allowed
     409 NAME_TAKEN invalid_request_error name_taken
     409 IDEMPOTENCY_CONFLICT invalid_request_error idempotency_conflict
+    409 KEY_MADE invalid_request_error key_made
+    409 OWN_ACCOUNT invalid_request_error own_account
     413 REQUEST_TOO_LARGE invalid_request_error request_too_large
     429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
     429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded

@@ -87,6 +87,7 @@ fn options(add: cli::AddKey, now: Timestamp) -> KeyOptions {
         role: add.role,
         limits: limits(Quotas::default(), add.limits),
         caps: caps(SpendCaps::default(), add.caps),
+        idempotency_key: None,
     }
 }
 

@@ -6,7 +6,7 @@ use weir_api::admin::{self, AccountUpdate, NewAccount, NewSuspension, Nothing, P
 
 use super::endpoint::{Body, Call};
 use super::wire::{self, amount, limit, page, quotas, time, usd};
-use crate::error::ApiError;
+use crate::error::{ApiError, Reason};
 
 pub(crate) async fn list(
     call: Call<PageQuery, Nothing>,
@@ -39,6 +39,11 @@ pub(crate) async fn update(
 ) -> Result<Json<admin::Account>, ApiError> {
     let change = change(&call.input.0)?;
     let account = call.account().await?;
+    // Then nobody could undo it here: keys of a suspended account administer nothing.
+    if account.id == call.own && matches!(change.standing, Some(Standing::Suspended { .. })) {
+        let message = "this would suspend the account of the key that asks; use another account's key, or `weir account suspend`";
+        return Err(ApiError::new(Reason::OwnAccount, message).param("suspended"));
+    }
     let account = call
         .accounts
         .update_account(&account.id, change, call.by)

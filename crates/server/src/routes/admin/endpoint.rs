@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use weir_accounts::{Account, Accounts, Actor, By, Caller};
+use weir_accounts::{Account, AccountId, Accounts, Actor, By, Caller};
 use weir_api::admin::Nothing;
 
 use super::openapi::{Operation, Schemas};
@@ -26,6 +26,8 @@ const IDEMPOTENCY_KEY_MAX: usize = 200;
 pub(crate) struct Call<Q, I> {
     pub(crate) accounts: Accounts,
     pub(crate) by: By,
+    /// Whose key asks.
+    pub(crate) own: AccountId,
     /// The account or key that the path names; empty where it names none.
     pub(crate) target: String,
     pub(crate) query: Q,
@@ -127,6 +129,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
     Ok(Call {
         accounts: app.gateway.accounts().clone(),
         by,
+        own: caller.account.clone(),
         target,
         query,
         input: I::read(&headers, &body)?,
@@ -200,33 +203,70 @@ pub(crate) struct Once<B> {
 
 impl<B: DeserializeOwned + JsonSchema> Input for Once<B> {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
-        let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-        let key = match (values.next().map(HeaderValue::to_str), values.next()) {
-            (Some(Ok(key)), None) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => key,
-            _ => {
-                let message = format!(
-                    "the header {IDEMPOTENCY_KEY} is needed, once, with 1 to {IDEMPOTENCY_KEY_MAX} visible characters"
-                );
-                return Err(ApiError::invalid(IDEMPOTENCY_KEY, message));
-            }
-        };
         Ok(Once {
-            // Not one that the command line has used.
-            key: format!("api:{key}"),
+            key: idempotency_key(headers)?.ok_or_else(no_idempotency_key)?,
             body: object(body)?,
         })
     }
 
     fn describe(schemas: &mut Schemas, operation: &mut Operation) {
         operation.body = Some(schemas.input::<B>());
-        operation.parameters.push(json!({
-            "name": IDEMPOTENCY_KEY,
-            "in": "header",
-            "required": true,
-            "description": "The same key again changes nothing, and answers with the first result.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX},
-        }));
+        let what = "The same key again changes nothing, and answers with the first result.";
+        operation.parameters.push(idempotency_parameter(true, what));
     }
+}
+
+/// A body that makes something with a secret: with a key of the caller's choice once, however often it is sent.
+pub(crate) struct MadeOnce<B> {
+    pub(crate) key: Option<String>,
+    pub(crate) body: B,
+}
+
+impl<B: DeserializeOwned + JsonSchema> Input for MadeOnce<B> {
+    fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+        Ok(MadeOnce {
+            key: idempotency_key(headers)?,
+            body: object(body)?,
+        })
+    }
+
+    fn describe(schemas: &mut Schemas, operation: &mut Operation) {
+        operation.body = Some(schemas.input::<B>());
+        let what = "The same key again makes nothing: it is 409 `KEY_MADE`, which names what was made, without its secret.";
+        operation
+            .parameters
+            .push(idempotency_parameter(false, what));
+    }
+}
+
+/// The caller's own number of what it wants done.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(key)), None) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => {
+            // Not one that the command line has used.
+            Ok(Some(format!("api:{key}")))
+        }
+        _ => Err(no_idempotency_key()),
+    }
+}
+
+fn no_idempotency_key() -> ApiError {
+    let message = format!(
+        "the header {IDEMPOTENCY_KEY} is needed, once, with 1 to {IDEMPOTENCY_KEY_MAX} visible characters"
+    );
+    ApiError::invalid(IDEMPOTENCY_KEY, message)
+}
+
+fn idempotency_parameter(required: bool, description: &str) -> Value {
+    json!({
+        "name": IDEMPOTENCY_KEY,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX},
+    })
 }
 
 /// What a handler gives.

@@ -9,7 +9,7 @@ use weir_api::admin::{
     self, Key, KeyDetail, KeySecret, KeyUpdate, Nothing, Page, PageQuery, Rotation, Spent,
 };
 
-use super::endpoint::{Body, Call};
+use super::endpoint::{Body, Call, MadeOnce};
 use super::wire::{self, limit, page, quotas, spend_caps, time, timestamp, usd};
 use crate::error::ApiError;
 
@@ -44,9 +44,9 @@ async fn key_of(accounts: &Accounts, account: &AccountId, id: &str) -> Result<Ke
 }
 
 pub(crate) async fn add(
-    call: Call<Nothing, Body<admin::NewKey>>,
+    call: Call<Nothing, MadeOnce<admin::NewKey>>,
 ) -> Result<Json<KeySecret>, ApiError> {
-    let Body(new) = &call.input;
+    let MadeOnce { key, body: new } = &call.input;
     let expires_at = new.expires_at.as_ref();
     let options = KeyOptions {
         name: new.name.clone(),
@@ -57,6 +57,7 @@ pub(crate) async fn add(
         role: wire::key_role(new.role),
         limits: quotas(new.limits),
         caps: spend_caps(&new.caps)?,
+        idempotency_key: key.clone(),
     };
     let account = call.account().await?;
     let key = call

@@ -1,6 +1,8 @@
 //! Keys are made, changed, rotated, revoked.
 
 use serde_json::json;
+use weir_accounts::{AccountChange, Standing};
+use weir_testkit::now;
 
 use super::{Desk, none};
 use crate::chat;
@@ -136,18 +138,81 @@ async fn a_key_works_until_it_is_revoked() {
     assert_eq!(try_with(&mut desk, third).await, 401);
 }
 
-/// Keys of a suspended account administer nothing.
+/// A replay names the key that was made: its secret is nowhere to be shown again.
+#[tokio::test]
+async fn a_key_is_made_once() {
+    let mut desk = Desk::new().await;
+    const MADE: &str = r#"409 KEY_MADE "Idempotency-Key" this idempotency key has made the key KEY1 before, and a secret is shown once: rotate it for a new one, or revoke it"#;
+    desk.check(&[
+        ("POST /accounts/test/keys #one", json!({"name": "ci"}), r#"{"id":"KEY1","key":"sk_KEY1_SECRET"}"#),
+        ("POST /accounts/test/keys #one", json!({"name": "ci"}), MADE),
+        ("POST /accounts/ACCT1/keys #one", json!({"role": "admin"}), MADE),
+        (
+            "POST /accounts/office/keys #one",
+            json!({"name": "ci"}),
+            r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
+        ),
+        ("POST /accounts/test/keys #two", json!({"name": "ci"}), r#"{"id":"KEY2","key":"sk_KEY2_SECRET"}"#),
+        ("POST /accounts/test/keys #one", json!({"name": ""}), r#"400 INVALID_REQUEST_BODY "name" a key's name has 1 to 64 bytes and no control characters"#),
+        ("POST /keys/KEY1/revoke", none(), r#"{"id":"KEY1","account":"ACCT1","name":"ci","role":"inference","models":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"caps":{"total":null,"month":null,"day":null},"created_at":"2026-11-22T12:00:00Z","last_used_at":null,"expires_at":null,"rotated_at":null,"old_secret_until":null,"revoked_at":"2026-11-22T12:00:00Z"}"#),
+        ("POST /accounts/test/keys #one", json!({"name": "ci"}), MADE),
+        ("POST /accounts/test/keys", json!({"name": "ci"}), r#"{"id":"KEY3","key":"sk_KEY3_SECRET"}"#),
+    ])
+    .await;
+    let long = format!("POST /accounts/test/keys #{}", "x".repeat(201));
+    let refused = desk.ask(&long, json!({})).await;
+    assert!(
+        refused.starts_with(r#"400 INVALID_REQUEST_BODY "Idempotency-Key""#),
+        "{refused}"
+    );
+    let replay = desk
+        .send("POST /accounts/test/keys #one", "{}")
+        .await
+        .json();
+    assert_eq!(replay["metadata"]["key"], desk.real("KEY1"));
+    assert_eq!(replay["error"]["code"], "key_made");
+    let keys = desk.send("GET /accounts/test/keys", "").await.json();
+    assert_eq!(keys["data"].as_array().unwrap().len(), 4, "{keys}");
+}
+
+/// Keys of a suspended account administer nothing, so that none of them suspends its own.
 #[tokio::test]
 async fn a_suspended_administrator() {
     let mut desk = Desk::new().await;
+    const OWN: &str = r#"409 OWN_ACCOUNT "suspended" this would suspend the account of the key that asks; use another account's key, or `weir account suspend`"#;
+    desk.check(&[
+        ("PATCH /accounts/office", json!({"suspended": {"reason": "leaked"}}), OWN),
+        ("PATCH /accounts/ACCT2", json!({"name": "bureau", "suspended": {"reason": "leaked"}}), OWN),
+        (
+            "PATCH /accounts/ACCT2",
+            json!({"suspended": null}),
+            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+        ),
+    ])
+    .await;
+    let office = desk.app.accounts.account("office").await.unwrap().id;
+    let suspend = AccountChange {
+        standing: Some(Standing::Suspended {
+            reason: "leaked".to_owned(),
+        }),
+        ..AccountChange::default()
+    };
+    desk.app
+        .accounts
+        .update_account(&office, suspend, now())
+        .await
+        .unwrap();
     desk.check(&[
         (
-            "PATCH /accounts/office",
-            json!({"suspended": {"reason": "leaked"}}),
-            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":{"since":"2026-11-22T12:00:00Z","reason":"leaked"},"created_at":"2026-11-22T12:00:00Z"}"#,
+            "GET /accounts",
+            none(),
+            r#"403 ACCESS_DENIED null the account is suspended"#,
         ),
-        ("GET /accounts", none(), r#"403 ACCESS_DENIED null the account is suspended"#),
-        ("PATCH /accounts/office", json!({"suspended": null}), r#"403 ACCESS_DENIED null the account is suspended"#),
+        (
+            "PATCH /accounts/office",
+            json!({"suspended": null}),
+            r#"403 ACCESS_DENIED null the account is suspended"#,
+        ),
     ])
     .await;
 }

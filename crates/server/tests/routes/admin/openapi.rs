@@ -72,6 +72,13 @@ async fn what_operations_say() {
         .iter()
         .find(|p| p["in"] == "header");
     assert_eq!(header.unwrap()["required"], true);
+    let key = operation("post", "/accounts/{account}/keys");
+    let header = key["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["in"] == "header");
+    assert_eq!(header.unwrap()["required"], false);
     let schema = |operation: &Value| {
         operation["requestBody"]["content"]["application/json"]["schema"].clone()
     };
