@@ -11,6 +11,7 @@ use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
 use crate::key::KeyId;
 use crate::money::Nanos;
+use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
 /// What ids begin with, so that no name looks like one.
@@ -60,6 +61,8 @@ pub struct Account {
     pub tier: Option<Tier>,
     /// Instead of the tier's limits, if there is any.
     pub limits: Quotas,
+    /// Instead of those, for single models.
+    pub model_limits: ModelQuotas,
     pub suspended: Option<Suspension>,
     pub created_at: Timestamp,
 }
@@ -130,7 +133,7 @@ macro_rules! columns {
         "account.id, account.name, balance.posted, balance.held, balance.posted + balance.credit_limit - balance.held,
          account.created_at, balance.promo, balance.credit_limit, balance.low_balance, account.tier,
          account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
-         account.suspended_at, account.suspended_reason"
+         account.suspended_at, account.suspended_reason, account.model_limits"
     };
 }
 pub(crate) use columns;
@@ -206,6 +209,7 @@ pub(crate) fn read(row: &Row) -> Result<Account, StoreError> {
         low_balance: row.integer_or_null(8)?.map(Nanos::new),
         tier: quotas::tier(row, 9)?,
         limits: Quotas::read(row, 10)?,
+        model_limits: ModelQuotas::read(row, 15)?,
         suspended: suspended.transpose()?,
         created_at: row.time(5)?,
     })

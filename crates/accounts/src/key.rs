@@ -1,22 +1,21 @@
 //! API keys: `sk_<public>_<secret>`. Only a hash of the secret is stored.
 
 pub(crate) mod admin;
+pub(crate) mod caller;
 pub(crate) mod cap;
 pub(crate) mod rotate;
 
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use crate::account::{AccountId, AdminError};
 use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
 use crate::key::cap::SpendCaps;
-use crate::ledger::notices::Notices;
-use crate::quotas::{self, Quotas, Tier};
+use crate::quotas::Quotas;
 
 const PREFIX: &str = "sk";
 const PUBLIC_LEN: usize = 12;
@@ -24,8 +23,6 @@ const PUBLIC_LEN: usize = 12;
 const SECRET_LEN: usize = 43;
 /// A longer part is not read.
 const PART_MAX: usize = 64;
-/// How often the use of a key is written down.
-const USED_EVERY: SignedDuration = SignedDuration::from_secs(60);
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A secret that can't be displayed, logged or serialized.
@@ -140,43 +137,6 @@ pub struct KeyInfo {
     pub previous_until: Option<Timestamp>,
 }
 
-/// Who asks: an account, by one of its keys. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    pub account: AccountId,
-    pub key: KeyId,
-    /// The only models that the key may use; `None` is every model.
-    pub models: Option<Arc<[String]>>,
-    pub role: KeyRole,
-    /// The key's own limits.
-    pub limits: Quotas,
-    /// The account's limits, where they aren't those of its tier.
-    pub account_limits: Option<Quotas>,
-    /// The account's tier, where its top-ups don't decide.
-    pub tier: Option<Tier>,
-    /// Whether the account is suspended: its requests are refused.
-    pub suspended: bool,
-    /// Whether the key has a spend cap.
-    pub capped: bool,
-}
-
-impl Caller {
-    pub fn may_use(&self, model: &str) -> bool {
-        self.models
-            .as_ref()
-            .is_none_or(|models| models.iter().any(|allowed| allowed == model))
-    }
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum KeyError {
-    /// Malformed, unknown, revoked or expired: callers are not told which.
-    #[error("the key is not valid")]
-    Rejected,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// What [`read`] reads.
 macro_rules! columns {
     () => {
@@ -276,64 +236,6 @@ pub(crate) async fn find(readers: &Readers, id: &str) -> Result<KeyInfo, AdminEr
         Some(row) => Ok(read(&row)?),
         None => Err(admin::no_key(&public)),
     }
-}
-
-/// Who presents this key. The database is asked each time, so that a revoked key is refused at once.
-pub(crate) async fn authenticate(
-    readers: &Readers,
-    notices: &Notices,
-    presented: &str,
-    now: Timestamp,
-) -> Result<Caller, KeyError> {
-    let (public, secret) = parse(presented).ok_or(KeyError::Rejected)?;
-    let presented = hash(secret);
-    let row = readers
-        .row(
-            concat!(
-                "SELECT ",
-                columns!(),
-                ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
-                    account.concurrent_requests, account.tier, account.suspended_at
-                 FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
-            ),
-            values![public],
-        )
-        .await?;
-    // An unknown key is compared, too, and one that was never rotated twice, so that all cost the same
-    // work. No secret is known whose hash is zero.
-    let stored = |column| match &row {
-        Some(row) => Ok(row.bytes_or_null(column)?.unwrap_or_else(|| vec![0; 32])),
-        None => Ok::<_, StoreError>(vec![0; 32]),
-    };
-    let current = stored(17)?.ct_eq(&presented);
-    let previous = stored(18)?.ct_eq(&presented);
-    let row = row
-        .filter(|_| bool::from(current | previous))
-        .ok_or(KeyError::Rejected)?;
-    let key = read(&row)?;
-    let ended = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
-    let outdated = !bool::from(current) && ended(key.previous_until);
-    if outdated || key.revoked_at.is_some() || ended(key.expires_at) {
-        return Err(KeyError::Rejected);
-    }
-    if key
-        .last_used_at
-        .is_none_or(|last| now.duration_since(last) >= USED_EVERY)
-    {
-        notices.used(&key.id, now);
-    }
-    let account_limits = Quotas::read(&row, 19)?;
-    Ok(Caller {
-        capped: key.caps != SpendCaps::default(),
-        account: key.account,
-        key: key.id,
-        models: key.models.map(Arc::from),
-        role: key.role,
-        limits: key.limits,
-        account_limits: (account_limits != Quotas::default()).then_some(account_limits),
-        tier: quotas::tier(&row, 22)?,
-        suspended: row.integer_or_null(23)?.is_some(),
-    })
 }
 
 pub(crate) fn read(row: &Row) -> Result<KeyInfo, StoreError> {

@@ -47,14 +47,16 @@ pub use crate::events::EventKind;
 #[cfg(feature = "failpoints")]
 pub use crate::failpoint::{PLACES, at_each_place};
 pub use crate::key::admin::KeyChange;
+pub use crate::key::caller::{Caller, KeyError};
 pub use crate::key::cap::{CapPeriod, KeySpend, SpendCaps};
-pub use crate::key::{Caller, KeyError, KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
+pub use crate::key::{KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::list::LedgerRecord;
 pub use crate::ledger::movement::{Adjustment, Moved, PromoGift, Refund};
 pub use crate::ledger::recover::Recovered;
 pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
+pub use crate::quotas::by_model::ModelQuotas;
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
 pub use crate::usage::UsageRecord;
 pub use crate::usage::report::export::{UsageDay, UsageFilter};
@@ -181,7 +183,7 @@ impl Accounts {
 
     /// Reads the database each time, so that a revoked key is refused at once.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, KeyError> {
-        key::authenticate(&self.0.readers, &self.0.notices, presented, now).await
+        key::caller::authenticate(&self.0.readers, &self.0.notices, presented, now).await
     }
 
     /// Newest first.

@@ -1,5 +1,7 @@
 //! Limits of use, as keys and accounts have them. Who counts them is not this crate's business.
 
+pub(crate) mod by_model;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +19,16 @@ pub struct Quotas {
 }
 
 impl Quotas {
+    /// Limit by limit, the first that there is.
+    #[must_use]
+    pub fn or(self, other: Quotas) -> Self {
+        Quotas {
+            requests_per_minute: self.requests_per_minute.or(other.requests_per_minute),
+            tokens_per_minute: self.tokens_per_minute.or(other.tokens_per_minute),
+            concurrent_requests: self.concurrent_requests.or(other.concurrent_requests),
+        }
+    }
+
     /// A limit of 0 is a mistake: a key is revoked and an account suspended instead.
     pub(crate) fn check(&self) -> Result<(), AdminError> {
         let limits = self.columns();

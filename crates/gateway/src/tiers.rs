@@ -117,15 +117,13 @@ impl Tiers {
 
 /// Limit by limit, the first that there is.
 pub(crate) fn or(first: Quotas, second: Quotas) -> Quotas {
-    Quotas {
-        requests_per_minute: first.requests_per_minute.or(second.requests_per_minute),
-        tokens_per_minute: first.tokens_per_minute.or(second.tokens_per_minute),
-        concurrent_requests: first.concurrent_requests.or(second.concurrent_requests),
-    }
+    first.or(second)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use weir_accounts::KeyRole;
 
     use super::*;
@@ -153,6 +151,7 @@ mod tests {
             role: KeyRole::Inference,
             limits: Quotas::default(),
             account_limits: None,
+            model_limits: Arc::default(),
             tier: None,
             suspended: false,
             capped: false,
@@ -193,6 +192,17 @@ mod tests {
         };
         check(500, beside.clone(), Some(3));
         assert_eq!(tiers.quotas(&beside).concurrent_requests, Some(2));
+        // For a model: what was agreed for it, then for every model, then the tier's.
+        let of_model = [("m".to_owned(), requests(9))].into_iter().collect();
+        let agreed = Caller {
+            model_limits: Arc::new(of_model),
+            ..beside
+        };
+        check(500, agreed.clone(), Some(3));
+        check(500, agreed.clone().asking_for("n"), Some(3));
+        let agreed = agreed.asking_for("m");
+        check(500, agreed.clone(), Some(9));
+        assert_eq!(tiers.quotas(&agreed).concurrent_requests, Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
-use weir_accounts::KeyRole;
+use weir_accounts::{Caller, KeyRole};
 
 use crate::error::{ApiError, Reason};
 use crate::{App, Options, layers};
@@ -38,7 +38,9 @@ pub(crate) async fn require_key(
     let asked = AskedModel::default();
     request.extensions_mut().insert(asked.clone());
     let mut response = next.run(request).await;
-    let quota = app.gateway.quota(&caller, asked.get());
+    let model = asked.get();
+    let asking = model.map(|model| caller.clone().asking_for(model));
+    let quota = app.gateway.quota(asking.as_ref().unwrap_or(&caller), model);
     layers::quota_headers(response.headers_mut(), &quota);
     response.extensions_mut().insert(caller);
     response
@@ -83,9 +85,11 @@ pub(crate) async fn require_role(
 pub(crate) struct AskedModel(Arc<OnceLock<String>>);
 
 impl AskedModel {
-    pub(crate) fn set(&self, model: &str) {
+    /// The caller as one who asks for it.
+    pub(crate) fn set(&self, caller: Caller, model: &str) -> Caller {
         // A request asks for one model; the first that was read is it.
         let _ = self.0.set(model.to_owned());
+        caller.asking_for(model)
     }
 
     fn get(&self) -> Option<&str> {

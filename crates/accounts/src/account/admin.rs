@@ -9,6 +9,7 @@ use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
 use crate::key::random;
 use crate::money::Nanos;
+use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{Quotas, Tier};
 use crate::writer::{Operation, Written};
 
@@ -26,6 +27,8 @@ pub struct AccountChange {
     pub tier: Option<Option<Tier>>,
     /// Without any limit: those of the tier.
     pub limits: Option<Quotas>,
+    /// All of them, of every model.
+    pub model_limits: Option<ModelQuotas>,
     pub standing: Option<Standing>,
 }
 
@@ -54,6 +57,7 @@ fn state(account: &Account) -> Value {
         "low_balance": account.low_balance.map(|amount| amount.to_string()),
         "tier": account.tier.map(Tier::name),
         "limits": account.limits.json(),
+        "model_limits": account.model_limits.json(),
         "suspended": suspended.map(|suspended| suspended.reason.as_str()),
     })
 }
@@ -167,6 +171,9 @@ impl UpdateAccount {
             return Err(AdminError::invalid("suspended.reason", message));
         }
         change.limits.unwrap_or_default().check()?;
+        if let Some(model_limits) = &change.model_limits {
+            model_limits.check()?;
+        }
         Ok(UpdateAccount {
             account: account.clone(),
             change,
@@ -190,6 +197,9 @@ impl UpdateAccount {
             low_balance: change.low_balance.unwrap_or(old.low_balance),
             tier: change.tier.unwrap_or(old.tier),
             limits: change.limits.unwrap_or(old.limits),
+            model_limits: change
+                .model_limits
+                .unwrap_or_else(|| old.model_limits.clone()),
             suspended,
             ..old.clone()
         }
@@ -198,10 +208,11 @@ impl UpdateAccount {
     async fn write(&self, connection: &mut Connection, new: &Account) -> Result<(), StoreError> {
         let [requests, tokens, concurrent] = new.limits.columns();
         let suspended = new.suspended.as_ref();
+        let model_limits = new.model_limits.text();
         connection
             .execute(
                 "UPDATE account SET name = $2, tier = $3, requests_per_minute = $4, tokens_per_minute = $5,
-                     concurrent_requests = $6, suspended_at = $7, suspended_reason = $8
+                     concurrent_requests = $6, suspended_at = $7, suspended_reason = $8, model_limits = $9
                  WHERE id = $1",
                 values![
                     self.account.as_str(),
@@ -212,6 +223,7 @@ impl UpdateAccount {
                     concurrent,
                     suspended.map(|suspended| suspended.since),
                     suspended.map(|suspended| suspended.reason.as_str()),
+                    model_limits.as_deref(),
                 ],
             )
             .await?;

@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0004_webhooks.sql"),
     include_str!("../../migrations/postgres/0005_retention.sql"),
     include_str!("../../migrations/postgres/0006_key_idempotency.sql"),
+    include_str!("../../migrations/postgres/0007_model_limits.sql"),
 ];
 /// The server ends a statement that takes too long, and says why. It is waited for a bit longer than that.
 const HEAD_START: Duration = Duration::from_secs(1);

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::account::AccountId;
 use crate::db::StoreError;
+use crate::key::KeyId;
+use crate::key::caller::Caller;
 use crate::key::cap::CapPeriod;
-use crate::key::{Caller, KeyId};
 use crate::ledger::extend::{Extend, Extended};
 use crate::ledger::notices::{Checkpoint, Notices};
 use crate::ledger::take::Taken;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
-use crate::key::Caller;
+use crate::key::caller::Caller;
 use crate::ledger::hold::{Hold, HoldError, NewHold};
 use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Doubtful, Notices};

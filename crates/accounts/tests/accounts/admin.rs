@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use weir_accounts::{
     AccountChange, AccountId, Actor, AdminError, By, Caller, KeyChange, KeyError, KeyOptions,
-    KeyRole, Nanos, Page, Quotas, SpendCaps, Standing, Tier,
+    KeyRole, ModelQuotas, Nanos, Page, Quotas, SpendCaps, Standing, Tier,
 };
 
 use crate::fixture::{Fixture, at, nanos, success, tokens};
@@ -290,6 +290,70 @@ async fn an_account_is_changed_in_parts() {
     assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
     let bad = change(suspend("")).await;
     assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
+}
+
+/// A caller brings them along; they go before those of every model, limit by limit.
+#[tokio::test]
+async fn an_account_has_limits_for_models() {
+    let fixture = Fixture::with(0).await;
+    let accounts = &fixture.accounts;
+    let account = &fixture.caller.account;
+    let key = accounts.add_key(account, None, at(0)).await.unwrap();
+    let seen = async |model: &str| {
+        let caller = caller(&fixture, key.secret.expose(), 2).await.unwrap();
+        caller.asking_for(model).account_limits
+    };
+    assert_eq!(seen("a").await, None);
+    let quotas = |requests, tokens| Quotas {
+        requests_per_minute: requests,
+        tokens_per_minute: tokens,
+        concurrent_requests: None,
+    };
+    let change = async |limits, model_limits: ModelQuotas| {
+        let change = AccountChange {
+            limits,
+            model_limits: Some(model_limits),
+            ..AccountChange::default()
+        };
+        accounts.update_account(account, change, by(1)).await
+    };
+    let of_a = |limits| {
+        [("a".to_owned(), limits)]
+            .into_iter()
+            .collect::<ModelQuotas>()
+    };
+    let changed = change(None, of_a(quotas(Some(1), None))).await.unwrap();
+    assert_eq!(changed, accounts.account("demo").await.unwrap());
+    assert_eq!(seen("a").await, Some(quotas(Some(1), None)));
+    assert_eq!(seen("b").await, None);
+    let both = change(
+        Some(quotas(Some(7), Some(8))),
+        of_a(quotas(Some(1), None)).with("b".to_owned(), quotas(None, Some(2))),
+    );
+    both.await.unwrap();
+    assert_eq!(seen("a").await, Some(quotas(Some(1), Some(8))));
+    assert_eq!(seen("b").await, Some(quotas(Some(7), Some(2))));
+    assert_eq!(seen("c").await, Some(quotas(Some(7), Some(8))));
+    let many = |count| {
+        let models = (0..count).map(|n| (format!("m{n}"), quotas(Some(1), None)));
+        models.collect::<ModelQuotas>()
+    };
+    change(None, many(100)).await.unwrap();
+    for bad in [
+        many(101),
+        of_a(quotas(Some(0), None)),
+        many(0).with("a\nb".to_owned(), quotas(Some(1), None)),
+        many(0).with("x".repeat(257), quotas(Some(1), None)),
+    ] {
+        let refused = change(None, bad).await;
+        assert!(
+            matches!(refused, Err(AdminError::Invalid { .. })),
+            "{refused:?}"
+        );
+    }
+    let changed = change(Some(Quotas::default()), many(0)).await.unwrap();
+    assert_eq!(changed.model_limits, ModelQuotas::default());
+    assert_eq!(seen("a").await, None);
 }
 
 /// Post-paid: the balance may go below zero as far as the limit, which can't be less than what is owed.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,8 @@ pub struct Account {
     pub tier: Option<Tier>,
     /// Instead of the tier's limits, if there is any.
     pub limits: Limits,
+    /// Instead of those, for single models: by the model's id.
+    pub model_limits: BTreeMap<String, Limits>,
     pub suspended: Option<Suspension>,
     pub created_at: Time,
 }
@@ -84,10 +88,14 @@ pub struct AccountUpdate {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Tier>")]
     pub tier: Option<Option<Tier>>,
-    /// All of them: what is absent in here, or null, is no limit. Without any, those of the tier hold.
+    /// All of them. One that is absent in here, or null, is that of the tier.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Limits>")]
     pub limits: Option<Option<Limits>>,
+    /// All of them, by the model's id, for at most 100 models. A limit that is absent in one, or null, is that of `limits`, or of the tier.
+    #[serde(deserialize_with = "given")]
+    #[schemars(with = "Option<BTreeMap<String, Limits>>")]
+    pub model_limits: Option<Option<BTreeMap<String, Limits>>>,
     /// New requests are refused, those that run finish. Null resumes.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<NewSuspension>")]

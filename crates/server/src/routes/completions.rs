@@ -22,7 +22,7 @@ pub(crate) async fn create(
     let body: weir_api::completion::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
-    asked_model.set(&model);
+    let caller = asked_model.set(caller, &model);
     let asked = convert::completion(offer, body)?;
     respond(&app, &caller, id, Kind::Completion, model, asked).await
 }

@@ -25,7 +25,7 @@ pub(crate) async fn create(
     let body: weir_api::embeddings::Request = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
-    asked_model.set(&model);
+    let caller = asked_model.set(caller, &model);
     let (request, encoding) = convert::embeddings(offer, body)?;
     let job = EmbedJob {
         request_id,

@@ -25,7 +25,7 @@ pub(crate) async fn tokenize(
     let body: Tokenize = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
-    asked_model.set(&model);
+    let caller = asked_model.set(caller, &model);
     let wants_strings = body.return_token_strs == Some(true);
     let text = convert::tokenize(offer, body)?;
     let admitted = app.gateway.admit(&caller, &model).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn detokenize(
     let body: Detokenize = extract::json(request, &app.options).await?;
     let model = convert::model(body.model.as_ref())?;
     app.gateway.catalog().find(model)?;
-    asked_model.set(model);
+    let caller = asked_model.set(caller, model);
     let tokens = body.tokens.ok_or_else(|| convert::missing("tokens"))?;
     let admitted = app.gateway.admit(&caller, model).await?;
     let tokenizer = admitted.tokenizer()?;
@@ -87,7 +87,7 @@ pub(crate) async fn count(
     let asked_for: Count = extract::parse(&bytes)?;
     let model = convert::model(asked_for.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
-    asked_model.set(&model);
+    let caller = asked_model.set(caller, &model);
     let (kind, asked) = match (asked_for.messages, asked_for.prompt) {
         (Some(_), None) => (Kind::Chat, convert::chat(offer, extract::parse(&bytes)?)?),
         (None, Some(_)) => (

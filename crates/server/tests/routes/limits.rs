@@ -1,11 +1,15 @@
 //! Limits of keys, of accounts and of models, as callers meet them.
 
+use std::sync::Arc;
+
 use http::{Method, header};
 use serde_json::json;
 use weir_accounts::{AccountChange, KeyOptions, Nanos, Quotas, Tier};
+use weir_engine::embed::Shortening;
 use weir_gateway::TierRule;
-use weir_testkit::{Answer, Setup, TestApp};
+use weir_testkit::{Answer, Setup, TestApp, offer_of};
 
+use crate::embeddings::embedder;
 use crate::{chat, completion};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -129,6 +133,73 @@ async fn an_account_may_have_limits_of_its_own() {
     })
     .await;
     assert_eq!(seen(&ask(&app, COMPLETIONS, key).await), (200, "7", "6"));
+}
+
+/// What was agreed for a model goes before what was agreed for every model, and that before the tier.
+#[tokio::test]
+async fn an_account_may_have_limits_for_a_model() {
+    let mut setup = Setup {
+        tiers: vec![tier(Tier::T1, 0, 2)],
+        ..Setup::default()
+    };
+    let embed = Arc::new(embedder(Shortening::Never));
+    setup.offers.push(offer_of("sim/embed", Some(embed)));
+    let app = TestApp::start(setup).await;
+    let by = weir_testkit::now();
+    let change = async |change: AccountChange| {
+        let changed = app.accounts.update_account(&app.account.id, change, by);
+        changed.await.unwrap();
+    };
+    let key = &app.key;
+    let of_chat = |limits| {
+        let models = [("sim/chat", limits), ("sim/embed", requests(4))];
+        models
+            .map(|(model, limits)| (model.to_owned(), limits))
+            .into_iter()
+            .collect()
+    };
+    change(AccountChange {
+        model_limits: Some(of_chat(requests(3))),
+        ..AccountChange::default()
+    })
+    .await;
+    assert_eq!(seen(&ask(&app, CHAT, key).await), (200, "3", "2"));
+    assert_eq!(seen(&ask(&app, COMPLETIONS, key).await), (200, "2", "1"));
+    let embed = json!({"model": "sim/embed", "input": "x"}).to_string();
+    let answer = app.post("/v1/embeddings", embed).await;
+    assert_eq!(seen(&answer), (200, "4", "3"));
+    change(AccountChange {
+        limits: Some(requests(9)),
+        ..AccountChange::default()
+    })
+    .await;
+    assert_eq!(seen(&ask(&app, CHAT, key).await), (200, "3", "1"));
+    assert_eq!(seen(&ask(&app, COMPLETIONS, key).await).1, "9");
+    let asked = json!({"model": "sim/chat", "prompt": "x", "tokens": [1]});
+    for path in ["/v1/tokenize", "/v1/detokenize"] {
+        let answer = app.post(path, asked.to_string()).await;
+        assert_eq!(answer.header("x-ratelimit-limit-requests"), "3", "{path}");
+    }
+    // Those two have taken what was left.
+    for (path, asked) in [
+        (CHAT, chat(json!({}))),
+        ("/v1/tokenize", asked.to_string()),
+        ("/v1/detokenize", asked.to_string()),
+        (
+            "/v1/count",
+            json!({"model": "sim/chat", "prompt": "x"}).to_string(),
+        ),
+        (COMPLETIONS, completion(json!({"model": "sim/chat"}))),
+    ] {
+        let answer = app.post(path, asked).await;
+        assert_eq!(seen(&answer), (429, "3", "0"), "{path}");
+    }
+    change(AccountChange {
+        model_limits: Some(of_chat(Quotas::default())),
+        ..AccountChange::default()
+    })
+    .await;
+    assert_eq!(seen(&ask(&app, CHAT, key).await).1, "9");
 }
 
 #[tokio::test]

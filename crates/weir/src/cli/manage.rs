@@ -66,6 +66,9 @@ pub(crate) struct SetAccount {
     pub(crate) tier: Option<OrNone<Tier>>,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// The limits that are given are for this model, instead of for every one
+    #[arg(long, value_name = "ID", requires = "Limits")]
+    pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) output: Json,
 }

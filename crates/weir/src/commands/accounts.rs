@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use weir_accounts::{
     Account, AccountChange, Accounts, AdminError, By, Location, Nanos, Options, Outcome, Quotas,
     Standing, Tier, UsageRecord,
@@ -110,12 +110,19 @@ async fn list(accounts: &Accounts, output: Json) -> anyhow::Result<()> {
 
 async fn change(accounts: &Accounts, set: cli::SetAccount, by: &By) -> anyhow::Result<()> {
     let account = accounts.account(&set.account).await?;
+    let model_limits = set.model.as_ref().map(|model| {
+        let old = account.model_limits.clone();
+        let new = limits(old.of(model), set.limits);
+        old.with(model.clone(), new)
+    });
+    let of_all = set.model.is_none();
     let change = AccountChange {
         name: set.name,
         credit_limit: set.credit_limit,
         low_balance: set.low_balance.map(|OrNone(amount)| amount),
         tier: set.tier.map(|OrNone(tier)| tier),
-        limits: Some(limits(account.limits, set.limits)),
+        limits: of_all.then(|| limits(account.limits, set.limits)),
+        model_limits,
         standing: None,
     };
     let account = accounts
@@ -192,6 +199,11 @@ pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::R
 }
 
 fn account_json(account: &Account) -> Value {
+    let model_limits: Map<_, _> = account
+        .model_limits
+        .iter()
+        .map(|(model, limits)| (model.to_owned(), limits_json(limits)))
+        .collect();
     json!({
         "id": account.id.as_str(),
         "name": account.name,
@@ -205,9 +217,18 @@ fn account_json(account: &Account) -> Value {
         "requests_per_minute": account.limits.requests_per_minute,
         "tokens_per_minute": account.limits.tokens_per_minute,
         "concurrent_requests": account.limits.concurrent_requests,
+        "model_limits": model_limits,
         "suspended_since": account.suspended.as_ref().map(|suspended| suspended.since.to_string()),
         "suspended_reason": account.suspended.as_ref().map(|suspended| suspended.reason.as_str()),
         "created_at": account.created_at.to_string(),
+    })
+}
+
+fn limits_json(limits: Quotas) -> Value {
+    json!({
+        "requests_per_minute": limits.requests_per_minute,
+        "tokens_per_minute": limits.tokens_per_minute,
+        "concurrent_requests": limits.concurrent_requests,
     })
 }
 

@@ -115,6 +115,30 @@ fn accounts_and_keys_are_changed() {
         [&account["tier"], &account["low_balance"]],
         [&Value::Null; 2]
     );
+    let of_model = |options: &str| {
+        let account = json(
+            at,
+            &format!("account set ada --model org/m {options} --data d"),
+        );
+        assert_eq!(account["tokens_per_minute"], 9);
+        account["model_limits"].clone()
+    };
+    assert_eq!(
+        of_model("--requests-per-minute 5 --concurrent-requests 2"),
+        serde_json::json!({"org/m": {"requests_per_minute": 5, "tokens_per_minute": null, "concurrent_requests": 2}})
+    );
+    assert_eq!(
+        of_model("--tokens-per-minute 7")["org/m"]["concurrent_requests"],
+        2
+    );
+    let none = "--requests-per-minute none --tokens-per-minute none --concurrent-requests none";
+    assert_eq!(of_model(none), serde_json::json!({}));
+    fails(
+        at,
+        "account set ada --model org/m --data d",
+        2,
+        "--requests-per-minute",
+    );
     let suspended = json(at, "account suspend ada --reason unpaid --data d");
     assert_eq!(suspended["suspended_reason"], "unpaid");
     let resumed = json(at, "account resume ada --data d");

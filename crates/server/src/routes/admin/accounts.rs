@@ -63,6 +63,7 @@ fn change(update: &AccountUpdate) -> Result<AccountChange, ApiError> {
             reason: reason.clone(),
         },
     };
+    let model_limits = update.model_limits.clone();
     Ok(AccountChange {
         name: update.name.clone(),
         credit_limit: credit_limit
@@ -73,6 +74,12 @@ fn change(update: &AccountUpdate) -> Result<AccountChange, ApiError> {
         limits: update
             .limits
             .map(|limits| quotas(limits.unwrap_or_default())),
+        model_limits: model_limits.map(|limits| {
+            let limits = limits.unwrap_or_default().into_iter();
+            limits
+                .map(|(model, limits)| (model, quotas(limits)))
+                .collect()
+        }),
         standing: update.suspended.as_ref().map(standing),
     })
 }
@@ -96,6 +103,11 @@ fn shown(account: &Account) -> admin::Account {
         low_balance: account.low_balance.map(usd),
         tier: account.tier.map(wire::shown_tier),
         limits: wire::limits(account.limits),
+        model_limits: account
+            .model_limits
+            .iter()
+            .map(|(model, quotas)| (model.to_owned(), wire::limits(quotas)))
+            .collect(),
         suspended: suspension,
         created_at: time(account.created_at),
     }

@@ -8,9 +8,9 @@ use super::{Desk, none};
 async fn accounts() {
     let mut desk = Desk::new().await;
     desk.check(&[
-        ("GET /accounts", none(), r#"{"data":[{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"},{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}],"has_more":false,"next":null}"#),
-        ("POST /accounts", json!({"name": "beta"}), r#"{"id":"ACCT3","name":"beta","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
-        ("POST /accounts", json!({"name": "alfa"}), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts", none(), r#"{"data":[{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"},{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}],"has_more":false,"next":null}"#),
+        ("POST /accounts", json!({"name": "beta"}), r#"{"id":"ACCT3","name":"beta","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("POST /accounts", json!({"name": "alfa"}), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
         ("POST /accounts", json!({"name": "alfa"}), r#"409 NAME_TAKEN "name" there is an account named "alfa" already"#),
         ("POST /accounts", json!({"name": "two words"}), r#"400 INVALID_REQUEST_BODY "name" an account's name has 1 to 64 letters, digits and . _ - @ +, begins with a letter or digit, and not with acct_ or sk_"#),
         ("POST /accounts", json!({"name": 5}), r#"400 INVALID_REQUEST_BODY "name" name: invalid type: integer `5`, expected a string"#),
@@ -18,8 +18,8 @@ async fn accounts() {
         ("POST /accounts", json!({}), r#"400 INVALID_REQUEST_BODY "name" name: missing field `name`"#),
         ("POST /accounts", none(), r#"400 INVALID_REQUEST_BODY null the body is empty; a JSON object is expected"#),
         ("POST /accounts", json!(["gamma"]), r#"400 INVALID_REQUEST_BODY null the body is not a request: an object is expected"#),
-        ("GET /accounts/alfa", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
-        ("GET /accounts/ACCT4", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts/alfa", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts/ACCT4", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
         ("GET /accounts/nobody", none(), r#"404 NOT_FOUND null there is no account "nobody""#),
         ("GET /accounts/%FF", none(), r#"404 NOT_FOUND null there is no account """#),
         ("GET /accounts/a%00b", none(), r#"404 NOT_FOUND null nothing is called so"#),
@@ -31,24 +31,24 @@ async fn accounts() {
 async fn changes() {
     let mut desk = Desk::new().await;
     desk.check(&[
-        ("PATCH /accounts/test", json!({}), r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("PATCH /accounts/test", json!({}), r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
         (
             "PATCH /accounts/test",
             json!({"name": "renamed", "credit_limit": "10", "low_balance": "0.5", "tier": "T3",
                 "limits": {"requests_per_minute": 60, "tokens_per_minute": 1000}}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":"0.5","tier":"T3","limits":{"requests_per_minute":60,"tokens_per_minute":1000,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":"0.5","tier":"T3","limits":{"requests_per_minute":60,"tokens_per_minute":1000,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
         ),
         (
             "PATCH /accounts/ACCT1",
             json!({"limits": {"concurrent_requests": 2}, "low_balance": null}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":"T3","limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":"T3","limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
         ),
         (
             "PATCH /accounts/ACCT1",
             json!({"limits": null, "tier": null, "suspended": {"reason": "unpaid"}}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":{"since":"2026-11-22T12:00:00Z","reason":"unpaid"},"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":{"since":"2026-11-22T12:00:00Z","reason":"unpaid"},"created_at":"2026-11-22T12:00:00Z"}"#,
         ),
-        ("PATCH /accounts/ACCT1", json!({"suspended": null}), r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("PATCH /accounts/ACCT1", json!({"suspended": null}), r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
         (
             "PATCH /accounts/ACCT1",
             json!({"suspended": {"reason": ""}}),
@@ -75,9 +75,35 @@ async fn changes() {
             json!({"limits": {"requests": 1}}),
             r#"400 INVALID_REQUEST_BODY "limits.requests" limits.requests: unknown field `requests`, expected one of `requests_per_minute`, `tokens_per_minute`, `concurrent_requests`"#,
         ),
-        ("PATCH /accounts/ACCT1", json!({"balance": "1"}), r#"400 INVALID_REQUEST_BODY "balance" balance: unknown field `balance`, expected one of `name`, `credit_limit`, `low_balance`, `tier`, `limits`, `suspended`"#),
+        ("PATCH /accounts/ACCT1", json!({"balance": "1"}), r#"400 INVALID_REQUEST_BODY "balance" balance: unknown field `balance`, expected one of `name`, `credit_limit`, `low_balance`, `tier`, `limits`, `model_limits`, `suspended`"#),
         ("PATCH /accounts/nobody", json!({"tier": "T1"}), r#"404 NOT_FOUND null there is no account "nobody""#),
         ("GET /audit?account=renamed&limit=3", none(), r#"{"data":[{"id":9,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"account.update","account":"ACCT1","target":"ACCT1","before":{"suspended":"unpaid"},"after":{"suspended":null}},{"id":8,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"account.update","account":"ACCT1","target":"ACCT1","before":{"tier":"T3","limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2},"suspended":null},"after":{"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":"unpaid"}},{"id":7,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"account.update","account":"ACCT1","target":"ACCT1","before":{"low_balance":"0.5","limits":{"requests_per_minute":60,"tokens_per_minute":1000,"concurrent_requests":null}},"after":{"low_balance":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2}}}],"has_more":true,"next":"7"}"#),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn limits_by_model() {
+    let mut desk = Desk::new().await;
+    const NONE: &str = r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#;
+    const BAD: &str = r#"400 INVALID_REQUEST_BODY "model_limits" an account has limits for at most 100 models; a model's id has 1 to 256 bytes and no control characters"#;
+    let many: serde_json::Map<_, _> = (0..101)
+        .map(|n| (format!("m{n}"), json!({"requests_per_minute": 1})))
+        .collect();
+    desk.check(&[
+        (
+            "PATCH /accounts/test",
+            json!({"model_limits": {"sim/plain": {"tokens_per_minute": 9}, "sim/chat": {"requests_per_minute": 2, "tokens_per_minute": null}, "none": {}}}),
+            r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{"sim/chat":{"requests_per_minute":2,"tokens_per_minute":null,"concurrent_requests":null},"sim/plain":{"requests_per_minute":null,"tokens_per_minute":9,"concurrent_requests":null}},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+        ),
+        ("GET /audit?limit=1", none(), r#"{"data":[{"id":6,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"account.update","account":"ACCT1","target":"ACCT1","before":{"model_limits":{}},"after":{"model_limits":{"sim/chat":{"requests_per_minute":2,"tokens_per_minute":null,"concurrent_requests":null},"sim/plain":{"requests_per_minute":null,"tokens_per_minute":9,"concurrent_requests":null}}}}],"has_more":true,"next":"6"}"#),
+        ("PATCH /accounts/test", json!({"model_limits": {"a": {"requests_per_minute": 0}}}), r#"400 INVALID_REQUEST_BODY "limits" a limit is at least 1, and can be counted"#),
+        ("PATCH /accounts/test", json!({"model_limits": {"a": {"requests": 1}}}), r#"400 INVALID_REQUEST_BODY "model_limits.a.requests" model_limits.a.requests: unknown field `requests`, expected one of `requests_per_minute`, `tokens_per_minute`, `concurrent_requests`"#),
+        ("PATCH /accounts/test", json!({"model_limits": {"": {"requests_per_minute": 1}}}), BAD),
+        ("PATCH /accounts/test", json!({"model_limits": {"a\nb": {"requests_per_minute": 1}}}), BAD),
+        ("PATCH /accounts/test", json!({"model_limits": many}), BAD),
+        ("PATCH /accounts/test", json!({"model_limits": null}), NONE),
+        ("GET /accounts/test", none(), NONE),
     ])
     .await;
 }

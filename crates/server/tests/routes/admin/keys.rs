@@ -186,7 +186,7 @@ async fn a_suspended_administrator() {
         (
             "PATCH /accounts/ACCT2",
             json!({"suspended": null}),
-            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
         ),
     ])
     .await;

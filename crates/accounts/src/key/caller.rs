@@ -1,0 +1,127 @@
+//! Who asks: by a key, which is looked up for each request.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use subtle::ConstantTimeEq;
+
+use crate::account::AccountId;
+use crate::db::{Readers, StoreError, values};
+use crate::key::cap::SpendCaps;
+use crate::key::{KeyId, KeyRole, columns, hash, parse, read};
+use crate::ledger::notices::Notices;
+use crate::quotas::by_model::ModelQuotas;
+use crate::quotas::{self, Quotas, Tier};
+
+/// How often the use of a key is written down.
+const USED_EVERY: SignedDuration = SignedDuration::from_secs(60);
+
+/// Who asks: an account, by one of its keys. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub account: AccountId,
+    pub key: KeyId,
+    /// The only models that the key may use; `None` is every model.
+    pub models: Option<Arc<[String]>>,
+    pub role: KeyRole,
+    /// The key's own limits.
+    pub limits: Quotas,
+    /// The account's limits, where they aren't those of its tier.
+    pub account_limits: Option<Quotas>,
+    /// The account's limits for single models.
+    pub model_limits: Arc<ModelQuotas>,
+    /// The account's tier, where its top-ups don't decide.
+    pub tier: Option<Tier>,
+    /// Whether the account is suspended: its requests are refused.
+    pub suspended: bool,
+    /// Whether the key has a spend cap.
+    pub capped: bool,
+}
+
+impl Caller {
+    pub fn may_use(&self, model: &str) -> bool {
+        self.models
+            .as_ref()
+            .is_none_or(|models| models.iter().any(|allowed| allowed == model))
+    }
+
+    /// The same who asks for this model: what was agreed with the account for it goes before what was agreed for
+    /// every model, limit by limit.
+    #[must_use]
+    pub fn asking_for(self, model: &str) -> Self {
+        let agreed = self.model_limits.of(model);
+        let limits = agreed.or(self.account_limits.unwrap_or_default());
+        Caller {
+            account_limits: (limits != Quotas::default()).then_some(limits),
+            ..self
+        }
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum KeyError {
+    /// Malformed, unknown, revoked or expired: callers are not told which.
+    #[error("the key is not valid")]
+    Rejected,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Who presents this key. The database is asked each time, so that a revoked key is refused at once.
+pub(crate) async fn authenticate(
+    readers: &Readers,
+    notices: &Notices,
+    presented: &str,
+    now: Timestamp,
+) -> Result<Caller, KeyError> {
+    let (public, secret) = parse(presented).ok_or(KeyError::Rejected)?;
+    let presented = hash(secret);
+    let row = readers
+        .row(
+            concat!(
+                "SELECT ",
+                columns!(),
+                ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
+                    account.concurrent_requests, account.tier, account.suspended_at, account.model_limits
+                 FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
+            ),
+            values![public],
+        )
+        .await?;
+    // An unknown key is compared, too, and one that was never rotated twice, so that all cost the same
+    // work. No secret is known whose hash is zero.
+    let stored = |column| match &row {
+        Some(row) => Ok(row.bytes_or_null(column)?.unwrap_or_else(|| vec![0; 32])),
+        None => Ok::<_, StoreError>(vec![0; 32]),
+    };
+    let current = stored(17)?.ct_eq(&presented);
+    let previous = stored(18)?.ct_eq(&presented);
+    let row = row
+        .filter(|_| bool::from(current | previous))
+        .ok_or(KeyError::Rejected)?;
+    let key = read(&row)?;
+    let ended = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+    let outdated = !bool::from(current) && ended(key.previous_until);
+    if outdated || key.revoked_at.is_some() || ended(key.expires_at) {
+        return Err(KeyError::Rejected);
+    }
+    if key
+        .last_used_at
+        .is_none_or(|last| now.duration_since(last) >= USED_EVERY)
+    {
+        notices.used(&key.id, now);
+    }
+    let account_limits = Quotas::read(&row, 19)?;
+    Ok(Caller {
+        capped: key.caps != SpendCaps::default(),
+        account: key.account,
+        key: key.id,
+        models: key.models.map(Arc::from),
+        role: key.role,
+        limits: key.limits,
+        account_limits: (account_limits != Quotas::default()).then_some(account_limits),
+        model_limits: Arc::new(ModelQuotas::read(&row, 24)?),
+        tier: quotas::tier(&row, 22)?,
+        suspended: row.integer_or_null(23)?.is_some(),
+    })
+}
