@@ -6,6 +6,7 @@
 mod answer;
 mod convert;
 mod error;
+pub mod export;
 mod extract;
 mod layers;
 mod redact;

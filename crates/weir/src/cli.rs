@@ -1,6 +1,7 @@
 //! The command line, as one types it.
 
 mod manage;
+mod usage;
 pub(crate) mod value;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use self::manage::{
     Account, AddKey, Adjust, Audit, Caps, Credit, Key, Limits, Promo, Refund, SetAccount, SetKey,
 };
+pub(crate) use self::usage::{ExportUsage, Usage, UsageFile};
 
 const EXIT_CODES: &str = "\
 Exit status: 0 done; 1 it failed; 2 the command line or the config is wrong.
@@ -58,7 +60,7 @@ pub(crate) enum Command {
     /// Models of the config
     #[command(subcommand)]
     Model(Model),
-    /// What the requests of an account cost, newest first
+    /// What the requests of an account cost, newest first; or all of it as a file
     Usage(Usage),
     /// Who changed what, newest first
     Audit(Audit),
@@ -113,17 +115,6 @@ pub(crate) enum Ledger {
     /// Recompute balances, holds, charges and usage, and name each difference; exit with 0 if there is none,
     /// 1 if there are some, 2 if it can't be told
     Verify(Json),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Usage {
-    /// Name or id of the account
-    pub(crate) account: String,
-    /// How many of the newest requests
-    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) limit: u32,
-    #[command(flatten)]
-    pub(crate) output: Json,
 }
 
 #[derive(Debug, Args)]

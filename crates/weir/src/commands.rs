@@ -9,3 +9,4 @@ pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
 pub(crate) mod models;
+pub(crate) mod usage;

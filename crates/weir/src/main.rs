@@ -19,7 +19,9 @@ use weir_gateway::Clock;
 
 use crate::cli::{Cli, Command, Ledger, Model, Place};
 use crate::commands::chat::Server;
-use crate::commands::{accounts, audit, chat, credit, doctor, keys, ledger, migrate, models};
+use crate::commands::{
+    accounts, audit, chat, credit, doctor, keys, ledger, migrate, models, usage,
+};
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
 /// Set by clap too, for a wrong command line.
@@ -134,7 +136,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         Command::Refund(command) => credit::refund(opened, command, &by).await,
         Command::Adjust(command) => credit::adjust(opened, command, &by).await,
         Command::Key(command) => keys::key(opened, command, &by).await,
-        Command::Usage(command) => accounts::usage(opened, command).await,
+        Command::Usage(command) => usage::usage(opened, command).await,
         Command::Audit(command) => audit::audit(opened, command).await,
         Command::Serve(_)
         | Command::Model(_)

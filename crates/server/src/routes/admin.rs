@@ -8,7 +8,7 @@ mod export;
 mod keys;
 pub(crate) mod openapi;
 mod records;
-mod wire;
+pub(crate) mod wire;
 
 use axum::routing::MethodFilter;
 use http::Method;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 /// A value, or `none` to take it away.
@@ -74,6 +76,27 @@ impl FromStr for When {
     }
 }
 
+/// A point in time that may be past: RFC 3339, or a UTC day, which is when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(pub(crate) Timestamp);
+
+/// The length of a day as text: jiff would leave out the hours that follow one.
+const DAY_LEN: usize = "2027-01-31".len();
+
+impl FromStr for Moment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a time is such as 2027-01-31 or 2027-01-31T12:00:00Z";
+        if text.len() != DAY_LEN {
+            return text.parse().map(Moment).map_err(|_| WRONG);
+        }
+        let day: Date = text.parse().map_err(|_| WRONG)?;
+        let begins = day.to_zoned(TimeZone::UTC).map_err(|_| WRONG)?;
+        Ok(Moment(begins.timestamp()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +122,27 @@ mod tests {
             "tomorrow",
             "2027-01-01",
             "5é",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn moments_are_read() {
+        let check = |text: &str, moment: Option<&str>| {
+            let read = text.parse::<Moment>().ok().map(|Moment(at)| at);
+            assert_eq!(read, moment.map(|at| at.parse().unwrap()), "{text}");
+        };
+        check("2026-01-31", Some("2026-01-31T00:00:00Z"));
+        check("2026-01-31T12:30:00Z", Some("2026-01-31T12:30:00Z"));
+        check("2026-01-31T01:00:00+01:00", Some("2026-01-31T00:00:00Z"));
+        for text in [
+            "",
+            "2026-02-30",
+            "2026-01-31T12:30",
+            "2026-1-31",
+            "30d",
+            "yesterday!",
         ] {
             check(text, None);
         }

@@ -1,11 +1,11 @@
-//! Accounts and usage. All of it works beside a running server, which sees it within a second.
+//! Accounts. All of it works beside a running server, which sees it within a second.
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weir_accounts::{
-    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, Options, Outcome, Quotas,
-    Standing, Tier, UsageRecord,
+    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, Options, Quotas, Standing,
+    Tier,
 };
 
 use crate::cli::value::OrNone;
@@ -167,37 +167,6 @@ async fn stand(
     Ok(output::one(output, &account_json(&account), &text)?)
 }
 
-pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::Result<()> {
-    let account = accounts.account(&command.account).await?;
-    let rows: Vec<_> = accounts
-        .usage(&account.id, command.limit)
-        .await?
-        .iter()
-        .map(usage_json)
-        .collect();
-    let names = [
-        "started_at",
-        "model",
-        "prompt_tokens",
-        "cached_tokens",
-        "completion_tokens",
-        "cost",
-        "outcome",
-        "key",
-    ];
-    let head = [
-        "STARTED",
-        "MODEL",
-        "PROMPT",
-        "CACHED",
-        "COMPLETION",
-        "COST",
-        "OUTCOME",
-        "KEY",
-    ];
-    Ok(output::rows(command.output, &head, &names, &rows)?)
-}
-
 fn account_json(account: &Account) -> Value {
     let model_limits: Map<_, _> = account
         .model_limits
@@ -229,31 +198,6 @@ fn limits_json(limits: Quotas) -> Value {
         "requests_per_minute": limits.requests_per_minute,
         "tokens_per_minute": limits.tokens_per_minute,
         "concurrent_requests": limits.concurrent_requests,
-    })
-}
-
-fn usage_json(record: &UsageRecord) -> Value {
-    let outcome = match record.outcome {
-        Outcome::Success => "success",
-        Outcome::Disconnected => "disconnected",
-        Outcome::EngineFailed => "engine_failed",
-        Outcome::Expired => "expired",
-    };
-    json!({
-        "request": record.request,
-        "attempt": record.attempt,
-        "key": record.key.as_str(),
-        "model": record.model,
-        "prompt_tokens": record.counts.prompt,
-        "cached_tokens": record.counts.cached,
-        "completion_tokens": record.counts.completion,
-        "input_price": record.price.input,
-        "output_price": record.price.output,
-        "cost": exact(record.cost),
-        "promo": exact(record.promo),
-        "outcome": outcome,
-        "started_at": record.started_at.to_string(),
-        "ended_at": record.ended_at.to_string(),
     })
 }
 

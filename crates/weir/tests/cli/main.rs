@@ -1,6 +1,7 @@
 //! The program from outside, without a model: commands, exit codes, and a server that starts and stops.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail with the test")]
 
+mod export;
 mod ledger;
 
 use std::io::{BufRead, BufReader};

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use serde_json::Value;
-use weir_accounts::{AuditRecord, LedgerRecord, UsageEntry};
+use weir_accounts::{AuditRecord, LedgerRecord};
 use weir_api::admin::{
     self, AuditQuery, Entry, Nothing, Page, PageQuery, Transaction, UsageRecord,
 };
@@ -10,6 +10,7 @@ use weir_api::admin::{
 use super::endpoint::Call;
 use super::wire::{limit, newest, page, time, usd};
 use crate::error::ApiError;
+use crate::export::shown_usage;
 
 pub(crate) async fn usage(
     call: Call<PageQuery, Nothing>,
@@ -57,31 +58,6 @@ pub(crate) async fn audit(
         |found| found.id.to_string(),
         shown_act,
     )))
-}
-
-pub(super) fn shown_usage(entry: &UsageEntry) -> UsageRecord {
-    let record = &entry.record;
-    UsageRecord {
-        id: entry.id,
-        account: entry.account.to_string(),
-        key: record.key.to_string(),
-        request: record.request.clone(),
-        attempt: record.attempt,
-        model: record.model.clone(),
-        prompt_tokens: record.counts.prompt,
-        cached_tokens: record.counts.cached,
-        completion_tokens: record.counts.completion,
-        reasoning_tokens: record.counts.reasoning,
-        input_price: record.price.input,
-        cached_price: record.price.cached.unwrap_or(record.price.input),
-        output_price: record.price.output,
-        cost: usd(record.cost),
-        promo: usd(record.promo),
-        outcome: record.outcome.name(),
-        source: record.source.name(),
-        started_at: time(record.started_at),
-        ended_at: time(record.ended_at),
-    }
 }
 
 fn shown_transaction(record: &LedgerRecord) -> Transaction {

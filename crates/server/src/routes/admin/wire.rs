@@ -10,7 +10,7 @@ use crate::error::ApiError;
 const PAGE_MAX: u32 = 500;
 const PAGE_DEFAULT: u32 = 100;
 
-pub(super) fn usd(amount: Nanos) -> Usd {
+pub(crate) fn usd(amount: Nanos) -> Usd {
     Usd(amount.to_string())
 }
 
@@ -20,7 +20,7 @@ pub(super) fn amount(param: &str, Usd(text): &Usd) -> Result<Nanos, ApiError> {
 }
 
 /// To the millisecond, as it is written down: what was just done says the same as its replay.
-pub(super) fn time(at: Timestamp) -> Time {
+pub(crate) fn time(at: Timestamp) -> Time {
     let written = Timestamp::from_millisecond(at.as_millisecond());
     Time(written.unwrap_or(at).to_string())
 }

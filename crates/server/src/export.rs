@@ -1,0 +1,216 @@
+//! Usage as a file, however long: it is read and written piece by piece. The administrative API sends it, and the
+//! command line prints it.
+
+mod csv;
+
+use std::collections::VecDeque;
+
+use schemars::schema_for;
+use serde_json::Value;
+use weir_accounts::{AccountId, Accounts, StoreError, UsageDay, UsageEntry, UsageFilter};
+use weir_api::admin;
+pub use weir_api::admin::{By, Format};
+
+use crate::routes::admin::wire::{time, usd};
+
+/// Lines that are read, and in memory, at once.
+const PIECE: u32 = 500;
+/// Accounts whose turn comes next.
+const ACCOUNTS: u32 = 500;
+
+/// What to export.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub format: Format,
+    pub by: By,
+    /// Of all accounts, if `None`.
+    pub account: Option<AccountId>,
+    pub filter: UsageFilter,
+}
+
+/// A file that is still being read.
+#[derive(Debug)]
+pub struct Export {
+    format: Format,
+    /// What was read, and not taken yet.
+    begin: Option<String>,
+    lines: Lines,
+    more: bool,
+}
+
+impl Export {
+    /// Asks the database once, so that one that is out of reach is known before anything is sent.
+    pub async fn open(accounts: Accounts, wanted: Wanted) -> Result<Self, StoreError> {
+        let Wanted {
+            format,
+            by,
+            account,
+            filter,
+        } = wanted;
+        let mut lines = Lines {
+            after: account.is_none().then(String::new),
+            next: account.into_iter().collect(),
+            accounts,
+            filter,
+            place: match by {
+                By::Record => Place::Record(None),
+                By::Day => Place::Day(None),
+            },
+        };
+        let first = lines.next().await?;
+        let head = match format {
+            Format::Csv => csv::head(&lines.place.names()),
+            Format::Jsonl => String::new(),
+        };
+        Ok(Export {
+            format,
+            begin: Some(head + &text(format, &first)),
+            lines,
+            more: !first.is_empty(),
+        })
+    }
+
+    /// The next piece, some whole lines; none at the end.
+    pub async fn next(&mut self) -> Result<Option<String>, StoreError> {
+        if let Some(begin) = self.begin.take() {
+            return Ok(Some(begin));
+        }
+        if !self.more {
+            return Ok(None);
+        }
+        let found = self.lines.next().await?;
+        self.more = !found.is_empty();
+        Ok(self.more.then(|| text(self.format, &found)))
+    }
+}
+
+fn text(format: Format, lines: &[Value]) -> String {
+    match format {
+        Format::Csv => csv::lines(lines),
+        Format::Jsonl => lines.iter().map(|line| format!("{line}\n")).collect(),
+    }
+}
+
+/// Where an export stands.
+#[derive(Debug)]
+struct Lines {
+    accounts: Accounts,
+    filter: UsageFilter,
+    /// Whose usage comes next.
+    next: VecDeque<AccountId>,
+    /// The name after which there may be more of them.
+    after: Option<String>,
+    /// Within the first of `next`.
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Record(Option<UsageEntry>),
+    Day(Option<UsageDay>),
+}
+
+impl Place {
+    /// What the members of a line are called.
+    fn names(&self) -> Vec<String> {
+        let schema = match self {
+            Place::Record(_) => schema_for!(admin::UsageRecord),
+            Place::Day(_) => schema_for!(admin::UsageDay),
+        };
+        let members = schema.get("properties").and_then(Value::as_object);
+        members
+            .map(|members| members.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+impl Lines {
+    /// The next ones, each an object; none at the end.
+    async fn next(&mut self) -> Result<Vec<Value>, StoreError> {
+        loop {
+            let Some(account) = self.next.front() else {
+                let Some(after) = self.after.take() else {
+                    return Ok(Vec::new());
+                };
+                let found = self.accounts.accounts_after(&after, ACCOUNTS).await?;
+                self.after = found.last().map(|last| last.name.clone());
+                self.next
+                    .extend(found.into_iter().map(|account| account.id));
+                continue;
+            };
+            let lines: Vec<Value> = match &mut self.place {
+                Place::Record(last) => {
+                    let found =
+                        self.accounts
+                            .usage_records(account, &self.filter, last.as_ref(), PIECE);
+                    let found = found.await?;
+                    *last = found.last().cloned();
+                    found
+                        .iter()
+                        .map(|found| line(&shown_usage(found)))
+                        .collect()
+                }
+                Place::Day(last) => {
+                    let found =
+                        self.accounts
+                            .usage_days(account, &self.filter, last.as_ref(), PIECE);
+                    let found = found.await?;
+                    *last = found.last().cloned();
+                    found.iter().map(|found| line(&shown_day(found))).collect()
+                }
+            };
+            if !lines.is_empty() {
+                return Ok(lines);
+            }
+            self.next.pop_front();
+        }
+    }
+}
+
+fn line<T: serde::Serialize>(line: &T) -> Value {
+    serde_json::to_value(line).expect("a line has only texts and numbers")
+}
+
+pub(crate) fn shown_usage(entry: &UsageEntry) -> admin::UsageRecord {
+    let record = &entry.record;
+    admin::UsageRecord {
+        id: entry.id,
+        account: entry.account.to_string(),
+        key: record.key.to_string(),
+        request: record.request.clone(),
+        attempt: record.attempt,
+        model: record.model.clone(),
+        prompt_tokens: record.counts.prompt,
+        cached_tokens: record.counts.cached,
+        completion_tokens: record.counts.completion,
+        reasoning_tokens: record.counts.reasoning,
+        input_price: record.price.input,
+        cached_price: record.price.cached.unwrap_or(record.price.input),
+        output_price: record.price.output,
+        cost: usd(record.cost),
+        promo: usd(record.promo),
+        outcome: record.outcome.name(),
+        source: record.source.name(),
+        started_at: time(record.started_at),
+        ended_at: time(record.ended_at),
+    }
+}
+
+fn shown_day(day: &UsageDay) -> admin::UsageDay {
+    admin::UsageDay {
+        day: time(day.day).0.chars().take(10).collect(),
+        account: day.account.to_string(),
+        key: day.key.to_string(),
+        model: day.model.clone(),
+        requests: day.requests,
+        prompt_tokens: day.counts.prompt,
+        cached_tokens: day.counts.cached,
+        completion_tokens: day.counts.completion,
+        reasoning_tokens: day.counts.reasoning,
+        input_price: day.price.input,
+        cached_price: day.price.cached.unwrap_or(day.price.input),
+        output_price: day.price.output,
+        cost: usd(day.cost),
+        promo: usd(day.promo),
+    }
+}
