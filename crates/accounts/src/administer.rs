@@ -252,10 +252,15 @@ impl Accounts {
             };
             after.clone_from(&last.name);
             for account in accounts.into_iter().map(|account| account.id) {
-                let mut due = prune::due(&self.0.readers, &account, before).await?;
-                while due {
-                    let account = account.clone();
-                    due = self.0.writer.write(Prune { account, before }).await?;
+                let due = prune::due(&self.0.readers, &account, before).await?;
+                let mut next = due.then_some((Timestamp::MIN, 0));
+                while let Some(after) = next {
+                    let prune = Prune {
+                        account: account.clone(),
+                        after,
+                        before,
+                    };
+                    next = self.0.writer.write(prune).await?;
                 }
             }
         }

@@ -111,6 +111,10 @@ enum Place {
 }
 
 impl Place {
+    fn is_begin(&self) -> bool {
+        matches!(self, Place::Record(None) | Place::Day(None))
+    }
+
     /// What the members of a line are called.
     fn names(&self) -> Vec<String> {
         let schema = match self {
@@ -144,7 +148,7 @@ impl Lines {
                         self.accounts
                             .usage_records(account, &self.filter, last.as_ref(), PIECE);
                     let found = found.await?;
-                    *last = found.last().cloned();
+                    *last = goes_on(&found).cloned();
                     found
                         .iter()
                         .map(|found| line(&shown_usage(found)))
@@ -155,16 +159,24 @@ impl Lines {
                         self.accounts
                             .usage_days(account, &self.filter, last.as_ref(), PIECE);
                     let found = found.await?;
-                    *last = found.last().cloned();
+                    *last = goes_on(&found).cloned();
                     found.iter().map(|found| line(&shown_day(found))).collect()
                 }
             };
+            if self.place.is_begin() {
+                self.next.pop_front();
+            }
             if !lines.is_empty() {
                 return Ok(lines);
             }
-            self.next.pop_front();
         }
     }
+}
+
+/// Where the next piece begins, unless this was the last: most accounts need no second look.
+fn goes_on<T>(found: &[T]) -> Option<&T> {
+    let whole = u32::try_from(found.len()).is_ok_and(|len| len == PIECE);
+    found.last().filter(|_| whole)
 }
 
 fn line<T: serde::Serialize>(line: &T) -> Value {

@@ -28,57 +28,65 @@ pub(crate) async fn due(
     Ok(row.is_some())
 }
 
-/// Deletes the oldest records of an account that ended before a time, and tells whether there are more.
+/// The end and the id of a record: in this order they are deleted.
+pub(crate) type Place = (Timestamp, i64);
+
+/// Deletes the oldest records of an account after a place that ended before a time, and tells how far it came if there
+/// may be more. So what stays is not looked at again with each batch.
 #[derive(Debug)]
 pub(crate) struct Prune {
     pub(crate) account: AccountId,
+    pub(crate) after: Place,
     pub(crate) before: Timestamp,
 }
 
 impl Operation for Prune {
-    type Done = bool;
+    type Done = Option<Place>;
     type Refused = Infallible;
-    type Answer = Result<bool, StoreError>;
+    type Answer = Result<Option<Place>, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<bool, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> Written<Option<Place>, Infallible> {
         let account = self.account.as_str();
+        let (from, after) = self.after;
         let last = connection
             .row(
-                "SELECT u.ended_at, u.id FROM usage_record u WHERE u.account = $1 AND u.ended_at < $2
+                "SELECT u.ended_at, u.id FROM usage_record u
+                 WHERE u.account = $1 AND (u.ended_at, u.id) > ($2, $3) AND u.ended_at < $4
                      AND NOT EXISTS (SELECT 1 FROM movement m WHERE m.usage_record = u.id)
-                 ORDER BY u.ended_at, u.id LIMIT 1 OFFSET $3",
-                values![account, self.before, BATCH.saturating_sub(1)],
+                 ORDER BY u.ended_at, u.id LIMIT 1 OFFSET $5",
+                values![account, from, after, self.before, BATCH.saturating_sub(1)],
             )
             .await?;
-        let (at, id) = match &last {
-            Some(last) => (last.time(0)?, last.integer(1)?),
-            // All that ended before: no record has the id 0.
-            None => (self.before, 0),
+        let last = match last {
+            Some(last) => Some((last.time(0)?, last.integer(1)?)),
+            None => None,
         };
+        // All that ended before: no record has the id 0.
+        let (at, id) = last.unwrap_or((self.before, 0));
         connection
             .execute(
                 "INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning,
                      cost, promo, pruned_requests, pruned_cost, pruned_promo)
                  SELECT u.api_key, u.ended_at / 86400000, u.model, u.price, u.account, 0, 0, 0, 0, 0, 0, 0, COUNT(*),
                      CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.promo) AS BIGINT) FROM usage_record u
-                 WHERE u.account = $1 AND (u.ended_at, u.id) <= ($2, $3)
+                 WHERE u.account = $1 AND (u.ended_at, u.id) > ($2, $3) AND (u.ended_at, u.id) <= ($4, $5)
                      AND NOT EXISTS (SELECT 1 FROM movement m WHERE m.usage_record = u.id)
                  GROUP BY u.api_key, u.ended_at / 86400000, u.model, u.price, u.account
                  ON CONFLICT (api_key, day, model, price) DO UPDATE SET
                      pruned_requests = usage_day.pruned_requests + excluded.pruned_requests,
                      pruned_cost = usage_day.pruned_cost + excluded.pruned_cost,
                      pruned_promo = usage_day.pruned_promo + excluded.pruned_promo",
-                values![account, at, id],
+                values![account, from, after, at, id],
             )
             .await?;
         connection
             .execute(
-                "DELETE FROM usage_record WHERE account = $1 AND (ended_at, id) <= ($2, $3)
+                "DELETE FROM usage_record WHERE account = $1 AND (ended_at, id) > ($2, $3) AND (ended_at, id) <= ($4, $5)
                      AND NOT EXISTS (SELECT 1 FROM movement m WHERE m.usage_record = usage_record.id)",
-                values![account, at, id],
+                values![account, from, after, at, id],
             )
             .await?;
-        Ok(Ok(last.is_some()))
+        Ok(Ok(last))
     }
 
     /// A refund locks the balance, too: none comes between.
@@ -86,9 +94,12 @@ impl Operation for Prune {
         Some(&self.account)
     }
 
-    fn answer(self, outcome: Written<bool, Infallible>) -> Result<bool, StoreError> {
+    fn answer(
+        self,
+        outcome: Written<Option<Place>, Infallible>,
+    ) -> Result<Option<Place>, StoreError> {
         match outcome? {
-            Ok(more) => Ok(more),
+            Ok(last) => Ok(last),
             Err(never) => match never {},
         }
     }
