@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -75,6 +75,11 @@ reference: $(DEMO) $(GEMMA) build ## every sampling parameter against a referenc
 test-clients: $(DEMO) build ## the clients that people use, Python and Node, against the real binary
 	@scripts/setup.sh clients
 	@scripts/clients.sh
+
+bench: $(DEMO) build ## Weir beside llama-server, in turns: half an hour on an idle machine; ROUNDS=1, ONLY=shared, FORCE=1
+	@scripts/llama_server.py
+	cargo build --locked --release -p weir-testkit --bin bench-load
+	@scripts/bench.py
 
 docs: ## write docs/config.md anew
 	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config

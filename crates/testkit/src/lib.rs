@@ -1,9 +1,11 @@
-//! Helpers of tests, never a part of the product: the whole service in process, with simulated models.
+//! Helpers of tests and of measurements, never a part of the product: the whole service in process, with simulated
+//! models, and loads for servers.
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
 mod answer;
 mod app;
+pub mod load;
 mod scripted;
 pub mod torture;
 

@@ -1,0 +1,154 @@
+"""Rounds to a table and a plot."""
+
+import math
+import os
+import platform
+import statistics
+from pathlib import Path
+
+
+def at(*path):
+    """What a measure reads from the figures of a load: the value at a path, or None."""
+
+    def value(figures):
+        for name in path:
+            figures = (figures or {}).get(name)
+        return figures
+
+    return value
+
+
+def goodput(figures):
+    """What a crowd gets of what eight get alone."""
+    return figures["crowd"]["tokens_per_second"] / figures["alone"]["tokens_per_second"]
+
+
+RATE = ("tokens/s", at("", "tokens_per_second"), "up")
+TTFT = [("TTFT p50, ms", at("", "ttft_ms", "p50"), "down"), ("TTFT p99, ms", at("", "ttft_ms", "p99"), "down")]
+GAP = ("worst gap, ms", at("", "gap_ms", "max"), "down")
+
+# What of a load is in the table: a name, where it is among the figures, and where better is.
+MEASURES = {
+    "distinct-1": ("1 client, distinct prompts", [RATE, *TTFT]),
+    "distinct-8": ("8 clients, distinct prompts", [RATE, *TTFT]),
+    "distinct-32": ("32 clients, distinct prompts", [RATE, *TTFT]),
+    "shared": ("8 clients, shared prefix of 400 words", [RATE, *TTFT]),
+    "long-prompt": (
+        "4 streams, a prompt of 3,000 words arrives",
+        [GAP, ("its own TTFT, ms", at("", "long_ttft_ms"), "down")],
+    ),
+    "overload": (
+        "64 connections at a server for 8",
+        [
+            ("goodput of 64 ÷ goodput of 8", goodput, "up"),
+            ("TTFT p99 of who is answered, ms", at("crowd", "ttft_ms", "p99"), "down"),
+            ("refusal p50, ms", at("crowd", "refusal_ms", "p50"), "down"),
+            ("refusal p99, ms", at("crowd", "refusal_ms", "p99"), "down"),
+            ("smallest Retry-After, ms", at("crowd", "retry_after_ms", "min"), None),
+            ("largest Retry-After, ms", at("crowd", "retry_after_ms", "max"), None),
+        ],
+    ),
+}
+
+
+def write(directory, rows):
+    lines = table(rows)
+    text = "\n".join([f"{machine()}\n", *lines]) + "\n"
+    (directory / "table.md").write_text(text)
+    (directory / "ratios.svg").write_text(plot(rows))
+    print(text, end="")
+    print(f"\n{directory}: rounds.jsonl, table.md, ratios.svg")
+
+
+def medians(load, rows):
+    """The measures of one server under a load: names and medians."""
+    for name, read, _ in MEASURES[load][1]:
+        values = [value for row in rows if (value := read(row["figures"])) is not None]
+        if values:
+            yield name, number(statistics.median(values))
+
+
+def table(rows):
+    yield "| load | | weir | llama-server | weir ÷ llama-server |"
+    yield "|---|---|---|---|---|"
+    for load, (title, measures) in MEASURES.items():
+        for name, read, _ in measures:
+            ours, theirs = values(rows, load, "weir", read), values(rows, load, "llama-server", read)
+            if ours or theirs:
+                ratio = spread(ratios(ours, theirs))
+                yield f"| {title} | {name} | {spread(ours)} | {spread(theirs)} | {ratio} |"
+                title = ""
+        kernels = values(rows, load, "batched-bench", RATE[1])
+        if kernels:
+            ours, theirs = (values(rows, load, server, RATE[1]) for server in ("weir", "llama-server"))
+            by_us, by_them = spread(ratios(ours, kernels)), spread(ratios(theirs, kernels))
+            yield f"| | tokens/s ÷ those of llama-batched-bench, {spread(kernels)} | {by_us} | {by_them} | |"
+
+
+def values(rows, load, server, read):
+    """Round → value."""
+    of = {row["round"]: read(row["figures"]) for row in rows if (row["load"], row["server"]) == (load, server)}
+    return {number: value for number, value in of.items() if value is not None}
+
+
+def ratios(ours, theirs):
+    return {number: ours[number] / theirs[number] for number in ours if theirs.get(number)}
+
+
+def spread(by_round):
+    if not by_round:
+        return "–"
+    found = sorted(by_round.values())
+    middle = number(statistics.median(found))
+    return middle if len(found) == 1 else f"{middle} ({number(found[0])}–{number(found[-1])})"
+
+
+def number(value):
+    """Three digits."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def machine():
+    cpu = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+
+
+def plot(rows):
+    """A line for each measure that both have: how many times better Weir is, a dot for each round, a bar at the median."""
+    lines = []
+    for load, (title, measures) in MEASURES.items():
+        for name, read, better in measures:
+            found = ratios(values(rows, load, "weir", read), values(rows, load, "llama-server", read))
+            if found and better:
+                times = [ratio if better == "up" else 1 / ratio for ratio in found.values()]
+                lines.append((f"{title}: {name.removesuffix(', ms')}", times))
+    left, width, step, top = 400, 420, 24, 44
+    highest = max([2, *(max(times) for _, times in lines)])
+    lowest = min([0.5, *(min(times) for _, times in lines)])
+
+    def x(times):
+        return left + width * math.log(times / lowest) / math.log(highest / lowest)
+
+    bottom = top + step * len(lines)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 30}" height="{bottom + 30}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="18" font-weight="bold">Weir, times better than llama-server</text>',
+    ]
+    for tick in (2.0**power for power in range(-6, 12)):
+        if lowest <= tick <= highest:
+            stroke = "#333" if tick == 1 else "#ddd"
+            parts.append(f'<path d="M{x(tick):.1f} {top - 8}V{bottom}" stroke="{stroke}"/>')
+            parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}×</text>')
+    for place, (title, times) in enumerate(lines):
+        y = top + step * (place + 0.5)
+        middle = x(statistics.median(times))
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{title}</text>')
+        parts.extend(f'<circle cx="{x(time):.1f}" cy="{y}" r="3.5" fill="#1f77b4" opacity="0.5"/>' for time in times)
+        parts.append(f'<path d="M{middle:.1f} {y - 8}V{y + 8}" stroke="#d62728" stroke-width="2"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
