@@ -46,6 +46,7 @@ pub struct Options {
     pub inter_token_target: Duration,
     pub write_timeout: Duration,
     pub output_expected: u32,
+    pub prefix_cache: PrefixCache,
     /// Threads that compute which tokens a format allows.
     pub mask_threads: usize,
     /// Wall time, for templates that print the date.
@@ -60,6 +61,7 @@ impl Options {
             inter_token_target: INTER_TOKEN_TARGET,
             write_timeout: WRITE_TIMEOUT,
             output_expected: OUTPUT_EXPECTED,
+            prefix_cache: PrefixCache::Account,
             mask_threads: mask_threads(),
             now: Arc::new(now),
         }
@@ -73,8 +75,31 @@ impl std::fmt::Debug for Options {
             .field("inter_token_target", &self.inter_token_target)
             .field("write_timeout", &self.write_timeout)
             .field("output_expected", &self.output_expected)
+            .field("prefix_cache", &self.prefix_cache)
             .field("mask_threads", &self.mask_threads)
             .finish_non_exhaustive()
+    }
+}
+
+/// Who may begin with what was computed for a request: from how fast an answer comes one can tell that somebody
+/// has sent the same beginning before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefixCache {
+    /// Requests of the same account.
+    Account,
+    /// Everybody.
+    Everybody,
+    /// Only the choices of the request.
+    Off,
+}
+
+impl PrefixCache {
+    fn salt(self, account: &Arc<str>) -> Option<Arc<str>> {
+        match self {
+            PrefixCache::Account => Some(Arc::clone(account)),
+            PrefixCache::Everybody => Some(Arc::default()),
+            PrefixCache::Off => None,
+        }
     }
 }
 

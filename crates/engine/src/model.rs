@@ -47,6 +47,9 @@ pub trait Model: Send + 'static {
     /// Makes the empty sequence `to` start with the first `length` tokens of `from`, sharing their cells.
     fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32);
 
+    /// Forgets the tokens of a sequence behind the first `length`, which is at least 1.
+    fn truncate(&mut self, sequence: SequenceId, length: u32);
+
     /// Forgets all tokens of a sequence; cells that no other sequence shares are free again.
     fn forget(&mut self, sequence: SequenceId);
 }

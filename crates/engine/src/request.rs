@@ -409,6 +409,8 @@ pub struct Prepared {
     pub reading: Reading,
     /// Special tokens whose names belong to that text; others have none.
     pub shown: Vec<(Token, &'static str)>,
+    /// Whoever pays: what was computed for one account is, by default, nothing that another can tell.
+    pub account: Arc<str>,
 }
 
 impl Prepared {
@@ -422,6 +424,7 @@ impl Prepared {
             allowance: Allowance::unlimited(),
             reading: Reading::PLAIN,
             shown: Vec::new(),
+            account: Arc::default(),
         }
     }
 

@@ -4,14 +4,17 @@
 //! the latter catch up, and when they have, the logits of the last one give the next. There is no
 //! prefill phase and no decode phase.
 //!
-//! [`Scheduler::plan`] says what the next step is, [`Scheduler::commit`] what came of it. Older choices
-//! go first in everything. When the cache is full the youngest loses its cells and waits to be
-//! computed again.
+//! [`Scheduler::plan`] says what the next step is, [`Scheduler::commit`] what came of it. Accounts
+//! take turns ([`fair`]), and older choices of an account go first. What was computed for one is shared with others that begin alike ([`prefix`]). When
+//! the cache is full the youngest loses its cells and waits to be computed again.
 
 mod admit;
 mod alone;
+mod fair;
 mod kv;
 mod plan;
+mod prefix;
+mod runs;
 mod sequence;
 
 use std::collections::BTreeMap;
@@ -20,9 +23,11 @@ use std::sync::Arc;
 
 use crate::Token;
 use crate::model::{Capacity, SequenceId};
+use crate::scheduler::fair::Accounts;
 pub use crate::scheduler::kv::{CacheOp, Kv};
-pub use crate::scheduler::plan::{Sampled, Scored, Step};
-use crate::scheduler::sequence::{Sequence, Trunk};
+pub use crate::scheduler::plan::{Room, Sampled, Scored, Step};
+use crate::scheduler::prefix::Kept;
+use crate::scheduler::sequence::Sequence;
 
 /// Numbered as they come: a smaller one is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +50,10 @@ pub struct Job {
     pub output_max: u32,
     /// Whether the logits after each token of a prompt are wanted, once.
     pub scored: bool,
+    /// Requests with the same salt share what they begin with; without one it is shared with nobody.
+    pub salt: Option<Arc<str>>,
+    /// Whose it is: accounts have equal parts of what there is.
+    pub account: Arc<str>,
 }
 
 /// What a choice does after its logits were there.
@@ -67,10 +76,12 @@ pub struct Scheduler {
     begun: BTreeMap<RequestId, bool>,
     waiting: BTreeMap<ChoiceId, Sequence>,
     running: BTreeMap<ChoiceId, (SequenceId, Sequence)>,
-    /// By the first choice of the prompt.
-    trunks: BTreeMap<ChoiceId, Trunk>,
-    /// Positions of prompts whose logits are still wanted, by the first choice of the prompt.
-    unscored: BTreeMap<ChoiceId, Range<u32>>,
+    /// By their first choice.
+    prompts: BTreeMap<ChoiceId, Prompt>,
+    kept: Kept,
+    accounts: Accounts,
+    /// Steps that were computed.
+    steps: u64,
     /// Rows that the model is trusted with: fewer for a while after its cache was full.
     rows_max: u32,
     admission: Admission,
@@ -87,12 +98,13 @@ enum Admission {
     UntilOneEnds,
 }
 
-/// What occupies a sequence of the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Holder {
-    Choice(ChoiceId),
-    /// By the first choice of its prompt.
-    Trunk(ChoiceId),
+/// What its choices have in common.
+#[derive(Debug, Default)]
+struct Prompt {
+    /// Positions whose logits are still wanted.
+    unscored: Range<u32>,
+    /// Tokens that were in the cache when it was begun.
+    cached: Option<u32>,
 }
 
 impl Scheduler {
@@ -105,8 +117,10 @@ impl Scheduler {
             begun: BTreeMap::new(),
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
-            trunks: BTreeMap::new(),
-            unscored: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+            kept: Kept::default(),
+            accounts: Accounts::default(),
+            steps: 0,
             rows_max: capacity.rows,
             admission: Admission::Open,
             turn: None,
@@ -123,19 +137,19 @@ impl Scheduler {
                 prompt.len() + job.output_max as usize <= self.capacity.cells as usize,
                 "{job:?} can never fit"
             );
-            if job.scored && prompt.len() > 1 {
-                let last = u32::try_from(prompt.len() - 1).expect("no longer than the context");
-                let first = ChoiceId {
-                    request,
-                    choice: first,
-                };
-                self.unscored.insert(first, 0..last);
-            }
+            let last = u32::try_from(prompt.len() - 1).expect("no longer than the context");
+            let unscored = if job.scored { 0..last } else { 0..0 };
             let siblings = first..first + job.choices;
             for choice in siblings.clone() {
-                let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job.output_max);
-                self.waiting.insert(ChoiceId { request, choice }, sequence);
+                let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job);
+                let choice = ChoiceId { request, choice };
+                self.accounts.add(&job.account, choice);
+                self.waiting.insert(choice, sequence);
             }
+            let choice = first;
+            let cached = None;
+            let prompt = Prompt { unscored, cached };
+            self.prompts.insert(ChoiceId { request, choice }, prompt);
         }
     }
 
@@ -144,18 +158,27 @@ impl Scheduler {
         self.begun.remove(&request);
         let all = request.all();
         for choice in keys(&self.waiting, all.clone()) {
-            self.waiting.remove(&choice);
+            self.leave(choice);
         }
         for choice in keys(&self.running, all.clone()) {
-            self.release(Holder::Choice(choice));
+            self.leave(choice);
         }
-        for first in keys(&self.unscored, all.clone()) {
-            self.unscored.remove(&first);
-        }
-        for first in keys(&self.trunks, all) {
-            self.release(Holder::Trunk(first));
+        for first in keys(&self.prompts, all) {
+            self.prompts.remove(&first);
         }
         self.admission = Admission::Open;
+    }
+
+    /// The same, and what was computed for it is of no use to anybody.
+    pub fn discard(&mut self, request: RequestId) {
+        for choice in keys(&self.running, request.all()) {
+            if let Some((id, sequence)) = self.running.remove(&choice) {
+                self.accounts.stop(&sequence.account);
+                self.accounts.remove(&sequence.account, choice);
+                self.kv.forget(id);
+            }
+        }
+        self.remove(request);
     }
 
     /// The step was computed, and this came of each choice that was sampled.
@@ -165,17 +188,20 @@ impl Scheduler {
             next.len(),
             "one outcome for each choice that was sampled"
         );
-        for &(sequence, tokens) in &step.advanced {
-            self.kv.extend(sequence, tokens);
+        self.steps += 1;
+        for &(choice, rows) in &step.advanced {
+            let (id, sequence) = self.running.get_mut(&choice).expect("it is in the step");
+            self.kv.extend(*id, rows);
+            sequence.stepped = self.steps;
+            self.accounts.serve(&sequence.account, rows);
         }
         for scored in &step.scored {
-            let left = self.unscored.get_mut(&scored.first);
-            let left = left.expect("a prompt is scored once");
-            left.start = scored.position + 1;
-            if left.start == left.end {
-                self.unscored.remove(&scored.first);
-            }
+            let prompt = self.prompts.get_mut(&scored.first);
+            let prompt = prompt.expect("what is scored is known");
+            prompt.unscored.start = scored.position + 1;
         }
+        let rows = u32::try_from(step.rows.len()).expect("a step's rows fit a u32");
+        self.age_kept(rows - step.prompt_rows);
         self.rows_max = self.capacity.rows.min(self.rows_max * 2);
         for (sampled, &next) in step.sampled.iter().zip(next) {
             self.resume(sampled.choice, next);
@@ -200,10 +226,13 @@ impl Scheduler {
     /// The model had no cells for the step, though the accounts say so. Nothing of it was computed.
     /// Whoever is returned has the cache alone and can't go on; it is not scheduled any more.
     pub fn cache_full(&mut self, step: &Step) -> Vec<ChoiceId> {
+        if self.forget_kept() {
+            return vec![];
+        }
         self.admission = Admission::UntilOneEnds;
-        let mut holders = self.holders();
-        let oldest = holders.next();
-        if let Some((_, youngest)) = holders.last() {
+        let mut running = self.running.keys().copied();
+        let oldest = running.next();
+        if let Some(youngest) = running.next_back() {
             self.preempt(youngest);
             return vec![];
         }
@@ -212,15 +241,10 @@ impl Scheduler {
             self.rows_max = rows / 2;
             return vec![];
         }
-        let lost = match oldest {
-            Some((_, Holder::Choice(choice))) => vec![choice],
-            Some((_, Holder::Trunk(first))) => {
-                keys(&self.waiting, self.trunks[&first].siblings(first))
-            }
-            None => vec![],
-        };
-        lost.iter().for_each(|&choice| self.end(choice));
-        lost
+        oldest
+            .into_iter()
+            .inspect(|&choice| self.end(choice))
+            .collect()
     }
 
     /// Choices whose next token is one row away, or only waits to be chosen.
@@ -237,14 +261,9 @@ impl Scheduler {
     }
 
     /// Whether all that is known of it is computed, so that it waits for its next token to be chosen.
-    fn is_parked(&self, holder: Holder) -> bool {
-        match holder {
-            Holder::Choice(choice) => self
-                .running
-                .get(&choice)
-                .is_some_and(|(id, sequence)| self.kv.length(*id) == sequence.known()),
-            Holder::Trunk(_) => false,
-        }
+    fn is_parked(&self, choice: ChoiceId) -> bool {
+        let running = self.running.get(&choice);
+        running.is_some_and(|(id, sequence)| self.kv.length(*id) == sequence.known())
     }
 
     /// Requests of which nothing was computed yet.
@@ -270,30 +289,19 @@ impl Scheduler {
         self.preemptions
     }
 
+    /// Sequences that are kept for those that will begin like them.
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     pub fn kv(&self) -> &Kv {
         &self.kv
     }
 
     /// A choice has got its last token.
     fn end(&mut self, choice: ChoiceId) {
-        let sequence = match self.running.remove(&choice) {
-            Some((id, sequence)) => {
-                self.kv.forget(id);
-                sequence
-            }
-            None => self
-                .waiting
-                .remove(&choice)
-                .expect("only what is known ends"),
-        };
+        self.leave(choice);
         self.admission = Admission::Open;
-        // A trunk is there for those that wait.
-        let siblings = choice.siblings(&sequence);
-        if self.trunks.contains_key(siblings.start())
-            && self.waiting.range(siblings.clone()).next().is_none()
-        {
-            self.release(Holder::Trunk(*siblings.start()));
-        }
         if self.running.range(choice.request.all()).next().is_none()
             && self.waiting.range(choice.request.all()).next().is_none()
         {
@@ -301,44 +309,26 @@ impl Scheduler {
         }
     }
 
-    /// Takes the cells away; a choice will be computed again.
-    fn preempt(&mut self, holder: Holder) {
+    /// Takes the cells away; the choice will be computed again.
+    fn preempt(&mut self, choice: ChoiceId) {
         self.preemptions += 1;
-        if let Some((choice, sequence)) = self.release(holder) {
+        if let Some(sequence) = self.stop(choice) {
             self.waiting.insert(choice, sequence);
         }
     }
 
-    fn release(&mut self, holder: Holder) -> Option<(ChoiceId, Sequence)> {
-        match holder {
-            Holder::Choice(choice) => {
-                let (id, sequence) = self.running.remove(&choice).expect("a holder is running");
-                self.kv.forget(id);
-                Some((choice, sequence))
-            }
-            Holder::Trunk(first) => {
-                let trunk = self.trunks.remove(&first).expect("a holder has its trunk");
-                self.kv.forget(trunk.id);
-                None
-            }
-        }
+    /// Nothing more is computed for the choice.
+    fn leave(&mut self, choice: ChoiceId) {
+        let sequence = self.stop(choice).or_else(|| self.waiting.remove(&choice));
+        let sequence = sequence.expect("only what is known ends");
+        self.accounts.remove(&sequence.account, choice);
     }
 
-    /// Whoever holds cells that nobody else does, or may come to; oldest first. A trunk is as old as
-    /// the oldest choice that waits for it, and counts only while it has cells of its own.
-    fn holders(&self) -> impl DoubleEndedIterator<Item = (ChoiceId, Holder)> + use<> {
-        let choices = self
-            .running
-            .keys()
-            .map(|&choice| (choice, Holder::Choice(choice)));
-        let trunks = self.trunks.iter().filter_map(|(&first, trunk)| {
-            let (&age, _) = self.waiting.range(trunk.siblings(first)).next()?;
-            let own = self.kv.own_cells(trunk.id) > 0 || self.kv.length(trunk.id) == 0;
-            own.then_some((age, Holder::Trunk(first)))
-        });
-        let mut all: Vec<_> = choices.chain(trunks).collect();
-        all.sort_by_key(|&(age, _)| age);
-        all.into_iter()
+    fn stop(&mut self, choice: ChoiceId) -> Option<Sequence> {
+        let (id, sequence) = self.running.remove(&choice)?;
+        self.accounts.stop(&sequence.account);
+        self.retire(id, &sequence);
+        Some(sequence)
     }
 }
 
@@ -354,6 +344,7 @@ impl RequestId {
     }
 }
 
+/// So that entries can be removed meanwhile.
 fn keys<V>(
     map: &BTreeMap<ChoiceId, V>,
     range: std::ops::RangeInclusive<ChoiceId>,

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::Token;
 use crate::constraint::{Constraint, Next};
 use crate::event::FinishReason;
-use crate::local::{LocalEngine, Options};
+use crate::local::{LocalEngine, Options, PrefixCache};
 use crate::model::{
     Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
 };
@@ -44,9 +44,11 @@ pub fn engine_with(model: SimModel) -> LocalEngine {
     LocalEngine::spawn(model, options()).expect("the simulated model has a good template")
 }
 
-/// The default options and a clock that stands at 1970.
+/// The default options, a clock that stands at 1970, and nothing kept: what a test holds is what is used.
 pub fn options() -> Options {
-    Options::new(|| Timestamp::UNIX_EPOCH)
+    let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
+    options.prefix_cache = PrefixCache::Off;
+    options
 }
 
 #[derive(Debug, Clone)]
@@ -225,8 +227,14 @@ impl Model for SimModel {
         self.publish();
     }
 
+    fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        self.probe.cut();
+        self.cache.truncate(sequence, length);
+        self.publish();
+    }
+
     fn forget(&mut self, sequence: SequenceId) {
-        self.cache.forget(sequence);
+        self.cache.truncate(sequence, 0);
         self.publish();
     }
 }

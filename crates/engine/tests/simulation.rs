@@ -17,7 +17,7 @@ use weir_engine::constraint::{Constraint, Constraints, Grammar};
 use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
-use weir_engine::local::{Core, Progress};
+use weir_engine::local::{Core, PrefixCache, Progress};
 use weir_engine::model::{Batching, Capacity, Tokenizer};
 use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
@@ -66,7 +66,12 @@ fn simulate(hand: u64) {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(
-        seen.forks > 300 && seen.preemptions > 50 && seen.faults > 60 && seen.parked > 100,
+        seen.forks > 300
+            && seen.preemptions > 50
+            && seen.faults > 60
+            && seen.parked > 100
+            && seen.cached > 300
+            && seen.cut > 100,
         "{seen:?}"
     );
 }
@@ -100,6 +105,10 @@ struct Seen {
     faults: u64,
     /// Steps in which the only ones that could go on waited for their masks.
     parked: u64,
+    /// Tokens of prompts that were in the cache already.
+    cached: u64,
+    /// Sequences of which a part was kept.
+    cut: u64,
 }
 
 /// Names the seed when a simulation panics.
@@ -143,6 +152,7 @@ impl Random {
 struct World {
     random: Random,
     model: SimOptions,
+    prefix_cache: PrefixCache,
     core: Core<SimModel>,
     masks: LateMasks,
     /// How many of a hundred masks are there a step after they were asked for.
@@ -227,6 +237,12 @@ impl World {
         };
         let mut options = sim::options();
         options.output_expected = random.one_of(&[0, 4, 16]);
+        options.prefix_cache = random.one_of(&[
+            PrefixCache::Account,
+            PrefixCache::Account,
+            PrefixCache::Everybody,
+            PrefixCache::Off,
+        ]);
         // Every reader comes back before the end.
         options.write_timeout = Duration::MAX;
         let mut now = Duration::ZERO;
@@ -243,6 +259,7 @@ impl World {
         );
         World {
             core,
+            prefix_cache: options.prefix_cache,
             masks,
             masks_percent: random.one_of(&[100, 60, 5]),
             parked: 0,
@@ -280,6 +297,8 @@ impl World {
         seen.faults += model.faults();
         seen.preemptions += self.core.scheduler().preemptions();
         seen.parked += self.parked;
+        seen.cached += self.clients.iter().map(Client::cached).sum::<u64>();
+        seen.cut += model.cuts();
     }
 
     fn arrive(&mut self) {
@@ -322,9 +341,24 @@ impl World {
         let longest = random.within(1..context + 1);
         let prompts: Vec<Arc<[u32]>> = (0..random.one_of(&[1, 1, 1, 3]))
             .map(|_| {
-                // Few different tokens: prompts often begin alike.
                 let length = random.within(1..longest + 1);
-                (0..length).map(|_| 70 + random.within(0..2)).collect()
+                let mut prompt = Vec::new();
+                if random.percent(60) && !self.clients.is_empty() {
+                    // Another turn of a conversation, or the same beginning.
+                    let which = random.within(0..u32::try_from(self.clients.len()).unwrap());
+                    prompt = self.clients[which as usize].said(&self.model);
+                    prompt.truncate(length as usize);
+                    if random.percent(30) {
+                        prompt.truncate(random.within(0..length) as usize);
+                    }
+                    while text(&prompt).is_none() {
+                        prompt.pop();
+                    }
+                }
+                // Few different tokens: prompts often begin alike.
+                let rest = length as usize - prompt.len();
+                prompt.extend((0..rest).map(|_| 70 + random.within(0..2)));
+                prompt.into()
             })
             .collect();
         let echoed = prompts.iter().map(|prompt| Prompt::Tokens(prompt.to_vec()));
@@ -364,6 +398,7 @@ impl World {
                 CONSTRAINTS[which as usize].clone()
             }),
             allowance,
+            account: random.one_of(&["a", "a", "b"]).into(),
             ..Prepared::new(request, prompts, random.within(0..room + 1))
         }
     }
@@ -423,19 +458,79 @@ impl World {
 
     fn check_end(&mut self) {
         let kv = self.core.scheduler().kv();
-        assert_eq!(kv.used_cells(), 0, "cells have leaked");
+        assert_eq!(kv.used_cells(), kv.idle_cells(), "cells have leaked");
         assert_eq!(
-            kv.free_sequences(),
+            kv.free_sequences() + self.core.scheduler().kept(),
             self.model.capacity.sequences as usize,
             "sequences have leaked"
         );
+        if self.prefix_cache == PrefixCache::Off {
+            assert_eq!(kv.used_cells(), 0, "something is kept");
+        }
         for client in &mut self.clients {
             client.check_end(&self.model);
+        }
+        self.check_cached();
+    }
+
+    /// Nobody begins with more than others of the account have sent, or the same request in another prompt.
+    fn check_cached(&self) {
+        for client in &self.clients {
+            let others = self.clients.iter().filter(|other| {
+                other.request != client.request
+                    && match self.prefix_cache {
+                        PrefixCache::Account => other.prepared.account == client.prepared.account,
+                        PrefixCache::Everybody => true,
+                        PrefixCache::Off => false,
+                    }
+            });
+            let prompts = &client.prepared.prompts;
+            let mut known: Vec<Vec<u32>> = others
+                .flat_map(|other| other.all_said(&self.model))
+                .collect();
+            if self.prefix_cache != PrefixCache::Off && prompts.len() > 1 {
+                known.extend(client.all_said(&self.model));
+            }
+            let most: u64 = prompts
+                .iter()
+                .map(|prompt| {
+                    let common = known.iter().map(|known| {
+                        let both = prompt.iter().zip(known);
+                        both.take_while(|(a, b)| a == b).count()
+                    });
+                    common.max().unwrap_or(0).min(prompt.len() - 1) as u64
+                })
+                .sum();
+            assert!(
+                client.cached() <= most,
+                "{} tokens are said to be cached, {most} can be",
+                client.cached()
+            );
         }
     }
 }
 
 impl Client {
+    fn cached(&self) -> u64 {
+        self.usage.map_or(0, |usage| usage.cached)
+    }
+
+    /// A prompt with its answer.
+    fn said(&self, model: &SimOptions) -> Vec<u32> {
+        self.all_said(model).swap_remove(0)
+    }
+
+    fn all_said(&self, model: &SimOptions) -> Vec<Vec<u32>> {
+        let choices = 0..u32::try_from(self.prepared.choices()).unwrap();
+        choices
+            .map(|choice| {
+                let answer = solo(model, &self.prepared, choice, self.prepared.output_max);
+                let prompt = prompt(&self.prepared, choice).iter().copied();
+                prompt.chain(answer.spoken).collect()
+            })
+            .collect()
+    }
+
     /// Reads, pays, or leaves. Whether something can be computed for it now.
     fn act(&mut self, random: &mut Random) -> bool {
         let paid = match self.payer {
@@ -579,7 +674,7 @@ impl Client {
                 usage,
                 Usage {
                     prompt: prompt_tokens,
-                    cached: 0,
+                    cached: usage.cached,
                     completion,
                     reasoning: 0,
                 }
@@ -601,11 +696,16 @@ fn echo(prepared: &Prepared, choice: u32) -> String {
     if !prepared.request.echo {
         return String::new();
     }
+    text(prompt(prepared, choice)).unwrap()
+}
+
+/// What the tokens stand for, if it ends with a whole character.
+fn text(tokens: &[u32]) -> Option<String> {
     let mut bytes = Vec::new();
-    for &token in prompt(prepared, choice) {
+    for &token in tokens {
         SimTokenizer.piece(token, &mut bytes);
     }
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8(bytes).ok()
 }
 
 /// Every token that is told has the logarithm of its share in Σ exp(logit), and so have the best.

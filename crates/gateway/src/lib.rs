@@ -216,6 +216,7 @@ impl Gateway {
         // The engine computes the prompt while the hold becomes durable, and may get as far as the first
         // token. Nobody sees it before: the caller gets a generation when both are there.
         prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
+        prepared.account = caller.account.as_str().into();
         let Admitted {
             offer,
             engine,

@@ -265,6 +265,20 @@ impl Model for LlamaModel {
         self.keep(to.0);
     }
 
+    fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        assert!(
+            (1..=self.length(sequence)).contains(&length),
+            "{sequence:?} can't be cut to {length} tokens"
+        );
+        self.remove(sequence.0.cast_signed(), length);
+        self.lengths[sequence.0 as usize] = length;
+        if let Some(Keeper { kept, .. }) = &mut self.keeper {
+            let kept = &mut kept[sequence.0 as usize];
+            *kept = length.min(*kept);
+            self.remove(self.second(sequence.0), length);
+        }
+    }
+
     fn forget(&mut self, sequence: SequenceId) {
         if self.length(sequence) == 0 {
             return;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir_accounts::PostgresUrl;
+use weir_engine::local::PrefixCache;
 use weir_webhooks::Webhook;
 
 use self::limits::Limits;
@@ -105,6 +106,7 @@ pub(crate) struct Llama {
     pub(crate) matryoshka: bool,
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
+    pub(crate) prefix_cache: PrefixCache,
 }
 
 impl Llama {
@@ -121,6 +123,7 @@ impl Llama {
             matryoshka: false,
             queue_requests_max: None,
             inter_token_target: None,
+            prefix_cache: PrefixCache::Account,
         }
     }
 }
@@ -396,6 +399,11 @@ impl Reader<'_> {
             inter_token_target: self
                 .whole(&format!("{at}.inter_token_target_ms"))
                 .map(Duration::from_millis),
+            prefix_cache: match self.value(&format!("{at}.prefix_cache")) {
+                Some(Value::Text(who)) if who == "everybody" => PrefixCache::Everybody,
+                Some(Value::Text(who)) if who == "off" => PrefixCache::Off,
+                _ => PrefixCache::Account,
+            },
         })
     }
 

@@ -231,6 +231,7 @@ fn start_engine(
     if let Some(target) = model.engine.inter_token_target {
         options.inter_token_target = target;
     }
+    options.prefix_cache = model.engine.prefix_cache;
     options.write_timeout = config.http.write_timeout;
     let llama = model.engine.clone();
     let span = tracing::info_span!("engine", model = model.id);
@@ -252,6 +253,7 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<St
         matryoshka,
         queue_requests_max: _,
         inter_token_target: _,
+        prefix_cache: _,
     } = llama;
     let file = weir_llama::open(&path)?;
     let embedder = if embeddings || file.is_embedder() {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::constraint::MaskComputer;
 use crate::event::EventSender;
-use crate::local::Options;
 use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
+use crate::local::{Options, PrefixCache};
 use crate::model::{DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
 use crate::scheduler::{CacheOp, ChoiceId, Next, RequestId, Scheduler, Step};
@@ -42,6 +42,7 @@ pub struct Core<M> {
     clock: Monotonic,
     write_timeout: Duration,
     output_expected: u32,
+    prefix_cache: PrefixCache,
     next: u64,
 }
 
@@ -64,6 +65,7 @@ impl<M: Model> Core<M> {
             clock,
             write_timeout: options.write_timeout,
             output_expected: options.output_expected,
+            prefix_cache: options.prefix_cache,
             next: 0,
         }
     }
@@ -73,8 +75,9 @@ impl<M: Model> Core<M> {
     pub fn start(&mut self, prepared: Prepared, sender: EventSender) -> RequestId {
         let request = RequestId(self.next);
         self.next += 1;
+        let salt = self.prefix_cache.salt(&prepared.account);
         let generation = Generation::new(prepared, sender);
-        self.scheduler.enqueue(request, &generation.job());
+        self.scheduler.enqueue(request, &generation.job(salt));
         self.generations.insert(request, generation);
         request
     }
@@ -86,7 +89,7 @@ impl<M: Model> Core<M> {
         let decoding = self.scheduler.decoding() > 0;
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
-        let step = self.scheduler.plan(self.pace.budget(decoding), quota);
+        let step = self.scheduler.plan(self.pace.room(decoding), quota);
         self.change_cache(step.cache.iter().copied());
         if step.rows.is_empty() {
             return if self.generations.is_empty() {
@@ -106,7 +109,6 @@ impl<M: Model> Core<M> {
         self.pace.measure(Measured {
             took: (self.clock)().saturating_sub(begin),
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
-            prompt_rows: step.prompt_rows,
             decoding,
         });
         Progress::Stepped
@@ -179,6 +181,7 @@ impl<M: Model> Core<M> {
         for op in ops {
             match op {
                 CacheOp::Fork { from, to, length } => self.model.fork(from, to, length),
+                CacheOp::Truncate { sequence, length } => self.model.truncate(sequence, length),
                 CacheOp::Forget(sequence) => self.model.forget(sequence),
             }
         }
@@ -213,6 +216,7 @@ impl<M: Model> Core<M> {
                 tokenizer: &*self.tokenizer,
                 masks: &mut *self.masks,
             };
+            generation.count_prompt(choice, sampled.cached);
             let outcome = generation.sample(choice, logits, &mut tools);
             next.push(outcome.next());
             if outcome == Outcome::Over {
@@ -248,7 +252,7 @@ impl<M: Model> Core<M> {
             "a step failed: {error}"
         );
         for &request in &step.requests {
-            self.scheduler.remove(request);
+            self.scheduler.discard(request);
             if let Some(generation) = self.generations.remove(&request) {
                 generation.fail(error.clone());
             }

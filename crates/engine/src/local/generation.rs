@@ -1,5 +1,6 @@
 //! One request on its way: its choices' samplers and texts, its channel, its allowance.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::constraint::{Failure, MaskComputer, Next, Walk};
@@ -103,8 +104,10 @@ impl Generation {
         }
     }
 
-    pub(crate) fn job(&self) -> Job {
+    pub(crate) fn job(&self, salt: Option<Arc<str>>) -> Job {
         Job {
+            salt,
+            account: Arc::clone(&self.prepared.account),
             prompts: self.prepared.prompts.clone(),
             choices: self.prepared.request.choices.get(),
             output_max: self.prepared.output_max,
@@ -185,7 +188,6 @@ impl Generation {
 
     /// Chooses the next token of a choice and sends what it means.
     pub(crate) fn sample(&mut self, choice: u32, logits: &[f32], tools: &mut Tools<'_>) -> Outcome {
-        self.count_prompt(choice);
         self.begin(choice, tools.tokenizer);
         if self.prepared.output_max == 0 {
             return self.finish(choice, FinishReason::Length);
@@ -399,13 +401,14 @@ impl Generation {
         (choice / self.prepared.request.choices.get()) as usize
     }
 
-    /// The first of its choices that is sampled shows that a prompt is computed.
-    fn count_prompt(&mut self, choice: u32) {
+    /// The first of its choices that is sampled shows that a prompt is computed, `cached` tokens of it for somebody
+    /// before.
+    pub(crate) fn count_prompt(&mut self, choice: u32, cached: u32) {
         let prompt = self.prompt_of(choice);
         if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
             self.sender
                 .meter()
-                .add_prompt(self.prepared.prompts[prompt].len() as u64, 0);
+                .add_prompt(self.prepared.prompts[prompt].len() as u64, cached.into());
         }
     }
 

@@ -1,12 +1,13 @@
-//! How fast steps are: how many prompt tokens may ride along with decoding streams, and how long a
-//! queue will take.
+//! How fast steps are: how many rows one may have while streams decode, and how long a queue will take.
 
 use std::time::Duration;
 
-/// Below this a prompt would never get anywhere; kernels compute rows in fours anyway.
-const BUDGET_MIN: u32 = 4;
-/// Prompt tokens beside streams before anything was measured.
-const BUDGET_START: u32 = 64;
+use crate::scheduler::Room;
+
+/// With fewer a prompt would hardly get anywhere, however many streams there are.
+const PROMPTS_MIN: u32 = 16;
+/// Rows of a step beside streams before anything was measured.
+const ROOM_START: u32 = 64;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -14,7 +15,8 @@ const NEWEST: f64 = 0.1;
 pub(crate) struct Pace {
     target: Duration,
     rows: u32,
-    budget: u32,
+    /// Rows of a step that takes about as long as it may.
+    room: u32,
     rows_per_second: Option<f64>,
 }
 
@@ -23,7 +25,6 @@ pub(crate) struct Pace {
 pub(crate) struct Measured {
     pub(crate) took: Duration,
     pub(crate) rows: u32,
-    pub(crate) prompt_rows: u32,
     /// Whether somebody waited for its next token meanwhile.
     pub(crate) decoding: bool,
 }
@@ -33,14 +34,17 @@ impl Pace {
         Pace {
             target,
             rows,
-            budget: BUDGET_START.min(rows),
+            room: ROOM_START.min(rows),
             rows_per_second: None,
         }
     }
 
-    /// Prompt tokens of the next step. With nobody decoding nobody is kept waiting.
-    pub(crate) fn budget(&self, decoding: bool) -> u32 {
-        if decoding { self.budget } else { self.rows }
+    /// What the next step may hold. With nobody decoding nobody is kept waiting.
+    pub(crate) fn room(&self, decoding: bool) -> Room {
+        Room {
+            rows: if decoding { self.room } else { self.rows },
+            prompts: PROMPTS_MIN.min(self.rows),
+        }
     }
 
     pub(crate) fn measure(&mut self, step: Measured) {
@@ -50,14 +54,23 @@ impl Pace {
             Some(average) => average + (speed - average) * NEWEST,
             None => speed,
         });
-        // A step with fewer prompt tokens than the budget says nothing against a greater one.
-        if step.decoding && step.prompt_rows > 0 {
-            if step.took > self.target {
-                self.budget = (self.budget / 2).max(BUDGET_MIN.min(self.rows));
-            } else if step.took < self.target.mul_f64(0.8) && step.prompt_rows >= self.budget {
-                self.budget = (self.budget + self.budget.div_ceil(4)).min(self.rows);
-            }
+        if step.decoding {
+            self.steer(step);
         }
+    }
+
+    /// A step that wasn't full says nothing against a fuller one.
+    fn steer(&mut self, step: Measured) {
+        let full = step.rows >= self.room;
+        let room = if step.took > self.target {
+            let share = self.target.as_secs_f64() / step.took.as_secs_f64();
+            (f64::from(step.rows.min(self.room)) * share) as u32
+        } else if full && step.took < self.target.mul_f64(0.8) {
+            self.room + self.room.div_ceil(4)
+        } else {
+            return;
+        };
+        self.room = room.max(PROMPTS_MIN).min(self.rows);
     }
 
     /// Time for so many tokens; zero as long as nothing was measured.
@@ -72,53 +85,56 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn rows(pace: &Pace) -> u32 {
+        pace.room(true).rows
+    }
+
     #[test]
-    fn the_budget_follows_the_step_time() {
+    fn the_room_follows_the_step_time() {
         let target = Duration::from_millis(100);
-        let check = |tokens_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
+        let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
             let mut pace = Pace::new(target, 512);
             let step = |pace: &mut Pace| {
-                let rows = pace.budget(true) + 8;
-                let took = Duration::from_secs_f64(f64::from(rows) / f64::from(tokens_per_second));
+                let rows = rows(pace);
+                let took = Duration::from_secs_f64(f64::from(rows) / f64::from(rows_per_second));
                 pace.measure(Measured {
                     took,
                     rows,
-                    prompt_rows: pace.budget(true),
                     decoding: true,
                 });
             };
             (0..50).for_each(|_| step(&mut pace));
             for _ in 0..20 {
                 step(&mut pace);
-                assert!(
-                    settles.contains(&pace.budget(true)),
-                    "{} at {tokens_per_second}/s",
-                    pace.budget(true)
-                );
+                let room = rows(&pace);
+                assert!(settles.contains(&room), "{room} at {rows_per_second}/s");
             }
-            assert_eq!(pace.budget(false), 512);
+            assert_eq!(pace.room(false).rows, 512);
         };
-        check(10, 4..=4);
-        check(1_000, 40..=116);
+        check(10, 16..=16);
+        check(1_000, 80..=100);
         check(1_000_000, 512..=512);
     }
 
     #[test]
-    fn a_step_without_a_full_budget_does_not_raise_it() {
+    fn a_step_that_was_not_full_does_not_raise_the_room() {
         let mut pace = Pace::new(Duration::from_millis(100), 512);
         let fast = Measured {
             took: Duration::from_millis(1),
-            rows: 9,
-            prompt_rows: 1,
+            rows: 63,
             decoding: true,
         };
         pace.measure(fast);
-        assert_eq!(pace.budget(true), 64);
+        assert_eq!(rows(&pace), 64);
+        pace.measure(Measured { rows: 64, ..fast });
+        assert_eq!(rows(&pace), 80);
+        // Twice as long as it may: half as many.
         pace.measure(Measured {
-            prompt_rows: 64,
-            ..fast
+            took: Duration::from_millis(200),
+            rows: 80,
+            decoding: true,
         });
-        assert_eq!(pace.budget(true), 80);
+        assert_eq!(rows(&pace), 40);
     }
 
     #[test]
@@ -128,7 +144,6 @@ mod tests {
         pace.measure(Measured {
             took: Duration::from_secs(1),
             rows: 100,
-            prompt_rows: 100,
             decoding: false,
         });
         assert_eq!(pace.estimate(1_000), Duration::from_secs(10));

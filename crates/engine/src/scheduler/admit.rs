@@ -1,22 +1,17 @@
-//! Who comes in from the queue: the oldest that is ready, as soon as its tokens and some of its answer
-//! fit the cache beside those that run. Nobody overtakes it.
+//! Who comes in from the queue: the oldest that is ready of the account whose turn it is, as soon as its tokens and
+//! some of its answer fit the cache beside those that run. Only whoever would compute what somebody else is computing is overtaken.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::model::SequenceId;
 use crate::scheduler::plan::Draft;
-use crate::scheduler::sequence::Trunk;
-use crate::scheduler::{Admission, ChoiceId, Holder, Scheduler};
+use crate::scheduler::prefix::Source;
+use crate::scheduler::sequence::Sequence;
+use crate::scheduler::{ChoiceId, Scheduler};
 
-/// Where the beginning of a choice is in the cache already.
-enum Source {
-    /// These tokens of this sequence are the choice's.
-    Ready {
-        from: SequenceId,
-        length: u32,
-    },
-    /// Somebody is computing it; whoever waits for that saves doing it again.
-    Computing,
-    Nowhere,
-}
+/// The first tokens of this sequence are its own, if there is one.
+pub(super) type Beginning = Option<(SequenceId, u32)>;
 
 /// How much of the cache may be given away.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,147 +23,94 @@ pub(super) enum Reserve {
 }
 
 impl Scheduler {
-    pub(super) fn admit(&mut self, draft: &mut Draft<'_>) {
-        while self.admission == Admission::Open && draft.prompt_room > 0 {
-            let Some(holder) = self.begin_oldest(draft, Reserve::Kept) else {
-                return;
-            };
-            self.place_prompt(draft, holder);
+    /// Admits who is next, if it fits.
+    pub(super) fn begin_next(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<ChoiceId> {
+        let (choice, source) = self.next_to_begin(draft)?;
+        self.begin(choice, source, reserve)
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        choice: ChoiceId,
+        source: Beginning,
+        reserve: Reserve,
+    ) -> Option<ChoiceId> {
+        if !self.fits(choice, source, reserve) {
+            return None;
         }
-    }
-
-    /// Admits one, if it fits at all: for a step that would be empty otherwise.
-    pub(super) fn admit_tightly(&mut self, draft: &Draft<'_>) -> bool {
-        self.begin_oldest(draft, Reserve::Spent).is_some()
-    }
-
-    pub(super) fn begin_oldest(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<Holder> {
-        let choice = self.oldest_ready(draft)?;
-        let holder = match self.source(choice) {
-            Source::Computing => return None,
-            Source::Ready { from, length } => self.begin_from(choice, from, length, reserve)?,
-            Source::Nowhere => self.begin_anew(choice, reserve)?,
-        };
+        let id = match source {
+            Some((from, length)) => self.take(from, length),
+            None => self.open(),
+        }?;
+        let sequence = self.waiting.remove(&choice).expect("it waited");
+        let first = *choice.siblings(&sequence).start();
+        let prompt = self.prompts.get_mut(&first).expect("its request is known");
+        prompt
+            .cached
+            .get_or_insert(source.map_or(0, |(_, length)| length));
+        self.accounts.begin(&sequence.account);
+        self.running.insert(choice, (id, sequence));
         self.begun.insert(choice.request, true);
-        Some(holder)
+        Some(choice)
+    }
+
+    pub(super) fn next_to_begin(&self, draft: &Draft<'_>) -> Option<(ChoiceId, Beginning)> {
+        let mut accounts = self.accounts.in_turn();
+        accounts.find_map(|choices| self.next_of(choices, draft))
+    }
+
+    /// The oldest of an account's choices that can be computed now, and where its beginning is.
+    pub(super) fn next_of(
+        &self,
+        choices: &BTreeSet<ChoiceId>,
+        draft: &Draft<'_>,
+    ) -> Option<(ChoiceId, Beginning)> {
+        let mut next = choices.first().copied();
+        while let Some(choice) = next {
+            let mut skipped = choice;
+            if draft.is_blocked(choice.request) {
+                skipped = *choice.request.all().end();
+            } else if let Some(sequence) = self.waiting.get(&choice) {
+                match self.source(draft, choice) {
+                    Source::Computing => skipped = *choice.siblings(sequence).end(),
+                    Source::Ready { from, length } => return Some((choice, Some((from, length)))),
+                    Source::Nowhere => return Some((choice, None)),
+                }
+            }
+            next = choices
+                .range((Excluded(skipped), Unbounded))
+                .next()
+                .copied();
+        }
+        None
+    }
+
+    /// Whether there is room for it, so that it isn't in the way of those that run.
+    pub(super) fn may_begin(&self, choice: ChoiceId, source: Beginning) -> bool {
+        self.kv.free_sequences() + self.kept() > 0 && self.fits(choice, source, Reserve::Kept)
     }
 
     pub(super) fn oldest_ready(&self, draft: &Draft<'_>) -> Option<ChoiceId> {
-        let mut next = self.waiting.keys().next().copied();
-        while let Some(choice) = next
-            && draft.is_blocked(choice.request)
-        {
-            // All of that request is blocked.
-            let after = *choice.request.all().end();
-            next = self
-                .waiting
-                .range(after..)
-                .map(|(&choice, _)| choice)
-                .find(|&choice| choice > after);
-        }
-        next
+        let mut waiting = self.waiting.keys().copied();
+        waiting.find(|choice| !draft.is_blocked(choice.request))
     }
 
-    fn source(&self, choice: ChoiceId) -> Source {
+    /// Whether its cells are free, and those that it is expected to need.
+    fn fits(&self, choice: ChoiceId, source: Beginning, reserve: Reserve) -> bool {
         let sequence = &self.waiting[&choice];
-        let siblings = choice.siblings(sequence);
-        let trunk = self.trunks.get(siblings.start()).map(|trunk| trunk.id);
-        let mut live = trunk
-            .into_iter()
-            .chain(self.running.range(siblings).map(|(_, (id, _))| *id))
-            .peekable();
-        if live.peek().is_none() {
-            return Source::Nowhere;
-        }
-        // The last token that is known is always computed, for its logits.
-        let shared = |id| {
-            self.kv
-                .length(id)
-                .min(sequence.prompt_length())
-                .min(sequence.known() - 1)
-        };
-        match live.find(|&id| shared(id) + 1 >= sequence.prompt_length()) {
-            Some(from) => Source::Ready {
-                from,
-                length: shared(from),
-            },
-            None => Source::Computing,
-        }
-    }
-
-    /// Goes on from a sequence that begins with the same tokens: in one of its own, or, if nobody else
-    /// waits for the trunk, in the trunk's.
-    fn begin_from(
-        &mut self,
-        choice: ChoiceId,
-        from: SequenceId,
-        length: u32,
-        reserve: Reserve,
-    ) -> Option<Holder> {
-        let sequence = &self.waiting[&choice];
-        if !self.fits(sequence.known() - length, sequence.remaining(), reserve) {
-            return None;
-        }
-        let siblings = choice.siblings(sequence);
-        let first = *siblings.start();
-        let is_last = self.waiting.range(siblings).nth(1).is_none();
-        let is_trunk = self
-            .trunks
-            .get(&first)
-            .is_some_and(|trunk| trunk.id == from);
-        let forked = if is_last && is_trunk {
-            None
-        } else {
-            self.kv.fork(from, length)
-        };
-        let id = match forked {
-            Some(id) => id,
-            None if is_trunk && (is_last || reserve == Reserve::Spent) => {
-                self.trunks.remove(&first);
-                from
-            }
-            None => return None,
-        };
-        Some(self.run(choice, id))
-    }
-
-    /// Starts with an empty sequence: a trunk if several wait for the same prompt.
-    fn begin_anew(&mut self, choice: ChoiceId, reserve: Reserve) -> Option<Holder> {
-        let sequence = &self.waiting[&choice];
-        if !self.fits(sequence.known(), sequence.remaining(), reserve) {
-            return None;
-        }
-        let id = self.kv.open()?;
-        let siblings = choice.siblings(sequence);
-        let is_last = self.waiting.range(siblings.clone()).nth(1).is_none();
-        if is_last || sequence.prompt_length() == 1 {
-            return Some(self.run(choice, id));
-        }
-        let trunk = Trunk::new(id, sequence);
-        self.trunks.insert(*siblings.start(), trunk);
-        Some(Holder::Trunk(*siblings.start()))
-    }
-
-    fn run(&mut self, choice: ChoiceId, id: SequenceId) -> Holder {
-        let sequence = self.waiting.remove(&choice).expect("it waited");
-        self.running.insert(choice, (id, sequence));
-        Holder::Choice(choice)
-    }
-
-    /// Whether a choice with so many tokens to compute and to generate can come in.
-    fn fits(&self, tokens: u32, remaining: u32, reserve: Reserve) -> bool {
-        if reserve == Reserve::Spent {
-            return tokens <= self.kv.free_cells();
-        }
-        let expected = |remaining: u32| u64::from(remaining.min(self.output_expected));
-        let running = self.running.values().map(|(id, sequence)| {
-            u64::from(sequence.known() - self.kv.length(*id)) + expected(sequence.remaining())
+        // What was kept and is used now can't be given away any more.
+        let cells = source.map_or(sequence.known(), |(from, length)| {
+            sequence.known() - length + self.kv.idle_prefix(from, length)
         });
-        let trunks = self
-            .trunks
-            .values()
-            .map(|trunk| u64::from(trunk.length() - self.kv.length(trunk.id)));
-        let promised: u64 = running.chain(trunks).sum();
-        promised + u64::from(tokens) + expected(remaining) <= u64::from(self.kv.free_cells())
+        let free = self.kv.free_cells() + self.kv.idle_cells();
+        if reserve == Reserve::Spent {
+            return cells <= free;
+        }
+        let expected = |sequence: &Sequence| sequence.remaining().min(self.output_expected);
+        let running = self.running.values().map(|(id, running)| {
+            u64::from(running.known() - self.kv.length(*id)) + u64::from(expected(running))
+        });
+        let promised: u64 = running.sum();
+        promised + u64::from(cells) + u64::from(expected(sequence)) <= u64::from(free)
     }
 }

@@ -1,13 +1,14 @@
 //! Who holds which part of the KV cache: sequence ids, and cells that forked sequences share.
 //!
 //! Sequences are paths in a tree whose nodes are runs of tokens. A fork splits a run where it leaves
-//! it; a run is free when nothing below it lives. Whoever looks for a prefix only needs a live
-//! sequence that begins with it. Nothing here touches the model: what it has to do is written down, in
-//! order, and taken along with the next step.
+//! it; a run is free when nothing below it is left. A sequence is live as long as somebody computes it, and
+//! idle when it is only kept for those that will begin like it. Nothing here touches the model: what it
+//! has to do is written down, in order, and taken along with the next step.
 
 use std::collections::BTreeSet;
 
 use crate::model::SequenceId;
+use crate::scheduler::runs::{RunId, Runs};
 
 /// What the model's cache has to do before a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub enum CacheOp {
         to: SequenceId,
         length: u32,
     },
+    /// The sequence keeps its first `length` tokens, which are fewer than it has, and some.
+    Truncate {
+        sequence: SequenceId,
+        length: u32,
+    },
     Forget(SequenceId),
 }
 
@@ -24,6 +30,8 @@ pub enum CacheOp {
 pub struct Kv {
     cells: u32,
     used: u32,
+    /// Cells of live sequences.
+    live: u32,
     free_ids: BTreeSet<SequenceId>,
     sequences: Vec<Tokens>,
     runs: Runs,
@@ -36,6 +44,7 @@ struct Tokens {
     length: u32,
     /// The run that ends it; none as long as it is empty.
     last: Option<RunId>,
+    idle: bool,
 }
 
 impl Kv {
@@ -43,6 +52,7 @@ impl Kv {
         Kv {
             cells,
             used: 0,
+            live: 0,
             free_ids: (0..sequences).map(SequenceId).collect(),
             sequences: vec![Tokens::default(); sequences as usize],
             runs: Runs::default(),
@@ -58,6 +68,11 @@ impl Kv {
         self.used
     }
 
+    /// Cells that only idle sequences have.
+    pub fn idle_cells(&self) -> u32 {
+        self.used - self.live
+    }
+
     pub fn free_sequences(&self) -> usize {
         self.free_ids.len()
     }
@@ -70,6 +85,12 @@ impl Kv {
     /// Cells that would be free without the sequence.
     pub fn own_cells(&self, sequence: SequenceId) -> u32 {
         self.runs.own(self.sequences[sequence.0 as usize].last)
+    }
+
+    /// Cells of its first `length` tokens that only idle sequences have.
+    pub fn idle_prefix(&self, sequence: SequenceId, length: u32) -> u32 {
+        let place = self.sequences[sequence.0 as usize];
+        self.runs.idle(place.last, place.length - length)
     }
 
     /// An empty sequence.
@@ -87,9 +108,11 @@ impl Kv {
         if length > 0 {
             let source = self.sequences[from.0 as usize];
             let last = self.runs.share(source.last, source.length - length);
+            self.live += self.runs.enliven(Some(last));
             self.sequences[to.0 as usize] = Tokens {
                 length,
                 last: Some(last),
+                idle: false,
             };
             self.ops.push(CacheOp::Fork { from, to, length });
         }
@@ -100,15 +123,54 @@ impl Kv {
     pub fn extend(&mut self, sequence: SequenceId, tokens: u32) {
         assert!(tokens <= self.free_cells(), "more tokens than cells");
         let place = &mut self.sequences[sequence.0 as usize];
+        assert!(!place.idle, "an idle sequence isn't computed");
         place.length += tokens;
         place.last = Some(self.runs.extend(place.last, tokens));
         self.used += tokens;
+        self.live += tokens;
+    }
+
+    /// Nobody computes the sequence any more.
+    pub fn rest(&mut self, sequence: SequenceId) {
+        let place = &mut self.sequences[sequence.0 as usize];
+        assert!(
+            !std::mem::replace(&mut place.idle, true),
+            "it rests already"
+        );
+        self.live -= self.runs.calm(place.last);
+    }
+
+    /// Somebody goes on with an idle sequence.
+    pub fn wake(&mut self, sequence: SequenceId) {
+        let place = &mut self.sequences[sequence.0 as usize];
+        assert!(std::mem::replace(&mut place.idle, false), "it is live");
+        self.live += self.runs.enliven(place.last);
+    }
+
+    /// Takes the tokens of an idle sequence behind the first `length` away.
+    pub fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        let place = self.sequences[sequence.0 as usize];
+        assert!(
+            place.idle && (1..place.length).contains(&length),
+            "{place:?} can't be cut to {length}"
+        );
+        let last = self.runs.share(place.last, place.length - length);
+        self.used -= self.runs.release(place.last);
+        self.sequences[sequence.0 as usize] = Tokens {
+            length,
+            last: Some(last),
+            idle: true,
+        };
+        self.ops.push(CacheOp::Truncate { sequence, length });
     }
 
     /// The sequence has ended; its id may be another's from now on.
     pub fn forget(&mut self, sequence: SequenceId) {
         let place = std::mem::take(&mut self.sequences[sequence.0 as usize]);
         if place.length > 0 {
+            if !place.idle {
+                self.live -= self.runs.calm(place.last);
+            }
             self.used -= self.runs.release(place.last);
             self.ops.push(CacheOp::Forget(sequence));
         }
@@ -119,106 +181,6 @@ impl Kv {
     /// What the model has to do, in this order, before it computes anything more.
     pub fn take_ops(&mut self) -> Vec<CacheOp> {
         std::mem::take(&mut self.ops)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RunId(usize);
-
-#[derive(Debug)]
-struct Run {
-    parent: Option<RunId>,
-    length: u32,
-    /// Runs and sequences that go on from its end.
-    heirs: u32,
-}
-
-#[derive(Debug, Default)]
-struct Runs {
-    runs: Vec<Run>,
-    free: Vec<RunId>,
-}
-
-impl Runs {
-    /// The run that ends `back` tokens before the end of `last`, with one heir more.
-    fn share(&mut self, last: Option<RunId>, mut back: u32) -> RunId {
-        let mut at = last.expect("only tokens are shared");
-        while back >= self.runs[at.0].length {
-            back -= self.runs[at.0].length;
-            at = self.runs[at.0]
-                .parent
-                .expect("a fork is not longer than its source");
-        }
-        if back > 0 {
-            at = self.split(at, back);
-        }
-        self.runs[at.0].heirs += 1;
-        at
-    }
-
-    /// Cuts the last `back` tokens off a run: it keeps them, the new run before it has the others.
-    fn split(&mut self, run: RunId, back: u32) -> RunId {
-        let Run { parent, length, .. } = self.runs[run.0];
-        let before = self.add(Run {
-            parent,
-            length: length - back,
-            heirs: 1,
-        });
-        self.runs[run.0].parent = Some(before);
-        self.runs[run.0].length = back;
-        before
-    }
-
-    /// A sequence goes on: in its last run if nobody else goes on from there.
-    fn extend(&mut self, last: Option<RunId>, tokens: u32) -> RunId {
-        match last {
-            Some(run) if self.runs[run.0].heirs == 1 => {
-                self.runs[run.0].length += tokens;
-                run
-            }
-            // The new run takes the sequence's place among the heirs of the shared one.
-            parent => self.add(Run {
-                parent,
-                length: tokens,
-                heirs: 1,
-            }),
-        }
-    }
-
-    /// A sequence ends; how many cells that frees.
-    fn release(&mut self, mut last: Option<RunId>) -> u32 {
-        let mut freed = 0;
-        while let Some(id) = last {
-            let run = &mut self.runs[id.0];
-            run.heirs -= 1;
-            if run.heirs > 0 {
-                break;
-            }
-            freed += run.length;
-            last = run.parent;
-            self.free.push(id);
-        }
-        freed
-    }
-
-    fn own(&self, mut last: Option<RunId>) -> u32 {
-        let mut own = 0;
-        while let Some(run) = last.map(|id| &self.runs[id.0])
-            && run.heirs == 1
-        {
-            own += run.length;
-            last = run.parent;
-        }
-        own
-    }
-
-    fn add(&mut self, run: Run) -> RunId {
-        if let Some(id) = self.free.pop() {
-            self.runs[id.0] = run;
-            return id;
-        }
-        self.runs.push(run);
-        RunId(self.runs.len() - 1)
     }
 }
 
@@ -297,6 +259,9 @@ mod tests {
         Extend { which: usize, tokens: u32 },
         Fork { which: usize, length: u32 },
         Forget { which: usize },
+        Rest { which: usize },
+        Wake { which: usize },
+        Truncate { which: usize, length: u32 },
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -305,6 +270,10 @@ mod tests {
             (any::<usize>(), 1..9u32).prop_map(|(which, tokens)| Act::Extend { which, tokens }),
             (any::<usize>(), any::<u32>()).prop_map(|(which, length)| Act::Fork { which, length }),
             any::<usize>().prop_map(|which| Act::Forget { which }),
+            any::<usize>().prop_map(|which| Act::Rest { which }),
+            any::<usize>().prop_map(|which| Act::Wake { which }),
+            (any::<usize>(), any::<u32>())
+                .prop_map(|(which, length)| Act::Truncate { which, length }),
         ]
     }
 
@@ -313,39 +282,74 @@ mod tests {
         #[test]
         fn cells_are_counted(acts in prop::collection::vec(act(), 0..60)) {
             let mut kv = Kv::new(60, 5);
-            let mut plain: Vec<(SequenceId, Vec<u32>)> = Vec::new();
+            let mut plain: Vec<Plain> = Vec::new();
             let mut cell = 0;
             for act in acts {
+                let count = plain.len();
+                let at = |which: usize| which % count.max(1);
                 match act {
-                    Act::Open => plain.extend(kv.open().map(|id| (id, vec![]))),
-                    Act::Extend { which, tokens } if !plain.is_empty() && tokens <= kv.free_cells() => {
-                        let which = which % plain.len();
-                        kv.extend(plain[which].0, tokens);
-                        plain[which].1.extend(cell..cell + tokens);
-                        cell += tokens;
+                    Act::Open => plain.extend(kv.open().map(|id| Plain { id, cells: vec![], idle: false })),
+                    Act::Extend { which, tokens } if count > 0 && tokens <= kv.free_cells() => {
+                        let it = &mut plain[at(which)];
+                        if !it.idle {
+                            kv.extend(it.id, tokens);
+                            it.cells.extend(cell..cell + tokens);
+                            cell += tokens;
+                        }
                     }
-                    Act::Fork { which, length } if !plain.is_empty() => {
-                        let (from, cells) = plain[which % plain.len()].clone();
-                        let length = length % (u32::try_from(cells.len()).unwrap() + 1);
-                        let fork = kv.fork(from, length).map(|id| (id, cells[..length as usize].to_vec()));
-                        plain.extend(fork);
+                    Act::Fork { which, length } if count > 0 => {
+                        let from = &plain[at(which)];
+                        let length = length % (u32::try_from(from.cells.len()).unwrap() + 1);
+                        let idle = from.cells[..length as usize].iter();
+                        let idle = idle.filter(|&&cell| !is_live(&plain, cell)).count();
+                        prop_assert_eq!(kv.idle_prefix(from.id, length) as usize, idle);
+                        let cells = from.cells[..length as usize].to_vec();
+                        let fork = kv.fork(from.id, length);
+                        plain.extend(fork.map(|id| Plain { id, cells, idle: false }));
                     }
-                    Act::Forget { which } if !plain.is_empty() => {
-                        kv.forget(plain.swap_remove(which % plain.len()).0);
+                    Act::Forget { which } if count > 0 => kv.forget(plain.swap_remove(at(which)).id),
+                    Act::Rest { which } if count > 0 && !plain[at(which)].idle => {
+                        kv.rest(plain[at(which)].id);
+                        plain[at(which)].idle = true;
                     }
-                    Act::Extend { .. } | Act::Fork { .. } | Act::Forget { .. } => {}
+                    Act::Wake { which } if count > 0 && plain[at(which)].idle => {
+                        kv.wake(plain[at(which)].id);
+                        plain[at(which)].idle = false;
+                    }
+                    Act::Truncate { which, length } if count > 0 => {
+                        let it = &mut plain[at(which)];
+                        if it.idle && it.cells.len() > 1 {
+                            let length = 1 + length as usize % (it.cells.len() - 1);
+                            kv.truncate(it.id, u32::try_from(length).unwrap());
+                            it.cells.truncate(length);
+                        }
+                    }
+                    _ => {}
                 }
-                let all: BTreeSet<u32> = plain.iter().flat_map(|(_, cells)| cells.clone()).collect();
+                let all: BTreeSet<u32> = plain.iter().flat_map(|it| it.cells.clone()).collect();
                 prop_assert_eq!(kv.used_cells() as usize, all.len());
+                let live = all.iter().filter(|&&cell| is_live(&plain, cell)).count();
+                prop_assert_eq!(kv.idle_cells() as usize, all.len() - live);
                 prop_assert_eq!(kv.free_sequences(), 5 - plain.len());
-                for (id, cells) in &plain {
-                    let others = plain.iter().filter(|(other, _)| other != id);
-                    let shared: BTreeSet<u32> = others.flat_map(|(_, cells)| cells.clone()).collect();
+                for Plain { id, cells, .. } in &plain {
+                    let others = plain.iter().filter(|other| other.id != *id);
+                    let shared: BTreeSet<u32> = others.flat_map(|other| other.cells.clone()).collect();
                     let own = cells.iter().filter(|cell| !shared.contains(cell)).count();
                     prop_assert_eq!(kv.own_cells(*id) as usize, own);
                     prop_assert_eq!(kv.length(*id) as usize, cells.len());
                 }
             }
         }
+    }
+
+    /// A sequence with all its cells written down.
+    struct Plain {
+        id: SequenceId,
+        cells: Vec<u32>,
+        idle: bool,
+    }
+
+    fn is_live(all: &[Plain], cell: u32) -> bool {
+        all.iter().any(|it| !it.idle && it.cells.contains(&cell))
     }
 }

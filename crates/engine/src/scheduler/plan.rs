@@ -5,10 +5,20 @@ use std::ops::Range;
 
 use crate::Token;
 use crate::model::{Batching, Row, SequenceId};
-use crate::scheduler::{CacheOp, ChoiceId, Holder, RequestId, Scheduler};
+use crate::scheduler::admit::Reserve;
+use crate::scheduler::{Admission, CacheOp, ChoiceId, RequestId, Scheduler};
 
 /// Kernels compute rows in fours: one row left over costs as much as four.
 const ROWS_ALIGNED: u32 = 4;
+
+/// How much a step may hold, so that it is over in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Rows altogether. Streams may take more, if they are all of one account, or few of each.
+    pub rows: u32,
+    /// Rows of prompts in any case.
+    pub prompts: u32,
+}
 
 /// What the model is to do next.
 #[derive(Debug, Default)]
@@ -23,7 +33,7 @@ pub struct Step {
     /// Of which it computes something.
     pub requests: BTreeSet<RequestId>,
     /// What the cache holds more when the rows are computed.
-    pub(super) advanced: Vec<(SequenceId, u32)>,
+    pub(super) advanced: Vec<(ChoiceId, u32)>,
 }
 
 /// A row whose logits give the next token of a choice.
@@ -31,6 +41,8 @@ pub struct Step {
 pub struct Sampled {
     pub row: usize,
     pub choice: ChoiceId,
+    /// Tokens of its prompt that were in the cache when the first of its choices began.
+    pub cached: u32,
 }
 
 /// A row whose logits tell what the model thought of the next token of a prompt.
@@ -44,20 +56,24 @@ pub struct Scored {
 }
 
 impl Scheduler {
-    /// The next step, with about `budget` prompt tokens. `quota` says how many tokens of a request may
-    /// be sampled now; with 0 nothing of it is computed, and its cells are the first to go.
-    pub fn plan(&mut self, budget: u32, quota: impl Fn(RequestId) -> u32) -> Step {
+    /// The next step. `quota` says how many tokens of a request may be sampled now; with 0 nothing of it is
+    /// computed, and its cells are the first to go.
+    pub fn plan(&mut self, room: Room, quota: impl Fn(RequestId) -> u32) -> Step {
         let mut draft = Draft::new(self.rows_max, self.capacity.outputs, &quota);
+        if self.admission == Admission::Open {
+            self.make_fair(&draft);
+        }
         loop {
             match self.capacity.batching {
-                Batching::Together => self.fill(&mut draft, budget.max(1)),
+                Batching::Together => self.fill(&mut draft, room),
                 Batching::OneSequence => self.fill_alone(&mut draft),
             }
             if !draft.step.rows.is_empty() {
                 break;
             }
             // Nothing to compute: either nobody is ready, or the cells are held by those that aren't.
-            if !self.admit_tightly(&draft) && !self.make_way(&draft) {
+            let begun = self.begin_next(&draft, Reserve::Spent);
+            if begun.is_none() && !self.make_way(&draft) {
                 break;
             }
         }
@@ -66,120 +82,120 @@ impl Scheduler {
         step
     }
 
-    fn fill(&mut self, draft: &mut Draft<'_>, budget: u32) {
-        self.decode(draft);
-        draft.open_prompts(budget);
+    fn fill(&mut self, draft: &mut Draft<'_>, room: Room) {
+        self.decode(draft, room.rows);
+        let left = room.rows.saturating_sub(draft.rows());
+        draft.open_prompts(left.max(room.prompts).max(1));
         self.prefill(draft);
-        self.admit(draft);
     }
 
     /// One row for each choice that has caught up.
-    fn decode(&mut self, draft: &mut Draft<'_>) {
-        for choice in self.caught_up().collect::<Vec<_>>() {
+    fn decode(&mut self, draft: &mut Draft<'_>, rows: u32) {
+        let ready = self.caught_up();
+        let ready = ready.filter(|choice| !draft.is_blocked(choice.request));
+        for choice in self.share_rows(ready.collect(), rows) {
             if !draft.may_sample(choice.request) {
                 continue;
             }
-            while self.running.contains_key(&choice) && self.kv.free_cells() == draft.rows() {
+            while self.running.contains_key(&choice) && !self.make_room(draft.rows() + 1) {
                 self.preempt_for(draft, choice);
             }
             // Its own cells may have been the ones to go.
             if self.running.contains_key(&choice) {
-                self.place(draft, Holder::Choice(choice), 1);
+                self.place(draft, choice, 1);
             }
         }
     }
 
-    /// Prompts, and what was generated before cells were taken away, in chunks.
-    fn prefill(&self, draft: &mut Draft<'_>) {
-        for (_, holder) in self.holders() {
-            let ready = !draft.is_blocked(holder.request()) && !self.is_parked(holder);
-            if ready && !draft.placed.contains(&holder) {
-                self.place_prompt(draft, holder);
+    /// Prompts, and what was generated before cells were taken away, in chunks: of each account in turn, those that
+    /// run before those that wait. If the next one doesn't fit, nobody takes its cells.
+    fn prefill(&mut self, draft: &mut Draft<'_>) {
+        let mut admits = self.admission == Admission::Open;
+        let accounts: Vec<_> = self.accounts.in_turn().cloned().collect();
+        for choices in accounts {
+            for &choice in &choices {
+                if self.prompt_rows(choice) > 0
+                    && self.running.contains_key(&choice)
+                    && !draft.is_blocked(choice.request)
+                {
+                    self.place_prompt(draft, choice);
+                }
+            }
+            while admits
+                && draft.prompt_room > 0
+                && let Some((choice, source)) = self.next_of(&choices, draft)
+            {
+                admits = self.begin(choice, source, Reserve::Kept).is_some();
+                if admits {
+                    self.place_prompt(draft, choice);
+                }
             }
         }
     }
 
-    pub(super) fn place_prompt(&self, draft: &mut Draft<'_>, holder: Holder) {
+    pub(super) fn place_prompt(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) {
         let before = draft.rows();
-        self.place(draft, holder, draft.prompt_room);
+        self.place(draft, choice, draft.prompt_room);
         let placed = draft.rows() - before;
         draft.prompt_room -= placed;
         draft.step.prompt_rows += placed;
     }
 
     /// Puts up to `most` tokens of a sequence that are not in the cache yet into the step.
-    pub(super) fn place(&self, draft: &mut Draft<'_>, holder: Holder, most: u32) {
+    pub(super) fn place(&mut self, draft: &mut Draft<'_>, choice: ChoiceId, most: u32) {
+        let (id, sequence) = &self.running[&choice];
+        let (id, from) = (*id, self.kv.length(*id));
+        let missing = sequence.known() - from;
         let rows = draft.rows();
-        let room = most
-            .min(draft.rows_max - rows)
-            .min(self.kv.free_cells() - rows);
-        match holder {
-            Holder::Trunk(first) => {
-                let trunk = &self.trunks[&first];
-                let from = self.kv.length(trunk.id);
-                let unscored = self.unscored(first);
-                let count = room.min(trunk.length() - from);
-                let count = draft.scorable(from, count, &unscored);
-                let tokens = trunk.tokens(from).take(count as usize);
-                draft.push(holder, trunk.id, from, tokens);
-                draft.score(first, from, count, &unscored);
-            }
-            Holder::Choice(choice) => {
-                let (id, sequence) = &self.running[&choice];
-                let from = self.kv.length(*id);
-                let missing = sequence.known() - from;
-                let first = *choice.siblings(sequence).start();
-                let unscored = self.unscored(first);
-                // One output is left for the last row, which is sampled.
-                let complete = room >= missing
-                    && draft.may_sample(choice.request)
-                    && overlap(from, missing, &unscored) < draft.outputs_left;
-                let count = if complete {
-                    missing
-                } else {
-                    draft.scorable(from, room.min(missing - 1), &unscored)
-                };
-                let tokens = sequence.tokens(from).take(count as usize);
-                draft.push(holder, *id, from, tokens);
-                draft.score(first, from, count, &unscored);
-                if complete {
-                    draft.sample(choice);
-                }
-            }
+        let room = most.min(draft.rows_max - rows).min(missing);
+        self.make_room(rows + room);
+        let room = room.min(self.kv.free_cells() - rows);
+        let sequence = &self.running[&choice].1;
+        let first = *choice.siblings(sequence).start();
+        let prompt = &self.prompts[&first];
+        let unscored = prompt.unscored.clone();
+        // One output is left for the last row, which is sampled.
+        let complete = room == missing
+            && draft.may_sample(choice.request)
+            && overlap(from, missing, &unscored) < draft.outputs_left;
+        let count = if complete {
+            missing
+        } else {
+            draft.scorable(from, room.min(missing - 1), &unscored)
+        };
+        let tokens = sequence.tokens.from(from).take(count as usize);
+        draft.push(choice, id, from, tokens);
+        draft.score(first, from, count, &unscored);
+        if complete {
+            draft.sample(choice, prompt.cached.unwrap_or(0));
         }
-    }
-
-    fn unscored(&self, first: ChoiceId) -> Range<u32> {
-        self.unscored.get(&first).cloned().unwrap_or_default()
     }
 
     /// Frees cells for a choice that needs one: of whoever can't go on, else of the youngest, which
     /// may be itself.
     fn preempt_for(&mut self, draft: &Draft<'_>, choice: ChoiceId) {
-        let this = Holder::Choice(choice);
-        let victim = self.victim(draft, |_, holder| {
-            holder == this || !draft.placed.contains(&holder)
+        let victim = self.victim(draft, |other| {
+            other == choice || !draft.placed.contains(&other)
         });
-        self.preempt(victim.unwrap_or(this));
+        self.preempt(victim.unwrap_or(choice));
     }
 
     /// Frees cells so that the oldest that is ready can be computed. `false` if none is, or it has all
     /// but those of older ones that only wait for their next token to be chosen.
     fn make_way(&mut self, draft: &Draft<'_>) -> bool {
         let waiting = self.oldest_ready(draft);
-        let holder = self
-            .holders()
-            .find(|&(_, holder)| !draft.is_blocked(holder.request()) && !self.is_parked(holder));
-        let (age, keep) = match (waiting, holder) {
+        let mut running = self.running.keys().copied();
+        let running =
+            running.find(|&choice| !draft.is_blocked(choice.request) && !self.is_parked(choice));
+        let (age, keep) = match (waiting, running) {
             (None, None) => return false,
-            // A trunk is as old as the choice that waits for it.
-            (Some(waiting), Some((age, _))) if waiting < age => (waiting, None),
+            (Some(waiting), Some(choice)) if waiting < choice => (waiting, None),
             (Some(waiting), None) => (waiting, None),
-            (_, Some((age, holder))) => (age, Some(holder)),
+            (_, Some(choice)) => (choice, Some(choice)),
         };
-        let victim = self.victim(draft, |other, holder| {
-            let goes_first = other < age && self.is_parked(holder);
-            Some(holder) != keep && (!goes_first || draft.is_blocked(holder.request()))
+        let victim = self.victim(draft, |other| {
+            let goes_first = other < age && self.is_parked(other);
+            Some(other) != keep && (!goes_first || draft.is_blocked(other.request))
         });
         let Some(victim) = victim else {
             return false;
@@ -188,24 +204,23 @@ impl Scheduler {
         true
     }
 
-    fn victim(&self, draft: &Draft<'_>, may: impl Fn(ChoiceId, Holder) -> bool) -> Option<Holder> {
-        let holders: Vec<_> = self
-            .holders()
-            .filter(|&(age, holder)| may(age, holder))
-            .map(|(_, holder)| holder)
-            .collect();
-        let blocked = holders
-            .iter()
-            .rev()
-            .find(|holder| draft.is_blocked(holder.request()));
-        blocked.or(holders.last()).copied()
+    fn victim(&self, draft: &Draft<'_>, may: impl Fn(ChoiceId) -> bool) -> Option<ChoiceId> {
+        let running = || {
+            self.running
+                .keys()
+                .rev()
+                .copied()
+                .filter(|&choice| may(choice))
+        };
+        let blocked = running().find(|choice| draft.is_blocked(choice.request));
+        blocked.or_else(|| running().next())
     }
 }
 
 /// A step that is being put together.
 pub(super) struct Draft<'a> {
     pub(super) step: Step,
-    placed: HashSet<Holder>,
+    placed: HashSet<ChoiceId>,
     rows_max: u32,
     outputs_left: u32,
     /// Prompt tokens that may still come.
@@ -253,7 +268,7 @@ impl<'a> Draft<'a> {
 
     fn push(
         &mut self,
-        holder: Holder,
+        choice: ChoiceId,
         id: SequenceId,
         from: u32,
         tokens: impl Iterator<Item = Token>,
@@ -268,9 +283,9 @@ impl<'a> Draft<'a> {
         }));
         let count = self.rows() - before;
         if count > 0 {
-            self.placed.insert(holder);
-            self.step.requests.insert(holder.request());
-            self.step.advanced.push((id, count));
+            self.placed.insert(choice);
+            self.step.requests.insert(choice.request);
+            self.step.advanced.push((choice, count));
         }
     }
 
@@ -298,10 +313,14 @@ impl<'a> Draft<'a> {
     }
 
     /// The last row is the last token that is known of this choice.
-    fn sample(&mut self, choice: ChoiceId) {
+    fn sample(&mut self, choice: ChoiceId, cached: u32) {
         let row = self.step.rows.len() - 1;
         self.step.rows[row].output = true;
-        self.step.sampled.push(Sampled { row, choice });
+        self.step.sampled.push(Sampled {
+            row,
+            choice,
+            cached,
+        });
         self.outputs_left -= 1;
         *self.sampled.entry(choice.request).or_insert(0) += 1;
     }
@@ -312,12 +331,4 @@ fn overlap(from: u32, count: u32, range: &Range<u32>) -> u32 {
     (from + count)
         .min(range.end)
         .saturating_sub(from.max(range.start))
-}
-
-impl Holder {
-    pub(super) fn request(self) -> RequestId {
-        match self {
-            Holder::Choice(choice) | Holder::Trunk(choice) => choice.request,
-        }
-    }
 }

@@ -1,57 +1,101 @@
-//! The tokens of a choice, and of the prompt that several choices share.
+//! The tokens of a choice.
 
+use std::iter::zip;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::Token;
-use crate::model::SequenceId;
-use crate::scheduler::ChoiceId;
+use crate::scheduler::{ChoiceId, Job};
 
 /// A choice's tokens that are known; how many of them are in the cache, the cache knows.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    prompt: Arc<[Token]>,
-    generated: Vec<Token>,
+    pub(super) tokens: Tokens,
     output_max: u32,
     /// Choices of the same prompt, this one included.
     siblings: Range<u32>,
+    /// Whoever has the same may begin with what this one has computed.
+    pub(super) salt: Option<Arc<str>>,
+    pub(super) account: Arc<str>,
+    /// The number of the last step that computed something of it.
+    pub(super) stepped: u64,
+}
+
+/// A prompt, and what was generated after it.
+#[derive(Debug, Clone)]
+pub(super) struct Tokens {
+    pub(super) prompt: Arc<[Token]>,
+    generated: Vec<Token>,
 }
 
 impl Sequence {
-    pub(super) fn new(prompt: Arc<[Token]>, siblings: Range<u32>, output_max: u32) -> Self {
+    pub(super) fn new(prompt: Arc<[Token]>, siblings: Range<u32>, job: &Job) -> Self {
         Sequence {
-            prompt,
-            generated: Vec::new(),
-            output_max,
+            tokens: Tokens {
+                prompt,
+                generated: Vec::new(),
+            },
+            output_max: job.output_max,
             siblings,
+            salt: job.salt.clone(),
+            account: Arc::clone(&job.account),
+            stepped: 0,
         }
     }
 
     pub(super) fn known(&self) -> u32 {
-        count(&self.prompt) + count(&self.generated)
+        self.tokens.len()
     }
 
     pub(super) fn prompt_length(&self) -> u32 {
-        count(&self.prompt)
+        count(&self.tokens.prompt)
     }
 
     /// Tokens that it may still generate.
     pub(super) fn remaining(&self) -> u32 {
-        self.output_max - count(&self.generated)
+        self.output_max - count(&self.tokens.generated)
     }
 
     pub(super) fn push(&mut self, token: Token) {
-        self.generated.push(token);
+        self.tokens.generated.push(token);
+    }
+}
+
+impl Tokens {
+    pub(super) fn len(&self) -> u32 {
+        count(&self.prompt) + count(&self.generated)
     }
 
-    /// The known tokens from position `from` on.
-    pub(super) fn tokens(&self, from: u32) -> impl Iterator<Item = Token> {
+    /// The tokens from position `from` on.
+    pub(super) fn from(&self, from: u32) -> impl Iterator<Item = Token> {
         let prompt = self.prompt.get(from as usize..).unwrap_or_default();
         let generated = self
             .generated
             .get((from as usize).saturating_sub(self.prompt.len())..)
             .unwrap_or_default();
         prompt.iter().chain(generated).copied()
+    }
+
+    /// How many tokens both begin with.
+    pub(super) fn common(&self, other: &Tokens) -> u32 {
+        let prompts = if Arc::ptr_eq(&self.prompt, &other.prompt) {
+            self.prompt.len()
+        } else {
+            let both = zip(&*self.prompt, &*other.prompt);
+            both.take_while(|(a, b)| a == b).count()
+        };
+        if prompts < self.prompt.len().min(other.prompt.len()) {
+            return u32::try_from(prompts).expect("no longer than a prompt");
+        }
+        let from = u32::try_from(prompts).expect("no longer than a prompt");
+        let rest = zip(self.from(from), other.from(from)).take_while(|(a, b)| a == b);
+        from + u32::try_from(rest.count()).expect("no longer than the context")
+    }
+
+    pub(super) fn at(&self, position: u32) -> Option<Token> {
+        let position = position as usize;
+        let generated = || self.generated.get(position - self.prompt.len());
+        self.prompt.get(position).or_else(generated).copied()
     }
 }
 
@@ -64,42 +108,6 @@ impl ChoiceId {
         }..=ChoiceId {
             choice: end - 1,
             ..self
-        }
-    }
-}
-
-/// A prompt without its last token, computed once for several choices: each forks it and computes the
-/// last token itself. It lives as long as some of them still wait.
-#[derive(Debug)]
-pub(super) struct Trunk {
-    pub(super) id: SequenceId,
-    prompt: Arc<[Token]>,
-    choices: u32,
-}
-
-impl Trunk {
-    pub(super) fn new(id: SequenceId, of: &Sequence) -> Self {
-        Trunk {
-            id,
-            prompt: Arc::clone(&of.prompt),
-            choices: of.siblings.end - of.siblings.start,
-        }
-    }
-
-    /// Tokens that it is to have.
-    pub(super) fn length(&self) -> u32 {
-        count(&self.prompt) - 1
-    }
-
-    pub(super) fn tokens(&self, from: u32) -> impl Iterator<Item = Token> {
-        self.prompt[from as usize..].iter().copied()
-    }
-
-    /// Those that it is for; `first` is the first of them.
-    pub(super) fn siblings(&self, first: ChoiceId) -> RangeInclusive<ChoiceId> {
-        first..=ChoiceId {
-            choice: first.choice + self.choices - 1,
-            ..first
         }
     }
 }

@@ -1,10 +1,14 @@
 use super::*;
 use crate::model::Batching;
 
+mod fair;
+mod prefix;
+
 /// A scheduler whose steps are always computed; every choice goes on with token 9.
 struct Bench {
     scheduler: Scheduler,
     budget: u32,
+    rows: u32,
     blocked: Option<u64>,
 }
 
@@ -20,6 +24,7 @@ impl Bench {
         Bench {
             scheduler: Scheduler::new(capacity, 0),
             budget: 8,
+            rows: 0,
             blocked: None,
         }
     }
@@ -33,6 +38,8 @@ impl Bench {
                 choices,
                 output_max,
                 scored: false,
+                salt: None,
+                account: Arc::default(),
             },
         );
     }
@@ -43,13 +50,19 @@ impl Bench {
             choices,
             output_max: 2,
             scored: true,
+            salt: None,
+            account: Arc::default(),
         };
         self.scheduler.enqueue(RequestId(request), &job);
     }
 
     fn plan(&mut self) -> Step {
         let blocked = self.blocked;
-        self.scheduler.plan(self.budget, |request| {
+        let room = Room {
+            rows: self.rows,
+            prompts: self.budget,
+        };
+        self.scheduler.plan(room, |request| {
             if Some(request.0) == blocked {
                 0
             } else {
@@ -74,12 +87,13 @@ fn describe(step: &Step) -> String {
         .iter()
         .map(|op| match op {
             CacheOp::Fork { from, to, length } => format!("fork({}→{},{length})", from.0, to.0),
+            CacheOp::Truncate { sequence, length } => format!("cut({},{length})", sequence.0),
             CacheOp::Forget(id) => format!("forget({})", id.0),
         })
         .collect();
     let mut row = 0;
-    for (id, count) in &step.advanced {
-        let from = step.rows[row].position;
+    for (_, count) in &step.advanced {
+        let (from, id) = (step.rows[row].position, step.rows[row].sequence);
         row += *count as usize;
         let sampled = step.sampled.iter().find(|sampled| sampled.row + 1 == row);
         let choice = sampled.map_or(String::new(), |s| {
@@ -125,15 +139,15 @@ fn choices_fork_the_prompt() {
     check(
         &mut bench,
         &[
-            "0:0+4",
-            "fork(0→1,4) fork(0→2,4) 1:4+1=0.0 2:4+1=0.1 0:4+1=0.2",
-            "1:5+1=0.0 2:5+1=0.1 0:5+1=0.2",
+            "0:0+5=0.0",
+            "fork(0→1,4) fork(0→2,4) 0:5+1=0.0 1:4+1=0.1 2:4+1=0.2",
+            "0:6+1=0.0 1:5+1=0.1 2:5+1=0.2",
         ],
     );
-    assert_eq!(bench.scheduler.kv().used_cells(), 4 + 3 * 2);
+    assert_eq!(bench.scheduler.kv().used_cells(), 4 + 3 + 2 + 2);
     bench.scheduler.remove(RequestId(0));
     assert_eq!(bench.scheduler.kv().used_cells(), 0);
-    check(&mut bench, &["forget(1) forget(2) forget(0)"]);
+    check(&mut bench, &["forget(0) forget(1) forget(2)"]);
 
     // A single token has nothing to share.
     bench.enqueue(1, 1, 2, 9);
@@ -144,16 +158,21 @@ fn choices_fork_the_prompt() {
 fn choices_wait_for_sequences() {
     let mut bench = Bench::new(100, 2);
     bench.enqueue(0, 5, 3, 9);
-    check(&mut bench, &["0:0+4", "fork(0→1,4) 1:4+1=0.0", "1:5+1=0.0"]);
+    check(
+        &mut bench,
+        &["0:0+5=0.0", "fork(0→1,4) 0:5+1=0.0 1:4+1=0.1"],
+    );
     let step = bench.plan();
-    assert_eq!(describe(&step), "1:6+1=0.0");
-    bench.scheduler.commit(&step, &[Next::Ended]);
-    check(&mut bench, &["forget(1) fork(0→1,4) 1:4+1=0.1 0:4+1=0.2"]);
+    assert_eq!(describe(&step), "0:6+1=0.0 1:5+1=0.1");
+    bench
+        .scheduler
+        .commit(&step, &[Next::Ended, Next::Token(9)]);
+    check(&mut bench, &["forget(0) fork(1→0,4) 1:6+1=0.1 0:4+1=0.2"]);
 
-    // With one sequence alone, a choice takes the trunk, and the next computes the prompt again.
+    // With one sequence alone, and nothing kept, the next computes the prompt again.
     let mut bench = Bench::new(100, 1);
     bench.enqueue(0, 5, 2, 9);
-    check(&mut bench, &["0:0+4", "0:4+1=0.0"]);
+    check(&mut bench, &["0:0+5=0.0"]);
     let step = bench.plan();
     bench.scheduler.commit(&step, &[Next::Ended]);
     check(&mut bench, &["forget(0) 0:0+5=0.1"]);
@@ -249,21 +268,17 @@ fn who_has_the_cache_alone_tries_fewer_rows_and_ends() {
         ),
         (4, 0)
     );
-
-    // As a trunk it takes all who wait for it along.
-    bench.enqueue(1, 2, 3, 10);
-    let step = bench.plan();
-    assert_eq!(describe(&step), "0:0+1");
-    assert_eq!(bench.scheduler.cache_full(&step).len(), 3);
-    assert!(!bench.scheduler.knows(RequestId(1)));
-    assert_eq!(bench.scheduler.kv().free_sequences(), 4);
 }
 
 #[test]
 fn a_quota_is_kept_within_a_step() {
     let mut bench = Bench::new(100, 8);
     bench.enqueue(0, 1, 4, 9);
-    let step = bench.scheduler.plan(100, |_| 3);
+    let room = Room {
+        rows: 100,
+        prompts: 16,
+    };
+    let step = bench.scheduler.plan(room, |_| 3);
     assert_eq!(step.sampled.len(), 3);
     assert_eq!(bench.scheduler.not_begun().count(), 0);
 }
@@ -315,8 +330,8 @@ fn prompts_are_scored_once_each() {
         16,
         2,
         &[
-            "0:2+1=0.0 1:0+5 [0, 1, 2, 3, 4]",
-            "fork(1→2,5) 0:3+1=0.0 2:5+1=1.0 1:5+1=1.1 []",
+            "0:2+1=0.0 1:0+6=1.0 [0, 1, 2, 3, 4]",
+            "fork(1→2,5) 0:3+1=0.0 1:6+1=1.0 2:5+1=1.1 []",
         ],
     );
     // What was scored before the cells were taken away isn't scored again.
@@ -325,10 +340,10 @@ fn prompts_are_scored_once_each() {
     bench.enqueue_scored(0, 9, 1);
     let step = bench.plan();
     bench.scheduler.commit(&step, &[]);
-    bench.scheduler.preempt(Holder::Choice(ChoiceId {
+    bench.scheduler.preempt(ChoiceId {
         request: RequestId(0),
         choice: 0,
-    }));
+    });
     bench.budget = 16;
     let step = bench.plan();
     assert_eq!(step.rows.len(), 9);
@@ -352,11 +367,11 @@ fn sequences_that_must_not_share_a_step_take_turns() {
         &mut bench,
         &[
             "1:0+4",
-            "fork(1→2,4) 0:11+1=0.0",
-            "2:4+1=1.0",
-            "1:4+1=1.1",
+            "fork(1→2,4) 2:4+1=1.1",
+            "0:11+1=0.0",
+            "1:4+1=1.0",
+            "2:5+1=1.1",
             "0:12+1=0.0",
-            "2:5+1=1.0",
         ],
     );
     // A stalled one is passed over; with its tokens computed again each has a step of its own.
@@ -364,12 +379,12 @@ fn sequences_that_must_not_share_a_step_take_turns() {
     check(&mut bench, &["0:13+1=0.0", "0:14+1=0.0"]);
     bench.blocked = Some(0);
     bench.scheduler.remove(RequestId(1));
-    check(&mut bench, &["forget(2) forget(1) 1:0+1=2.0"]);
+    check(&mut bench, &["forget(1) forget(2) 1:0+1=2.0"]);
     bench.blocked = None;
-    bench.scheduler.preempt(Holder::Choice(ChoiceId {
+    bench.scheduler.preempt(ChoiceId {
         request: RequestId(0),
         choice: 0,
-    }));
+    });
     bench.blocked = Some(2);
     check(
         &mut bench,

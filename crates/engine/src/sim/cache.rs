@@ -124,8 +124,10 @@ impl Cache {
         *to = shared;
     }
 
-    pub(super) fn forget(&mut self, sequence: SequenceId) {
-        for cell in std::mem::take(&mut self.sequences[sequence.0 as usize]) {
+    pub(super) fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        let cells = &mut self.sequences[sequence.0 as usize];
+        let kept = cells.len().min(length as usize);
+        for cell in cells.split_off(kept) {
             let slot = &mut self.cells[cell];
             let shared = &mut slot.as_mut().expect("a sequence's cell is in use").shared;
             *shared -= 1;

@@ -86,6 +86,7 @@ struct Counts {
     cells_used: watch::Sender<u32>,
     sequences_used: AtomicU32,
     forks: AtomicU64,
+    cuts: AtomicU64,
     faults: AtomicU64,
 }
 
@@ -123,6 +124,11 @@ impl Probe {
         self.0.forks.load(Ordering::SeqCst)
     }
 
+    /// Sequences that were truncated.
+    pub fn cuts(&self) -> u64 {
+        self.0.cuts.load(Ordering::SeqCst)
+    }
+
     /// Steps that failed.
     pub fn faults(&self) -> u64 {
         self.0.faults.load(Ordering::SeqCst)
@@ -130,6 +136,10 @@ impl Probe {
 
     pub(super) fn fork(&self) {
         self.0.forks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn cut(&self) {
+        self.0.cuts.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn fault(&self) {

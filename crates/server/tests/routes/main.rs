@@ -6,6 +6,7 @@ mod admin;
 mod auth;
 mod billing;
 mod bodies;
+mod cached;
 mod chat;
 mod completions;
 mod embeddings;

@@ -329,6 +329,15 @@ pub(crate) const KEYS: &[Key] = &[
         "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: 100.",
     ),
     key(
+        "models[].engines[].prefix_cache",
+        Kind::Choice {
+            now: &["account", "everybody", "off"],
+            later: &[],
+        },
+        Some("account"),
+        "Who may begin with what was computed for a request: requests of the same account, everybody (from how fast an answer comes one can tell that somebody has sent the same beginning), or only the choices of the request itself.",
+    ),
+    key(
         "webhooks[].name",
         Kind::Text,
         None,

@@ -453,6 +453,7 @@ fn sample(key: &keys::Key) -> (String, String) {
         ("models[].cached_price", _) => ("0".to_owned(), "0".to_owned()),
         ("log.format", _) => quoted("json"),
         ("limits.on_failure", _) => quoted("open"),
+        ("models[].engines[].prefix_cache", _) => quoted("off"),
         (_, Kind::Whole { min, .. }) => ((min + 3).to_string(), (min + 3).to_string()),
         (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
         (_, Kind::Address) => quoted("127.0.0.1:9"),

@@ -1,0 +1,113 @@
+use super::*;
+
+fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_max: u32) {
+    let job = Job {
+        prompts: vec![(0..prompt).collect()],
+        choices: 1,
+        output_max,
+        scored: false,
+        salt: None,
+        account: account.into(),
+    };
+    bench.scheduler.enqueue(RequestId(request), &job);
+}
+
+/// An account that had much has it after the others, which come as they came.
+#[test]
+fn who_had_less_comes_first() {
+    let mut bench = Bench::new(400, 20);
+    (0..3).for_each(|request| enqueue(&mut bench, request, "many", 12, 9));
+    check(&mut bench, &["0:0+8"]);
+    enqueue(&mut bench, 5, "one", 12, 9);
+    enqueue(&mut bench, 6, "two", 12, 9);
+    // Until it had much they are equals.
+    check(&mut bench, &["0:8+4=0.0 1:0+4"]);
+    bench.scheduler.accounts.serve(&"many".into(), 6_200);
+    check(
+        &mut bench,
+        &[
+            "0:12+1=0.0 2:0+11",
+            "0:13+1=0.0 2:11+1=5.0 3:0+10",
+            "0:14+1=0.0 2:12+1=5.0 3:10+2=6.0 1:4+8=1.0",
+        ],
+    );
+}
+
+/// Beside others, a few streams of an account go on, in turn; alone all do.
+#[test]
+fn streams_beyond_a_few_make_way() {
+    let mut bench = Bench::new(400, 20);
+    (0..6).for_each(|request| enqueue(&mut bench, request, "many", 1, 50));
+    bench.rows = 6;
+    check(
+        &mut bench,
+        &["0:0+1=0.0 1:0+1=1.0 2:0+1=2.0 3:0+1=3.0 4:0+1=4.0 5:0+1=5.0"],
+    );
+    bench.scheduler.accounts.serve(&"many".into(), 6_200);
+    enqueue(&mut bench, 6, "one", 15, 50);
+    check(
+        &mut bench,
+        &[
+            "0:1+1=0.0 1:1+1=1.0 6:0+10",
+            "2:1+1=2.0 3:1+1=3.0 6:10+5=6.0",
+            // Its prompt is computed, and there is room for more.
+            "0:2+1=0.0 1:2+1=1.0 2:2+1=2.0 4:1+1=4.0 5:1+1=5.0 6:15+1=6.0",
+        ],
+    );
+}
+
+/// What an account has beyond its part makes way for a lighter one, also if nobody ends.
+#[test]
+fn what_is_beyond_a_part_makes_way() {
+    let mut bench = Bench::new(40, 20);
+    (0..4).for_each(|request| enqueue(&mut bench, request, "many", 8, 4));
+    bench.budget = 100;
+    bench.scheduler.capacity.rows = 100;
+    bench.scheduler.rows_max = 100;
+    check(&mut bench, &["0:0+8=0.0 1:0+8=1.0 2:0+8=2.0 3:0+8=3.0"]);
+    // Of equals nobody makes way.
+    enqueue(&mut bench, 4, "one", 10, 4);
+    check(&mut bench, &["0:8+1=0.0 1:8+1=1.0 2:8+1=2.0 3:8+1=3.0"]);
+    bench.scheduler.accounts.serve(&"many".into(), 6_200);
+    check(&mut bench, &["forget(3) 0:9+1=0.0 1:9+1=1.0 3:0+10=4.0"]);
+    assert_eq!(bench.scheduler.preemptions(), 1);
+    // Its part is 20 cells: for more it waits like everybody.
+    enqueue(&mut bench, 5, "one", 11, 4);
+    let choice = ChoiceId {
+        request: RequestId(5),
+        choice: 0,
+    };
+    assert_eq!(bench.scheduler.rival(choice), None);
+}
+
+/// What an account had is forgotten with what is computed for others.
+#[test]
+fn counters_decay() {
+    let mut bench = Bench::new(4_000, 20);
+    enqueue(&mut bench, 0, "many", 8, 9);
+    enqueue(&mut bench, 1, "one", 8, 9);
+    let accounts = &mut bench.scheduler.accounts;
+    accounts.serve(&"many".into(), 20_000);
+    let first = |accounts: &Accounts| *accounts.in_turn().next().unwrap().first().unwrap();
+    assert_eq!(first(accounts).request, RequestId(1));
+    let mut rows = 0;
+    while first(accounts).request == RequestId(1) {
+        enqueue_other(accounts, rows);
+        rows += 1_024;
+    }
+    assert!((30_000..150_000).contains(&rows), "{rows}");
+}
+
+/// Somebody else has 1,024 rows, and goes.
+fn enqueue_other(accounts: &mut Accounts, rows: u64) {
+    let (name, choice) = (
+        Arc::from(format!("other {rows}")),
+        ChoiceId {
+            request: RequestId(1_000 + rows),
+            choice: 0,
+        },
+    );
+    accounts.add(&name, choice);
+    accounts.serve(&name, 1_024);
+    accounts.remove(&name, choice);
+}

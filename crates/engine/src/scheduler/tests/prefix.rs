@@ -1,0 +1,159 @@
+use super::*;
+
+/// Enqueues a request of one choice with these tokens, of account `salt`.
+fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterator<Item = Token>) {
+    let job = Job {
+        prompts: vec![prompt.into_iter().collect()],
+        choices: 1,
+        output_max: 9,
+        scored: false,
+        salt: Some(salt.into()),
+        account: Arc::default(),
+    };
+    bench.scheduler.enqueue(RequestId(request), &job);
+}
+
+/// Plans and computes a step in which every choice ends; how many tokens of each prompt were there.
+fn last_step(bench: &mut Bench) -> (String, Vec<u32>) {
+    let step = bench.plan();
+    let next = vec![Next::Ended; step.sampled.len()];
+    bench.scheduler.commit(&step, &next);
+    let cached = step.sampled.iter().map(|sampled| sampled.cached);
+    (describe(&step), cached.collect())
+}
+
+fn bench(cells: u32, sequences: u32) -> Bench {
+    let mut bench = Bench::new(cells, sequences);
+    bench.scheduler.capacity.rows = 100;
+    bench.scheduler.rows_max = 100;
+    bench.budget = 100;
+    bench
+}
+
+#[test]
+fn what_is_kept_is_not_computed_again() {
+    let mut bench = bench(200, 4);
+    enqueue(&mut bench, 0, "a", 0..30);
+    check(&mut bench, &["0:0+30=0.0"]);
+    assert_eq!(last_step(&mut bench).0, "0:30+1=0.0");
+    // The next turn of the conversation goes on in the same cells, with the answer (a 9) in them.
+    let turn = (0..30).chain([9, 50, 51]);
+    enqueue(&mut bench, 1, "a", turn.clone());
+    assert_eq!(last_step(&mut bench), ("0:31+2=1.0".to_owned(), vec![31]));
+    // A prompt that leaves the path earlier forks it, and the last token is always computed.
+    enqueue(&mut bench, 2, "a", (0..25).chain([70]));
+    enqueue(&mut bench, 3, "a", turn.clone());
+    assert_eq!(
+        last_step(&mut bench),
+        (
+            "fork(0→1,25) fork(0→2,32) 1:25+1=2.0 2:32+1=3.0".to_owned(),
+            vec![25, 32]
+        )
+    );
+    // Another account has nothing of it, nor has a prompt that has little in common.
+    enqueue(&mut bench, 4, "b", turn);
+    enqueue(&mut bench, 5, "a", (0..15).chain([70]));
+    let (_, cached) = last_step(&mut bench);
+    assert_eq!(cached, [0, 0]);
+    assert_eq!(
+        bench.scheduler.kv().used_cells(),
+        bench.scheduler.kv().idle_cells()
+    );
+    assert!(bench.scheduler.forget_kept());
+    assert_eq!(bench.scheduler.kv().used_cells(), 0);
+}
+
+/// Whoever begins like somebody that is being computed waits for that; others pass.
+#[test]
+fn a_prefix_is_computed_once_while_it_is_computed() {
+    let mut bench = bench(400, 8);
+    bench.budget = 20;
+    enqueue(&mut bench, 0, "a", 0..50);
+    enqueue(&mut bench, 1, "a", (0..45).chain([70, 71]));
+    enqueue(&mut bench, 2, "b", 0..8);
+    check(
+        &mut bench,
+        &[
+            "0:0+20",
+            "0:20+20",
+            // Five more are coming, which is nothing to wait for.
+            "fork(0→1,40) 0:40+10=0.0 1:40+7=1.0 2:0+3",
+        ],
+    );
+    // Who can't go on isn't waited for.
+    bench.scheduler.remove(RequestId(0));
+    bench.scheduler.remove(RequestId(1));
+    bench.scheduler.remove(RequestId(2));
+    bench.scheduler.forget_kept();
+    enqueue(&mut bench, 3, "a", 100..150);
+    check(&mut bench, &["forget(2) forget(0) forget(1) 0:0+20"]);
+    enqueue(&mut bench, 4, "a", 100..148);
+    bench.blocked = Some(3);
+    check(&mut bench, &["fork(0→1,20) 1:20+20"]);
+}
+
+#[test]
+fn what_is_kept_makes_way() {
+    let mut bench = bench(100, 3);
+    for request in 0..3 {
+        let first = 100 * u32::try_from(request).unwrap();
+        enqueue(&mut bench, request, "a", first..first + 30);
+        last_step(&mut bench);
+    }
+    assert_eq!(bench.scheduler.kept(), 3);
+    // The middle one is used; then the first is the longest unused, and gives its end.
+    enqueue(&mut bench, 3, "a", 100..133);
+    assert_eq!(last_step(&mut bench).1, [30]);
+    enqueue(&mut bench, 4, "b", 500..510);
+    let (step, _) = last_step(&mut bench);
+    assert_eq!(step, "forget(0) 0:0+10=4.0", "it needs a sequence");
+    enqueue(&mut bench, 5, "a", (200..230).chain(600..645));
+    let (step, cached) = last_step(&mut bench);
+    assert_eq!(step, "forget(0) cut(1,17) 2:30+45=5.0");
+    assert_eq!(cached, [30]);
+    // A cache that is full too early loses all that is kept before anybody is stopped.
+    enqueue(&mut bench, 6, "b", 700..705);
+    let step = bench.plan();
+    assert_eq!(bench.scheduler.cache_full(&step), []);
+    assert_eq!(
+        (bench.scheduler.kept(), bench.scheduler.preemptions()),
+        (0, 0)
+    );
+}
+
+/// Each row of a stream passes over what is kept.
+#[test]
+fn what_nobody_uses_is_let_go() {
+    let mut bench = bench(40_000, 4);
+    enqueue(&mut bench, 0, "a", 0..30);
+    last_step(&mut bench);
+    bench.enqueue(1, 1, 1, 30_000);
+    for _ in 0..20_001 {
+        assert_eq!(bench.scheduler.kept(), 1);
+        bench.step();
+    }
+    bench.step();
+    assert_eq!(bench.scheduler.kept(), 0);
+}
+
+/// Where a row's logits depend on the rows beside it, only whole pieces are shared, and all of the same prompt.
+#[test]
+fn pieces_are_shared_where_they_are_cut_alike() {
+    let mut bench = bench(400, 8);
+    bench.scheduler.capacity.batching = Batching::OneSequence;
+    bench.scheduler.capacity.outputs = 8;
+    let mut run = |request: u64, prompt: Vec<Token>| {
+        enqueue(&mut bench, request, "a", prompt);
+        let mut steps = Vec::new();
+        while bench.scheduler.knows(RequestId(request)) {
+            steps.push(last_step(&mut bench).0);
+        }
+        steps.join(", ")
+    };
+    assert_eq!(
+        run(0, (0..30).collect()),
+        "0:0+8, 0:8+8, 0:16+8, 0:24+5, 0:29+1=0.0"
+    );
+    assert_eq!(run(1, (0..31).collect()), "fork(0→1,24) 1:24+6, 1:30+1=1.0");
+    assert_eq!(run(2, (0..30).collect()), "fork(0→2,29) 2:29+1=2.0");
+}
