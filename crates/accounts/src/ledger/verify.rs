@@ -2,7 +2,7 @@
 //!
 //! Whatever can be decided in the database is: of what agrees, no row travels. What has to be summed up is, in pieces
 //! of the history, so that memory grows with accounts and with what goes on at a time, not with the history.
-//! Each group of checks reads one snapshot.
+//! Each part reads one snapshot.
 
 mod books;
 mod charges;
@@ -19,33 +19,50 @@ pub(crate) use self::quick::verify as quickly;
 /// Transactions or usage records that are summed up at a time: so many are sorted in the processor's cache.
 const PIECE: i64 = 20_000;
 
-/// All differences, in words. The two halves need nothing of each other, and take about as long.
+/// All differences, in words. The parts need nothing of each other, and take about as long.
 pub(crate) async fn verify(database: &Database) -> Result<Vec<String>, StoreError> {
-    let own = database.clone();
-    let money = database.aside(async move { money(&mut own.connect().await?).await });
-    let own = database.clone();
-    let requests = database.aside(async move { requests(&mut own.connect().await?).await });
-    let (mut differences, others) = futures::try_join!(money, requests)?;
-    differences.extend(others);
-    Ok(differences)
+    let (books, holds, charges, days) = futures::try_join!(
+        part(database, Part::Books),
+        part(database, Part::Holds),
+        part(database, Part::Charges),
+        part(database, Part::Days),
+    )?;
+    Ok([books, holds, charges, days].concat())
 }
 
-/// Whether entries, balances and gifts agree.
-async fn money(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
-    connection.begin_reading().await?;
-    let mut differences = books::differences(connection).await?;
-    differences.extend(promo::differences(connection).await?);
-    connection.commit().await?;
-    Ok(differences)
+/// What is compared in one snapshot.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Entries, balances and gifts.
+    Books,
+    /// Holds and their transactions.
+    Holds,
+    /// Usage records, what they cost, and revenue.
+    Charges,
+    /// Usage records, and sums by day.
+    Days,
 }
 
-/// Whether holds, usage and revenue agree.
-async fn requests(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+async fn part(database: &Database, part: Part) -> Result<Vec<String>, StoreError> {
+    let own = database.clone();
+    let compared = async move { differences(&mut own.connect().await?, part).await };
+    database.aside(compared).await
+}
+
+async fn differences(connection: &mut Connection, part: Part) -> Result<Vec<String>, StoreError> {
     connection.begin_reading().await?;
-    let mut differences = holds::differences(connection).await?;
-    differences.extend(charges::differences(connection).await?);
-    differences.extend(revenue::differences(connection).await?);
-    differences.extend(days::differences(connection).await?);
+    let differences = match part {
+        Part::Books => {
+            let differences = books::differences(connection).await?;
+            [differences, promo::differences(connection).await?].concat()
+        }
+        Part::Holds => holds::differences(connection).await?,
+        Part::Charges => {
+            let differences = charges::differences(connection).await?;
+            [differences, revenue::differences(connection).await?].concat()
+        }
+        Part::Days => days::differences(connection).await?,
+    };
     connection.commit().await?;
     Ok(differences)
 }
@@ -73,14 +90,15 @@ async fn compare(
     Ok(differences)
 }
 
-/// The pieces of a table of which this is the last id: after and up to.
-fn pieces(last: i64) -> impl Iterator<Item = (i64, i64)> {
-    std::iter::successors(Some(0i64), |after| after.checked_add(PIECE))
+/// The pieces of a table of which this is the last id, of so many ids each: after and up to.
+fn pieces(last: i64, piece: i64) -> impl Iterator<Item = (i64, i64)> {
+    std::iter::successors(Some(0i64), move |after| after.checked_add(piece))
         .take_while(move |after| *after < last)
-        .map(|after| (after, after.saturating_add(PIECE)))
+        .map(move |after| (after, after.saturating_add(piece)))
 }
 
-async fn last(connection: &mut Connection, sql: &'static str) -> Result<i64, StoreError> {
+/// What a statement counts.
+async fn number(connection: &mut Connection, sql: &'static str) -> Result<i64, StoreError> {
     let row = connection.row(sql, &[]).await?;
     row.map_or(Ok(0), |row| row.integer(0))
 }

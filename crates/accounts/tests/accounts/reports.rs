@@ -212,7 +212,7 @@ async fn old_records_are_deleted() {
     assert!(day.contains("without a usage record"), "{day}");
 }
 
-/// More than one transaction deletes.
+/// More than one transaction deletes, and what was refunded stays, wherever it is.
 #[tokio::test]
 async fn many_old_records_are_deleted() {
     let fixture = Fixture::with(10_000_000).await;
@@ -222,11 +222,27 @@ async fn many_old_records_are_deleted() {
         let hold = accounts.hold(new).unwrap().durable().await.unwrap();
         accounts.settle(hold, success(tokens(10, 1))).await.unwrap();
     }
+    let refunded = ["r1099", "r700", "r499", "r0"];
+    for request in refunded {
+        let refund = Refund {
+            request: request.to_owned(),
+            attempt: 0,
+            amount: None,
+            idempotency_key: request.to_owned(),
+            reason: "a test".to_owned(),
+        };
+        accounts.refund(refund, at(5)).await.unwrap();
+    }
     accounts.prune_usage(at(5)).await.unwrap();
-    let usage = async || accounts.usage(account, 2_000).await.unwrap().len();
-    assert_eq!(usage().await, 1_100, "they ended at that time, not before");
-    accounts.prune_usage(at(6)).await.unwrap();
-    assert_eq!(usage().await, 0);
+    let usage = async || accounts.usage(account, 2_000).await.unwrap();
+    let count = usage().await.len();
+    assert_eq!(count, 1_100, "they ended at that time, not before");
+    for again in [false, true] {
+        accounts.prune_usage(at(6)).await.unwrap();
+        let left = usage().await;
+        let left: Vec<_> = left.iter().map(|record| record.request.as_str()).collect();
+        assert_eq!(left, refunded, "again: {again}");
+    }
     assert_eq!(accounts.verify().await.unwrap(), [""; 0]);
 }
 

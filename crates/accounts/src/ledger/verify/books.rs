@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, compare, last, pieces};
+use super::{Comparison, PIECE, compare, number, pieces};
 use crate::db::{Connection, StoreError, values};
 use crate::ledger::checked;
 use crate::money::Nanos;
@@ -101,15 +101,20 @@ async fn projections(connection: &mut Connection) -> Result<Vec<String>, StoreEr
     Ok(differences)
 }
 
+/// Transactions of a piece for each account: with fewer, a piece has as many sums as entries, and all of them travel.
+const OF_EACH_ACCOUNT: i64 = 20;
+
 /// What the entries of each account's books sum to.
 async fn sums(connection: &mut Connection) -> Result<BTreeMap<String, Nanos>, StoreError> {
-    let last = last(
+    let last = number(
         connection,
         "SELECT COALESCE(MAX(ledger_transaction), 0) FROM entry",
     )
     .await?;
+    let accounts = number(connection, "SELECT COUNT(*) FROM balance").await?;
+    let piece = accounts.saturating_mul(OF_EACH_ACCOUNT).max(PIECE);
     let mut books = BTreeMap::new();
-    for (after, up_to) in pieces(last) {
+    for (after, up_to) in pieces(last, piece) {
         let rows = connection
             .rows(
                 "SELECT book, CAST(SUM(amount) AS BIGINT) FROM entry

@@ -40,12 +40,13 @@ const DOUBTFUL: &str = "
         OR u.promo <> (SELECT COALESCE(SUM(g.used), 0) FROM promo_use g WHERE g.hold = h.id)
     ORDER BY u.id";
 
+/// The few refunds come first, and look for their records.
 const REFUNDS: Comparison = Comparison {
-    sql: "SELECT u.request, u.cost, r.sum FROM usage_record u
-          JOIN (SELECT m.usage_record, CAST(-SUM(e.amount) AS BIGINT) AS sum FROM movement m
+    sql: "SELECT u.request, u.cost, r.sum
+          FROM (SELECT m.usage_record, CAST(-SUM(e.amount) AS BIGINT) AS sum FROM movement m
                 JOIN entry e ON e.ledger_transaction = m.ledger_transaction AND e.book = 'revenue'
-                GROUP BY m.usage_record) r ON r.usage_record = u.id
-          WHERE r.sum > u.cost ORDER BY u.id",
+                WHERE m.usage_record IS NOT NULL GROUP BY m.usage_record) r
+          CROSS JOIN usage_record u WHERE u.id = r.usage_record AND r.sum > u.cost ORDER BY u.id",
     words: ["request", "it cost", "refunded were"],
 };
 

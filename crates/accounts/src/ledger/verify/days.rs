@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{last, pieces};
+use super::{number, pieces};
 use crate::db::{Connection, Row, StoreError, values};
 
 /// Key, day, model and price.
@@ -41,9 +41,9 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
 /// Tokens of deleted records are known only to their day, so of such a day tokens are taken as they are.
 async fn unequal(connection: &mut Connection) -> Result<BTreeMap<Day, [Sums; 2]>, StoreError> {
     let sql = "SELECT COALESCE(MAX(id), 0) FROM usage_record";
-    let last = last(connection, sql).await?;
+    let last = number(connection, sql).await?;
     let mut days = BTreeMap::<Day, [Sums; 2]>::new();
-    for (after, up_to) in pieces(last) {
+    for (after, up_to) in pieces(last, super::PIECE) {
         for row in connection.rows(PIECE, values![after, up_to]).await? {
             let day = (row.text(0)?, row.integer(1)?, row.text(2)?, row.integer(3)?);
             let (more, mut of_day) = (sums(&row, 4)?, sums(&row, 11)?);

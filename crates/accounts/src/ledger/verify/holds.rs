@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, compare, last, pieces};
+use super::{Comparison, PIECE, compare, number, pieces};
 use crate::db::{Connection, StoreError, values};
 use crate::ledger::checked;
 use crate::money::Nanos;
@@ -38,9 +38,9 @@ struct Taken {
 /// Holds whose amount is not what was taken for them. Most are never extended, and are compared in the database; of
 /// the others only those travel that were extended in another piece.
 async fn amounts(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
-    let last = last(connection, LAST).await?;
+    let last = number(connection, LAST).await?;
     let mut parts = BTreeMap::<i64, Taken>::new();
-    for (after, up_to) in pieces(last) {
+    for (after, up_to) in pieces(last, PIECE) {
         let rows = connection
             .rows(
                 "SELECT t.hold, COALESCE(h.request, ''), COALESCE(h.amount, 0), CAST(SUM(COALESCE(e.amount, 0)) AS BIGINT)

@@ -27,7 +27,8 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     for row in revenue {
         days.entry((row.text(0)?, row.integer(1)?)).or_default()[0] = row.nanos(2)?;
     }
-    let sql = "SELECT account, day, CAST(SUM(pruned_cost) AS BIGINT) FROM usage_day GROUP BY account, day";
+    let sql = "SELECT account, day, CAST(SUM(pruned_cost) AS BIGINT) FROM usage_day
+         WHERE pruned_cost <> 0 GROUP BY account, day";
     for row in connection.rows(sql, &[]).await? {
         days.entry((row.text(0)?, row.integer(1)?)).or_default()[1] = row.nanos(2)?;
     }
