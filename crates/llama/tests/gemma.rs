@@ -107,20 +107,17 @@ fn a_sequence_that_was_cut_goes_on_like_a_short_one() {
         return;
     };
     let prompt = tokens(&model, &essay(1_200));
-    for kept in [WINDOW / 2, WINDOW + 100] {
-        let alone = compute(&mut model, 2, 0, &prompt[..kept + 8], 512);
-        model.forget(SequenceId(2));
-        compute(&mut model, 0, 0, &prompt[..2 * WINDOW + 100], 512);
-        compute(&mut model, 1, 0, &prompt[100..500], 400);
-        model.truncate(SequenceId(0), kept as u32);
-        model.forget(SequenceId(1));
-        compute(&mut model, 3, 0, &prompt[200..700], 250);
-        let cut = compute(&mut model, 0, kept, &prompt[kept..kept + 8], 8);
-        let apart = distance(&alone, &cut);
-        assert!(apart < NOISE, "{apart} with {kept} tokens");
-        model.forget(SequenceId(0));
-        model.forget(SequenceId(3));
-    }
+    let kept = WINDOW + 100;
+    let alone = compute(&mut model, 2, 0, &prompt[..kept + 8], 512);
+    model.forget(SequenceId(2));
+    compute(&mut model, 0, 0, &prompt[..kept + 300], 512);
+    compute(&mut model, 1, 0, &prompt[100..500], 400);
+    model.truncate(SequenceId(0), kept as u32);
+    model.forget(SequenceId(1));
+    compute(&mut model, 3, 0, &prompt[200..700], 250);
+    let cut = compute(&mut model, 0, kept, &prompt[kept..kept + 8], 8);
+    let apart = distance(&alone, &cut);
+    assert!(apart < NOISE, "{apart}");
 }
 
 /// Cells that left the window still count, so that fullness is where capacity says.

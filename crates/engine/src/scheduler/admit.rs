@@ -38,16 +38,16 @@ impl Scheduler {
         if !self.fits(choice, source, reserve) {
             return None;
         }
-        let id = match source {
-            Some((from, length)) => self.take(from, length),
-            None => self.open(),
-        }?;
+        let was_kept = source.is_some_and(|(from, _)| self.kept.has(from));
+        let (id, length) = match source {
+            Some((from, length)) => (self.take(from, length)?, length),
+            None => (self.open()?, 0),
+        };
         let sequence = self.waiting.remove(&choice).expect("it waited");
+        self.kept.learn(&sequence, length, was_kept);
         let first = *choice.siblings(&sequence).start();
         let prompt = self.prompts.get_mut(&first).expect("its request is known");
-        prompt
-            .cached
-            .get_or_insert(source.map_or(0, |(_, length)| length));
+        prompt.cached.get_or_insert(length);
         self.accounts.begin(&sequence.account);
         self.running.insert(choice, (id, sequence));
         self.begun.insert(choice.request, true);

@@ -2,9 +2,9 @@
 //! sequence that still runs or from one that is kept after its end. Both must have the same salt.
 //!
 //! What is kept goes when its cells or its sequence are needed, the longest unused first, from its end; and when
-//! it has cost as much as computing it again would.
+//! it has cost as much as computing it again would, or far earlier where nothing is ever used again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{Batching, SequenceId};
@@ -15,9 +15,13 @@ use crate::scheduler::{ChoiceId, Scheduler};
 /// Fewer common tokens aren't worth a fork: any two prompts of one template have some.
 const SHARED_MIN: u32 = 16;
 
-/// How many rows of streams a sequence is kept for without being used. Each of their attentions passes over its
-/// cells, which takes about 1/20,000 of the time to compute them: by then, keeping it has cost as much as it would save.
-const KEPT_ROWS: u64 = 20_000;
+/// How many rows of streams a sequence is kept for without being used, at most. Each of their attentions passes over
+/// its cells, which takes 1/5,000 of the time to compute them: by then, keeping it has cost as much as it would save.
+const PATIENCE_MAX: u64 = 5_000;
+/// Where nothing is ever used again.
+const PATIENCE_MIN: u64 = 128;
+/// What was let go, and would have been of use, is remembered for so many.
+const MISSED_MAX: usize = 64;
 
 /// Where the beginning of a choice is in the cache already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +37,17 @@ pub(super) enum Source {
 }
 
 /// What is kept after its end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Kept {
     entries: BTreeMap<SequenceId, Entry>,
     uses: u64,
     /// Rows of streams computed until now.
     rows: u64,
+    /// Rows of streams that may pass between two uses: more when something is used, or would have been if it were
+    /// still there, and fewer when something isn't.
+    patience: u64,
+    /// The last that were let go for that, the oldest first. They have no cells.
+    missed: VecDeque<Entry>,
 }
 
 #[derive(Debug)]
@@ -50,6 +59,18 @@ struct Entry {
     used: u64,
     /// Rows of streams at that time.
     rows: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Kept {
+            entries: BTreeMap::new(),
+            uses: 0,
+            rows: 0,
+            patience: PATIENCE_MAX,
+            missed: VecDeque::new(),
+        }
+    }
 }
 
 impl Kept {
@@ -67,6 +88,38 @@ impl Kept {
             self.uses += 1;
             (entry.used, entry.rows) = (self.uses, self.rows);
         }
+    }
+
+    pub(super) fn has(&self, id: SequenceId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// A sequence begins with `length` tokens of one that was kept, or not.
+    pub(super) fn learn(&mut self, sequence: &Sequence, length: u32, was_kept: bool) {
+        if was_kept || self.misses(sequence, length) {
+            self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        }
+    }
+
+    fn was_of_no_use(&mut self, entry: Entry) {
+        self.patience = (self.patience - self.patience / 8).max(PATIENCE_MIN);
+        self.missed.push_back(entry);
+        if self.missed.len() > MISSED_MAX {
+            self.missed.pop_front();
+        }
+    }
+
+    /// Whether more of a new sequence than `length` tokens would be there, had it been kept for longer.
+    fn misses(&mut self, sequence: &Sequence, length: u32) -> bool {
+        let oldest = self.rows.saturating_sub(PATIENCE_MAX);
+        self.missed.retain(|entry| entry.rows >= oldest);
+        let missed = self.missed.iter().position(|entry| {
+            sequence.salt.as_ref() == Some(&entry.salt)
+                && sequence.tokens.common(&entry.tokens) >= length + SHARED_MIN
+        });
+        missed
+            .and_then(|missed| self.missed.remove(missed))
+            .is_some()
     }
 }
 
@@ -109,9 +162,12 @@ impl Scheduler {
     pub(super) fn age_kept(&mut self, rows: u32) {
         self.kept.rows += u64::from(rows);
         while let Some(id) = self.kept.oldest(None)
-            && self.kept.rows - self.kept.entries[&id].rows > KEPT_ROWS
+            && self.kept.rows - self.kept.entries[&id].rows > self.kept.patience
         {
-            self.let_go(id);
+            if let Some(entry) = self.kept.entries.remove(&id) {
+                self.kept.was_of_no_use(entry);
+            }
+            self.kv.forget(id);
         }
     }
 
@@ -130,7 +186,7 @@ impl Scheduler {
     /// A sequence that has the first `length` tokens of `from`: a kept one that has no more, else a fork.
     pub(super) fn take(&mut self, from: SequenceId, length: u32) -> Option<SequenceId> {
         self.kept.touch(from);
-        let is_kept = self.kept.entries.contains_key(&from);
+        let is_kept = self.kept.has(from);
         if is_kept && self.kv.length(from) == length {
             return Some(self.take_over(from));
         }

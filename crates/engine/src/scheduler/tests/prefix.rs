@@ -121,19 +121,33 @@ fn what_is_kept_makes_way() {
     );
 }
 
-/// Each row of a stream passes over what is kept.
+/// Each row of a stream passes over what is kept; so nothing is kept for ever, and little where nothing is used again.
 #[test]
 fn what_nobody_uses_is_let_go() {
-    let mut bench = bench(40_000, 4);
-    enqueue(&mut bench, 0, "a", 0..30);
-    last_step(&mut bench);
-    bench.enqueue(1, 1, 1, 30_000);
-    for _ in 0..20_001 {
-        assert_eq!(bench.scheduler.kept(), 1);
-        bench.step();
-    }
+    let mut bench = bench(80_000, 4);
+    bench.enqueue(1, 1, 1, 78_000);
     bench.step();
-    assert_eq!(bench.scheduler.kept(), 0);
+    // Rows for which a sequence of 30 tokens from `first` on is kept.
+    let mut kept_for = |request: u64, first: u32| {
+        enqueue(&mut bench, request, "a", first..first + 30);
+        let step = bench.plan();
+        bench
+            .scheduler
+            .commit(&step, &[Next::Token(9), Next::Ended]);
+        let cached = step.sampled[1].cached;
+        let mut rows = 0;
+        while bench.scheduler.kept() > 0 {
+            bench.step();
+            rows += 1;
+        }
+        (rows, cached)
+    };
+    assert_eq!(kept_for(2, 100), (5_001, 0));
+    assert_eq!(kept_for(3, 200), (4_376, 0), "an eighth less");
+    // What was let go would have been of use.
+    assert_eq!(kept_for(4, 200), (5_001, 0));
+    let last = (0..40).map(|n| kept_for(10 + u64::from(n), 1_000 + 100 * n));
+    assert_eq!(last.last(), Some((129, 0)));
 }
 
 /// Where a row's logits depend on the rows beside it, only whole pieces are shared, and all of the same prompt.
