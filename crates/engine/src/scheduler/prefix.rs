@@ -18,6 +18,8 @@ const SHARED_MIN: u32 = 16;
 /// How many rows of streams a sequence is kept for without being used, at most. Each of their attentions passes over
 /// its cells, which takes 1/5,000 of the time to compute them: by then, keeping it has cost as much as it would save.
 const PATIENCE_MAX: u64 = 5_000;
+/// Before anything was learnt.
+const PATIENCE_START: u64 = 512;
 /// Where nothing is ever used again.
 const PATIENCE_MIN: u64 = 128;
 /// What was let go, and would have been of use, is remembered for so many.
@@ -67,7 +69,7 @@ impl Default for Kept {
             entries: BTreeMap::new(),
             uses: 0,
             rows: 0,
-            patience: PATIENCE_MAX,
+            patience: PATIENCE_START,
             missed: VecDeque::new(),
         }
     }
