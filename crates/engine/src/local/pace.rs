@@ -6,8 +6,12 @@ use crate::scheduler::Room;
 
 /// With fewer a prompt would hardly get anywhere, however many streams there are.
 const PROMPTS_MIN: u32 = 16;
-/// Rows of a step beside streams before anything was measured.
-const ROOM_START: u32 = 64;
+/// Rows from which on the kernels compute attention in tiles, several times as fast as row by row: a long prompt in
+/// smaller pieces takes several times as long, and its steps are hardly shorter. Also what a step may hold before
+/// anything was measured.
+const TILE: u32 = 64;
+/// How many times as long as it should a step may take for that.
+const PATIENCE: u32 = 4;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -17,6 +21,8 @@ pub(crate) struct Pace {
     rows: u32,
     /// Rows of a step that takes about as long as it may.
     room: u32,
+    /// Fewer rows than these aren't worth it.
+    least: u32,
     rows_per_second: Option<f64>,
 }
 
@@ -34,7 +40,8 @@ impl Pace {
         Pace {
             target,
             rows,
-            room: ROOM_START.min(rows),
+            room: TILE.min(rows),
+            least: TILE.min(rows),
             rows_per_second: None,
         }
     }
@@ -61,6 +68,10 @@ impl Pace {
 
     /// A step that wasn't full says nothing against a fuller one.
     fn steer(&mut self, step: Measured) {
+        if step.rows >= TILE {
+            let in_time = step.took <= self.target * PATIENCE;
+            self.least = if in_time { TILE } else { PROMPTS_MIN }.min(self.rows);
+        }
         let full = step.rows >= self.room;
         let room = if step.took > self.target {
             let share = self.target.as_secs_f64() / step.took.as_secs_f64();
@@ -70,7 +81,7 @@ impl Pace {
         } else {
             return;
         };
-        self.room = room.max(PROMPTS_MIN).min(self.rows);
+        self.room = room.max(self.least).min(self.rows);
     }
 
     /// Time for so many tokens; zero as long as nothing was measured.
@@ -112,6 +123,9 @@ mod tests {
             assert_eq!(pace.room(false).rows, 512);
         };
         check(10, 16..=16);
+        // In tiles, if that doesn't take far too long.
+        check(150, 16..=16);
+        check(170, 64..=64);
         check(1_000, 80..=100);
         check(1_000_000, 512..=512);
     }
@@ -128,13 +142,13 @@ mod tests {
         assert_eq!(rows(&pace), 64);
         pace.measure(Measured { rows: 64, ..fast });
         assert_eq!(rows(&pace), 80);
-        // Twice as long as it may: half as many.
+        // Longer than it may: as many fewer.
         pace.measure(Measured {
-            took: Duration::from_millis(200),
+            took: Duration::from_millis(110),
             rows: 80,
             decoding: true,
         });
-        assert_eq!(rows(&pace), 40);
+        assert_eq!(rows(&pace), 72);
     }
 
     #[test]
