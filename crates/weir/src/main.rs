@@ -136,7 +136,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         Command::Refund(command) => credit::refund(opened, command, &by).await,
         Command::Adjust(command) => credit::adjust(opened, command, &by).await,
         Command::Key(command) => keys::key(opened, command, &by).await,
-        Command::Usage(command) => usage::usage(opened, command).await,
+        Command::Usage(command) => Box::pin(usage::usage(opened, command)).await,
         Command::Audit(command) => audit::audit(opened, command).await,
         Command::Serve(_)
         | Command::Model(_)
