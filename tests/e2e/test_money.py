@@ -18,6 +18,23 @@ def settled(weir, name, count):
     return rows
 
 
+def test_another_turn_is_computed_from_where_the_last_one_ended(weir, account, client):
+    name, key = account
+    messages = [{"role": "user", "content": "Tell me of the river and the stones in it, at length. " * 4}]
+    ask = lambda client: client.chat.completions.create(model=DEMO, messages=messages, max_tokens=16, temperature=0)
+    first = ask(weir.client(key))
+    messages += [
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": "And of the bridge?"},
+    ]
+    second = ask(weir.client(key))
+    cached = lambda answer: answer.usage.prompt_tokens_details.cached_tokens
+    assert cached(first) == 0 and first.usage.prompt_tokens - 2 <= cached(second) < second.usage.prompt_tokens
+    assert sorted(row["cached_tokens"] for row in settled(weir, name, 2)) == [0, cached(second)]
+    # Nobody else can tell.
+    assert cached(ask(client)) == 0
+
+
 def start_stream(client, **change):
     request = dict(model=DEMO, prompt="A long story:", temperature=1, stream=True, logit_bias={"2": -100, "0": -100})
     return client.completions.create(**request | change)
