@@ -5,8 +5,8 @@ from weir import BINARY, DEMO, DEMO_FILE, MISSING, Weir, model
 
 # One thread each: the servers of two runs stand beside each other, and with more threads than cores the kernels' threads
 # wait for each other, spinning.
-# Answers are compared with each other: what comes from the cache differs by the kernels' noise.
-SERVED = model(DEMO, DEMO_FILE) + "threads = 1\nprefix_cache = \"off\"\n"
+# Answers are compared with each other, so they must be reproducible.
+SERVED = model(DEMO, DEMO_FILE) + "threads = 1\nreproducible = true\n"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ import math
 import openai
 import pytest
 
-from weir import DEMO
+from weir import DEMO, REPRODUCIBLE
 
 GREETING = [{"role": "user", "content": "Say hello, naïvely."}]
 PROMPT = "A weir is a low dam — naïve, über, 語"
@@ -15,8 +15,8 @@ def exact(entries):
     return b"".join(bytes(entry.bytes) for entry in entries).decode()
 
 
-def test_of_a_chat(weir, client, account):
-    request = dict(model=DEMO, messages=GREETING, max_tokens=16, temperature=0, logprobs=True, top_logprobs=3)
+def test_of_a_chat(client):
+    request = dict(model=REPRODUCIBLE, messages=GREETING, max_tokens=16, temperature=0, logprobs=True, top_logprobs=3)
     [choice] = client.chat.completions.create(**request).choices
     content = choice.logprobs.content
     assert exact(content) == choice.message.content
@@ -26,11 +26,9 @@ def test_of_a_chat(weir, client, account):
         # Greedy: what came is the likeliest.
         assert (entry.token, entry.logprob) == (entry.top_logprobs[0].token, entry.top_logprobs[0].logprob)
         assert sum(math.exp(top.logprob) for top in entry.top_logprobs) < 1.001
-    # Another account computes all of it itself: what comes from the cache differs by the kernels' noise.
-    other = weir.client(account[1])
     streamed = [
         entry
-        for chunk in other.chat.completions.create(**request, stream=True)
+        for chunk in client.chat.completions.create(**request, stream=True)
         for entry in (chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else [])
     ]
     assert [entry.token for entry in streamed] == [entry.token for entry in content]
@@ -38,7 +36,7 @@ def test_of_a_chat(weir, client, account):
 
 def test_the_distribution_is_the_models_own(client):
     """Whatever was done to the logits before the choice."""
-    request = dict(model=DEMO, messages=GREETING, max_tokens=1, logprobs=True, top_logprobs=5)
+    request = dict(model=REPRODUCIBLE, messages=GREETING, max_tokens=1, logprobs=True, top_logprobs=5)
     first = lambda **more: client.chat.completions.create(**request, **more).choices[0].logprobs.content[0].top_logprobs
     plain = first(temperature=0)
     other = first(temperature=1.5, presence_penalty=2, extra_body={"top_k": 1, "min_p": 0.5})
@@ -60,7 +58,7 @@ def test_a_prompt_is_scored(client):
 
 
 def test_offsets_begin_with_the_prompt(client):
-    asked = dict(model=DEMO, prompt=PROMPT, max_tokens=8, temperature=0, logprobs=1)
+    asked = dict(model=REPRODUCIBLE, prompt=PROMPT, max_tokens=8, temperature=0, logprobs=1)
     echoed = client.completions.create(**asked, echo=True).choices[0]
     plain = client.completions.create(**asked).choices[0]
     assert echoed.text == PROMPT + plain.text
@@ -76,7 +74,7 @@ def test_offsets_begin_with_the_prompt(client):
 
 
 def test_the_best_of_several(client):
-    asked = dict(model=DEMO, prompt="A weir is", max_tokens=8, seed=5, logprobs=0)
+    asked = dict(model=REPRODUCIBLE, prompt="A weir is", max_tokens=8, seed=5, logprobs=0)
     every = client.completions.create(**asked, n=5)
     best = client.completions.create(**asked, n=2, best_of=5)
     mean = lambda choice: sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)

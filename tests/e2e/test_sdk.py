@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from weir import CORRUPT, DEMO, GEMMA, MISSING
+from weir import CORRUPT, DEMO, GEMMA, MISSING, REPRODUCIBLE
 
 GREETING = [{"role": "user", "content": "Say hello."}]
 
@@ -24,7 +24,7 @@ def test_chat(client):
 
 
 def test_a_stream_adds_up_to_the_regular_answer(client):
-    request = dict(model=DEMO, messages=GREETING, max_tokens=24, temperature=0)
+    request = dict(model=REPRODUCIBLE, messages=GREETING, max_tokens=24, temperature=0)
     whole = client.chat.completions.create(**request)
     chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))
     assert len({chunk.id for chunk in chunks}) == 1 and len({chunk.created for chunk in chunks}) == 1
@@ -68,7 +68,7 @@ def test_n_choices_share_their_prompt(client, stream):
 
 
 def test_a_seed_repeats_the_text(client):
-    request = dict(model=DEMO, prompt="Once upon a time", max_tokens=12, seed=7, temperature=1)
+    request = dict(model=REPRODUCIBLE, prompt="Once upon a time", max_tokens=12, seed=7, temperature=1)
     first, second = (client.completions.create(**request).choices[0].text for _ in range(2))
     assert first == second
 
@@ -120,8 +120,8 @@ def test_sampling_parameters(client):
 def test_models(weir):
     anybody = weir.client(key="nobody")
     models = {model.id: model for model in anybody.models.list()}
-    assert set(models) == {DEMO, GEMMA, MISSING, CORRUPT}
-    assert [models[name].status for name in (DEMO, GEMMA, MISSING, CORRUPT)] == [1, 1, 0, 0]
+    assert set(models) == {DEMO, REPRODUCIBLE, GEMMA, MISSING, CORRUPT}
+    assert [models[name].status for name in (DEMO, REPRODUCIBLE, GEMMA, MISSING, CORRUPT)] == [1, 1, 1, 0, 0]
     assert models[DEMO].context_size == 8192 and models[DEMO].input_token_price_per_m == 200
     assert anybody.models.retrieve(DEMO).id == DEMO  # the client sends %2F
 

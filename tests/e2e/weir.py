@@ -20,6 +20,9 @@ DEMO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GEMMA = "google/gemma-3-270m"
 MISSING = "test/missing"
 CORRUPT = "test/corrupt"
+# The demo model once more, for tests that compare answers: elsewhere two answers to the same request may differ by the
+# kernels' noise, which depends on the size of the steps that their prompts are computed in.
+REPRODUCIBLE = "test/reproducible"
 
 # Long enough for a busy machine; nothing waits this long when all is well.
 PATIENCE = 120
