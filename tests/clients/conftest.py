@@ -5,8 +5,8 @@ from weir import BINARY, DEMO, DEMO_FILE, MISSING, Weir, model
 
 # One thread each: the servers of two runs stand beside each other, and with more threads than cores the kernels' threads
 # wait for each other, spinning.
-# Answers are compared with each other, so they must be reproducible.
-SERVED = model(DEMO, DEMO_FILE) + "threads = 1\nreproducible = true\n"
+# Answers are compared with each other, and so is their usage. Four sequences, so that each has its whole context.
+SERVED = model(DEMO, DEMO_FILE) + "threads = 1\nreproducible = true\nsequences = 4\nprefix_cache = \"off\"\n"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,7 @@ def weir(tmp_path_factory):
     corrupt.write_bytes(DEMO_FILE.read_bytes()[:1_000_000])
     models = model(DEMO, DEMO_FILE) + model(MISSING, home / "missing.gguf")
     models += model(GEMMA, GEMMA_FILE, 300, 600) + model(CORRUPT, corrupt)
-    models += model(REPRODUCIBLE, DEMO_FILE) + "reproducible = true\n"
+    models += model(REPRODUCIBLE, DEMO_FILE) + "reproducible = true\nprefix_cache = \"off\"\n"
     server = Weir(home, models, "[cors]\norigins = [\"https://chat.example.com\"]").start()
     yield server
     server.stop()

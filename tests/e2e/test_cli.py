@@ -74,7 +74,7 @@ def test_usage_is_what_the_answers_said(weir, account):
 
 def test_models(weir):
     rows = weir.data("model", "list")
-    assert [row["file_present"] for row in rows] == [True, False, True, True]
+    assert [row["file_present"] for row in rows] == [True, False, True, True, True]
     assert DEMO in weir.run("model", "list") and "missing" in weir.run("model", "list")
 
 
