@@ -10,6 +10,7 @@
 #include <exception>
 
 #include "ggml-cpu.h"
+#include "gguf.h"
 #include "llama.h"
 
 namespace {
@@ -72,6 +73,19 @@ bool weir_piece(const llama_vocab * vocab, llama_token token, char * bytes, int3
     return guarded(what, what_size, [&] {
         *count = llama_token_to_piece(vocab, token, bytes, bytes_size, /* lstrip */ 0, /* special */ false);
     });
+}
+
+// Reads what a file says of its tensors, and none of their numbers.
+bool weir_gguf_open(const char * path, gguf_context ** gguf, char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] {
+        gguf_init_params params = {/* no_alloc */ true, /* ctx */ nullptr};
+        *gguf = gguf_init_from_file(path, params);
+    });
+}
+
+bool weir_quantize(const char * from, const char * to, const llama_model_quantize_params * params, uint32_t * code,
+                   char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *code = llama_model_quantize(from, to, params); });
 }
 
 // These allocate a few bytes at most. Without memory for that they end the process, as Rust's own

@@ -17,6 +17,7 @@ mod embedder;
 mod load;
 mod log;
 mod model;
+mod requantize;
 mod shim;
 mod sizes;
 mod tokenizer;
@@ -25,3 +26,6 @@ pub use crate::backend::system_info;
 pub use crate::embedder::{LlamaEmbedder, Pooling};
 pub use crate::load::{EmbedOptions, LoadError, LoadOptions, ModelFile, load, open};
 pub use crate::model::LlamaModel;
+pub use crate::requantize::{
+    Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,
+};

@@ -154,7 +154,7 @@ fn model(
 }
 
 /// Tells the plain cases apart before llama.cpp speaks of magic numbers.
-fn check_file(path: &Path) -> Result<(), LoadError> {
+pub(crate) fn check_file(path: &Path) -> Result<(), LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,

@@ -64,6 +64,22 @@ unsafe extern "C" {
         what_size: usize,
     ) -> bool;
 
+    pub(crate) fn weir_gguf_open(
+        path: *const c_char,
+        gguf: *mut *mut sys::gguf_context,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    pub(crate) fn weir_quantize(
+        from: *const c_char,
+        to: *const c_char,
+        params: *const sys::llama_model_quantize_params,
+        code: *mut u32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
     pub(crate) fn weir_clear(context: *mut sys::llama_context);
 
     pub(crate) fn weir_tokenize(

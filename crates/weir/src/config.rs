@@ -100,6 +100,7 @@ pub(crate) struct Llama {
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
     pub(crate) reproducible: bool,
+    pub(crate) optimize: Optimize,
     /// Whether a model that generates gives the means of its vectors, too.
     pub(crate) embeddings: bool,
     pub(crate) embedding_tokens: Option<u32>,
@@ -118,6 +119,7 @@ impl Llama {
             cells: None,
             sequences: None,
             reproducible: false,
+            optimize: Optimize::Off,
             embeddings: false,
             embedding_tokens: None,
             matryoshka: false,
@@ -126,6 +128,14 @@ impl Llama {
             prefix_cache: PrefixCache::Account,
         }
     }
+}
+
+/// What a file may be changed for before it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Optimize {
+    /// The file is served as it is.
+    Off,
+    Speed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -392,6 +402,10 @@ impl Reader<'_> {
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),
             reproducible: self.value(&format!("{at}.reproducible")) == Some(Value::Flag(true)),
+            optimize: match self.value(&format!("{at}.optimize")) {
+                Some(Value::Text(what)) if what == "speed" => Optimize::Speed,
+                _ => Optimize::Off,
+            },
             embeddings: self.value(&format!("{at}.embeddings")).is_some(),
             embedding_tokens: self.narrow(&format!("{at}.embedding_tokens")),
             matryoshka: self.value(&format!("{at}.matryoshka")) == Some(Value::Flag(true)),

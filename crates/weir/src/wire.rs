@@ -1,5 +1,9 @@
 //! Builds everything from the config and runs nothing of it: the one place where all concrete types meet.
 
+#[cfg(feature = "llama")]
+mod optimize;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,6 +21,8 @@ use weir_server::App;
 use weir_webhooks::{Webhooks, World};
 
 use crate::commands::accounts::DATABASE;
+#[cfg(feature = "llama")]
+use crate::config::Optimize;
 use crate::config::limits::Limits;
 use crate::config::{Config, Database, Http, Llama, Model};
 
@@ -218,6 +224,9 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
+/// Copies of model files that are faster, in the data directory.
+const REQUANTIZED: &str = "requantized";
+
 fn start_engine(
     model: &Model,
     config: &Config,
@@ -234,15 +243,21 @@ fn start_engine(
     options.prefix_cache = model.engine.prefix_cache;
     options.write_timeout = config.http.write_timeout;
     let llama = model.engine.clone();
+    let requantized = config.data.join(REQUANTIZED);
     let span = tracing::info_span!("engine", model = model.id);
     // Mapping a file and making room for a cache takes a while, and blocks.
-    tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, options)))
+    tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, &requantized, options)))
 }
 
 #[cfg(feature = "llama")]
-fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<Started> {
+fn load(
+    llama: Llama,
+    requantized: &Path,
+    options: weir_engine::local::Options,
+) -> anyhow::Result<Started> {
     let Llama {
         path,
+        optimize,
         threads,
         context_tokens,
         cells,
@@ -255,7 +270,10 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<St
         inter_token_target: _,
         prefix_cache: _,
     } = llama;
-    let file = weir_llama::open(&path)?;
+    let file = match optimize {
+        Optimize::Off => weir_llama::open(&path)?,
+        Optimize::Speed => optimize::open(&path, requantized, threads)?,
+    };
     let embedder = if embeddings || file.is_embedder() {
         let how = weir_llama::EmbedOptions {
             threads,
@@ -299,7 +317,11 @@ fn load(llama: Llama, options: weir_engine::local::Options) -> anyhow::Result<St
 }
 
 #[cfg(not(feature = "llama"))]
-fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<Started> {
+fn load(
+    llama: Llama,
+    _requantized: &Path,
+    _options: weir_engine::local::Options,
+) -> anyhow::Result<Started> {
     let Llama { path, .. } = llama;
     anyhow::bail!(
         "{} can't be loaded: this program was built without the embedded engine",

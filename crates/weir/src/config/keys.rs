@@ -296,6 +296,15 @@ pub(crate) const KEYS: &[Key] = &[
         "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone: one stream is about as fast as without, several share the speed of one.",
     ),
     key(
+        "models[].engines[].optimize",
+        Kind::Choice {
+            now: &["off", "speed"],
+            later: &[],
+        },
+        Some("off"),
+        "`speed`: serve a copy whose weights are in a format that this machine is fast at, where the file's isn't. It is made once, in `requantized` in `data`, takes up to twice the file's room, and differs by next to nothing, which is measured and logged.",
+    ),
+    key(
         "models[].engines[].embeddings",
         Kind::Choice {
             now: &["mean"],

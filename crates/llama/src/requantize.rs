@@ -1,0 +1,185 @@
+//! `optimize = "speed"`: a copy of a file whose weights are in formats that this machine is fast at.
+//!
+//! llama.cpp has kernels that multiply many rows with a tile of weights at once, but not for every format. Weights
+//! in another one are requantized to `Q8_0`, which loses next to nothing of formats that have fewer bits, and is
+//! read faster than it is computed with. What the copy loses is measured before it is served.
+
+mod copies;
+mod difference;
+mod plan;
+mod tensors;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::copies::{Copies, Record};
+use self::plan::Plan;
+use self::tensors::Header;
+use crate::load::LoadError;
+use crate::{backend, sizes};
+
+pub use self::difference::Difference;
+
+/// Above this mean KL divergence a copy isn't served: four times what the demo model's differs by.
+pub const KL_MEAN_MAX: f64 = 0.02;
+
+#[derive(Debug, Clone)]
+pub struct SpeedOptions {
+    /// The folder of the copies. Made if it is missing.
+    pub folder: PathBuf,
+    /// Threads that requantize; as many as this process may use cores.
+    pub threads: Option<u32>,
+    /// [`KL_MEAN_MAX`], unless somebody knows better.
+    pub kl_mean_max: f64,
+}
+
+/// What is to be served instead of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Requantized {
+    /// The file itself: there is nothing to gain, or it isn't known.
+    AsItIs { why: String },
+    /// The file itself: the copy would differ by more than is allowed.
+    TooDifferent { difference: Difference },
+    Copy {
+        path: PathBuf,
+        /// Such as `Q4_1 to Q8_0`.
+        formats: String,
+        difference: Difference,
+        /// Whether it was made just now.
+        new: bool,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RequantizeError {
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("a copy in {} takes {needed_mib} MiB, and {free_mib} MiB are free", folder.display())]
+    DiskFull {
+        folder: PathBuf,
+        needed_mib: u64,
+        free_mib: u64,
+    },
+    #[error("llama.cpp can't requantize {}: {reason}", path.display())]
+    Kernels { path: PathBuf, reason: String },
+    #[error("{} has changed while it was read", path.display())]
+    Changed { path: PathBuf },
+}
+
+/// A copy of a model file that is faster on this machine, from the folder of copies, or made if it isn't there.
+pub fn for_speed(source: &Path, options: &SpeedOptions) -> Result<Requantized, RequantizeError> {
+    let header = Header::read(source)?;
+    let plan = match Plan::of(&header) {
+        Ok(plan) => plan,
+        Err(why) => return Ok(Requantized::AsItIs { why }),
+    };
+    let copies = Copies::of(source, &options.folder)?;
+    if let Some(record) = copies.find() {
+        return Ok(verdict(&copies, record, options, false));
+    }
+    // Whoever else makes one, in this process or in another, is waited for: it may be the same.
+    let _lock = copies.lock()?;
+    if let Some(record) = copies.find() {
+        return Ok(verdict(&copies, record, options, false));
+    }
+    if crate::open(source)?.is_embedder() {
+        let why = "it is made for embeddings".to_owned();
+        return Ok(Requantized::AsItIs { why });
+    }
+    let record = make(source, &plan, &copies, options)?;
+    Ok(verdict(&copies, record, options, true))
+}
+
+/// What a record says that is to be served. A record without a copy was made when the copy differed too much.
+fn verdict(copies: &Copies, record: Record, options: &SpeedOptions, new: bool) -> Requantized {
+    let Record {
+        formats,
+        difference,
+        copy,
+        source: _,
+    } = record;
+    if copy.is_none() || !difference.within(options.kl_mean_max) {
+        return Requantized::TooDifferent { difference };
+    }
+    Requantized::Copy {
+        path: copies.file(),
+        formats,
+        difference,
+        new,
+    }
+}
+
+/// Makes the copy under a temporary name, measures it, and only then gives it its own name and a record.
+fn make(
+    source: &Path,
+    plan: &Plan,
+    copies: &Copies,
+    options: &SpeedOptions,
+) -> Result<Record, RequantizeError> {
+    let temporary = copies.clear()?;
+    tracing::info!(
+        source = %source.display(),
+        formats = plan.formats,
+        mib = plan.bytes >> 20,
+        "making a copy that is faster on this machine, once"
+    );
+    let made = quantize_and_measure(source, &temporary, plan, options);
+    let difference = match made {
+        Ok(difference) => difference,
+        Err(error) => {
+            // What is left would only take room; that it can't be removed isn't worth a second error.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+    };
+    if !copies.are_of(source)? {
+        let _ = fs::remove_file(&temporary);
+        let path = source.to_owned();
+        return Err(RequantizeError::Changed { path });
+    }
+    let serve = difference.within(options.kl_mean_max);
+    copies.keep(&temporary, &plan.formats, difference, serve)
+}
+
+fn quantize_and_measure(
+    source: &Path,
+    copy: &Path,
+    plan: &Plan,
+    options: &SpeedOptions,
+) -> Result<Difference, RequantizeError> {
+    copies::check_room(&options.folder, plan.bytes)?;
+    backend::start().map_err(LoadError::Machine)?;
+    let threads = sizes::threads(options.threads)?;
+    plan.quantize(source, copy, threads)?;
+    plan.check(&Header::read(copy)?)
+        .map_err(|reason| RequantizeError::Kernels {
+            path: source.to_owned(),
+            reason,
+        })?;
+    Ok(difference::measure(source, copy, threads)?)
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        let source = models.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+        backend::start().unwrap();
+        let plan = Plan::of(&Header::read(&source).unwrap()).unwrap();
+        let full = Path::new("/dev/full");
+        let error = plan.quantize(&source, full, 1).unwrap_err().to_string();
+        assert!(error.contains("can't requantize"), "{error}");
+
+        let error = copies::check_room(&models, u64::MAX).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("takes 17592186044415 MiB, and "), "{error}");
+        assert!(copies::check_room(&models, 1).is_ok());
+    }
+}
