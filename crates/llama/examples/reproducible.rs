@@ -37,6 +37,7 @@ fn main() {
                 cells: Some(1_536 * 8),
                 sequences: reproducible.then_some(8),
                 reproducible,
+                ..LoadOptions::default()
             };
             let model = load(Path::new(&path), &options).expect("the model loads");
             let engine = LocalEngine::spawn(model, Options::new(|| Timestamp::UNIX_EPOCH));

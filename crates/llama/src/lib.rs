@@ -24,7 +24,9 @@ mod tokenizer;
 
 pub use crate::backend::system_info;
 pub use crate::embedder::{LlamaEmbedder, Pooling};
-pub use crate::load::{EmbedOptions, LoadError, LoadOptions, ModelFile, load, open};
+pub use crate::load::{
+    EmbedOptions, FlashAttention, KvFormat, LoadError, LoadOptions, ModelFile, load, open,
+};
 pub use crate::model::LlamaModel;
 pub use crate::requantize::{
     Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,

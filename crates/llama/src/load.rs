@@ -31,9 +31,31 @@ pub struct LoadOptions {
     pub cells: Option<u32>,
     /// Sequences at once, those that only keep a prefix included.
     pub sequences: Option<u32>,
+    /// In which format keys and values are cached.
+    pub kv_format: KvFormat,
+    pub flash_attention: FlashAttention,
     /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`).
     /// Each sequence then has cells of its own, an equal share.
     pub reproducible: bool,
+}
+
+/// `Q8_0` takes half the memory of `F16`, and `F32` twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KvFormat {
+    #[default]
+    F16,
+    Q8_0,
+    F32,
+}
+
+/// Whether attention is computed in one pass over the cache, without a matrix of all scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FlashAttention {
+    /// Where llama.cpp can.
+    #[default]
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +81,8 @@ pub enum LoadError {
         value: u32,
         max: u32,
     },
+    #[error("a KV cache in q8_0 needs flash attention")]
+    FlashAttention,
     #[error("{0}")]
     Machine(&'static str),
 }
@@ -132,7 +156,7 @@ fn model(
         vocabulary: vocabulary(weights),
     };
     let sizes = Sizes::choose(options, &traits)?;
-    let context = make_context(weights, &sizes)?;
+    let context = make_context(weights, &sizes, options)?;
     let capacity = capacity(&context, &sizes);
     let context_tokens = sizes.context_tokens.min(capacity.cells);
     let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
@@ -143,7 +167,7 @@ fn model(
         bos,
         eos,
     };
-    log_loaded(path, weights, &sizes, &capacity, &facts);
+    log_loaded(path, weights, &sizes, options, &facts);
     Ok(LlamaModel::new(
         context,
         Arc::new(tokenizer),
@@ -246,13 +270,20 @@ fn vocabulary(weights: &Weights) -> u32 {
 /// sampling between two steps; ggml's default of 50 spins for 0.3 s on a core that somebody else may need.
 const POLLING: u32 = 1;
 
-fn make_context(weights: &Arc<Weights>, sizes: &Sizes) -> Result<Context, LoadError> {
+fn make_context(
+    weights: &Arc<Weights>,
+    sizes: &Sizes,
+    options: &LoadOptions,
+) -> Result<Context, LoadError> {
+    if (options.kv_format, options.flash_attention) == (KvFormat::Q8_0, FlashAttention::Off) {
+        return Err(LoadError::FlashAttention);
+    }
     let memory = |reason| LoadError::Memory {
         cells: sizes.cells,
         sequences: sizes.sequences,
         reason,
     };
-    let params = context_params(sizes);
+    let params = context_params(sizes, options);
     let (context, errors) = collect_errors(|| Context::new(weights, &params, POLLING));
     let context = context
         .map_err(|threw| memory(threw.to_string()))?
@@ -265,7 +296,7 @@ fn make_context(weights: &Arc<Weights>, sizes: &Sizes) -> Result<Context, LoadEr
     Ok(context)
 }
 
-fn context_params(sizes: &Sizes) -> sys::llama_context_params {
+fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_params {
     // SAFETY: returns a plain struct.
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = sizes.cells;
@@ -277,7 +308,17 @@ fn context_params(sizes: &Sizes) -> sys::llama_context_params {
     params.n_outputs_max = sizes.outputs;
     params.n_threads = sizes.threads.cast_signed();
     params.n_threads_batch = sizes.threads.cast_signed();
-    params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_AUTO;
+    params.flash_attn_type = match options.flash_attention {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
+    let kv_format = match options.kv_format {
+        KvFormat::F16 => sys::GGML_TYPE_F16,
+        KvFormat::Q8_0 => sys::GGML_TYPE_Q8_0,
+        KvFormat::F32 => sys::GGML_TYPE_F32,
+    };
+    (params.type_k, params.type_v) = (kv_format, kv_format);
     // One pool of cells for all sequences: forks share cells. The order in which attention adds up depends on where
     // cells lie, so a reproducible sequence has its own, each at the place of its position.
     params.kv_unified = sizes.batching == Batching::Together;
@@ -319,16 +360,18 @@ fn log_loaded(
     path: &Path,
     weights: &Weights,
     sizes: &Sizes,
-    capacity: &Capacity,
+    options: &LoadOptions,
     facts: &ModelFacts,
 ) {
     tracing::info!(
         path = %path.display(),
         kind = description(weights),
         context_tokens = facts.context_tokens,
-        cells = capacity.cells,
-        sequences = capacity.sequences,
-        kv_cache_mib_about = kv_bytes(weights, capacity.cells) >> 20,
+        cells = sizes.cells,
+        sequences = sizes.sequences,
+        kv_cache_mib_about = kv_bytes(weights, sizes.cells, options.kv_format) >> 20,
+        kv_format = ?options.kv_format,
+        flash_attention = ?options.flash_attention,
         threads = sizes.threads,
         batching = ?sizes.batching,
         "model loaded"
@@ -346,8 +389,14 @@ fn description(weights: &Weights) -> String {
         .into_owned()
 }
 
-/// Two vectors of 16-bit numbers per token, layer and head; an estimate for models whose layers differ.
-fn kv_bytes(weights: &Weights, cells: u32) -> u64 {
+/// Two vectors per token, layer and head; an estimate for models whose layers differ.
+fn kv_bytes(weights: &Weights, cells: u32, format: KvFormat) -> u64 {
+    // Blocks of 32 numbers in `Q8_0` have 34 bytes.
+    let pair_bytes = match format {
+        KvFormat::F16 => 4,
+        KvFormat::Q8_0 => 2,
+        KvFormat::F32 => 8,
+    };
     let heads = count(weights, sys::llama_model_n_head).max(1);
     let head_size = metadata(weights, "attention.key_length")
         .and_then(|length| length.parse().ok())
@@ -360,7 +409,7 @@ fn kv_bytes(weights: &Weights, cells: u32) -> u64 {
     numbers
         .iter()
         .map(|&n| u64::from(n))
-        .fold(u64::from(cells) * 4, u64::saturating_mul)
+        .fold(u64::from(cells) * pair_bytes, u64::saturating_mul)
 }
 
 /// A value of the file's head, under the name of the model's architecture.

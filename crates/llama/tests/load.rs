@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use weir_engine::model::{Model, SequenceId};
-use weir_llama::{LoadOptions, load};
+use weir_llama::{FlashAttention, KvFormat, LoadOptions, load};
 
 #[path = "support/common.rs"]
 mod common;
-use common::{best, compute, small, smollm2, smollm2_file, tokens};
+use common::{best, compute, distance, small, smollm2, smollm2_file, tokens};
 
 fn check_error(path: &Path, options: &LoadOptions, expected: &str) {
     let error = load(path, options)
@@ -90,6 +90,15 @@ fn options_out_of_range() {
         },
         "sequences must be between 1 and 256",
     );
+    check_error(
+        &path,
+        &LoadOptions {
+            kv_format: KvFormat::Q8_0,
+            flash_attention: FlashAttention::Off,
+            ..none()
+        },
+        "a KV cache in q8_0 needs flash attention",
+    );
     // Close to 100 GB.
     check_error(
         &path,
@@ -136,7 +145,7 @@ fn the_context_is_the_smallest_of_what_limits_it() {
             cells,
             sequences: Some(2),
             threads: Some(1),
-            reproducible: false,
+            ..LoadOptions::default()
         });
         assert_eq!(
             model.facts().context_tokens,
@@ -147,6 +156,36 @@ fn the_context_is_the_smallest_of_what_limits_it() {
     check(None, Some(512), 512);
     check(Some(100), Some(512), 100);
     check(Some(10_000), Some(512), 512);
+}
+
+#[test]
+fn the_cache_in_every_format_with_and_without_flash_attention() {
+    let prompt = "The capital of France is";
+    let logits = |kv_format, flash_attention| {
+        let options = LoadOptions {
+            kv_format,
+            flash_attention,
+            ..small()
+        };
+        let mut model = smollm2(&options);
+        let tokens = tokens(&model, prompt);
+        compute(&mut model, 0, 0, &tokens, 2)
+    };
+    let usual = logits(KvFormat::F16, FlashAttention::Auto);
+    assert_eq!(usual, logits(KvFormat::F16, FlashAttention::On));
+    // It rounds to 16 bits what is cached in more.
+    assert_eq!(usual, logits(KvFormat::F32, FlashAttention::On));
+    for (kv_format, flash_attention) in [
+        (KvFormat::F16, FlashAttention::Off),
+        (KvFormat::F32, FlashAttention::Off),
+        (KvFormat::Q8_0, FlashAttention::On),
+    ] {
+        let other = logits(kv_format, flash_attention);
+        let apart = distance(&usual, &other);
+        let what = format!("{kv_format:?} {flash_attention:?}: {apart}");
+        assert!(apart > 0.0 && apart < 2.0, "{what}");
+        assert_eq!(best(&usual), best(&other), "{what}");
+    }
 }
 
 #[test]

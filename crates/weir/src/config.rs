@@ -100,6 +100,8 @@ pub(crate) struct Llama {
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
     pub(crate) reproducible: bool,
+    pub(crate) kv_format: KvFormat,
+    pub(crate) flash_attention: FlashAttention,
     pub(crate) optimize: Optimize,
     /// Whether a model that generates gives the means of its vectors, too.
     pub(crate) embeddings: bool,
@@ -119,6 +121,8 @@ impl Llama {
             cells: None,
             sequences: None,
             reproducible: false,
+            kv_format: KvFormat::F16,
+            flash_attention: FlashAttention::Auto,
             optimize: Optimize::Off,
             embeddings: false,
             embedding_tokens: None,
@@ -128,6 +132,21 @@ impl Llama {
             prefix_cache: PrefixCache::Account,
         }
     }
+}
+
+/// In which format keys and values are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvFormat {
+    F16,
+    Q8_0,
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlashAttention {
+    Auto,
+    On,
+    Off,
 }
 
 /// What a file may be changed for before it is served.
@@ -402,6 +421,16 @@ impl Reader<'_> {
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),
             reproducible: self.value(&format!("{at}.reproducible")) == Some(Value::Flag(true)),
+            kv_format: match self.value(&format!("{at}.kv_format")) {
+                Some(Value::Text(format)) if format == "q8_0" => KvFormat::Q8_0,
+                Some(Value::Text(format)) if format == "f32" => KvFormat::F32,
+                _ => KvFormat::F16,
+            },
+            flash_attention: match self.value(&format!("{at}.flash_attention")) {
+                Some(Value::Text(whether)) if whether == "on" => FlashAttention::On,
+                Some(Value::Text(whether)) if whether == "off" => FlashAttention::Off,
+                _ => FlashAttention::Auto,
+            },
             optimize: match self.value(&format!("{at}.optimize")) {
                 Some(Value::Text(what)) if what == "speed" => Optimize::Speed,
                 _ => Optimize::Off,

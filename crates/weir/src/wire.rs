@@ -21,10 +21,10 @@ use weir_server::App;
 use weir_webhooks::{Webhooks, World};
 
 use crate::commands::accounts::DATABASE;
-#[cfg(feature = "llama")]
-use crate::config::Optimize;
 use crate::config::limits::Limits;
 use crate::config::{Config, Database, Http, Llama, Model};
+#[cfg(feature = "llama")]
+use crate::config::{FlashAttention, KvFormat, Optimize};
 
 /// How a config says that the database is opened.
 pub(crate) fn options(config: &Config, role: Role) -> Options {
@@ -257,6 +257,8 @@ fn load(
 ) -> anyhow::Result<Started> {
     let Llama {
         path,
+        kv_format,
+        flash_attention,
         optimize,
         threads,
         context_tokens,
@@ -293,6 +295,16 @@ fn load(
             context_tokens,
             cells,
             sequences,
+            kv_format: match kv_format {
+                KvFormat::F16 => weir_llama::KvFormat::F16,
+                KvFormat::Q8_0 => weir_llama::KvFormat::Q8_0,
+                KvFormat::F32 => weir_llama::KvFormat::F32,
+            },
+            flash_attention: match flash_attention {
+                FlashAttention::Auto => weir_llama::FlashAttention::Auto,
+                FlashAttention::On => weir_llama::FlashAttention::On,
+                FlashAttention::Off => weir_llama::FlashAttention::Off,
+            },
             reproducible,
         };
         let model = file.model(&how)?;

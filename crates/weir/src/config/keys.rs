@@ -296,6 +296,24 @@ pub(crate) const KEYS: &[Key] = &[
         "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone: one stream is about as fast as without, several share the speed of one.",
     ),
     key(
+        "models[].engines[].kv_format",
+        Kind::Choice {
+            now: &["f16", "q8_0", "f32"],
+            later: &[],
+        },
+        Some("f16"),
+        "Format of the KV cache: `q8_0` takes half the memory of `f16`, `f32` twice, which counts only without flash attention: it rounds to 16 bits.",
+    ),
+    key(
+        "models[].engines[].flash_attention",
+        Kind::Choice {
+            now: &["auto", "on", "off"],
+            later: &[],
+        },
+        Some("auto"),
+        "How attention is computed: in one pass over the cache (`on`), or with a matrix of all scores (`off`, not with `q8_0`).",
+    ),
+    key(
         "models[].engines[].optimize",
         Kind::Choice {
             now: &["off", "speed"],

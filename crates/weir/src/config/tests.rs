@@ -454,6 +454,8 @@ fn sample(key: &keys::Key) -> (String, String) {
         ("log.format", _) => quoted("json"),
         ("limits.on_failure", _) => quoted("open"),
         ("models[].engines[].prefix_cache", _) => quoted("off"),
+        ("models[].engines[].kv_format", _) => quoted("q8_0"),
+        ("models[].engines[].flash_attention", _) => quoted("on"),
         ("models[].engines[].optimize", _) => quoted("speed"),
         (_, Kind::Whole { min, .. }) => ((min + 3).to_string(), (min + 3).to_string()),
         (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
