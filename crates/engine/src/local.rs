@@ -7,6 +7,7 @@ mod generation;
 mod inbox;
 mod pace;
 mod prepare;
+mod row_cost;
 mod score;
 mod thread;
 
@@ -23,6 +24,7 @@ use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::Preparer;
 use crate::model::{Model, Tokenizer};
+use crate::scheduler::Drafted;
 use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
 
 pub use crate::local::core::{Core, Monotonic, Progress};
@@ -47,6 +49,7 @@ pub struct Options {
     pub write_timeout: Duration,
     pub output_expected: u32,
     pub prefix_cache: PrefixCache,
+    pub speculation: Speculation,
     /// Threads that compute which tokens a format allows.
     pub mask_threads: usize,
     /// Wall time, for templates that print the date.
@@ -62,6 +65,7 @@ impl Options {
             write_timeout: WRITE_TIMEOUT,
             output_expected: OUTPUT_EXPECTED,
             prefix_cache: PrefixCache::Account,
+            speculation: Speculation::Off,
             mask_threads: mask_threads(),
             now: Arc::new(now),
         }
@@ -76,6 +80,7 @@ impl std::fmt::Debug for Options {
             .field("write_timeout", &self.write_timeout)
             .field("output_expected", &self.output_expected)
             .field("prefix_cache", &self.prefix_cache)
+            .field("speculation", &self.speculation)
             .field("mask_threads", &self.mask_threads)
             .finish_non_exhaustive()
     }
@@ -90,6 +95,15 @@ pub enum PrefixCache {
     /// Everybody.
     Everybody,
     /// Only the choices of the request.
+    Off,
+}
+
+/// Whether tokens are drafted that a choice may say next, so that a step can make several of them. It doesn't change what is
+/// said, but for the kernels' noise; reproducible engines never do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speculation {
+    /// What followed the last tokens where they were before, in the prompt or the answer.
+    Ngram,
     Off,
 }
 
@@ -179,6 +193,11 @@ impl LocalEngine {
             inbox,
             threads: Mutex::new(threads),
         })
+    }
+
+    /// Tokens that were guessed until the last step, and how many of them were right.
+    pub fn drafted(&self) -> Drafted {
+        self.inbox.drafted()
     }
 
     /// From now on every new request is refused with [`EngineError::Busy`]; accepted ones finish.

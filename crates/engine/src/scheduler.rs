@@ -11,11 +11,14 @@
 mod admit;
 mod alone;
 mod fair;
+mod guesses;
 mod kv;
+mod ngrams;
 mod plan;
 mod prefix;
 mod runs;
 mod sequence;
+mod speculation;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,9 +28,11 @@ use crate::Token;
 use crate::model::{Capacity, SequenceId};
 use crate::scheduler::fair::Accounts;
 pub use crate::scheduler::kv::{CacheOp, Kv};
+use crate::scheduler::ngrams::Ngrams;
 pub use crate::scheduler::plan::{Room, Sampled, Scored, Step};
 use crate::scheduler::prefix::Kept;
 use crate::scheduler::sequence::Sequence;
+pub use crate::scheduler::speculation::{Chosen, Drafted};
 
 /// Numbered as they come: a smaller one is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +59,8 @@ pub struct Job {
     pub salt: Option<Arc<str>>,
     /// Whose it is: accounts have equal parts of what there is.
     pub account: Arc<str>,
+    /// Whether what its choices may say next is guessed, and computed along with what they have said.
+    pub drafts: bool,
 }
 
 /// What a choice does after its logits were there.
@@ -88,6 +95,9 @@ pub struct Scheduler {
     /// The age of whoever had the last step, when sequences take turns.
     turn: Option<ChoiceId>,
     preemptions: u64,
+    drafted: Drafted,
+    /// The number of steps before which nothing is drafted.
+    drafts_from: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +109,13 @@ enum Admission {
 }
 
 /// What its choices have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Prompt {
     /// Positions whose logits are still wanted.
     unscored: Range<u32>,
     /// Tokens that were in the cache when it was begun.
     cached: Option<u32>,
+    ngrams: Ngrams,
 }
 
 impl Scheduler {
@@ -125,6 +136,8 @@ impl Scheduler {
             admission: Admission::Open,
             turn: None,
             preemptions: 0,
+            drafted: Drafted::default(),
+            drafts_from: 0,
         }
     }
 
@@ -148,7 +161,12 @@ impl Scheduler {
             }
             let choice = first;
             let cached = None;
-            let prompt = Prompt { unscored, cached };
+            let ngrams = Ngrams::new(0);
+            let prompt = Prompt {
+                unscored,
+                cached,
+                ngrams,
+            };
             self.prompts.insert(ChoiceId { request, choice }, prompt);
         }
     }
@@ -182,10 +200,10 @@ impl Scheduler {
     }
 
     /// The step was computed, and this came of each choice that was sampled.
-    pub fn commit(&mut self, step: &Step, next: &[Next]) {
+    pub fn commit(&mut self, step: &Step, chosen: &[Chosen]) {
         assert_eq!(
             step.sampled.len(),
-            next.len(),
+            chosen.len(),
             "one outcome for each choice that was sampled"
         );
         self.steps += 1;
@@ -203,8 +221,9 @@ impl Scheduler {
         let rows = u32::try_from(step.rows.len()).expect("a step's rows fit a u32");
         self.age_kept(rows - step.prompt_rows);
         self.rows_max = self.capacity.rows.min(self.rows_max * 2);
-        for (sampled, &next) in step.sampled.iter().zip(next) {
-            self.resume(sampled.choice, next);
+        for (sampled, chosen) in step.sampled.iter().zip(chosen) {
+            self.accept(step, sampled.choice, chosen.accepted);
+            self.resume(sampled.choice, chosen.next);
         }
     }
 
@@ -226,6 +245,10 @@ impl Scheduler {
     /// The model had no cells for the step, though the accounts say so. Nothing of it was computed.
     /// Whoever is returned has the cache alone and can't go on; it is not scheduled any more.
     pub fn cache_full(&mut self, step: &Step) -> Vec<ChoiceId> {
+        if !step.drafted.is_empty() {
+            self.pause_drafts();
+            return vec![];
+        }
         if self.forget_kept() {
             return vec![];
         }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::Token;
 use crate::constraint::{Constraint, Next};
 use crate::event::FinishReason;
-use crate::local::{LocalEngine, Options, PrefixCache};
+use crate::local::{LocalEngine, Options, PrefixCache, Speculation};
 use crate::model::{
     Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
 };
@@ -44,10 +44,12 @@ pub fn engine_with(model: SimModel) -> LocalEngine {
     LocalEngine::spawn(model, options()).expect("the simulated model has a good template")
 }
 
-/// The default options, a clock that stands at 1970, and nothing kept: what a test holds is what is used.
+/// The default options, a clock that stands at 1970, nothing kept and nothing drafted: what a test
+/// holds is what is used, and a step makes one token.
 pub fn options() -> Options {
     let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
     options.prefix_cache = PrefixCache::Off;
+    options.speculation = Speculation::Off;
     options
 }
 
@@ -58,6 +60,8 @@ pub struct SimOptions {
     pub context_tokens: u32,
     /// How likely each token is to be the last.
     pub end_probability: f64,
+    /// How likely each token is the one that always follows the token before it: texts repeat themselves.
+    pub habit: f64,
     /// Whether it has a chat template.
     pub chat: bool,
     pub faults: Faults,
@@ -76,6 +80,7 @@ impl Default for SimOptions {
             },
             context_tokens: 4_096,
             end_probability: 0.02,
+            habit: 0.0,
             chat: true,
             faults: Faults::default(),
         }
@@ -207,9 +212,8 @@ impl Model for SimModel {
         let shape = step_shape(capacity, rows);
         for row in rows {
             let state = self.cache.append(*row, shape);
-            let end_probability = self.options.end_probability;
             self.logits
-                .push(row.output.then(|| state.logits(end_probability)));
+                .push(row.output.then(|| state.logits(&self.options)));
         }
         self.publish();
         Ok(())
@@ -250,7 +254,7 @@ pub fn logits(model: &SimOptions, prompt_tokens: u32, tokens: &[Token]) -> Vec<f
             shape(model.capacity, prompt_tokens, position),
         );
     }
-    state.logits(model.end_probability)
+    state.logits(model)
 }
 
 /// What an answer should be: computed without scheduler, threads or channels.
@@ -295,7 +299,7 @@ pub fn solo(
     };
     let mut walk = constraint.map(Constraint::begin);
     for position in (count(prompt)..).take(output_max as usize) {
-        let logits = state.logits(model.end_probability);
+        let logits = state.logits(model);
         let token = match walk.as_mut().map(|walk| walk.ahead()) {
             None => sampler.sample(&logits, &mut scratch),
             Some(Next::Allowed(allowed)) => sampler

@@ -17,12 +17,12 @@ use weir_engine::constraint::{Constraint, Constraints, Grammar};
 use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
-use weir_engine::local::{Core, PrefixCache, Progress};
+use weir_engine::local::{Core, PrefixCache, Progress, Speculation};
 use weir_engine::model::{Batching, Capacity, Tokenizer};
 use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
 };
-use weir_engine::scheduler::RequestId;
+use weir_engine::scheduler::{Drafted, RequestId};
 use weir_engine::sim::{self, Faults, LateMasks, SimModel, SimOptions, SimTokenizer, Solo};
 
 const SEEDS: u64 = 200;
@@ -71,7 +71,9 @@ fn simulate(hand: u64) {
             && seen.faults > 60
             && seen.parked > 100
             && seen.cached > 300
-            && seen.cut > 100,
+            && seen.cut > 50
+            && seen.accepted > 50
+            && seen.drafted > seen.accepted + 20,
         "{seen:?}"
     );
 }
@@ -107,8 +109,12 @@ struct Seen {
     parked: u64,
     /// Tokens of prompts that were in the cache already.
     cached: u64,
-    /// Sequences of which a part was kept.
+    /// Sequences of which a part was kept, where nothing was drafted.
     cut: u64,
+    /// Tokens that were only guessed.
+    drafted: u64,
+    /// Those of them that were right.
+    accepted: u64,
 }
 
 /// Names the seed when a simulation panics.
@@ -229,6 +235,7 @@ impl World {
             capacity,
             context_tokens: cells,
             end_probability: random.one_of(&[0.0, 0.02, 0.2]),
+            habit: random.one_of(&[0.0, 0.9, 0.98, 0.98]),
             chat: false,
             faults: Faults {
                 cache_full_probability,
@@ -242,6 +249,12 @@ impl World {
             PrefixCache::Account,
             PrefixCache::Everybody,
             PrefixCache::Off,
+        ]);
+        options.speculation = random.one_of(&[
+            Speculation::Ngram,
+            Speculation::Ngram,
+            Speculation::Ngram,
+            Speculation::Off,
         ]);
         // Every reader comes back before the end.
         options.write_timeout = Duration::MAX;
@@ -298,7 +311,12 @@ impl World {
         seen.preemptions += self.core.scheduler().preemptions();
         seen.parked += self.parked;
         seen.cached += self.clients.iter().map(Client::cached).sum::<u64>();
-        seen.cut += model.cuts();
+        let drafted = self.core.scheduler().drafted();
+        seen.drafted += drafted.drafted;
+        seen.accepted += drafted.accepted;
+        if drafted == Drafted::default() {
+            seen.cut += model.cuts();
+        }
     }
 
     fn arrive(&mut self) {

@@ -120,6 +120,38 @@ fn a_sequence_that_was_cut_goes_on_like_a_short_one() {
     assert!(apart < NOISE, "{apart}");
 }
 
+/// Drafts that turn out wrong leave no trace, also where they reach beyond a multiple of the window before the sequence does.
+#[test]
+fn drafts_that_are_taken_back_leave_no_trace() {
+    let Some(mut model) = gemma3(&LoadOptions {
+        cells: Some(2_560),
+        ..small()
+    }) else {
+        return;
+    };
+    let all = tokens(&model, &essay(1_200));
+    let end = WINDOW + 40;
+    let alone = compute(&mut model, 2, 0, &all[..end], 512);
+    model.forget(SequenceId(2));
+    let (mut at, mut others) = (WINDOW - 20, 0);
+    compute(&mut model, 0, 0, &all[..at], 512);
+    while at < end {
+        // Two tokens that are right, and eight that are not.
+        let mut draft = all[at..at + 2].to_vec();
+        draft.extend(&all[700..708]);
+        compute(&mut model, 0, at, &draft, 10);
+        at += 2;
+        model.truncate(SequenceId(0), at as u32);
+        // Another one takes cells meanwhile.
+        compute(&mut model, 1, others, &all[others..others + 4], 4);
+        others += 4;
+    }
+    model.truncate(SequenceId(0), end as u32 - 1);
+    let drafted = compute(&mut model, 0, end - 1, &all[end - 1..end], 1);
+    let apart = distance(&alone, &drafted);
+    assert!(apart < NOISE, "{apart}");
+}
+
 /// Cells that left the window still count, so that fullness is where capacity says.
 #[test]
 fn the_cache_is_full_when_its_cells_are_taken() {

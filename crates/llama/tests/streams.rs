@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options};
+use weir_engine::local::{LocalEngine, Options, Speculation};
 use weir_engine::model::{Bos, Model, SequenceId, Tokenizer};
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Engine, Event, FinishReason, Input, Request, Sampling, Token, Usage};
@@ -206,4 +206,35 @@ fn thirty_two_streams_at_once_say_what_each_says_alone() {
         same >= texts / 2,
         "only {same} of {texts} texts are those of each prompt alone"
     );
+}
+
+/// Answers that repeat their prompts, one alone and three at once: what is drafted doesn't change what is said, and some of
+/// it comes true.
+#[test]
+fn drafts_do_not_change_what_is_said() {
+    let verse = "The river runs over the old stone weir, and under the mill wheel, deep and slow. ";
+    let jobs: Vec<Job> = ["", "One. ", "Two. ", "Three. "]
+        .map(|start| Job {
+            prompt: format!("{start}{}", verse.repeat(4)),
+            limit: 48,
+            choices: 1,
+        })
+        .into();
+    let mut model = smollm2(&small());
+    let solos: Vec<Solo> = jobs.iter().map(|job| solo(&mut model, job)).collect();
+    drop(model);
+    let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
+    options.speculation = Speculation::Ngram;
+    let engine = LocalEngine::spawn(smollm2(&small()), options).expect("the engine starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let alone = runtime.block_on(stream(&engine, &jobs[0]));
+    let answers = runtime.block_on(join_all(jobs[1..].iter().map(|job| stream(&engine, job))));
+    let drafted = engine.drafted();
+    engine.stop();
+    for ((job, solo), answer) in jobs.iter().zip(&solos).zip([alone].iter().chain(&answers)) {
+        check(job, solo, &answer.choices[0]);
+    }
+    assert!(drafted.accepted > 40, "{drafted:?}");
 }

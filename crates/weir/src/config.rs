@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir_accounts::PostgresUrl;
-use weir_engine::local::PrefixCache;
+use weir_engine::local::{PrefixCache, Speculation};
 use weir_webhooks::Webhook;
 
 use self::limits::Limits;
@@ -110,6 +110,7 @@ pub(crate) struct Llama {
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
     pub(crate) prefix_cache: PrefixCache,
+    pub(crate) speculation: Speculation,
 }
 
 impl Llama {
@@ -130,6 +131,7 @@ impl Llama {
             queue_requests_max: None,
             inter_token_target: None,
             prefix_cache: PrefixCache::Account,
+            speculation: Speculation::Off,
         }
     }
 }
@@ -446,6 +448,10 @@ impl Reader<'_> {
                 Some(Value::Text(who)) if who == "everybody" => PrefixCache::Everybody,
                 Some(Value::Text(who)) if who == "off" => PrefixCache::Off,
                 _ => PrefixCache::Account,
+            },
+            speculation: match self.value(&format!("{at}.speculation")) {
+                Some(Value::Text(how)) if how == "ngram" => Speculation::Ngram,
+                _ => Speculation::Off,
             },
         })
     }

@@ -241,6 +241,7 @@ fn start_engine(
         options.inter_token_target = target;
     }
     options.prefix_cache = model.engine.prefix_cache;
+    options.speculation = model.engine.speculation;
     options.write_timeout = config.http.write_timeout;
     let llama = model.engine.clone();
     let requantized = config.data.join(REQUANTIZED);
@@ -271,6 +272,7 @@ fn load(
         queue_requests_max: _,
         inter_token_target: _,
         prefix_cache: _,
+        speculation: _,
     } = llama;
     let file = match optimize {
         Optimize::Off => weir_llama::open(&path)?,

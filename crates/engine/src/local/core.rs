@@ -10,10 +10,13 @@ use crate::event::EventSender;
 use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
-use crate::local::{Options, PrefixCache};
+use crate::local::row_cost::RowCost;
+use crate::local::{Options, PrefixCache, Speculation};
 use crate::model::{DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
-use crate::scheduler::{CacheOp, ChoiceId, Next, RequestId, Scheduler, Step};
+use crate::scheduler::{
+    CacheOp, ChoiceId, Chosen, Next, RequestId, Room, Sampled, Scheduler, Step,
+};
 use crate::{EngineError, FinishReason, Prepared};
 
 /// Time since some moment, for measuring.
@@ -37,12 +40,14 @@ pub struct Core<M> {
     scheduler: Scheduler,
     generations: BTreeMap<RequestId, Generation>,
     pace: Pace,
+    row_cost: RowCost,
     scratch: Scratch,
     masks: Box<dyn MaskComputer>,
     clock: Monotonic,
     write_timeout: Duration,
     output_expected: u32,
     prefix_cache: PrefixCache,
+    speculation: Speculation,
     next: u64,
 }
 
@@ -60,12 +65,14 @@ impl<M: Model> Core<M> {
             scheduler: Scheduler::new(capacity, options.output_expected),
             generations: BTreeMap::new(),
             pace: Pace::new(options.inter_token_target, capacity.rows),
+            row_cost: RowCost::default(),
             scratch: Scratch::default(),
             masks,
             clock,
             write_timeout: options.write_timeout,
             output_expected: options.output_expected,
             prefix_cache: options.prefix_cache,
+            speculation: options.speculation,
             next: 0,
         }
     }
@@ -77,7 +84,8 @@ impl<M: Model> Core<M> {
         self.next += 1;
         let salt = self.prefix_cache.salt(&prepared.account);
         let generation = Generation::new(prepared, sender);
-        self.scheduler.enqueue(request, &generation.job(salt));
+        self.scheduler
+            .enqueue(request, &generation.job(salt, self.speculation));
         self.generations.insert(request, generation);
         request
     }
@@ -89,7 +97,11 @@ impl<M: Model> Core<M> {
         let decoding = self.scheduler.decoding() > 0;
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
-        let step = self.scheduler.plan(self.pace.room(decoding), quota);
+        let room = Room {
+            row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
+            ..self.pace.room(decoding)
+        };
+        let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
         if step.rows.is_empty() {
             return if self.generations.is_empty() {
@@ -106,8 +118,12 @@ impl<M: Model> Core<M> {
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
+        let took = (self.clock)().saturating_sub(begin);
+        if step.prompt_rows == 0 {
+            self.row_cost.measure(step.rows.len(), took);
+        }
         self.pace.measure(Measured {
-            took: (self.clock)().saturating_sub(begin),
+            took,
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
             decoding,
         });
@@ -126,6 +142,7 @@ impl<M: Model> Core<M> {
         Load {
             requests,
             wait: self.pace.estimate(tokens),
+            drafted: self.scheduler.drafted(),
         }
     }
 
@@ -202,29 +219,44 @@ impl<M: Model> Core<M> {
                 &*self.tokenizer,
             );
         }
-        let mut next = Vec::with_capacity(step.sampled.len());
+        let mut chosen = Vec::with_capacity(step.sampled.len());
         let mut over = Vec::new();
         for sampled in &step.sampled {
-            let ChoiceId { request, choice } = sampled.choice;
-            let generation = self
-                .generations
-                .get_mut(&request)
-                .expect("what is scheduled is known");
-            let logits = self.model.logits(sampled.row);
-            let mut tools = Tools {
-                scratch: &mut self.scratch,
-                tokenizer: &*self.tokenizer,
-                masks: &mut *self.masks,
-            };
-            generation.count_prompt(choice, sampled.cached);
-            let outcome = generation.sample(choice, logits, &mut tools);
-            next.push(outcome.next());
+            let (accepted, outcome) = self.sample(step, sampled);
+            let next = outcome.next();
+            chosen.push(Chosen { accepted, next });
             if outcome == Outcome::Over {
-                over.push(request);
+                over.push(sampled.choice.request);
             }
         }
-        self.scheduler.commit(step, &next);
+        self.scheduler.commit(step, &chosen);
         over.into_iter().for_each(|request| self.forget(request));
+    }
+
+    /// Chooses the next token of a choice, and as long as that is what was drafted, the one after it. Each is chosen as if
+    /// nothing had been drafted. How many of the draft were, and what came last.
+    fn sample(&mut self, step: &Step, sampled: &Sampled) -> (u32, Outcome) {
+        let ChoiceId { request, choice } = sampled.choice;
+        let generation = self
+            .generations
+            .get_mut(&request)
+            .expect("what is scheduled is known");
+        let mut tools = Tools {
+            scratch: &mut self.scratch,
+            tokenizer: &*self.tokenizer,
+            masks: &mut *self.masks,
+        };
+        generation.count_prompt(choice, sampled.cached);
+        let mut outcome = generation.sample(choice, self.model.logits(sampled.row), &mut tools);
+        let mut accepted = 0;
+        for row in step.drafted.get(&sampled.choice).cloned().unwrap_or(0..0) {
+            if outcome != Outcome::Token(step.rows[row].token) {
+                break;
+            }
+            accepted += 1;
+            outcome = generation.sample(choice, self.model.logits(row), &mut tools);
+        }
+        (accepted, outcome)
     }
 
     fn cache_full(&mut self, step: &Step) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::constraint::{Failure, MaskComputer, Next, Walk};
 use crate::event::{Channel, Event, EventSender, TokenLogprob};
+use crate::local::Speculation;
 use crate::local::score::{self, Echo};
 use crate::model::Tokenizer;
 use crate::request::Invalid;
@@ -104,9 +105,11 @@ impl Generation {
         }
     }
 
-    pub(crate) fn job(&self, salt: Option<Arc<str>>) -> Job {
+    pub(crate) fn job(&self, salt: Option<Arc<str>>, speculation: Speculation) -> Job {
         Job {
             salt,
+            // What a format allows after a token is computed beside the model, and not there at once.
+            drafts: speculation == Speculation::Ngram && self.prepared.constraint.is_none(),
             account: Arc::clone(&self.prepared.account),
             prompts: self.prepared.prompts.clone(),
             choices: self.prepared.request.choices.get(),

@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::event::EventSender;
+use crate::scheduler::Drafted;
 use crate::{EngineError, Health, Prepared};
 
 /// Bounds of what a caller is told to wait.
@@ -25,6 +26,8 @@ pub struct Load {
     pub requests: usize,
     /// How long it will take to begin all of them, by the speed measured.
     pub wait: Duration,
+    /// Tokens that were guessed until now, and how many of them were right.
+    pub drafted: Drafted,
 }
 
 #[derive(Debug)]
@@ -121,6 +124,10 @@ impl Inbox {
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    pub(crate) fn drafted(&self) -> Drafted {
+        self.lock().load.drafted
     }
 
     pub(crate) fn health(&self) -> Health {

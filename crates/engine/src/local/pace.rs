@@ -51,6 +51,7 @@ impl Pace {
         Room {
             rows: if decoding { self.room } else { self.rows },
             prompts: PROMPTS_MIN.min(self.rows),
+            row_cost: None,
         }
     }
 

@@ -130,6 +130,12 @@ impl Kv {
         self.live += tokens;
     }
 
+    /// The model has computed tokens behind those that count; it forgets them.
+    pub fn take_back(&mut self, sequence: SequenceId) {
+        let length = self.length(sequence);
+        self.ops.push(CacheOp::Truncate { sequence, length });
+    }
+
     /// Nobody computes the sequence any more.
     pub fn rest(&mut self, sequence: SequenceId) {
         let place = &mut self.sequences[sequence.0 as usize];

@@ -1,6 +1,6 @@
 //! A step: first the next token of every choice that has caught up, then prompts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::Token;
@@ -12,12 +12,14 @@ use crate::scheduler::{Admission, CacheOp, ChoiceId, RequestId, Scheduler};
 const ROWS_ALIGNED: u32 = 4;
 
 /// How much a step may hold, so that it is over in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Room {
     /// Rows altogether. Streams may take more, if they are all of one account, or few of each.
     pub rows: u32,
     /// Rows of prompts in any case.
     pub prompts: u32,
+    /// What a row more costs, as a part of what a step costs in any case. With it, tokens are drafted.
+    pub row_cost: Option<f32>,
 }
 
 /// What the model is to do next.
@@ -28,6 +30,9 @@ pub struct Step {
     pub rows: Vec<Row>,
     pub sampled: Vec<Sampled>,
     pub scored: Vec<Scored>,
+    /// Rows of tokens that a choice may say next: the logits of each are of use if the one before it was
+    /// chosen.
+    pub drafted: BTreeMap<ChoiceId, Range<usize>>,
     /// How many of the rows are not the one next token of a choice.
     pub prompt_rows: u32,
     /// Of which it computes something.
@@ -87,6 +92,7 @@ impl Scheduler {
         let left = room.rows.saturating_sub(draft.rows());
         draft.open_prompts(left.max(room.prompts).max(1));
         self.prefill(draft);
+        self.speculate(draft, room);
     }
 
     /// One row for each choice that has caught up.
@@ -222,7 +228,7 @@ pub(super) struct Draft<'a> {
     pub(super) step: Step,
     placed: HashSet<ChoiceId>,
     rows_max: u32,
-    outputs_left: u32,
+    pub(super) outputs_left: u32,
     /// Prompt tokens that may still come.
     pub(super) prompt_room: u32,
     quota: &'a dyn Fn(RequestId) -> u32,
@@ -246,13 +252,23 @@ impl<'a> Draft<'a> {
         (self.quota)(request) == 0
     }
 
-    fn rows(&self) -> u32 {
+    pub(super) fn rows(&self) -> u32 {
         u32::try_from(self.step.rows.len()).expect("no more than the model takes")
     }
 
     fn may_sample(&self, request: RequestId) -> bool {
+        self.outputs_left > 0 && self.rows() < self.rows_max && self.may_draft(request)
+    }
+
+    /// Whether its quota allows a token more.
+    pub(super) fn may_draft(&self, request: RequestId) -> bool {
         let sampled = self.sampled.get(&request).copied().unwrap_or(0);
-        self.outputs_left > 0 && self.rows() < self.rows_max && sampled < (self.quota)(request)
+        sampled < (self.quota)(request)
+    }
+
+    /// The step may give so many tokens of the request.
+    pub(super) fn count_sampled(&mut self, request: RequestId) {
+        *self.sampled.entry(request).or_insert(0) += 1;
     }
 
     /// All rows up to here are next tokens; from here on they are prompts.
@@ -322,7 +338,7 @@ impl<'a> Draft<'a> {
             cached,
         });
         self.outputs_left -= 1;
-        *self.sampled.entry(choice.request).or_insert(0) += 1;
+        self.count_sampled(choice.request);
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::Token;
+use crate::scheduler::guesses::Guesses;
 use crate::scheduler::{ChoiceId, Job};
 
 /// A choice's tokens that are known; how many of them are in the cache, the cache knows.
@@ -19,6 +20,8 @@ pub(super) struct Sequence {
     pub(super) account: Arc<str>,
     /// The number of the last step that computed something of it.
     pub(super) stepped: u64,
+    /// What it may say next, if anything is to be drafted for it.
+    pub(super) guesses: Option<Guesses>,
 }
 
 /// A prompt, and what was generated after it.
@@ -30,6 +33,7 @@ pub(super) struct Tokens {
 
 impl Sequence {
     pub(super) fn new(prompt: Arc<[Token]>, siblings: Range<u32>, job: &Job) -> Self {
+        let guesses = job.drafts.then(|| Guesses::new(count(&prompt)));
         Sequence {
             tokens: Tokens {
                 prompt,
@@ -40,6 +44,7 @@ impl Sequence {
             salt: job.salt.clone(),
             account: Arc::clone(&job.account),
             stepped: 0,
+            guesses,
         }
     }
 
@@ -48,7 +53,7 @@ impl Sequence {
     }
 
     pub(super) fn prompt_length(&self) -> u32 {
-        count(&self.tokens.prompt)
+        self.tokens.prompt_length()
     }
 
     /// Tokens that it may still generate.
@@ -57,6 +62,9 @@ impl Sequence {
     }
 
     pub(super) fn push(&mut self, token: Token) {
+        if let Some(guesses) = &mut self.guesses {
+            guesses.learn(&self.tokens, token);
+        }
         self.tokens.generated.push(token);
     }
 }
@@ -64,6 +72,10 @@ impl Sequence {
 impl Tokens {
     pub(super) fn len(&self) -> u32 {
         count(&self.prompt) + count(&self.generated)
+    }
+
+    pub(super) fn prompt_length(&self) -> u32 {
+        count(&self.prompt)
     }
 
     /// The tokens from position `from` on.

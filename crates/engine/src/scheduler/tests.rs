@@ -3,6 +3,7 @@ use crate::model::Batching;
 
 mod fair;
 mod prefix;
+mod speculation;
 
 /// A scheduler whose steps are always computed; every choice goes on with token 9.
 struct Bench {
@@ -40,6 +41,7 @@ impl Bench {
                 scored: false,
                 salt: None,
                 account: Arc::default(),
+                drafts: false,
             },
         );
     }
@@ -52,6 +54,7 @@ impl Bench {
             scored: true,
             salt: None,
             account: Arc::default(),
+            drafts: false,
         };
         self.scheduler.enqueue(RequestId(request), &job);
     }
@@ -61,6 +64,7 @@ impl Bench {
         let room = Room {
             rows: self.rows,
             prompts: self.budget,
+            row_cost: None,
         };
         self.scheduler.plan(room, |request| {
             if Some(request.0) == blocked {
@@ -75,7 +79,7 @@ impl Bench {
     /// choice if one is sampled.
     fn step(&mut self) -> String {
         let step = self.plan();
-        let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9)).collect();
+        let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9).into()).collect();
         self.scheduler.commit(&step, &next);
         describe(&step)
     }
@@ -166,7 +170,7 @@ fn choices_wait_for_sequences() {
     assert_eq!(describe(&step), "0:6+1=0.0 1:5+1=0.1");
     bench
         .scheduler
-        .commit(&step, &[Next::Ended, Next::Token(9)]);
+        .commit(&step, &[Next::Ended.into(), Next::Token(9).into()]);
     check(&mut bench, &["forget(0) fork(1→0,4) 1:6+1=0.1 0:4+1=0.2"]);
 
     // With one sequence alone, and nothing kept, the next computes the prompt again.
@@ -174,7 +178,7 @@ fn choices_wait_for_sequences() {
     bench.enqueue(0, 5, 2, 9);
     check(&mut bench, &["0:0+5=0.0"]);
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[Next::Ended]);
+    bench.scheduler.commit(&step, &[Next::Ended.into()]);
     check(&mut bench, &["forget(0) 0:0+5=0.1"]);
 }
 
@@ -194,7 +198,7 @@ fn a_full_cache_takes_from_the_youngest() {
     // 17 tokens don't fit 16 cells; what request 1 has generated is computed again when request 0 is done.
     check(&mut bench, &["forget(1) 0:8+1=0.0", "0:9+1=0.0"]);
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[Next::Ended]);
+    bench.scheduler.commit(&step, &[Next::Ended.into()]);
     check(&mut bench, &["forget(0) 0:0+8=1.0", "0:8+1=1.0"]);
     assert_eq!(bench.scheduler.preemptions(), 1);
 }
@@ -245,7 +249,7 @@ fn a_model_whose_cache_is_full_too_early() {
     let step = bench.plan();
     bench
         .scheduler
-        .commit(&step, &[Next::Token(9), Next::Ended]);
+        .commit(&step, &[Next::Token(9).into(), Next::Ended.into()]);
     check(&mut bench, &["forget(1) 0:9+1=0.0 1:0+6=2.0"]);
 }
 
@@ -277,6 +281,7 @@ fn a_quota_is_kept_within_a_step() {
     let room = Room {
         rows: 100,
         prompts: 16,
+        row_cost: None,
     };
     let step = bench.scheduler.plan(room, |_| 3);
     assert_eq!(step.sampled.len(), 3);
@@ -300,7 +305,7 @@ fn prompts_are_scored_once_each() {
             assert_eq!(used, step.scored.len() + step.sampled.len());
             assert!(used <= outputs as usize);
             let scored: Vec<u32> = step.scored.iter().map(|scored| scored.position).collect();
-            let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9)).collect();
+            let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9).into()).collect();
             bench.scheduler.commit(&step, &next);
             assert_eq!(
                 format!("{} {scored:?}", describe(&step)),
@@ -408,7 +413,7 @@ fn a_parked_choice_waits_and_nobody_waits_for_it() {
     let mut bench = Bench::new(20, 3);
     bench.enqueue(0, 4, 1, 6);
     let step = bench.plan();
-    bench.scheduler.commit(&step, &[Next::Parked]);
+    bench.scheduler.commit(&step, &[Next::Parked.into()]);
     assert_eq!(bench.scheduler.decoding(), 1);
     assert!(bench.plan().rows.is_empty());
     bench.enqueue(1, 3, 1, 3);

@@ -3,19 +3,23 @@
 use crate::Token;
 use crate::model::{Capacity, Row, SequenceId};
 use crate::sim::tokenizer::{END, Partial, SimTokenizer};
-use crate::sim::{mix, unit};
+use crate::sim::{SimOptions, mix, unit};
 
 /// What the model knows after some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
+    seed: u64,
     hash: u64,
+    last: Token,
     partial: Option<Partial>,
 }
 
 impl State {
     pub(super) fn start(seed: u64) -> Self {
         State {
+            seed,
             hash: mix(seed, 0x5eed),
+            last: 0,
             partial: None,
         }
     }
@@ -25,12 +29,14 @@ impl State {
         let what = u64::from(token) << 32 | u64::from(position);
         State {
             hash: mix(self.hash ^ shape, what),
+            last: token,
+            seed: self.seed,
             partial: Partial::after(self.partial, token),
         }
     }
 
     /// Far apart for tokens that make no sense here, and random for the others.
-    pub(super) fn logits(self, end_probability: f64) -> Vec<f32> {
+    pub(super) fn logits(self, options: &SimOptions) -> Vec<f32> {
         let mut logits = vec![-50.0; SimTokenizer::VOCABULARY];
         if let Some(partial) = self.partial {
             logits[partial.next() as usize] = 10.0;
@@ -39,7 +45,13 @@ impl State {
         for token in SimTokenizer::openings() {
             logits[token as usize] = (unit(mix(self.hash, u64::from(token))) * 6.0) as f32;
         }
-        if unit(mix(self.hash, 0xe0d)) < end_probability {
+        if unit(mix(self.hash, 0x4ab)) < options.habit {
+            let openings = SimTokenizer::openings().count() as u64;
+            let usual = mix(self.seed, u64::from(self.last)) % openings;
+            let usual = SimTokenizer::openings().nth(usual as usize);
+            logits[usual.expect("one of them") as usize] = 20.0;
+        }
+        if unit(mix(self.hash, 0xe0d)) < options.end_probability {
             logits[END as usize] = 50.0;
         }
         logits

@@ -365,6 +365,15 @@ pub(crate) const KEYS: &[Key] = &[
         "Who may begin with what was computed for a request: requests of the same account, everybody (from how fast an answer comes one can tell that somebody has sent the same beginning), or only the choices of the request itself.",
     ),
     key(
+        "models[].engines[].speculation",
+        Kind::Choice {
+            now: &["ngram", "off"],
+            later: &[],
+        },
+        Some("off"),
+        "Whether tokens are guessed from what followed the last few where they were before, in the prompt or the answer, and computed along with the next one: faster where an answer repeats something, and the same text. A reproducible engine and answers in an enforced format go without.",
+    ),
+    key(
         "webhooks[].name",
         Kind::Text,
         None,

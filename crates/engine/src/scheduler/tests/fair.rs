@@ -8,6 +8,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_m
         scored: false,
         salt: None,
         account: account.into(),
+        drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
 }

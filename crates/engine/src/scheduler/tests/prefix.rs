@@ -9,6 +9,7 @@ fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterato
         scored: false,
         salt: Some(salt.into()),
         account: Arc::default(),
+        drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
 }
@@ -16,7 +17,7 @@ fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterato
 /// Plans and computes a step in which every choice ends; how many tokens of each prompt were there.
 fn last_step(bench: &mut Bench) -> (String, Vec<u32>) {
     let step = bench.plan();
-    let next = vec![Next::Ended; step.sampled.len()];
+    let next = vec![Next::Ended.into(); step.sampled.len()];
     bench.scheduler.commit(&step, &next);
     let cached = step.sampled.iter().map(|sampled| sampled.cached);
     (describe(&step), cached.collect())
@@ -133,7 +134,7 @@ fn what_nobody_uses_is_let_go() {
         let step = bench.plan();
         bench
             .scheduler
-            .commit(&step, &[Next::Token(9), Next::Ended]);
+            .commit(&step, &[Next::Token(9).into(), Next::Ended.into()]);
         let cached = step.sampled[1].cached;
         let mut rows = 0;
         while bench.scheduler.kept() > 0 {
