@@ -4,7 +4,7 @@ use std::thread::available_parallelism;
 
 use weir_engine::model::Batching;
 
-use crate::load::{LoadError, LoadOptions};
+use crate::load::{FlashAttention, KvFormat, LoadError, LoadOptions};
 
 /// What the sizes depend on.
 #[derive(Debug)]
@@ -25,10 +25,14 @@ pub(crate) struct Sizes {
     pub(crate) rows: u32,
     pub(crate) outputs: u32,
     pub(crate) batching: Batching,
+    pub(crate) flash_attention: bool,
 }
 
 /// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
 const ROWS: u32 = 512;
+/// Without flash attention each row has a number for each cell and head, all at once; and with as many rows as these
+/// prompts are no slower.
+const ROWS_UNFUSED: u32 = 128;
 /// ggml's limit.
 const THREADS_MAX: u32 = 512;
 /// llama.cpp's limit for one context.
@@ -73,15 +77,22 @@ impl Sizes {
             (LOGITS_BYTES / logits_bytes).clamp(SEQUENCES_FROM, u64::from(sequences_max));
         let sequences = u32::try_from(sequences).unwrap_or(sequences_max);
         let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
+        let flash_attention = flash_attention(options);
+        let rows = if flash_attention {
+            ROWS
+        } else {
+            ROWS_UNFUSED.max(sequences)
+        };
         Ok(Sizes {
             threads: threads(options.threads)?,
             cells,
             context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
                 .min(context),
             sequences,
-            rows: ROWS.min(cells),
+            rows: rows.min(cells),
             outputs: sequences,
             batching: Batching::Together,
+            flash_attention,
         })
     }
 
@@ -113,7 +124,16 @@ impl Sizes {
             rows: ROWS_ALONE,
             outputs: ROWS_ALONE.max(sequences),
             batching: Batching::OneSequence,
+            flash_attention: flash_attention(options),
         })
+    }
+}
+
+fn flash_attention(options: &LoadOptions) -> bool {
+    match options.flash_attention {
+        FlashAttention::On => true,
+        FlashAttention::Off => false,
+        FlashAttention::Auto => options.reproducible || options.kv_format == KvFormat::Q8_0,
     }
 }
 
@@ -221,6 +241,29 @@ mod tests {
         );
         let wrong = "sequences must be between 1 and 256, got 257";
         check(small, asked(None, None, Some(257)), Err(wrong));
+    }
+
+    #[test]
+    fn without_flash_attention_steps_are_short_but_all_streams_fit() {
+        let check = |sequences, flash_attention, expected| {
+            let options = LoadOptions {
+                threads: Some(2),
+                sequences: Some(sequences),
+                flash_attention,
+                ..LoadOptions::default()
+            };
+            let traits = Traits {
+                context_trained: 8_192,
+                vocabulary: 49_152,
+                window: 0,
+            };
+            let sizes = Sizes::choose(&options, &traits).expect("they fit");
+            assert_eq!((sizes.rows, sizes.flash_attention), expected, "{options:?}");
+        };
+        check(8, FlashAttention::Auto, (128, false));
+        check(8, FlashAttention::Off, (128, false));
+        check(200, FlashAttention::Auto, (200, false));
+        check(8, FlashAttention::On, (512, true));
     }
 
     #[test]

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use crate::scheduler::Room;
 
-/// With fewer a prompt would hardly get anywhere, however many streams there are.
-const PROMPTS_MIN: u32 = 16;
-/// Rows from which on the kernels compute attention in tiles, several times as fast as row by row: a long prompt in
-/// smaller pieces takes several times as long, and its steps are hardly shorter. Also what a step may hold before
-/// anything was measured.
-const TILE: u32 = 64;
-/// How many times as long as it should a step may take for that.
-const PATIENCE: u32 = 4;
+/// With fewer a prompt would hardly get anywhere: half of the steps would be its neighbours' rows.
+const PROMPTS_MIN: u32 = 32;
+/// What a step may hold before anything was measured.
+const ROOM_START: u32 = 64;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -21,8 +17,6 @@ pub(crate) struct Pace {
     rows: u32,
     /// Rows of a step that takes about as long as it may.
     room: u32,
-    /// Fewer rows than these aren't worth it.
-    least: u32,
     rows_per_second: Option<f64>,
 }
 
@@ -40,8 +34,7 @@ impl Pace {
         Pace {
             target,
             rows,
-            room: TILE.min(rows),
-            least: TILE.min(rows),
+            room: ROOM_START.min(rows),
             rows_per_second: None,
         }
     }
@@ -69,10 +62,6 @@ impl Pace {
 
     /// A step that wasn't full says nothing against a fuller one.
     fn steer(&mut self, step: Measured) {
-        if step.rows >= TILE {
-            let in_time = step.took <= self.target * PATIENCE;
-            self.least = if in_time { TILE } else { PROMPTS_MIN }.min(self.rows);
-        }
         let full = step.rows >= self.room;
         let room = if step.took > self.target {
             let share = self.target.as_secs_f64() / step.took.as_secs_f64();
@@ -82,7 +71,7 @@ impl Pace {
         } else {
             return;
         };
-        self.room = room.max(self.least).min(self.rows);
+        self.room = room.max(PROMPTS_MIN).min(self.rows);
     }
 
     /// Time for so many tokens; zero as long as nothing was measured.
@@ -123,10 +112,8 @@ mod tests {
             }
             assert_eq!(pace.room(false).rows, 512);
         };
-        check(10, 16..=16);
-        // In tiles, if that doesn't take far too long.
-        check(150, 16..=16);
-        check(170, 64..=64);
+        check(10, 32..=32);
+        check(400, 35..=40);
         check(1_000, 80..=100);
         check(1_000_000, 512..=512);
     }

@@ -119,8 +119,9 @@ impl Account {
 }
 
 impl Scheduler {
-    /// Which of the choices have their next token in a step of `rows` rows: all if there is one account. Else a few of
-    /// each; what is left is for streams and prompts, the lightest account's first.
+    /// Which of the choices have their next token in a step of `rows` rows: all if there is one account, or if all are equals
+    /// and nobody waits for anything else. Else a few of each; what is left is for streams and prompts, the lightest
+    /// account's first.
     pub(super) fn share_rows(&self, ready: BTreeSet<ChoiceId>, rows: u32) -> BTreeSet<ChoiceId> {
         if self.accounts.active() < 2 {
             return ready;
@@ -128,6 +129,10 @@ impl Scheduler {
         let (mut chosen, mut others) = (BTreeSet::new(), Vec::new());
         let accounts = self.accounts.by_class();
         let lightest = accounts[0].0;
+        let equals = accounts.iter().all(|(class, _)| *class == lightest);
+        if equals && self.waiting.is_empty() && self.all_decode() {
+            return ready;
+        }
         for (class, choices) in accounts {
             let least = STREAMS_MIN >> (class - lightest).min(STREAMS_MIN.ilog2());
             let mut own: Vec<ChoiceId> = choices.intersection(&ready).copied().collect();
@@ -145,6 +150,11 @@ impl Scheduler {
             left = prompts.fold(left, |left, rows| left.saturating_sub(rows as usize));
         }
         chosen
+    }
+
+    fn all_decode(&self) -> bool {
+        let mut running = self.running.values();
+        running.all(|(id, sequence)| self.kv.length(*id) + 1 >= sequence.known())
     }
 
     /// Rows that a choice needs before its next token.

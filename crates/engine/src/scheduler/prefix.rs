@@ -132,6 +132,10 @@ impl Scheduler {
         let Some(salt) = salt.filter(|_| self.kv.length(id) >= SHARED_MIN) else {
             return self.kv.forget(id);
         };
+        if let Some(same) = self.kept_covering(id, &sequence.tokens, &salt) {
+            self.kept.touch(same);
+            return self.kv.forget(id);
+        }
         self.kv.rest(id);
         let entry = Entry {
             tokens: sequence.tokens.clone(),
@@ -141,6 +145,24 @@ impl Scheduler {
         };
         self.kept.entries.insert(id, entry);
         self.kept.touch(id);
+    }
+
+    /// What is kept already and begins with all that the sequence has.
+    fn kept_covering(
+        &self,
+        id: SequenceId,
+        tokens: &Tokens,
+        salt: &Arc<str>,
+    ) -> Option<SequenceId> {
+        let length = self.kv.length(id);
+        let mut kept = self.kept.entries.iter();
+        let covers = kept.find(|(other, entry)| {
+            entry.salt == *salt
+                && self.kv.length(**other) >= length
+                && entry.tokens.at(length - 1) == tokens.at(length - 1)
+                && entry.tokens.common(tokens) >= length
+        });
+        covers.map(|(&other, _)| other)
     }
 
     /// Frees so many cells, if those that are kept have them.

@@ -311,7 +311,7 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("auto"),
-        "How attention is computed: in one pass over the cache (`on`), or with a matrix of all scores (`off`, not with `q8_0`).",
+        "How attention is computed: by the fused kernel (`on`), or with a matrix of all scores (`off`, not with `q8_0`). On two cores `on` was faster with 32 streams that have little in common, `off` with few streams, long contexts, and prompts that arrive beside streams. `auto` is `off`, but for `reproducible` and `q8_0`.",
     ),
     key(
         "models[].engines[].optimize",

@@ -112,3 +112,28 @@ fn enqueue_other(accounts: &mut Accounts, rows: u64) {
     accounts.serve(&name, 1_024);
     accounts.remove(&name, choice);
 }
+
+/// Equals that only decode don't take turns: one long step serves all of them sooner than two short ones.
+#[test]
+fn equals_that_decode_share_a_step() {
+    let mut bench = Bench::new(400, 20);
+    (0..6).for_each(|request| enqueue(&mut bench, request, "one", 1, 50));
+    (6..12).for_each(|request| enqueue(&mut bench, request, "two", 1, 50));
+    (bench.rows, bench.budget) = (8, 16);
+    let rows = |bench: &mut Bench| {
+        let step = bench.plan();
+        bench
+            .scheduler
+            .commit(&step, &vec![Next::Token(9).into(); step.sampled.len()]);
+        step.sampled.len()
+    };
+    assert_eq!(rows(&mut bench), 12, "all begin");
+    assert_eq!(rows(&mut bench), 12, "nobody waits");
+    enqueue(&mut bench, 12, "one", 100, 50);
+    assert_eq!(rows(&mut bench), 8, "a prompt has come");
+    bench.scheduler.remove(RequestId(12));
+    assert_eq!(rows(&mut bench), 12);
+    // Whoever had much isn't an equal.
+    bench.scheduler.accounts.serve(&"one".into(), 6_200);
+    assert_eq!(rows(&mut bench), 8);
+}

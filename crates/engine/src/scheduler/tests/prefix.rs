@@ -173,3 +173,36 @@ fn pieces_are_shared_where_they_are_cut_alike() {
     assert_eq!(run(1, (0..31).collect()), "fork(0→1,24) 1:24+6, 1:30+1=1.0");
     assert_eq!(run(2, (0..30).collect()), "fork(0→2,29) 2:29+1=2.0");
 }
+
+/// Of what is the same, one is kept.
+#[test]
+fn what_is_kept_already_is_not_kept_twice() {
+    let mut bench = bench(400, 8);
+    bench.budget = 100;
+    let prompt: Arc<[Token]> = (0..30).collect();
+    let job = Job {
+        prompts: vec![prompt],
+        choices: 4,
+        output_max: 1,
+        drafts: false,
+        scored: false,
+        salt: Some("a".into()),
+        account: "a".into(),
+    };
+    for (request, salt, kept) in [(0, "a", 1), (1, "a", 1), (2, "b", 2)] {
+        let salt = Some(salt.into());
+        let job = Job {
+            salt,
+            ..job.clone()
+        };
+        bench.scheduler.enqueue(RequestId(request), &job);
+        for _ in 0..2 {
+            let step = bench.plan();
+            let ended = vec![Next::Ended.into(); step.sampled.len()];
+            bench.scheduler.commit(&step, &ended);
+        }
+        assert!(!bench.scheduler.knows(RequestId(request)));
+        assert_eq!(bench.scheduler.kept(), kept, "after request {request}");
+        assert_eq!(bench.scheduler.kv().used_cells(), 30 * kept as u32);
+    }
+}

@@ -1,0 +1,146 @@
+//! What a step costs: by its rows, what is in the cache before them, and how many streams are beside.
+//!
+//! `cargo run --release -p weir-llama --example steps -- models/*.gguf`
+//!
+//! One thread, and its own processor time, so that other work on the machine counts for little.
+
+#![expect(clippy::print_stdout, reason = "a report for a person")]
+
+use std::path::Path;
+
+use weir_engine::Token;
+use weir_engine::model::{Model, Row, SequenceId};
+use weir_llama::{LlamaModel, LoadOptions, load};
+
+const DEPTHS: [u32; 3] = [0, 1_024, 3_000];
+const ROWS: [u32; 6] = [1, 4, 16, 32, 64, 128];
+const STREAMS: [u32; 3] = [1, 8, 32];
+/// Tokens of each stream.
+const LENGTH: u32 = 180;
+
+fn main() {
+    for path in std::env::args().skip(1) {
+        let options = LoadOptions {
+            threads: Some(1),
+            cells: Some(8_192),
+            sequences: Some(40),
+            ..LoadOptions::default()
+        };
+        let mut model = match load(Path::new(&path), &options) {
+            Ok(model) => model,
+            Err(error) => {
+                println!("{error}");
+                continue;
+            }
+        };
+        println!("{path}: milliseconds of one thread");
+        prompts(&mut model);
+        streams(&mut model);
+    }
+}
+
+fn prompts(model: &mut LlamaModel) {
+    println!("rows of one sequence, behind so many tokens (ms for each row)");
+    header(&ROWS);
+    let sequence = SequenceId(0);
+    for depth in DEPTHS {
+        fill(model, sequence, 0, depth);
+        let costs = ROWS.map(|rows| {
+            let again = (16 / rows).clamp(1, 3);
+            let took = least(again, || {
+                let took = timed(|| compute(model, &piece(sequence, depth, rows)));
+                if depth > 0 {
+                    model.truncate(sequence, depth);
+                } else {
+                    model.forget(sequence);
+                }
+                took
+            });
+            took / f64::from(rows)
+        });
+        line(depth, &costs);
+        model.forget(sequence);
+    }
+}
+
+fn streams(model: &mut LlamaModel) {
+    println!(
+        "one row of each of so many streams of {LENGTH} tokens, beside so many kept cells (ms for each row)"
+    );
+    header(&STREAMS);
+    for kept in [0, 2_048] {
+        fill(model, SequenceId(39), 0, kept);
+        let costs = STREAMS.map(|streams| {
+            (0..streams).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));
+            let mut position = LENGTH;
+            let took = least(4, || {
+                let rows: Vec<Row> = (0..streams)
+                    .flat_map(|stream| piece(SequenceId(stream), position, 1))
+                    .collect();
+                position += 1;
+                timed(|| compute(model, &rows))
+            });
+            (0..streams).for_each(|stream| model.forget(SequenceId(stream)));
+            took / f64::from(streams)
+        });
+        line(kept, &costs);
+        model.forget(SequenceId(39));
+    }
+}
+
+fn fill(model: &mut LlamaModel, sequence: SequenceId, from: u32, to: u32) {
+    let mut at = from;
+    while at < to {
+        let rows = (to - at).min(512);
+        compute(model, &piece(sequence, at, rows));
+        at += rows;
+    }
+}
+
+/// Rows of a sequence; the last one is an output.
+fn piece(sequence: SequenceId, from: u32, count: u32) -> Vec<Row> {
+    (from..from + count)
+        .map(|position| Row {
+            token: Token::from(1_000 + (position * 7_919 + sequence.0 * 31) % 20_000),
+            position,
+            sequence,
+            output: position + 1 == from + count,
+        })
+        .collect()
+}
+
+fn compute(model: &mut LlamaModel, rows: &[Row]) {
+    model.decode(rows).expect("there is room");
+}
+
+fn least(times: u32, mut run: impl FnMut() -> f64) -> f64 {
+    (0..times).map(|_| run()).fold(f64::INFINITY, f64::min)
+}
+
+/// Milliseconds of this thread's processor time.
+fn timed(work: impl FnOnce()) -> f64 {
+    let before = processor_time();
+    work();
+    processor_time() - before
+}
+
+fn processor_time() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux says so");
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse::<f64>().ok());
+    nanoseconds.expect("its first number") / 1e6
+}
+
+fn header(columns: &[u32]) {
+    print!("{:>8}", "");
+    columns.iter().for_each(|column| print!("{column:>8}"));
+    println!();
+}
+
+fn line(name: u32, costs: &[f64]) {
+    print!("{name:>8}");
+    costs.iter().for_each(|cost| print!("{cost:>8.2}"));
+    println!();
+}
