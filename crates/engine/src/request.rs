@@ -4,6 +4,7 @@ mod conversation;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -411,6 +412,8 @@ pub struct Prepared {
     pub shown: Vec<(Token, &'static str)>,
     /// Whoever pays: what was computed for one account is, by default, nothing that another can tell.
     pub account: Arc<str>,
+    /// What part of the engine the account has beside others: twice as much with twice the weight.
+    pub weight: NonZeroU32,
 }
 
 impl Prepared {
@@ -425,6 +428,7 @@ impl Prepared {
             reading: Reading::PLAIN,
             shown: Vec::new(),
             account: Arc::default(),
+            weight: NonZeroU32::MIN,
         }
     }
 

@@ -21,6 +21,7 @@ mod sequence;
 mod speculation;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,8 +58,10 @@ pub struct Job {
     pub scored: bool,
     /// Requests with the same salt share what they begin with; without one it is shared with nobody.
     pub salt: Option<Arc<str>>,
-    /// Whose it is: accounts have equal parts of what there is.
+    /// Whose it is: accounts of equal weight have equal parts of what there is.
     pub account: Arc<str>,
+    /// Of the account: it has so many parts.
+    pub weight: NonZeroU32,
     /// Whether what its choices may say next is guessed, and computed along with what they have said.
     pub drafts: bool,
 }
@@ -156,7 +159,7 @@ impl Scheduler {
             for choice in siblings.clone() {
                 let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job);
                 let choice = ChoiceId { request, choice };
-                self.accounts.add(&job.account, choice);
+                self.accounts.add(&job.account, job.weight, choice);
                 self.waiting.insert(choice, sequence);
             }
             let choice = first;

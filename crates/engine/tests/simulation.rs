@@ -8,6 +8,7 @@
     reason = "a test; clippy only knows those inside a function with #[test]"
 )]
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -410,13 +411,15 @@ impl World {
             echo: random.percent(30),
             ..Request::new(Input::Prompts(echoed))
         };
+        let account = random.one_of(&["a", "a", "b"]);
         Prepared {
             constraint: random.percent(30).then(|| {
                 let which = random.within(0..u32::try_from(CONSTRAINTS.len()).unwrap());
                 CONSTRAINTS[which as usize].clone()
             }),
             allowance,
-            account: random.one_of(&["a", "a", "b"]).into(),
+            account: account.into(),
+            weight: NonZeroU32::new(if account == "b" { 2 } else { 1 }).unwrap(),
             ..Prepared::new(request, prompts, random.within(0..room + 1))
         }
     }

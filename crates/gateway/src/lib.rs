@@ -217,6 +217,7 @@ impl Gateway {
         // token. Nobody sees it before: the caller gets a generation when both are there.
         prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
         prepared.account = caller.account.as_str().into();
+        prepared.weight = self.0.tiers.weight(caller);
         let Admitted {
             offer,
             engine,

@@ -1,6 +1,7 @@
 //! What an account may use of a model: by its tier, which its top-ups decide, or as was agreed with it.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct TierRule {
     /// Who paid in so much within a month, of the current one and the two before, is in it.
     pub top_up: Nanos,
     pub quotas: Quotas,
+    /// What part of an engine its accounts have beside others.
+    pub weight: NonZeroU32,
 }
 
 /// How long an account's tier is believed.
@@ -65,6 +68,12 @@ impl Tiers {
             caller.account_limits.unwrap_or_default(),
             by_tier.unwrap_or_default(),
         )
+    }
+
+    /// What the caller's account weighs beside others on an engine, as far as it was looked up.
+    pub(crate) fn weight(&self, caller: &Caller) -> NonZeroU32 {
+        self.rule(caller)
+            .map_or(NonZeroU32::MIN, |rule| rule.weight)
     }
 
     /// The highest tier that it has reached and that has a rule.
@@ -140,6 +149,7 @@ mod tests {
             tier,
             top_up: Nanos::from_usd(usd).unwrap(),
             quotas: requests(limit),
+            weight: NonZeroU32::new(limit).expect("not zero"),
         }
     }
 
@@ -165,6 +175,10 @@ mod tests {
             tiers.learn(&caller.account, Nanos::from_usd(usd).unwrap());
             let quotas = tiers.quotas(&caller);
             assert_eq!(quotas.requests_per_minute, expected, "{usd} {caller:?}");
+            if caller.account_limits.is_none() {
+                // What was agreed about limits doesn't change the weight, which is the tier's: here, the same number.
+                assert_eq!(tiers.weight(&caller).get(), expected.unwrap_or(1));
+            }
         };
         let told = |tier| Caller {
             tier: Some(tier),

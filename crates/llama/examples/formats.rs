@@ -15,7 +15,7 @@ use std::time::Instant;
 use weir_engine::model::{Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
-const PROMPT: u32 = 512;
+const PROMPT: u32 = 128;
 /// Tokens in the cache of each stream.
 const DEPTH: u32 = 128;
 /// Streams and steps: as many steps as take about as long.

@@ -10,7 +10,7 @@ use weir_engine::Token;
 use weir_engine::model::{Bos, Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
-const PROMPT: usize = 256;
+const PROMPT: usize = 128;
 /// Tokens that are decoded after the prompt, one step each.
 const STEPS: usize = 24;
 

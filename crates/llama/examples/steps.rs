@@ -10,7 +10,7 @@ use std::path::Path;
 
 use weir_engine::Token;
 use weir_engine::model::{Model, Row, SequenceId};
-use weir_llama::{LlamaModel, LoadOptions, load};
+use weir_llama::{FlashAttention, LlamaModel, LoadOptions, load};
 
 const DEPTHS: [u32; 3] = [0, 1_024, 3_000];
 const ROWS: [u32; 6] = [1, 4, 16, 32, 64, 128];
@@ -19,21 +19,24 @@ const STREAMS: [u32; 3] = [1, 8, 32];
 const LENGTH: u32 = 180;
 
 fn main() {
-    for path in std::env::args().skip(1) {
+    let both = [FlashAttention::On, FlashAttention::Off];
+    let paths: Vec<String> = std::env::args().skip(1).collect();
+    for (path, flash_attention) in paths.iter().flat_map(|path| both.map(|how| (path, how))) {
         let options = LoadOptions {
             threads: Some(1),
             cells: Some(8_192),
             sequences: Some(40),
+            flash_attention,
             ..LoadOptions::default()
         };
-        let mut model = match load(Path::new(&path), &options) {
+        let mut model = match load(Path::new(path), &options) {
             Ok(model) => model,
             Err(error) => {
                 println!("{error}");
                 continue;
             }
         };
-        println!("{path}: milliseconds of one thread");
+        println!("{path}, flash attention {flash_attention:?}: milliseconds of one thread");
         prompts(&mut model);
         streams(&mut model);
     }
@@ -91,7 +94,7 @@ fn streams(model: &mut LlamaModel) {
 fn fill(model: &mut LlamaModel, sequence: SequenceId, from: u32, to: u32) {
     let mut at = from;
     while at < to {
-        let rows = (to - at).min(512);
+        let rows = (to - at).min(128);
         compute(model, &piece(sequence, at, rows));
         at += rows;
     }

@@ -111,6 +111,7 @@ impl Generation {
             // What a format allows after a token is computed beside the model, and not there at once.
             drafts: speculation == Speculation::Ngram && self.prepared.constraint.is_none(),
             account: Arc::clone(&self.prepared.account),
+            weight: self.prepared.weight,
             prompts: self.prepared.prompts.clone(),
             choices: self.prepared.request.choices.get(),
             output_max: self.prepared.output_max,

@@ -3,10 +3,13 @@
 //! being lifted when the account comes back, all counters decay, so that whoever seldom asks doesn't wait for
 //! whoever always does.
 //!
+//! An account of weight 2 counts as two: its rows count half, and its part is twice as large.
+//!
 //! Alone, an account may have all. Beside others, a few of its streams go on in every step, and the others make way
 //! for prompts and streams of lighter accounts; and so do the cells that it has beyond an equal part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::scheduler::plan::Draft;
@@ -17,6 +20,8 @@ use crate::scheduler::{ChoiceId, Scheduler};
 const STREAMS_MIN: usize = 4;
 /// Accounts that had less than so many rows are equals, and so are those that had up to twice as many as each other.
 const EQUALS: u64 = 2_048;
+/// Where weights differ, who had so many rows fewer for each part goes first among those.
+const EXACTLY: u64 = 256;
 /// After so many rows of all accounts the counters lose a part, …
 const DECAY_ROWS: u64 = 1_024;
 /// … which is this one: after 22,000 rows, about a minute on two cores, half is left.
@@ -26,14 +31,18 @@ const DECAY_PART: u64 = 32;
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     accounts: BTreeMap<Arc<str>, Account>,
-    /// How many of them have a choice.
+    /// How many of them have a choice, …
     active: u32,
+    /// … and their weights.
+    weights: u32,
     /// Rows since the counters have decayed.
     rows: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
+    /// As its last request says.
+    weight: NonZeroU32,
     /// Rows computed for it, fewer the longer ago.
     served: u64,
     /// All its choices, waiting or running.
@@ -42,16 +51,32 @@ struct Account {
 }
 
 impl Accounts {
-    pub(super) fn add(&mut self, account: &Arc<str>, choice: ChoiceId) {
-        let account = self.accounts.entry(Arc::clone(account)).or_default();
-        self.active += u32::from(account.choices.is_empty());
+    pub(super) fn add(&mut self, account: &Arc<str>, weight: NonZeroU32, choice: ChoiceId) {
+        let new = || Account {
+            weight,
+            served: 0,
+            choices: BTreeSet::new(),
+            running: 0,
+        };
+        let account = self.accounts.entry(Arc::clone(account)).or_insert_with(new);
+        if account.choices.is_empty() {
+            self.active += 1;
+        } else {
+            self.weights -= account.weight.get();
+        }
+        account.weight = weight;
+        self.weights += weight.get();
         account.choices.insert(choice);
     }
 
     pub(super) fn remove(&mut self, account: &Arc<str>, choice: ChoiceId) {
         let account = self.known(account);
         account.choices.remove(&choice);
-        self.active -= u32::from(account.choices.is_empty());
+        if account.choices.is_empty() {
+            let weight = account.weight.get();
+            self.active -= 1;
+            self.weights -= weight;
+        }
     }
 
     pub(super) fn begin(&mut self, account: &Arc<str>) {
@@ -79,26 +104,40 @@ impl Accounts {
         self.active
     }
 
+    /// An account's part of something, going by the weights of those that are there.
+    fn part(&self, account: &str, of: u32) -> u32 {
+        let weight = u64::from(self.accounts[account].weight.get());
+        let part = u64::from(of) * weight / u64::from(self.weights.max(1));
+        u32::try_from(part).unwrap_or(of)
+    }
+
     /// The choices of each account; who has had far less comes first, then who has few that run, then who has waited
     /// the longest.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = &BTreeSet<ChoiceId>> {
-        self.by_class().into_iter().map(|(_, choices)| choices)
+        let all = self.by_class().into_iter();
+        all.map(|account| &account.choices)
     }
 
-    fn by_class(&self) -> Vec<(u32, &BTreeSet<ChoiceId>)> {
+    fn by_class(&self) -> Vec<&Account> {
         let active = self
             .accounts
             .values()
             .filter(|account| !account.choices.is_empty());
         let mut active: Vec<_> = active.collect();
+        // Accounts of the same weight needn't have the same, only be served soon; others have what they are told.
+        let mixed = active
+            .iter()
+            .any(|account| account.weight != active[0].weight);
         active.sort_by_key(|account| {
             let oldest = account.choices.first().copied();
-            (account.class(), account.running / STREAMS_MIN, oldest)
+            let exactly = if mixed {
+                account.weighed() / EXACTLY
+            } else {
+                0
+            };
+            (account.class(), account.crowd(), exactly, oldest)
         });
-        let active = active.into_iter();
         active
-            .map(|account| (account.class(), &account.choices))
-            .collect()
     }
 
     fn class(&self, account: &str) -> u32 {
@@ -114,7 +153,25 @@ impl Accounts {
 
 impl Account {
     fn class(&self) -> u32 {
-        (self.served / EQUALS + 1).ilog2()
+        (self.weighed() / EQUALS + 1).ilog2()
+    }
+
+    /// Rows that it had, for each part.
+    fn weighed(&self) -> u64 {
+        self.served / u64::from(self.weight.get())
+    }
+
+    /// How many of its choices run, by its weight; a few are none.
+    fn crowd(&self) -> usize {
+        if self.running < self.streams() {
+            return 0;
+        }
+        self.running / self.weight.get() as usize
+    }
+
+    /// How many of its streams go on in each step beside equals.
+    fn streams(&self) -> usize {
+        STREAMS_MIN * self.weight.get() as usize
     }
 }
 
@@ -128,13 +185,14 @@ impl Scheduler {
         }
         let (mut chosen, mut others) = (BTreeSet::new(), Vec::new());
         let accounts = self.accounts.by_class();
-        let lightest = accounts[0].0;
-        let equals = accounts.iter().all(|(class, _)| *class == lightest);
+        let lightest = accounts[0].class();
+        let equals = accounts.iter().all(|account| account.class() == lightest);
         if equals && self.waiting.is_empty() && self.all_decode() {
             return ready;
         }
-        for (class, choices) in accounts {
-            let least = STREAMS_MIN >> (class - lightest).min(STREAMS_MIN.ilog2());
+        for account in accounts {
+            let choices = &account.choices;
+            let least = (account.streams() >> (account.class() - lightest).min(32)).max(1);
             let mut own: Vec<ChoiceId> = choices.intersection(&ready).copied().collect();
             own.sort_by_key(|choice| (self.running[choice].1.stepped, *choice));
             let rest = own.split_off(least.min(own.len()));
@@ -191,21 +249,20 @@ impl Scheduler {
             held.cells += self.kv.length(*id);
             held.sequences += 1;
         }
-        let accounts = self.accounts.active();
-        let part = Held {
-            cells: self.capacity.cells / accounts,
-            sequences: (self.capacity.sequences / accounts).max(1),
+        let part = |account: &str| Held {
+            cells: self.accounts.part(account, self.capacity.cells),
+            sequences: self.accounts.part(account, self.capacity.sequences).max(1),
         };
         let mut own = held.remove(&waiting.account).unwrap_or_default();
         own.cells += waiting.known() + waiting.remaining().min(self.output_expected);
         own.sequences += 1;
-        if own.is_above(part) {
+        if own.is_above(part(&waiting.account)) {
             return None;
         }
         let class = self.accounts.class(&waiting.account);
-        let above = held
-            .into_iter()
-            .filter(|(account, held)| held.is_above(part) && self.accounts.class(account) > class);
+        let above = held.into_iter().filter(|(account, held)| {
+            held.is_above(part(account)) && self.accounts.class(account) > class
+        });
         let (account, _) = above.max_by_key(|(_, held)| (held.cells, held.sequences))?;
         let mut running = self.running.iter().rev();
         running

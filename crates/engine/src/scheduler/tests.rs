@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::model::Batching;
 
@@ -41,6 +43,7 @@ impl Bench {
                 scored: false,
                 salt: None,
                 account: Arc::default(),
+                weight: NonZeroU32::MIN,
                 drafts: false,
             },
         );
@@ -54,6 +57,7 @@ impl Bench {
             scored: true,
             salt: None,
             account: Arc::default(),
+            weight: NonZeroU32::MIN,
             drafts: false,
         };
         self.scheduler.enqueue(RequestId(request), &job);

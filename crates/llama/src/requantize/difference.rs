@@ -57,9 +57,14 @@ pub(super) fn measure(original: &Path, copy: &Path, threads: u32) -> Result<Diff
     let positions = tokens.len().max(1) as f64;
     Ok(Difference {
         tokens: tokens.len() as u32,
-        kl_mean: kl_sum / positions,
-        same_best: f64::from(same) / positions,
+        kl_mean: rounded(kl_sum / positions),
+        same_best: rounded(f64::from(same) / positions),
     })
+}
+
+/// To what is read from a record as it was written: of more digits, JSON loses the last.
+fn rounded(number: f64) -> f64 {
+    (number * 1e9).round() / 1e9
 }
 
 fn small(path: &Path, threads: u32) -> Result<LlamaModel, LoadError> {

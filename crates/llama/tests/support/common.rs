@@ -82,7 +82,7 @@ pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<Row> {
     tokens.iter().enumerate().map(row).collect()
 }
 
-/// Computes tokens in steps of at most `chunk` rows and returns the logits after the last one.
+/// Computes tokens in steps of at most `chunk` rows, and of what the model takes, and returns the logits after the last one.
 pub fn compute(
     model: &mut LlamaModel,
     sequence: u32,
@@ -92,6 +92,7 @@ pub fn compute(
 ) -> Vec<f32> {
     let mut done = 0;
     let mut logits = Vec::new();
+    let chunk = chunk.min(model.capacity().rows as usize);
     for part in tokens.chunks(chunk) {
         model
             .decode(&rows(sequence, position + done, part))

@@ -1,5 +1,6 @@
 //! Limits of keys, of accounts and of models, as callers meet them.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::{Method, header};
@@ -27,6 +28,7 @@ fn tier(tier: Tier, top_up_usd: i64, limit: u32) -> TierRule {
         tier,
         top_up: Nanos::from_usd(top_up_usd).unwrap(),
         quotas: requests(limit),
+        weight: NonZeroU32::MIN,
     }
 }
 

@@ -203,6 +203,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Requests of an account in this tier that may be open at once for each model. Absent: no limit.",
     ),
     key(
+        "limits.tiers[].weight",
+        whole(1, 100),
+        Some("1"),
+        "What part of an embedded engine an account in this tier has while others wait, too: with 3 it has three times as much as one with 1. Without others each has all of it.",
+    ),
+    key(
         "models[].id",
         Kind::Text,
         None,

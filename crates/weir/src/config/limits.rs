@@ -1,6 +1,7 @@
 //! `[limits]`: of keys and of tiers, and where they are counted.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use weir_accounts::{Nanos, Quotas, Tier};
@@ -94,6 +95,10 @@ impl Reader<'_> {
                 tier,
                 top_up: Nanos::new(units * NANOS_PER_UNIT),
                 quotas: self.quotas(&at),
+                weight: self
+                    .narrow(&format!("{at}.weight"))
+                    .and_then(NonZeroU32::new)
+                    .expect("the key has a default, and its range fits"),
             });
             if let Some(message) = disorder(&tiers) {
                 self.entry_problem(&at, message);

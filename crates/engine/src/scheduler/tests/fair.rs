@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 
 fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_max: u32) {
@@ -8,6 +10,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_m
         scored: false,
         salt: None,
         account: account.into(),
+        weight: NonZeroU32::MIN,
         drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
@@ -108,7 +111,7 @@ fn enqueue_other(accounts: &mut Accounts, rows: u64) {
             choice: 0,
         },
     );
-    accounts.add(&name, choice);
+    accounts.add(&name, NonZeroU32::MIN, choice);
     accounts.serve(&name, 1_024);
     accounts.remove(&name, choice);
 }
@@ -136,4 +139,58 @@ fn equals_that_decode_share_a_step() {
     // Whoever had much isn't an equal.
     bench.scheduler.accounts.serve(&"one".into(), 6_200);
     assert_eq!(rows(&mut bench), 8);
+}
+
+/// Two accounts that always have more to do get rows by their weights.
+#[test]
+fn a_weight_is_a_part() {
+    let check = |weights: [u32; 2], expected: std::ops::RangeInclusive<f64>| {
+        let mut bench = Bench::new(400, 20);
+        (bench.rows, bench.budget) = (16, 8);
+        let mut next = 0;
+        let mut add = |bench: &mut Bench, account: usize| {
+            let job = Job {
+                prompts: vec![(0..12).collect()],
+                choices: 1,
+                output_max: 8,
+                scored: false,
+                salt: None,
+                account: ["one", "two"][account].into(),
+                weight: NonZeroU32::new(weights[account]).unwrap(),
+                drafts: false,
+            };
+            bench.scheduler.enqueue(RequestId(next), &job);
+            next += 1;
+            next - 1
+        };
+        let mut left: HashMap<u64, (usize, u32)> = HashMap::new();
+        for account in [0, 1].repeat(30) {
+            left.insert(add(&mut bench, account), (account, 8));
+        }
+        let mut ended = [0.0; 2];
+        for _ in 0..20_000 {
+            let step = bench.plan();
+            let mut over = Vec::new();
+            let chosen = step.sampled.iter().map(|sampled| {
+                let (account, tokens) = left.get_mut(&sampled.choice.request.0).unwrap();
+                *tokens -= 1;
+                if *tokens > 0 {
+                    return Next::Token(9).into();
+                }
+                over.push((sampled.choice.request.0, *account));
+                Next::Ended.into()
+            });
+            bench.scheduler.commit(&step, &chosen.collect::<Vec<_>>());
+            for (request, account) in over {
+                left.remove(&request);
+                left.insert(add(&mut bench, account), (account, 8));
+                ended[account] += 1.0;
+            }
+        }
+        let ratio = ended[0] / ended[1];
+        assert!(expected.contains(&ratio), "{ratio} for {weights:?}");
+    };
+    check([1, 1], 0.9..=1.1);
+    check([3, 1], 2.7..=3.3);
+    check([1, 8], 0.11..=0.14);
 }

@@ -9,6 +9,7 @@ fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterato
         scored: false,
         salt: Some(salt.into()),
         account: Arc::default(),
+        weight: NonZeroU32::MIN,
         drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
@@ -184,6 +185,7 @@ fn what_is_kept_already_is_not_kept_twice() {
         prompts: vec![prompt],
         choices: 4,
         output_max: 1,
+        weight: NonZeroU32::MIN,
         drafts: false,
         scored: false,
         salt: Some("a".into()),

@@ -13,6 +13,7 @@ fn enqueue(scheduler: &mut Scheduler, request: u64, prompt: &[Token], output_max
         scored: false,
         salt: None,
         account: Arc::default(),
+        weight: NonZeroU32::MIN,
         drafts: true,
     };
     scheduler.enqueue(RequestId(request), &job);
