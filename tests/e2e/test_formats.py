@@ -7,7 +7,7 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 
-from weir import DEMO, DEMO_FILE, GEMMA, model
+from weir import DEMO, DEMO_FILE, GEMMA, REPRODUCIBLE, model
 
 QUESTION = [{"role": "user", "content": "Is it raining in Bonn?"}]
 PARAMETERS = {
@@ -32,7 +32,7 @@ def check(schema, text):
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "there"}}], ids=["required", "named"])
 def test_a_call(client, choice):
-    request = dict(model=DEMO, messages=QUESTION, max_tokens=48, temperature=0, tools=[tool("here"), tool("there")], tool_choice=choice)
+    request = dict(model=REPRODUCIBLE, messages=QUESTION, max_tokens=48, temperature=0, tools=[tool("here"), tool("there")], tool_choice=choice)
     [answer] = client.chat.completions.create(**request).choices
     assert answer.finish_reason == "tool_calls" and answer.message.content is None
     [call] = answer.message.tool_calls
