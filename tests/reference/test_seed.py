@@ -13,13 +13,13 @@ SEEDS = range(40, 42)
 N = 2
 
 
-def ask(served, seed):
+def ask(served, seed, **more):
     prompt = served.tokens(PROMPT)
-    choices = served.complete(prompt, seed=seed, n=N, temperature=0.9, max_tokens=TOKENS, presence_penalty=0.3)
+    choices = served.complete(prompt, seed=seed, n=N, temperature=0.9, max_tokens=TOKENS, presence_penalty=0.3, **more)
     return [tuple(choice.tokens) for choice in choices]
 
 
-def ask_beside_others(served, seed):
+def ask_beside_others(served, seed, **more):
     """With other prompts and seeds before, behind and among it."""
     others = [f"{PROMPT} {word}" for word in ("he", "nobody", "rain")]
 
@@ -27,7 +27,7 @@ def ask_beside_others(served, seed):
         return served.complete(served.tokens(text), n=2, max_tokens=TOKENS + 8, temperature=1)
 
     jobs = [lambda text=text: other(text) for text in others]
-    jobs.insert(2, lambda: ask(served, seed))
+    jobs.insert(2, lambda: ask(served, seed, **more))
     return at_once(lambda job: job(), jobs)[2]
 
 
@@ -36,10 +36,12 @@ def same(first, second):
 
 
 def test_up_to_noise(served, figures):
-    """By default kernels differ by the shape of a step, and a token that is drawn from the edge differs with them."""
-    alone = [ask(served, seed) for seed in SEEDS]
-    again = [ask(served, seed) for seed in SEEDS]
-    beside = [ask_beside_others(served, seed) for seed in SEEDS]
+    """By default kernels differ by the shape of a step, and a token that is drawn from the edge differs with them. Among tens
+    of thousands of unlikely ones each lies at an edge, so they are left out."""
+    likely = dict(top_k=20)
+    alone = [ask(served, seed, **likely) for seed in SEEDS]
+    again = [ask(served, seed, **likely) for seed in SEEDS]
+    beside = [ask_beside_others(served, seed, **likely) for seed in SEEDS]
     texts = N * len(SEEDS)
     figures(texts=texts, tokens=TOKENS, same_again=same(alone, again), same_beside_others=same(alone, beside))
     assert len({text for texts in alone for text in texts}) == texts
