@@ -5,15 +5,28 @@ use std::time::Duration;
 use weir_accounts::{Accounts, HoldError, Options, Role};
 
 use crate::POSTGRES;
-use crate::fixture::{Fixture, at, caller, nanos, options, raw, success, tokens};
+use crate::fixture::{Fixture, Raw, at, caller, nanos, options, raw, success, tokens};
 
-/// On one thread the writer can't run before the test waits, so that these share a transaction.
+/// Nobody else writes as long as the answer lives.
+async fn lock(fixture: &Fixture) -> Raw {
+    let mut other = raw(fixture.folder.path()).await;
+    let lock = if POSTGRES {
+        "BEGIN; LOCK TABLE hold, balance IN EXCLUSIVE MODE"
+    } else {
+        "BEGIN IMMEDIATE"
+    };
+    other.execute(lock).await.unwrap();
+    other
+}
+
+/// While the database is locked the writer takes the first one at most, and the others share a transaction.
 #[tokio::test(flavor = "current_thread")]
 async fn one_refused_operation_does_not_spoil_the_others() {
     let fixture = Fixture::with(1_000).await;
     let mut unknown = fixture.hold("unknown key", 1);
     let other = Fixture::with(0).await;
     unknown.caller = other.caller.clone();
+    let mut locked = lock(&fixture).await;
     let pending = [
         fixture.hold("first", 400),
         fixture.hold("too much", 700),
@@ -23,7 +36,9 @@ async fn one_refused_operation_does_not_spoil_the_others() {
     ]
     .map(|new| fixture.accounts.hold(new).unwrap());
     let [first, too_much, unknown, replay, last] = pending;
-    assert_eq!(first.durable().await.unwrap().amount(), nanos(400));
+    locked.execute("ROLLBACK").await.unwrap();
+    let first = first.durable().await.unwrap();
+    assert_eq!(first.amount(), nanos(400));
     let too_much = too_much.durable().await;
     assert!(
         matches!(too_much, Err(HoldError::InFlight { .. })),
@@ -33,6 +48,7 @@ async fn one_refused_operation_does_not_spoil_the_others() {
     assert!(matches!(unknown, Err(HoldError::Store(_))), "{unknown:?}");
     assert_eq!(replay.durable().await.unwrap().amount(), nanos(400));
     assert_eq!(last.durable().await.unwrap().amount(), nanos(600));
+    drop(first);
     assert_eq!(fixture.balance().await, (1_000, 0));
     fixture.assert_books().await;
 }
@@ -50,15 +66,25 @@ async fn a_full_queue_is_an_answer() {
         accounts,
         folder,
     };
-    let first = fixture.accounts.hold(fixture.hold("r1", 1)).unwrap();
-    let second = fixture.accounts.hold(fixture.hold("r2", 1)).unwrap();
-    let third = fixture.accounts.hold(fixture.hold("r3", 1));
-    assert!(matches!(third, Err(HoldError::Overloaded)), "{third:?}");
-    let holds = (
-        first.durable().await.unwrap(),
-        second.durable().await.unwrap(),
-    );
-    assert!(fixture.held("r3", 1).await.is_ok());
+    let mut locked = lock(&fixture).await;
+    let mut pending = Vec::new();
+    let refused = loop {
+        // What the writer has taken for its transaction isn't in the queue any more.
+        assert!(pending.len() < 300, "the queue has no end");
+        let next = format!("r{}", pending.len());
+        match fixture.accounts.hold(fixture.hold(&next, 1)) {
+            Ok(hold) => pending.push(hold),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, HoldError::Overloaded), "{refused:?}");
+    assert!(pending.len() >= 2, "the queue has two places");
+    locked.execute("ROLLBACK").await.unwrap();
+    let mut holds = Vec::new();
+    for hold in pending {
+        holds.push(hold.durable().await.unwrap());
+    }
+    assert!(fixture.held("later", 1).await.is_ok());
     drop(holds);
     assert_eq!(fixture.balance().await, (1_000, 0));
 }
@@ -81,13 +107,7 @@ async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     };
     let settled = fixture.held("settled", 100).await.unwrap();
     let dropped = fixture.held("dropped", 100).await.unwrap();
-    let mut other = raw(fixture.folder.path()).await;
-    let lock = if POSTGRES {
-        "BEGIN; LOCK TABLE hold, balance IN EXCLUSIVE MODE"
-    } else {
-        "BEGIN IMMEDIATE"
-    };
-    other.execute(lock).await.unwrap();
+    let mut other = lock(&fixture).await;
 
     let refused = fixture.held("refused", 100).await;
     assert!(matches!(refused, Err(HoldError::Store(_))), "{refused:?}");
