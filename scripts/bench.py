@@ -42,6 +42,7 @@ def distinct(clients, requests):
         f"distinct-{clients}",
         {"": f"load=distinct clients={clients} requests={requests}"},
         [f"{split} --cache-ram 0", split, f"-np {clients} -c {clients * 512} -kvu --cache-ram 0"],
+        settings=f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512',
         batched=clients,
     )
 

@@ -38,8 +38,13 @@ pub trait Model: Send + 'static {
     fn capacity(&self) -> Capacity;
 
     /// Computes a step. Rows of a sequence are at consecutive positions that continue what the cache
-    /// holds of it. On error the cache is as before.
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+    /// holds of it. On error the cache is as before. `wanted` is asked now and then: with `false` the step is given up.
+    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError>;
+
+    /// Computes a step to its end.
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.decode_while(rows, &|| true)
+    }
 
     /// Logits of the step's row `row` (an index into what `decode` was given, with `output` set).
     fn logits(&self, row: usize) -> &[f32];
@@ -142,6 +147,8 @@ pub enum DecodeError {
     /// No free cells for the rows (fragmentation, a sliding window): fewer rows, or fewer sequences.
     #[error("the KV cache is full")]
     CacheFull,
+    #[error("nobody wanted the step any more")]
+    Unwanted,
     #[error("{0}")]
     Fault(String),
 }

@@ -190,7 +190,7 @@ impl Model for SimModel {
         self.options.capacity
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         let capacity = self.options.capacity;
         let outputs = rows.iter().filter(|row| row.output).count();
         assert!(!rows.is_empty(), "a step without rows");
@@ -205,6 +205,10 @@ impl Model for SimModel {
         );
         if let Some(gate) = &self.gate {
             gate.wait();
+        }
+        if !wanted() {
+            self.probe.unwanted();
+            return Err(DecodeError::Unwanted);
         }
         let step = self.probe.step(rows);
         self.fault(step, rows).inspect_err(|_| self.probe.fault())?;

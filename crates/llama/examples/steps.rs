@@ -10,7 +10,7 @@ use std::path::Path;
 
 use weir_engine::Token;
 use weir_engine::model::{Model, Row, SequenceId};
-use weir_llama::{FlashAttention, LlamaModel, LoadOptions, load};
+use weir_llama::{FlashAttention, KvLayout, LlamaModel, LoadOptions, load};
 
 const DEPTHS: [u32; 3] = [0, 1_024, 3_000];
 const ROWS: [u32; 6] = [1, 4, 16, 32, 64, 128];
@@ -19,13 +19,22 @@ const STREAMS: [u32; 3] = [1, 8, 32];
 const LENGTH: u32 = 180;
 
 fn main() {
-    let both = [FlashAttention::On, FlashAttention::Off];
+    let all = [
+        (KvLayout::Split, FlashAttention::On),
+        (KvLayout::Split, FlashAttention::Off),
+        (KvLayout::Unified, FlashAttention::On),
+        (KvLayout::Unified, FlashAttention::Off),
+    ];
     let paths: Vec<String> = std::env::args().skip(1).collect();
-    for (path, flash_attention) in paths.iter().flat_map(|path| both.map(|how| (path, how))) {
+    for (path, (kv_layout, flash_attention)) in
+        paths.iter().flat_map(|path| all.map(|how| (path, how)))
+    {
         let options = LoadOptions {
             threads: Some(1),
-            cells: Some(8_192),
+            cells: (kv_layout == KvLayout::Unified).then_some(8_192),
+            context_tokens: (kv_layout == KvLayout::Split).then_some(512),
             sequences: Some(40),
+            kv_layout,
             flash_attention,
             ..LoadOptions::default()
         };
@@ -36,9 +45,17 @@ fn main() {
                 continue;
             }
         };
-        println!("{path}, flash attention {flash_attention:?}: milliseconds of one thread");
-        prompts(&mut model);
-        streams(&mut model);
+        println!(
+            "{path}, {kv_layout:?}, flash attention {flash_attention:?}: milliseconds of one thread"
+        );
+        match kv_layout {
+            KvLayout::Unified => {
+                prompts(&mut model);
+                streams(&mut model, &[0, 2_048]);
+            }
+            // Only what others have in the cache is different.
+            KvLayout::Split => streams(&mut model, &[0]),
+        }
     }
 }
 
@@ -66,12 +83,12 @@ fn prompts(model: &mut LlamaModel) {
     }
 }
 
-fn streams(model: &mut LlamaModel) {
+fn streams(model: &mut LlamaModel, kept: &[u32]) {
     println!(
         "one row of each of so many streams of {LENGTH} tokens, beside so many kept cells (ms for each row)"
     );
     header(&STREAMS);
-    for kept in [0, 2_048] {
+    for &kept in kept {
         fill(model, SequenceId(39), 0, kept);
         let costs = STREAMS.map(|streams| {
             (0..streams).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));

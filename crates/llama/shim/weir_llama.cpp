@@ -43,12 +43,17 @@ bool weir_context_new(llama_model * model, const llama_context_params * params, 
 }
 
 // llama_decode starts the computation; waiting for it here catches what it throws, too.
-bool weir_decode(llama_context * context, const llama_batch * batch, int32_t * code, char * what,
-                 size_t what_size) noexcept {
-    return guarded(what, what_size, [&] {
+// `unwanted` is asked between any two operations; with `true` the code is 2.
+bool weir_decode(llama_context * context, const llama_batch * batch, ggml_abort_callback unwanted, void * data,
+                 int32_t * code, char * what, size_t what_size) noexcept {
+    llama_set_abort_callback(context, unwanted, data);
+    const bool done = guarded(what, what_size, [&] {
         *code = llama_decode(context, *batch);
         llama_synchronize(context);
     });
+    // What `data` points to is the caller's again.
+    llama_set_abort_callback(context, nullptr, nullptr);
+    return done;
 }
 
 bool weir_logits(llama_context * context, int32_t row, const float ** logits, char * what, size_t what_size) noexcept {

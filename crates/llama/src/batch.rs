@@ -11,23 +11,40 @@ pub(crate) struct Batch {
     sequences: Vec<sys::llama_seq_id>,
     sequence_counts: Vec<i32>,
     outputs: Vec<i8>,
+    /// The rows as they were given, in the order in which the batch has them.
+    order: Vec<usize>,
+    /// Where the batch has each row.
+    places: Vec<i32>,
 }
 
 impl Batch {
-    /// Fills the buffers with the rows, whose values were checked: they fit an `i32`.
+    /// Fills the buffers with the rows, whose values were checked: they fit an `i32`. They are ordered by sequence:
+    /// llama.cpp computes rows of split cells together only as long as each is of the sequence after the last one's.
     pub(crate) fn fill(&mut self, rows: &[Row]) {
+        self.order.clear();
+        self.order.extend(0..rows.len());
+        self.order.sort_by_key(|&row| rows[row].sequence);
+        self.places.resize(rows.len(), 0);
+        for (place, &row) in (0..).zip(&self.order) {
+            self.places[row] = place;
+        }
         self.tokens.clear();
         self.positions.clear();
         self.sequences.clear();
         self.outputs.clear();
         self.sequence_counts.clear();
-        for row in rows {
+        for row in self.order.iter().map(|&row| &rows[row]) {
             self.tokens.push(row.token.cast_signed());
             self.positions.push(row.position.cast_signed());
             self.sequences.push(row.sequence.0.cast_signed());
             self.outputs.push(i8::from(row.output));
             self.sequence_counts.push(1);
         }
+    }
+
+    /// Where the batch has a row.
+    pub(crate) fn place(&self, row: usize) -> Option<i32> {
+        self.places.get(row).copied()
     }
 
     /// Calls `with` with the batch; its pointers are good until `with` returns.

@@ -81,7 +81,10 @@ impl LlamaEmbedder {
             guarded(|what, size| {
                 // SAFETY: the context is ours alone and alive, `lend` keeps the batch's arrays alive and as long
                 // as it says, and `check` has seen to the values that llama.cpp asserts.
-                unsafe { shim::weir_decode(context, batch, &raw mut code, what, size) }
+                unsafe {
+                    let unasked = std::ptr::null_mut();
+                    shim::weir_decode(context, batch, None, unasked, &raw mut code, what, size)
+                }
             })
         });
         match (computed, code) {
@@ -95,7 +98,7 @@ impl LlamaEmbedder {
 
     /// The vector of a token of the last step.
     fn vector(&self, row: usize) -> Result<&[f32], DecodeError> {
-        let index = i32::try_from(row).expect("a row of the last step");
+        let index = self.batch.place(row).expect("a row of the last step");
         let mut vector = std::ptr::null();
         let read = guarded(|what, size| {
             // SAFETY: the context is alive and not shared with other threads; llama.cpp checks the index itself.

@@ -20,14 +20,16 @@ mod model;
 mod requantize;
 mod shim;
 mod sizes;
+mod speed;
 mod tokenizer;
 
 pub use crate::backend::system_info;
 pub use crate::embedder::{LlamaEmbedder, Pooling};
 pub use crate::load::{
-    EmbedOptions, FlashAttention, KvFormat, LoadError, LoadOptions, ModelFile, load, open,
+    EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile, load, open,
 };
 pub use crate::model::LlamaModel;
 pub use crate::requantize::{
     Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,
 };
+pub use crate::speed::{Speed, Workload};

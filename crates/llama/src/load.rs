@@ -10,12 +10,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::{Batching, Capacity, ModelFacts};
+use weir_engine::model::{Capacity, ModelFacts};
 
 use crate::backend;
 use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::log::collect_errors;
-use crate::model::LlamaModel;
+use crate::model::{Layout, LlamaModel};
 use crate::shim::{self, Context, Weights, guarded};
 use crate::sizes::{Sizes, Traits};
 use crate::tokenizer::LlamaTokenizer;
@@ -31,12 +31,25 @@ pub struct LoadOptions {
     pub cells: Option<u32>,
     /// Sequences at once, those that only keep a prefix included.
     pub sequences: Option<u32>,
+    pub kv_layout: KvLayout,
     /// In which format keys and values are cached.
     pub kv_format: KvFormat,
     pub flash_attention: FlashAttention,
-    /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`).
-    /// Each sequence then has cells of its own, an equal share.
+    /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`); the
+    /// layout is `Split` then.
     pub reproducible: bool,
+}
+
+/// Whose a cell may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KvLayout {
+    /// Anybody's: forks share cells, and a sequence may have them all. Attention passes over the cells of all
+    /// sequences for each row.
+    #[default]
+    Unified,
+    /// Each sequence has an equal share, which bounds its length; a fork is a copy. Attention passes over as many
+    /// cells as the longest sequence of the step has.
+    Split,
 }
 
 /// `Q8_0` takes half the memory of `F16`, and `F32` twice.
@@ -159,6 +172,7 @@ fn model(
     let sizes = Sizes::choose(options, &traits)?;
     let context = make_context(weights, &sizes, options)?;
     let capacity = capacity(&context, &sizes);
+    let layout = Layout::new(&sizes, traits.window);
     let context_tokens = sizes.context_tokens.min(capacity.cells);
     let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
@@ -174,7 +188,7 @@ fn model(
         Arc::new(tokenizer),
         facts,
         capacity,
-        traits.window,
+        layout,
     ))
 }
 
@@ -302,7 +316,7 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = sizes.cells;
     params.n_batch = sizes.rows;
-    // One batch is one graph: a step succeeds or fails as a whole.
+    // One batch is one graph, but for split cells, where rows of a sequence beyond the first are one of their own.
     params.n_ubatch = sizes.rows;
     params.n_seq_max = sizes.sequences;
     // Left 0 it reserves rows × vocabulary floats; below n_seq_max the process aborts.
@@ -320,9 +334,9 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
         KvFormat::F32 => sys::GGML_TYPE_F32,
     };
     (params.type_k, params.type_v) = (kv_format, kv_format);
-    // One pool of cells for all sequences: forks share cells. The order in which attention adds up depends on where
-    // cells lie, so a reproducible sequence has its own, each at the place of its position.
-    params.kv_unified = sizes.batching == Batching::Together;
+    // The order in which attention adds up depends on where cells lie, so a reproducible sequence has its own, each
+    // at the place of its position.
+    params.kv_unified = sizes.unified;
     // A forked sequence needs the window before its fork point, not the one before its parent's end.
     params.swa_full = true;
     params.no_perf = true;
@@ -376,6 +390,7 @@ fn log_loaded(
         rows = sizes.rows,
         threads = sizes.threads,
         batching = ?sizes.batching,
+        kv_unified = sizes.unified,
         "model loaded"
     );
 }

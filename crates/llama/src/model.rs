@@ -1,5 +1,6 @@
 //! Steps and cells: the [`Model`] itself.
 
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use weir_engine::model::{
@@ -8,6 +9,7 @@ use weir_engine::model::{
 
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
+use crate::sizes::Sizes;
 use crate::tokenizer::LlamaTokenizer;
 
 /// A loaded model with its KV cache.
@@ -22,8 +24,35 @@ pub struct LlamaModel {
     lengths: Vec<u32>,
     /// Where `lengths` will be after the step.
     lengths_next: Vec<u32>,
-    /// For models with a sliding window: what keeps their cells.
-    keeper: Option<Keeper>,
+    layout: Layout,
+}
+
+/// How sequences have their cells.
+#[derive(Debug)]
+pub(crate) enum Layout {
+    /// All from one pool, in which forks share them; for models with a sliding window: what keeps them.
+    Unified(Option<Keeper>),
+    /// Each its own, one for each position, so that it never comes to those that it has left behind.
+    Split,
+}
+
+impl Layout {
+    pub(crate) fn new(sizes: &Sizes, window: u32) -> Self {
+        if !sizes.unified {
+            return Layout::Split;
+        }
+        Layout::Unified((window > 0).then(|| Keeper {
+            window,
+            kept: vec![0; sizes.sequences as usize],
+        }))
+    }
+
+    fn keeper(&mut self) -> Option<&mut Keeper> {
+        match self {
+            Layout::Unified(keeper) => keeper.as_mut(),
+            Layout::Split => None,
+        }
+    }
 }
 
 /// llama.cpp takes a cell of a sliding-window layer for free when its one sequence has moved beyond it, also when
@@ -31,7 +60,7 @@ pub struct LlamaModel {
 /// answer nonsense without an error. A cell with two sequences is left alone, so each sequence has a second
 /// one, which is never decoded and only holds cells.
 #[derive(Debug)]
-struct Keeper {
+pub(crate) struct Keeper {
     window: u32,
     /// Tokens of each sequence whose cells are held.
     kept: Vec<u32>,
@@ -43,15 +72,9 @@ impl LlamaModel {
         tokenizer: Arc<LlamaTokenizer>,
         facts: ModelFacts,
         capacity: Capacity,
-        window: u32,
+        layout: Layout,
     ) -> Self {
         let none = vec![0; capacity.sequences as usize];
-        // In cells of its own a sequence never comes to those that it has left behind: there is one for each position.
-        let shared = capacity.batching == Batching::Together;
-        let keeper = (shared && window > 0).then(|| Keeper {
-            window,
-            kept: none.clone(),
-        });
         let batch = Batch::default();
         LlamaModel {
             context,
@@ -61,7 +84,7 @@ impl LlamaModel {
             batch,
             lengths_next: none.clone(),
             lengths: none,
-            keeper,
+            layout,
         }
     }
 
@@ -117,19 +140,32 @@ impl LlamaModel {
         Ok(())
     }
 
-    fn compute(&mut self) -> Result<(), DecodeError> {
+    fn compute(&mut self, wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         let mut code = 0;
         let context = self.context.pointer();
+        let data = (&raw const wanted).cast_mut().cast();
         let computed = self.batch.lend(|batch| {
             guarded(|what, size| {
                 // SAFETY: the context is ours alone and alive, `lend` keeps the batch's arrays alive and as long
-                // as it says, and `check` has seen to the values that llama.cpp asserts.
-                unsafe { shim::weir_decode(context, batch, &raw mut code, what, size) }
+                // as it says, `check` has seen to the values that llama.cpp asserts, and `data` is what `unwanted` takes it
+                // for until the shim returns, which then takes both back.
+                unsafe {
+                    shim::weir_decode(
+                        context,
+                        batch,
+                        Some(unwanted),
+                        data,
+                        &raw mut code,
+                        what,
+                        size,
+                    )
+                }
             })
         });
         match (computed, code) {
             (Ok(()), 0) => Ok(()),
             (Ok(()), 1) => Err(DecodeError::CacheFull),
+            (Ok(()), 2) => Err(DecodeError::Unwanted),
             (Ok(()), code) => Err(DecodeError::Fault(format!(
                 "llama_decode failed with code {code}"
             ))),
@@ -174,7 +210,7 @@ impl LlamaModel {
     /// or in fixed chunks; nothing leaves either before the length passes a multiple of the window.
     fn keep(&mut self, sequence: u32) {
         let length = self.lengths[sequence as usize];
-        let Some(Keeper { window, kept }) = &mut self.keeper else {
+        let Some(Keeper { window, kept }) = self.layout.keeper() else {
             return;
         };
         let kept = &mut kept[sequence as usize];
@@ -197,6 +233,17 @@ impl LlamaModel {
     }
 }
 
+/// llama.cpp's question between any two operations of a graph, on the thread that computes the step.
+///
+/// # Safety
+///
+/// `data` points to a `&dyn Fn() -> bool`.
+unsafe extern "C" fn unwanted(data: *mut c_void) -> bool {
+    // SAFETY: as the caller promises.
+    let wanted = unsafe { *data.cast::<&dyn Fn() -> bool>() };
+    !wanted()
+}
+
 impl Model for LlamaModel {
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
         Arc::clone(&self.tokenizer) as Arc<dyn Tokenizer>
@@ -210,13 +257,13 @@ impl Model for LlamaModel {
         self.capacity
     }
 
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
         if rows.is_empty() {
             return Ok(());
         }
         self.check(rows).map_err(DecodeError::Fault)?;
         self.batch.fill(rows);
-        if let Err(error) = self.compute() {
+        if let Err(error) = self.compute(wanted) {
             self.take_back();
             return Err(error);
         }
@@ -228,7 +275,7 @@ impl Model for LlamaModel {
     }
 
     fn logits(&self, row: usize) -> &[f32] {
-        let index = i32::try_from(row).expect("a row of the last step");
+        let index = self.batch.place(row).expect("a row of the last step");
         let mut logits = std::ptr::null();
         let read = guarded(|what, size| {
             // SAFETY: the context is alive and not shared with other threads; llama.cpp checks the index itself.
@@ -253,9 +300,9 @@ impl Model for LlamaModel {
             return;
         }
         let (parent, child) = (from.0.cast_signed(), to.0.cast_signed());
-        match self.capacity.batching {
-            Batching::Together => self.copy(parent, child, 0..length),
-            Batching::OneSequence => {
+        match self.layout {
+            Layout::Unified(_) => self.copy(parent, child, 0..length),
+            Layout::Split => {
                 // Between cells of different sequences llama.cpp only copies all.
                 self.copy_all(parent, child);
                 self.remove(child, length);
@@ -272,7 +319,7 @@ impl Model for LlamaModel {
         );
         self.remove(sequence.0.cast_signed(), length);
         self.lengths[sequence.0 as usize] = length;
-        if let Some(Keeper { kept, .. }) = &mut self.keeper {
+        if let Some(Keeper { kept, .. }) = self.layout.keeper() {
             let kept = &mut kept[sequence.0 as usize];
             *kept = length.min(*kept);
             self.remove(self.second(sequence.0), length);
@@ -285,7 +332,7 @@ impl Model for LlamaModel {
         }
         self.remove(sequence.0.cast_signed(), 0);
         self.lengths[sequence.0 as usize] = 0;
-        if let Some(Keeper { kept, .. }) = &mut self.keeper {
+        if let Some(Keeper { kept, .. }) = self.layout.keeper() {
             kept[sequence.0 as usize] = 0;
             self.remove(self.second(sequence.0), 0);
         }

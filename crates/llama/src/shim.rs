@@ -1,6 +1,6 @@
 //! The shim's functions, and the handles that own what llama.cpp allocates.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ unsafe extern "C" {
     pub(crate) fn weir_decode(
         context: *mut sys::llama_context,
         batch: *const sys::llama_batch,
+        unwanted: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
+        data: *mut c_void,
         code: *mut i32,
         what: *mut c_char,
         what_size: usize,

@@ -4,7 +4,7 @@ use std::thread::available_parallelism;
 
 use weir_engine::model::Batching;
 
-use crate::load::{FlashAttention, KvFormat, LoadError, LoadOptions};
+use crate::load::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
 
 /// What the sizes depend on.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Sizes {
     pub(crate) rows: u32,
     pub(crate) outputs: u32,
     pub(crate) batching: Batching,
+    /// Whether all sequences take their cells from one pool.
+    pub(crate) unified: bool,
     pub(crate) flash_attention: bool,
 }
 
@@ -46,9 +48,9 @@ const CELLS_TO: u32 = 32 * 1024;
 const CELLS_MAX: u32 = 1 << 22;
 /// Each sequence has a row of logits, twice (in the graph and outside), so large vocabularies get fewer.
 const LOGITS_BYTES: u64 = 64 << 20;
-const SEQUENCES_FROM: u64 = 32;
+const OUTPUTS_FROM: u64 = 32;
 /// With cells of their own, sequences take memory whether or not they are used.
-const SEQUENCES_ALONE: u32 = 8;
+const SEQUENCES_SPLIT: u32 = 8;
 /// Rows of a step of one sequence, each of which may be an output: the chunks that a prompt is cut into.
 const ROWS_ALONE: u32 = 64;
 /// llama.cpp rounds each sequence's share of cells up to this.
@@ -56,14 +58,14 @@ const SHARE_ALIGNED: u32 = 256;
 
 impl Sizes {
     pub(crate) fn choose(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
-        if options.reproducible {
-            Self::alone(options, traits)
-        } else {
-            Self::together(options, traits)
+        match (options.reproducible, options.kv_layout) {
+            (false, KvLayout::Unified) => Self::unified(options, traits),
+            (false, KvLayout::Split) => Self::split(options, traits, Batching::Together),
+            (true, _) => Self::split(options, traits, Batching::OneSequence),
         }
     }
 
-    fn together(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
+    fn unified(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
         let cells = pick(
             "cells",
             options.cells,
@@ -72,36 +74,33 @@ impl Sizes {
         )?;
         let context = traits.context_trained.min(cells).max(1);
         let sequences_max = sequences_max(traits);
-        let logits_bytes = u64::from(traits.vocabulary).max(1) * 4;
-        let sequences =
-            (LOGITS_BYTES / logits_bytes).clamp(SEQUENCES_FROM, u64::from(sequences_max));
-        let sequences = u32::try_from(sequences).unwrap_or(sequences_max);
+        let sequences = outputs(traits).min(sequences_max);
         let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
         let flash_attention = flash_attention(options);
-        let rows = if flash_attention {
-            ROWS
-        } else {
-            ROWS_UNFUSED.max(sequences)
-        };
         Ok(Sizes {
             threads: threads(options.threads)?,
             cells,
             context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
                 .min(context),
             sequences,
-            rows: rows.min(cells),
+            rows: rows(flash_attention, sequences).min(cells),
             outputs: sequences,
             batching: Batching::Together,
+            unified: true,
             flash_attention,
         })
     }
 
     /// Each sequence has an equal share of the cells, in which its whole context fits.
-    fn alone(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
+    fn split(
+        options: &LoadOptions,
+        traits: &Traits,
+        batching: Batching,
+    ) -> Result<Self, LoadError> {
         let sequences = pick(
             "sequences",
             options.sequences,
-            SEQUENCES_ALONE,
+            SEQUENCES_SPLIT,
             SEQUENCES_MAX,
         )?;
         let trained = traits.context_trained.max(1);
@@ -116,17 +115,38 @@ impl Sizes {
             None => shares(context.min(CELLS_TO / sequences)),
         };
         let cells = shares(pick("cells", options.cells, default, CELLS_MAX)?.div_ceil(sequences));
+        let flash_attention = flash_attention(options);
+        let (rows, outputs) = match batching {
+            Batching::Together => (rows(flash_attention, sequences), outputs(traits)),
+            Batching::OneSequence => (ROWS_ALONE, ROWS_ALONE),
+        };
         Ok(Sizes {
             threads: threads(options.threads)?,
             cells,
             context_tokens: context.min(cells / sequences),
             sequences,
-            rows: ROWS_ALONE,
-            outputs: ROWS_ALONE.max(sequences),
-            batching: Batching::OneSequence,
-            flash_attention: flash_attention(options),
+            rows,
+            outputs: outputs.min(rows).max(sequences),
+            batching,
+            unified: false,
+            flash_attention,
         })
     }
+}
+
+fn rows(flash_attention: bool, sequences: u32) -> u32 {
+    if flash_attention {
+        ROWS
+    } else {
+        ROWS_UNFUSED.max(sequences)
+    }
+}
+
+/// Rows of logits that there is room for.
+fn outputs(traits: &Traits) -> u32 {
+    let row_bytes = u64::from(traits.vocabulary).max(1) * 4;
+    let rows = (LOGITS_BYTES / row_bytes).clamp(OUTPUTS_FROM, u64::from(SEQUENCES_MAX));
+    u32::try_from(rows).expect("no more than SEQUENCES_MAX")
 }
 
 fn flash_attention(options: &LoadOptions) -> bool {
@@ -264,6 +284,44 @@ mod tests {
         check(8, FlashAttention::Off, (128, false));
         check(200, FlashAttention::Auto, (200, false));
         check(8, FlashAttention::On, (512, true));
+    }
+
+    #[test]
+    fn split_cells_are_shares_and_rows_of_all_go_together() {
+        let check = |vocabulary, options: LoadOptions, expected: (u32, u32, u32, u32, u32)| {
+            let options = LoadOptions {
+                threads: Some(2),
+                kv_layout: KvLayout::Split,
+                ..options
+            };
+            let traits = Traits {
+                context_trained: 8_192,
+                vocabulary,
+                window: 0,
+            };
+            let it = Sizes::choose(&options, &traits).expect("they fit");
+            let got = (
+                it.cells,
+                it.context_tokens,
+                it.sequences,
+                it.rows,
+                it.outputs,
+            );
+            assert_eq!(got, expected, "{options:?}");
+            assert_eq!((it.unified, it.batching), (false, Batching::Together));
+        };
+        check(49_152, LoadOptions::default(), (32_768, 4_096, 8, 128, 128));
+        let many = LoadOptions {
+            context_tokens: Some(1_000),
+            sequences: Some(200),
+            ..LoadOptions::default()
+        };
+        check(262_144, many, (204_800, 1_000, 200, 200, 200));
+        let fused = LoadOptions {
+            flash_attention: FlashAttention::On,
+            ..LoadOptions::default()
+        };
+        check(262_144, fused, (32_768, 4_096, 8, 512, 64));
     }
 
     #[test]

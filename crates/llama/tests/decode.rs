@@ -1,12 +1,16 @@
 //! Steps, forks and cells on the demo model.
 
+use std::cell::Cell;
+
 use weir_engine::Token;
 use weir_engine::model::{DecodeError, Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
 mod common;
-use common::{best, compute, distance, essay, greedy, lead, rows, small, smollm2, text, tokens};
+use common::{
+    best, compute, distance, essay, greedy, lead, rows, small, smollm2, split, text, tokens,
+};
 
 /// Somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
@@ -58,30 +62,40 @@ fn it_answers_what_the_model_knows() {
 
 #[test]
 fn whole_in_chunks_or_forked_a_prompt_is_continued_alike() {
-    let mut model = smollm2(&small());
-    let prompt = tokens(&model, &format!("{}. Once upon a time", essay(80)));
-    let logits = compute(&mut model, 0, 0, &prompt, 512);
-    let whole = greedy(&mut model, 0, prompt.len(), &logits, 24);
+    for options in [small(), split()] {
+        chunks_and_forks(&mut smollm2(&options));
+    }
+}
+
+fn chunks_and_forks(model: &mut LlamaModel) {
+    let prompt = tokens(model, &format!("{}. Once upon a time", essay(80)));
+    let logits = compute(model, 0, 0, &prompt, 512);
+    let whole = greedy(model, 0, prompt.len(), &logits, 24);
     for chunk in [1, 7, 32] {
-        let logits = compute(&mut model, 1, 0, &prompt, chunk);
-        let chunked = greedy(&mut model, 1, prompt.len(), &logits, 24);
+        let logits = compute(model, 1, 0, &prompt, chunk);
+        let chunked = greedy(model, 1, prompt.len(), &logits, 24);
         model.forget(SequenceId(1));
-        assert_same(&mut model, &prompt, &whole, &chunked);
+        assert_same(model, &prompt, &whole, &chunked);
     }
     for shared in [1, prompt.len() / 2, prompt.len() - 1] {
         // Sequence 0 has gone on by now: a fork takes a prefix of it.
         model.fork(SequenceId(0), SequenceId(1), shared as u32);
-        let logits = compute(&mut model, 1, shared, &prompt[shared..], 512);
-        let forked = greedy(&mut model, 1, prompt.len(), &logits, 24);
+        let logits = compute(model, 1, shared, &prompt[shared..], 512);
+        let forked = greedy(model, 1, prompt.len(), &logits, 24);
         model.forget(SequenceId(1));
-        assert_same(&mut model, &prompt, &whole, &forked);
+        assert_same(model, &prompt, &whole, &forked);
     }
 }
 
 #[test]
 fn forks_dont_disturb_each_other() {
-    let mut model = smollm2(&small());
-    let stem = tokens(&model, "The three largest cities of");
+    for options in [small(), split()] {
+        four_forks(&mut smollm2(&options));
+    }
+}
+
+fn four_forks(model: &mut LlamaModel) {
+    let stem = tokens(model, "The three largest cities of");
     let ends = [" France are", " Japan are", " Italy are", " Brazil are"].map(|end| {
         let end = model
             .tokenizer()
@@ -89,13 +103,13 @@ fn forks_dont_disturb_each_other() {
         [stem.clone(), end].concat()
     });
     let alone = ends.clone().map(|prompt| {
-        let logits = compute(&mut model, 0, 0, &prompt, 512);
-        let answer = greedy(&mut model, 0, prompt.len(), &logits, 16);
+        let logits = compute(model, 0, 0, &prompt, 512);
+        let answer = greedy(model, 0, prompt.len(), &logits, 16);
         model.forget(SequenceId(0));
         answer
     });
     // All at once, from one stem that is forgotten as soon as it is shared.
-    compute(&mut model, 0, 0, &stem, 512);
+    compute(model, 0, 0, &stem, 512);
     (1..=4).for_each(|to| model.fork(SequenceId(0), SequenceId(to), stem.len() as u32));
     model.forget(SequenceId(0));
     let mut known = ends.clone();
@@ -107,11 +121,43 @@ fn forks_dont_disturb_each_other() {
             step.extend(rows(i as u32 + 1, computed[i], &known[computed[i]..]));
             (computed[i], last[i]) = (known.len(), step.len() - 1);
         }
-        model.decode(&step).unwrap();
+        model.decode(&step).expect("the step fits");
         (0..4).for_each(|i| known[i].push(best(model.logits(last[i]))));
     }
     for (i, known) in known.iter().enumerate() {
-        assert_same(&mut model, &ends[i], &alone[i], &known[ends[i].len()..]);
+        assert_same(model, &ends[i], &alone[i], &known[ends[i].len()..]);
+    }
+}
+
+/// Wherever it stops: before the first operation, among them, or in the second graph of a step of split cells.
+#[test]
+fn a_step_that_is_given_up_leaves_nothing() {
+    for options in [small(), split()] {
+        let mut model = smollm2(&options);
+        let prompt = tokens(&model, &essay(40));
+        let (begin, rest) = prompt.split_at(8);
+        let mut all = 0;
+        for stop_after in [0, 1, 400, 1_200, u32::MAX] {
+            compute(&mut model, 0, 0, begin, 512);
+            compute(&mut model, 1, 0, begin, 512);
+            let mut step = rows(0, 8, rest);
+            step.extend(rows(1, 8, &rest[..1]));
+            let asked = Cell::new(0);
+            let wanted = || asked.replace(asked.get() + 1) < stop_after;
+            let got = model.decode_while(&step, &wanted);
+            if got.is_ok() {
+                all = asked.get();
+                assert!(stop_after >= all, "{stop_after} of {all}");
+            } else {
+                assert_eq!(got, Err(DecodeError::Unwanted));
+                // As if nothing had been: the same step can be made.
+                model.decode(&step).unwrap();
+            }
+            let last = model.logits(rest.len() - 1).to_vec();
+            assert!(distance(&last, &compute(&mut model, 2, 0, &prompt, 512)) < NOISE);
+            (0..3).for_each(|sequence| model.forget(SequenceId(sequence)));
+        }
+        assert!(all > 400, "{all} operations");
     }
 }
 

@@ -8,11 +8,11 @@ use weir_engine::local::{LocalEngine, Options, Speculation};
 use weir_engine::model::{Bos, Model, SequenceId, Tokenizer};
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Engine, Event, FinishReason, Input, Request, Sampling, Token, Usage};
-use weir_llama::LlamaModel;
+use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
 mod common;
-use common::{best, compute, essay, small, smollm2};
+use common::{best, compute, essay, small, smollm2, split};
 
 /// Somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
@@ -182,12 +182,23 @@ fn thirty_two_streams_at_once_say_what_each_says_alone() {
     let solos: Vec<Solo> = jobs.iter().map(|job| solo(&mut model, job)).collect();
     drop(model);
 
-    let options = weir_llama::LoadOptions {
+    let unified = LoadOptions {
         cells: Some(8_192),
         sequences: None,
         ..small()
     };
-    let engine = LocalEngine::spawn(smollm2(&options), Options::new(|| Timestamp::UNIX_EPOCH));
+    // Fewer sequences than streams: some wait, and begin in the cells of others.
+    let split = LoadOptions {
+        sequences: Some(24),
+        ..split()
+    };
+    for options in [unified, split] {
+        check_streams(&options, &jobs, &solos);
+    }
+}
+
+fn check_streams(options: &LoadOptions, jobs: &[Job], solos: &[Solo]) {
+    let engine = LocalEngine::spawn(smollm2(options), Options::new(|| Timestamp::UNIX_EPOCH));
     let engine = Arc::new(engine.expect("the engine starts"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -196,7 +207,7 @@ fn thirty_two_streams_at_once_say_what_each_says_alone() {
     engine.stop();
 
     let mut same = 0;
-    for ((job, solo), answer) in jobs.iter().zip(&solos).zip(&answers) {
+    for ((job, solo), answer) in jobs.iter().zip(solos).zip(&answers) {
         let texts = answer.choices.iter();
         same += texts.filter(|choice| check(job, solo, choice)).count();
     }

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// The books
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Measure which settings a model is fastest with: a minute or two, on a machine that does nothing else
+    Tune(Tune),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
 }
@@ -115,6 +117,23 @@ pub(crate) enum Ledger {
     /// Recompute balances, holds, charges and usage, and name each difference; exit with 0 if there is none,
     /// 1 if there are some, 2 if it can't be told
     Verify(Json),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    /// A model of the config, or a GGUF file
+    pub(crate) model: String,
+    /// How many answers at once are to be fast
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) streams: u32,
+    /// Try a requantized copy, too: it is made in the data directory, and stays
+    #[arg(long)]
+    pub(crate) optimize: bool,
+    /// Write the best settings to the config file
+    #[arg(long)]
+    pub(crate) write: bool,
+    #[command(flatten)]
+    pub(crate) output: Json,
 }
 
 #[derive(Debug, Args)]

@@ -9,4 +9,5 @@ pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
 pub(crate) mod models;
+pub(crate) mod tune;
 pub(crate) mod usage;

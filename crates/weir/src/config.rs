@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use weir_accounts::PostgresUrl;
 use weir_engine::local::{PrefixCache, Speculation};
 use weir_webhooks::Webhook;
@@ -100,6 +101,7 @@ pub(crate) struct Llama {
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
     pub(crate) reproducible: bool,
+    pub(crate) kv_layout: KvLayout,
     pub(crate) kv_format: KvFormat,
     pub(crate) flash_attention: FlashAttention,
     pub(crate) optimize: Optimize,
@@ -122,6 +124,7 @@ impl Llama {
             cells: None,
             sequences: None,
             reproducible: false,
+            kv_layout: KvLayout::Unified,
             kv_format: KvFormat::F16,
             flash_attention: FlashAttention::Auto,
             optimize: Optimize::Off,
@@ -136,6 +139,24 @@ impl Llama {
     }
 }
 
+/// Whose a cell of the cache may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KvLayout {
+    Unified,
+    Split,
+}
+
+impl KvLayout {
+    /// As the config has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            KvLayout::Unified => "unified",
+            KvLayout::Split => "split",
+        }
+    }
+}
+
 /// In which format keys and values are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KvFormat {
@@ -144,19 +165,42 @@ pub(crate) enum KvFormat {
     F32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum FlashAttention {
     Auto,
     On,
     Off,
 }
 
+impl FlashAttention {
+    /// As the config has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            FlashAttention::Auto => "auto",
+            FlashAttention::On => "on",
+            FlashAttention::Off => "off",
+        }
+    }
+}
+
 /// What a file may be changed for before it is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Optimize {
     /// The file is served as it is.
     Off,
     Speed,
+}
+
+impl Optimize {
+    /// As the config has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Optimize::Off => "off",
+            Optimize::Speed => "speed",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -423,6 +467,10 @@ impl Reader<'_> {
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),
             reproducible: self.value(&format!("{at}.reproducible")) == Some(Value::Flag(true)),
+            kv_layout: match self.value(&format!("{at}.kv_layout")) {
+                Some(Value::Text(layout)) if layout == "split" => KvLayout::Split,
+                _ => KvLayout::Unified,
+            },
             kv_format: match self.value(&format!("{at}.kv_format")) {
                 Some(Value::Text(format)) if format == "q8_0" => KvFormat::Q8_0,
                 Some(Value::Text(format)) if format == "f32" => KvFormat::F32,

@@ -20,7 +20,7 @@ use weir_gateway::Clock;
 use crate::cli::{Cli, Command, Ledger, Model, Place};
 use crate::commands::chat::Server;
 use crate::commands::{
-    accounts, audit, chat, credit, doctor, keys, ledger, migrate, models, usage,
+    accounts, audit, chat, credit, doctor, keys, ledger, migrate, models, tune, usage,
 };
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
@@ -113,6 +113,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(Ledger::Verify(output)) => {
             return ledger::verify(options(&place)?, output, now).await;
         }
+        Command::Tune(command) => tune::tune(&configured(&place)?, &command)?,
         Command::Doctor(output) => {
             let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
             return Ok(if sound {
@@ -144,6 +145,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         | Command::Config
         | Command::Migrate(_)
         | Command::Ledger(_)
+        | Command::Tune(_)
         | Command::Doctor(_) => Ok(()),
     }
 }

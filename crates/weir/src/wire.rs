@@ -3,7 +3,7 @@
 #[cfg(feature = "llama")]
 mod optimize;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -24,7 +24,7 @@ use crate::commands::accounts::DATABASE;
 use crate::config::limits::Limits;
 use crate::config::{Config, Database, Http, Llama, Model};
 #[cfg(feature = "llama")]
-use crate::config::{FlashAttention, KvFormat, Optimize};
+use crate::config::{FlashAttention, KvFormat, KvLayout, Optimize};
 
 /// How a config says that the database is opened.
 pub(crate) fn options(config: &Config, role: Role) -> Options {
@@ -224,8 +224,10 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
-/// Copies of model files that are faster, in the data directory.
-const REQUANTIZED: &str = "requantized";
+/// Where the copies of model files are that are faster.
+pub(crate) fn requantized(config: &Config) -> PathBuf {
+    config.data.join("requantized")
+}
 
 fn start_engine(
     model: &Model,
@@ -244,7 +246,7 @@ fn start_engine(
     options.speculation = model.engine.speculation;
     options.write_timeout = config.http.write_timeout;
     let llama = model.engine.clone();
-    let requantized = config.data.join(REQUANTIZED);
+    let requantized = requantized(config);
     let span = tracing::info_span!("engine", model = model.id);
     // Mapping a file and making room for a cache takes a while, and blocks.
     tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, &requantized, options)))
@@ -256,28 +258,14 @@ fn load(
     requantized: &Path,
     options: weir_engine::local::Options,
 ) -> anyhow::Result<Started> {
+    let file = open(&llama, requantized)?;
     let Llama {
-        path,
-        kv_format,
-        flash_attention,
-        optimize,
         threads,
-        context_tokens,
-        cells,
-        sequences,
-        reproducible,
         embeddings,
         embedding_tokens,
         matryoshka,
-        queue_requests_max: _,
-        inter_token_target: _,
-        prefix_cache: _,
-        speculation: _,
+        ..
     } = llama;
-    let file = match optimize {
-        Optimize::Off => weir_llama::open(&path)?,
-        Optimize::Speed => optimize::open(&path, requantized, threads)?,
-    };
     let embedder = if embeddings || file.is_embedder() {
         let how = weir_llama::EmbedOptions {
             threads,
@@ -292,24 +280,7 @@ fn load(
     let generator = if file.is_embedder() {
         None
     } else {
-        let how = weir_llama::LoadOptions {
-            threads,
-            context_tokens,
-            cells,
-            sequences,
-            kv_format: match kv_format {
-                KvFormat::F16 => weir_llama::KvFormat::F16,
-                KvFormat::Q8_0 => weir_llama::KvFormat::Q8_0,
-                KvFormat::F32 => weir_llama::KvFormat::F32,
-            },
-            flash_attention: match flash_attention {
-                FlashAttention::Auto => weir_llama::FlashAttention::Auto,
-                FlashAttention::On => weir_llama::FlashAttention::On,
-                FlashAttention::Off => weir_llama::FlashAttention::Off,
-            },
-            reproducible,
-        };
-        let model = file.model(&how)?;
+        let model = file.model(&load_options(&llama))?;
         Some(Arc::new(LocalEngine::spawn(model, options)?))
     };
     let shortening = if matryoshka {
@@ -328,6 +299,44 @@ fn load(
         (None, None) => unreachable!("a model generates or embeds"),
     };
     Ok(Started { engine, generator })
+}
+
+/// The model's file, or its faster copy.
+#[cfg(feature = "llama")]
+pub(crate) fn open(
+    llama: &Llama,
+    requantized: &Path,
+) -> Result<weir_llama::ModelFile, weir_llama::LoadError> {
+    match llama.optimize {
+        Optimize::Off => weir_llama::open(&llama.path),
+        Optimize::Speed => optimize::open(&llama.path, requantized, llama.threads),
+    }
+}
+
+/// How a model that generates is loaded.
+#[cfg(feature = "llama")]
+pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
+    weir_llama::LoadOptions {
+        threads: llama.threads,
+        context_tokens: llama.context_tokens,
+        cells: llama.cells,
+        sequences: llama.sequences,
+        kv_layout: match llama.kv_layout {
+            KvLayout::Unified => weir_llama::KvLayout::Unified,
+            KvLayout::Split => weir_llama::KvLayout::Split,
+        },
+        kv_format: match llama.kv_format {
+            KvFormat::F16 => weir_llama::KvFormat::F16,
+            KvFormat::Q8_0 => weir_llama::KvFormat::Q8_0,
+            KvFormat::F32 => weir_llama::KvFormat::F32,
+        },
+        flash_attention: match llama.flash_attention {
+            FlashAttention::Auto => weir_llama::FlashAttention::Auto,
+            FlashAttention::On => weir_llama::FlashAttention::On,
+            FlashAttention::Off => weir_llama::FlashAttention::Off,
+        },
+        reproducible: llama.reproducible,
+    }
 }
 
 #[cfg(not(feature = "llama"))]

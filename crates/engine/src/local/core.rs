@@ -110,15 +110,27 @@ impl<M: Model> Core<M> {
                 Progress::Blocked
             };
         }
-        match self.model.decode(&step.rows) {
+        let generations = &self.generations;
+        let wanted = || step.requests.iter().any(|id| generations[id].is_wanted());
+        match self.model.decode_while(&step.rows, &wanted) {
             Ok(()) => self.computed(&step),
             Err(DecodeError::CacheFull) => self.cache_full(&step),
+            // Whoever was in it is let go before the next one, which has what its time says.
+            Err(DecodeError::Unwanted) => return Progress::Stepped,
             Err(DecodeError::Fault(why)) => self.fault(&step, why),
         }
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
         let took = (self.clock)().saturating_sub(begin);
+        tracing::trace!(
+            rows = step.rows.len(),
+            prompt_rows = step.prompt_rows,
+            sampled = step.sampled.len(),
+            cells = self.scheduler.kv().used_cells(),
+            ?took,
+            "step"
+        );
         if step.prompt_rows == 0 {
             self.row_cost.measure(step.rows.len(), took);
         }

@@ -322,6 +322,7 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
         }
         Err(DecodeError::CacheFull) => fail(jobs, &chosen, "no room for a step of embeddings"),
         Err(DecodeError::Fault(why)) => fail(jobs, &chosen, &why),
+        Err(error @ DecodeError::Unwanted) => fail(jobs, &chosen, &error.to_string()),
     }
 }
 

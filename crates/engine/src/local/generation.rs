@@ -130,9 +130,14 @@ impl Generation {
         self.prepared.prompt_tokens() + self.prepared.choices() * output
     }
 
+    /// Whether somebody still reads it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     /// Looks at what changes from outside, once a step: the reader and the allowance.
     pub(crate) fn sweep(&mut self, now: Duration, write_timeout: Duration) -> Sweep {
-        if self.sender.is_closed() {
+        if !self.is_wanted() {
             return Sweep::Over;
         }
         let allowance_is_used_up =

@@ -88,6 +88,7 @@ struct Counts {
     forks: AtomicU64,
     cuts: AtomicU64,
     faults: AtomicU64,
+    unwanted: AtomicU64,
 }
 
 impl Probe {
@@ -132,6 +133,15 @@ impl Probe {
     /// Steps that failed.
     pub fn faults(&self) -> u64 {
         self.0.faults.load(Ordering::SeqCst)
+    }
+
+    /// Steps that were given up.
+    pub fn unwanted_steps(&self) -> u64 {
+        self.0.unwanted.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn unwanted(&self) {
+        self.0.unwanted.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn fork(&self) {

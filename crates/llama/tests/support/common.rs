@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use weir_engine::Token;
 use weir_engine::model::{Bos, Model, Row, SequenceId};
-use weir_llama::{LlamaModel, LoadOptions, load};
+use weir_llama::{KvLayout, LlamaModel, LoadOptions, load};
 
 /// `WEIR_TEST_MODELS`, or `models` in the workspace.
 pub fn models() -> PathBuf {
@@ -56,6 +56,17 @@ pub fn small() -> LoadOptions {
         cells: Some(2_048),
         sequences: Some(40),
         ..LoadOptions::default()
+    }
+}
+
+/// The same with cells for each sequence of its own.
+pub fn split() -> LoadOptions {
+    LoadOptions {
+        cells: None,
+        context_tokens: Some(512),
+        sequences: Some(6),
+        kv_layout: KvLayout::Split,
+        ..small()
     }
 }
 

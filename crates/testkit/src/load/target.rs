@@ -67,6 +67,8 @@ impl Target {
             .collect();
         Ok(Target {
             http: reqwest::Client::builder()
+                // llama-server closes a connection after a stream, and doesn't say so before.
+                .pool_max_idle_per_host(0)
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(READ_TIMEOUT)
                 .build()?,

@@ -302,6 +302,15 @@ pub(crate) const KEYS: &[Key] = &[
         "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone: one stream is about as fast as without, several share the speed of one.",
     ),
     key(
+        "models[].engines[].kv_layout",
+        Kind::Choice {
+            now: &["unified", "split"],
+            later: &[],
+        },
+        Some("unified"),
+        "How sequences have their part of the KV cache. `unified`: a request takes as much of `cells` as it needs, and what requests begin with in common is there once. `split`: each of `sequences` (8 if absent) has its own share of `cells`, which bounds the context. Faster with many requests at once, since no row passes over the others' cells. A reproducible engine's is always split.",
+    ),
+    key(
         "models[].engines[].kv_format",
         Kind::Choice {
             now: &["f16", "q8_0", "f32"],

@@ -33,6 +33,24 @@ async fn a_closed_receiver_frees_its_sequences_within_a_step() {
 }
 
 #[tokio::test]
+async fn a_step_that_nobody_wants_is_given_up() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let probe = model.probe();
+    let engine = sim::engine_with(model);
+    let [first, second] = ["first", "second"].map(|prompt| request(prompt, 20));
+    let first = generate(&engine, first).await.unwrap();
+    gate.arrived(1).await;
+    drop(first);
+    gate.pass(1);
+    let prepared = engine.prepare(second).await.unwrap();
+    let second = engine.generate(prepared.clone()).await.unwrap();
+    gate.open();
+    assert_eq!(read(second, 1).await, solo(&prepared));
+    assert_eq!((probe.unwanted_steps(), probe.faults()), (1, 0));
+    assert_eq!(engine.health(), Health::Ready);
+}
+
+#[tokio::test]
 async fn a_fault_fails_those_in_the_step_only() {
     let faults = Faults {
         fault_at: Some(1),

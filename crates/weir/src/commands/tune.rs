@@ -1,0 +1,234 @@
+//! `weir tune`: which settings a model is fastest with on this machine.
+
+mod search;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use anyhow::bail;
+use serde_json::json;
+use toml_edit::Value;
+
+use self::search::{Choices, Settings, Speed, Trial, search};
+use crate::cli::Tune;
+use crate::config::{Config, KvLayout, Llama, Optimize, Source};
+use crate::output;
+
+/// Measures, prints what was found, and writes it if asked.
+pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
+    let place = Place::find(config, command)?;
+    let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let choices = Choices {
+        base: &place.engine,
+        cores,
+        optimize: command.optimize,
+    };
+    let mut bench = bench::Bench::new(&place.engine, command.streams, config)?;
+    let (tried, best) = search(choices, |settings| {
+        output::note(&format!("measuring {settings}"))?;
+        bench.measure(settings)
+    })?;
+    let keys = keys(&best, command.streams);
+    print(command, &tried, &best, &keys)?;
+    if let (true, Some(file)) = (command.write, &place.file) {
+        write::write(file, &command.model, &keys)?;
+        output::note(&format!("written to {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// What is measured, and where its settings belong.
+struct Place {
+    engine: Llama,
+    file: Option<PathBuf>,
+}
+
+impl Place {
+    fn find(config: &Config, command: &Tune) -> anyhow::Result<Self> {
+        let name = &command.model;
+        let model = config.models.iter().find(|model| model.id == *name);
+        let file = match &config.source {
+            Source::File(path) => model.map(|_| path.clone()),
+            Source::Assumed(_) => None,
+        };
+        if command.write && file.is_none() {
+            bail!("--write needs a model of a config file, and {name} is in none");
+        }
+        let engine = match model {
+            Some(model) => model.engine.clone(),
+            None if Path::new(name).is_file() => Llama::at(PathBuf::from(name)),
+            None => bail!("{name} is neither a model of the config nor a file"),
+        };
+        Ok(Place { engine, file })
+    }
+}
+
+/// What a config says for these settings.
+fn keys(best: &Settings, streams: u32) -> Vec<(&'static str, Value)> {
+    let mut keys = vec![
+        ("threads", i64::from(best.threads).into()),
+        ("flash_attention", best.flash_attention.name().into()),
+        ("kv_layout", best.kv_layout.name().into()),
+    ];
+    if best.kv_layout == KvLayout::Split {
+        keys.push(("sequences", i64::from(streams).into()));
+    }
+    if best.optimize == Optimize::Speed {
+        keys.push(("optimize", best.optimize.name().into()));
+    }
+    keys
+}
+
+fn print(
+    command: &Tune,
+    tried: &[Trial],
+    best: &Settings,
+    keys: &[(&str, Value)],
+) -> anyhow::Result<()> {
+    if command.output.json {
+        let all = json!({ "model": command.model, "streams": command.streams, "tried": tried, "best": best });
+        output::one(command.output, &all, "")?;
+        return Ok(());
+    }
+    let streams = format!("{} STREAMS", command.streams);
+    let head = [
+        "",
+        "THREADS",
+        "KV_LAYOUT",
+        "FLASH_ATTENTION",
+        "OPTIMIZE",
+        "PROMPT",
+        "1 STREAM",
+        &streams,
+    ];
+    output::list(command.output, &head, tried, |trial| {
+        let Trial {
+            settings,
+            tokens_per_second: speed,
+        } = trial;
+        let mark = if settings == best { "best" } else { "" };
+        let mut cells = vec![
+            mark.to_owned(),
+            settings.threads.to_string(),
+            settings.kv_layout.name().to_owned(),
+            settings.flash_attention.name().to_owned(),
+            settings.optimize.name().to_owned(),
+        ];
+        let speeds = [speed.prompt, speed.one_stream, speed.streams];
+        cells.extend(speeds.map(|speed| format!("{speed:.1}")));
+        cells
+    })?;
+    output::line("(tokens per second)\n\n[[models.engines]]")?;
+    for (name, value) in keys {
+        output::line(&format!("{name} = {value}"))?;
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "threads = {}, kv_layout = {}, flash_attention = {}, optimize = {}",
+            self.threads,
+            self.kv_layout.name(),
+            self.flash_attention.name(),
+            self.optimize.name()
+        )
+    }
+}
+
+#[cfg(feature = "llama")]
+mod bench {
+    use anyhow::Context;
+    use weir_llama::{ModelFile, Workload};
+
+    use super::{Config, KvLayout, Llama, Optimize, Settings, Speed};
+    use crate::wire;
+
+    /// A file that is loaded anew for each of the settings.
+    pub(super) struct Bench<'a> {
+        base: &'a Llama,
+        file: ModelFile,
+        streams: u32,
+        config: &'a Config,
+        /// The same for all.
+        workload: Option<Workload>,
+    }
+
+    impl<'a> Bench<'a> {
+        pub(super) fn new(
+            base: &'a Llama,
+            streams: u32,
+            config: &'a Config,
+        ) -> anyhow::Result<Self> {
+            Ok(Bench {
+                base,
+                file: weir_llama::open(&base.path)?,
+                streams,
+                config,
+                workload: None,
+            })
+        }
+
+        pub(super) fn measure(&mut self, settings: Settings) -> anyhow::Result<Speed> {
+            let Settings {
+                threads,
+                kv_layout,
+                flash_attention,
+                optimize,
+            } = settings;
+            let split = kv_layout == KvLayout::Split;
+            let llama = Llama {
+                threads: Some(threads),
+                kv_layout,
+                flash_attention,
+                optimize,
+                // What is measured, and what is recommended for split cells.
+                sequences: if split {
+                    Some(self.streams)
+                } else {
+                    self.base.sequences.map(|it| it.max(self.streams))
+                },
+                ..self.base.clone()
+            };
+            let options = wire::load_options(&llama);
+            let mut model = match optimize {
+                Optimize::Off => self.file.model(&options)?,
+                Optimize::Speed => {
+                    wire::open(&llama, &wire::requantized(self.config))?.model(&options)?
+                }
+            };
+            let workload = match self.workload {
+                Some(workload) => workload,
+                None => *self
+                    .workload
+                    .insert(Workload::fit(&mut model, self.streams)?),
+            };
+            let speed = workload.measure(&mut model).context("measuring")?;
+            Ok(Speed {
+                prompt: speed.prompt,
+                one_stream: speed.one,
+                streams: speed.many,
+            })
+        }
+    }
+}
+
+#[cfg(not(feature = "llama"))]
+mod bench {
+    use super::{Config, Llama, Settings, Speed};
+
+    pub(super) struct Bench;
+
+    impl Bench {
+        pub(super) fn new(_base: &Llama, _streams: u32, _config: &Config) -> anyhow::Result<Self> {
+            anyhow::bail!("this program was built without the embedded engine")
+        }
+
+        pub(super) fn measure(&mut self, _settings: Settings) -> anyhow::Result<Speed> {
+            unreachable!("there is nothing to measure with")
+        }
+    }
+}

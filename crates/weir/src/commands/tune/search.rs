@@ -1,0 +1,229 @@
+//! Which settings are tried, and which of them are the best: one kind after the other, each with the best of those
+//! before.
+
+use serde::Serialize;
+
+use crate::config::{FlashAttention, KvFormat, KvLayout, Llama, Optimize};
+
+/// A measurement differs from the next one by some percent: what isn't better by more isn't worth a setting.
+const BETTER: f64 = 1.05;
+
+/// What is tried of a model's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Settings {
+    pub(crate) threads: u32,
+    pub(crate) kv_layout: KvLayout,
+    pub(crate) flash_attention: FlashAttention,
+    pub(crate) optimize: Optimize,
+}
+
+/// Tokens per second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Speed {
+    /// Of prompts.
+    pub(crate) prompt: f64,
+    pub(crate) one_stream: f64,
+    /// Of all streams together.
+    pub(crate) streams: f64,
+}
+
+impl Speed {
+    /// Their geometric mean: twice as fast at one counts as much as twice as fast at another.
+    fn score(self) -> f64 {
+        (self.prompt * self.one_stream * self.streams).cbrt()
+    }
+}
+
+/// Settings that were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Trial {
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
+    pub(crate) tokens_per_second: Speed,
+}
+
+/// What there is to choose from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choices<'a> {
+    /// What is kept of the config: its cache may leave no choice.
+    pub(crate) base: &'a Llama,
+    /// Of this machine, as many as this process may use.
+    pub(crate) cores: u32,
+    /// Whether a requantized copy is tried.
+    pub(crate) optimize: bool,
+}
+
+/// Everything that was measured, and the best of it.
+pub(crate) fn search(
+    choices: Choices<'_>,
+    mut measure: impl FnMut(Settings) -> anyhow::Result<Speed>,
+) -> anyhow::Result<(Vec<Trial>, Settings)> {
+    let mut tried = Vec::new();
+    let mut best: Option<Trial> = None;
+    for kind in [threads, attention, optimize] {
+        for settings in kind(choices, best.map(|best| best.settings)) {
+            let trial = Trial {
+                settings,
+                tokens_per_second: measure(settings)?,
+            };
+            tried.push(trial);
+            if best.is_none_or(|best| is_better(trial.tokens_per_second, best.tokens_per_second)) {
+                best = Some(trial);
+            }
+        }
+    }
+    let best = best.expect("some number of threads is always tried");
+    Ok((tried, best.settings))
+}
+
+fn is_better(new: Speed, best: Speed) -> bool {
+    new.score() > best.score() * BETTER
+}
+
+/// All cores first: it is what one has without settings. Fewer can be faster where two of them are one.
+fn threads(choices: Choices<'_>, _best: Option<Settings>) -> Vec<Settings> {
+    let Choices { base, cores, .. } = choices;
+    let kv_layout = if base.reproducible {
+        KvLayout::Split
+    } else {
+        KvLayout::Unified
+    };
+    let fused = base.reproducible || base.kv_format == KvFormat::Q8_0;
+    let flash_attention = if fused {
+        FlashAttention::On
+    } else {
+        FlashAttention::Off
+    };
+    let mut counts = vec![cores, cores - cores / 4, cores.div_ceil(2)];
+    counts.dedup();
+    counts
+        .into_iter()
+        .map(|threads| Settings {
+            threads,
+            kv_layout,
+            flash_attention,
+            optimize: Optimize::Off,
+        })
+        .collect()
+}
+
+/// A reproducible model's cache is split, and its bits were proven with the fused kernel; `q8_0` needs it.
+fn attention(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
+    let Some(best) = best.filter(|_| !choices.base.reproducible) else {
+        return vec![];
+    };
+    let layouts = [KvLayout::Unified, KvLayout::Split];
+    let kernels = [FlashAttention::Off, FlashAttention::On];
+    let all = layouts.into_iter().flat_map(|kv_layout| {
+        kernels.map(|flash_attention| Settings {
+            kv_layout,
+            flash_attention,
+            ..best
+        })
+    });
+    let may = |settings: &Settings| {
+        choices.base.kv_format != KvFormat::Q8_0 || settings.flash_attention == FlashAttention::On
+    };
+    all.filter(|settings| may(settings) && *settings != best)
+        .collect()
+}
+
+fn optimize(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
+    let best = best.filter(|_| choices.optimize);
+    best.into_iter()
+        .map(|best| Settings {
+            optimize: Optimize::Speed,
+            ..best
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Llama {
+        Llama::at("model.gguf".into())
+    }
+
+    fn run(
+        base: &Llama,
+        cores: u32,
+        speed: impl Fn(Settings) -> f64,
+    ) -> (Vec<(u32, KvLayout, FlashAttention, Optimize)>, Settings) {
+        let choices = Choices {
+            base,
+            cores,
+            optimize: true,
+        };
+        let (tried, best) = search(choices, |settings| {
+            let speed = speed(settings);
+            Ok(Speed {
+                prompt: speed,
+                one_stream: speed,
+                streams: speed,
+            })
+        })
+        .expect("nothing fails");
+        let tried = tried.iter().map(|trial| {
+            let it = trial.settings;
+            (it.threads, it.kv_layout, it.flash_attention, it.optimize)
+        });
+        (tried.collect(), best)
+    }
+
+    #[test]
+    fn each_kind_goes_on_from_the_best_before_it() {
+        use FlashAttention::{Off, On};
+        use KvLayout::{Split, Unified};
+        let (tried, best) = run(&base(), 8, |it| {
+            let threads = if it.threads == 6 { 100.0 } else { 80.0 };
+            let split = if it.kv_layout == Split { 1.2 } else { 1.0 };
+            // Within the noise.
+            let on = if it.flash_attention == On { 1.04 } else { 1.0 };
+            threads * split * on
+        });
+        let expected = [
+            (8, Unified, Off, Optimize::Off),
+            (6, Unified, Off, Optimize::Off),
+            (4, Unified, Off, Optimize::Off),
+            (6, Unified, On, Optimize::Off),
+            (6, Split, Off, Optimize::Off),
+            (6, Split, On, Optimize::Off),
+            (6, Split, Off, Optimize::Speed),
+        ];
+        assert_eq!(tried, expected);
+        let expected = Settings {
+            threads: 6,
+            kv_layout: Split,
+            flash_attention: Off,
+            optimize: Optimize::Off,
+        };
+        assert_eq!(best, expected);
+    }
+
+    #[test]
+    fn what_the_cache_leaves_no_choice_of_is_not_tried() {
+        let check = |base: &Llama, cores, expected: &[(u32, KvLayout, FlashAttention)]| {
+            let (tried, _) = run(base, cores, |_| 1.0);
+            let got: Vec<_> = tried
+                .into_iter()
+                .filter(|it| it.3 == Optimize::Off)
+                .map(|(threads, layout, attention, _)| (threads, layout, attention))
+                .collect();
+            assert_eq!(got, expected, "{base:?}");
+        };
+        use FlashAttention::On;
+        use KvLayout::{Split, Unified};
+        let reproducible = Llama {
+            reproducible: true,
+            ..base()
+        };
+        check(&reproducible, 2, &[(2, Split, On), (1, Split, On)]);
+        let q8_0 = Llama {
+            kv_format: KvFormat::Q8_0,
+            ..base()
+        };
+        check(&q8_0, 1, &[(1, Unified, On), (1, Split, On)]);
+    }
+}
