@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use weir_engine::Token;
-use weir_engine::model::{DecodeError, Model, Row, SequenceId};
+use weir_engine::model::{Batching, DecodeError, Model, Row, SequenceId};
 
 use crate::LlamaModel;
 
@@ -111,7 +111,10 @@ fn step(
             .map(|&sequence| row(vocabulary, sequence, position, true));
         let rows: Vec<Row> = rows.collect();
         let began = Instant::now();
-        model.decode(&rows)?;
+        match model.capacity().batching {
+            Batching::Together => model.decode(&rows)?,
+            Batching::OneSequence => rows.chunks(1).try_for_each(|row| model.decode(row))?,
+        }
         took.push(began.elapsed());
     }
     took.sort_unstable();

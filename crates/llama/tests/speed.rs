@@ -1,0 +1,32 @@
+//! What `weir tune` measures with.
+
+use weir_llama::{LoadOptions, Workload};
+
+#[path = "support/common.rs"]
+mod common;
+use common::{small, smollm2, split};
+
+#[test]
+fn every_kind_of_cache_is_measured_and_empty_afterwards() {
+    let reproducible = LoadOptions {
+        reproducible: true,
+        ..split()
+    };
+    for options in [small(), split(), reproducible] {
+        let mut model = smollm2(&options);
+        let workload = Workload::fit(&mut model, 3).expect("there is room");
+        assert_eq!(workload.streams, 3);
+        assert!((16..=256).contains(&workload.depth), "{workload:?}");
+        let short = Workload {
+            depth: 16,
+            ..workload
+        };
+        // Twice: what is left of the first one would be in the way of the second.
+        for _ in 0..2 {
+            let speed = short.measure(&mut model).expect("there is room");
+            for tokens in [speed.prompt, speed.one, speed.many] {
+                assert!(tokens.is_finite() && tokens > 0.0, "{options:?} {speed:?}");
+            }
+        }
+    }
+}
