@@ -31,6 +31,11 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     })?;
     let keys = keys(&best, command.streams);
     print(command, &tried, &best, &keys)?;
+    if best.kv_layout == KvLayout::Split {
+        output::note(
+            "with split cells a request has cells / sequences tokens at most: see context_tokens",
+        )?;
+    }
     if let (true, Some(file)) = (command.write, &place.file) {
         write::write(file, &command.model, &keys)?;
         output::note(&format!("written to {}", file.display()))?;

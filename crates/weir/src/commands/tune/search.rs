@@ -102,7 +102,7 @@ fn threads(choices: Choices<'_>, _best: Option<Settings>) -> Vec<Settings> {
             threads,
             kv_layout,
             flash_attention,
-            optimize: Optimize::Off,
+            optimize: base.optimize,
         })
         .collect()
 }
@@ -129,7 +129,7 @@ fn attention(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
 }
 
 fn optimize(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
-    let best = best.filter(|_| choices.optimize);
+    let best = best.filter(|best| choices.optimize && best.optimize == Optimize::Off);
     best.into_iter()
         .map(|best| Settings {
             optimize: Optimize::Speed,
@@ -225,5 +225,17 @@ mod tests {
             ..base()
         };
         check(&q8_0, 1, &[(1, Unified, On), (1, Split, On)]);
+    }
+
+    /// What is served requantized is measured so.
+    #[test]
+    fn a_copy_that_is_served_already_is_what_is_measured() {
+        let base = Llama {
+            optimize: Optimize::Speed,
+            ..base()
+        };
+        let (tried, best) = run(&base, 2, |_| 1.0);
+        assert!(tried.iter().all(|it| it.3 == Optimize::Speed), "{tried:?}");
+        assert_eq!((tried.len(), best.optimize), (5, Optimize::Speed));
     }
 }
