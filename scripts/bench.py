@@ -29,10 +29,18 @@ ENDS = "0,2"
 
 class Load:
     """What both servers are asked, and how llama-server does it best: its first flags are those that are measured, the
-    others were tried. `phases` are loads one after the other on the same server."""
+    others were tried. `settings` are Weir's, and with `requantized` it is measured with `optimize = "speed"`, too. `phases`
+    are loads one after the other on the same server."""
 
-    def __init__(self, name, phases, flags, settings="", batched=None):
+    def __init__(self, name, phases, flags, settings="", batched=None, requantized=False):
         self.name, self.phases, self.flags, self.settings, self.batched = name, phases, flags, settings, batched
+        self.requantized = requantized
+
+    def servers(self):
+        yield Weir(self.settings)
+        if self.requantized:
+            yield Weir(f'{self.settings}\noptimize = "speed"', name="weir-speed")
+        yield LlamaServer(self.flags[0])
 
 
 def distinct(clients, requests):
@@ -42,8 +50,10 @@ def distinct(clients, requests):
         f"distinct-{clients}",
         {"": f"load=distinct clients={clients} requests={requests}"},
         [f"{split} --cache-ram 0", split, f"-np {clients} -c {clients * 512} -kvu --cache-ram 0"],
-        settings=f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512',
+        # What `weir tune --streams` finds for them.
+        settings=f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512\nflash_attention = "on"',
         batched=clients,
+        requantized=True,
     )
 
 
@@ -65,6 +75,7 @@ LOADS = [
             "-np 5 -c 20480 --no-kv-unified --cache-ram 0 -b 256 -ub 256",
             "-np 5 -c 20480 --no-kv-unified --cache-ram 0 -b 64 -ub 64",
         ],
+        requantized=True,
     ),
     Load(
         "overload",
@@ -123,7 +134,7 @@ def read(journal):
 
 def one_round(load, number):
     """The figures of all servers under a load, as rows of the journal."""
-    servers = [Weir(load.settings), LlamaServer(load.flags[0])]
+    servers = list(load.servers())
     rows = []
     for server in servers if number % 2 == 0 else reversed(servers):
         rows.append(measure(load, server, number))
@@ -158,10 +169,11 @@ def drive(server, command, number):
 
 def same_work(rows):
     """A server that counts a prompt's tokens otherwise has computed something else."""
-    for phase, first in rows[0]["figures"].items():
-        second = rows[1]["figures"][phase]
-        if first.get("requests") == second.get("requests") and first["prompt_tokens"] != second["prompt_tokens"]:
-            sys.exit(f"bench: {first['prompt_tokens']} and {second['prompt_tokens']} prompt tokens for the same prompts")
+    first, *others = (row["figures"] for row in rows)
+    for phase, mine in first.items():
+        for their in (figures[phase] for figures in others):
+            if mine.get("requests") == their.get("requests") and mine["prompt_tokens"] != their["prompt_tokens"]:
+                sys.exit(f"bench: {mine['prompt_tokens']} and {their['prompt_tokens']} prompt tokens for the same prompts")
 
 
 def try_flags(loads, rounds):

@@ -69,20 +69,20 @@ def medians(load, rows):
 
 
 def table(rows):
-    yield "| load | | weir | llama-server | weir ÷ llama-server |"
-    yield "|---|---|---|---|---|"
+    yield '| load | | weir | `optimize = "speed"` | llama-server | weir ÷ llama-server | speed ÷ llama-server |'
+    yield "|---|---|---|---|---|---|---|"
     for load, (title, measures) in MEASURES.items():
         for name, read, _ in measures:
-            ours, theirs = values(rows, load, "weir", read), values(rows, load, "llama-server", read)
+            ours, faster, theirs = (values(rows, load, server, read) for server in ("weir", "weir-speed", "llama-server"))
             if ours or theirs:
-                ratio = spread(ratios(ours, theirs))
-                yield f"| {title} | {name} | {spread(ours)} | {spread(theirs)} | {ratio} |"
+                by_us, by_faster = spread(ratios(ours, theirs)), spread(ratios(faster, theirs))
+                yield f"| {title} | {name} | {spread(ours)} | {spread(faster)} | {spread(theirs)} | {by_us} | {by_faster} |"
                 title = ""
         kernels = values(rows, load, "batched-bench", RATE[1])
         if kernels:
-            ours, theirs = (values(rows, load, server, RATE[1]) for server in ("weir", "llama-server"))
-            by_us, by_them = spread(ratios(ours, kernels)), spread(ratios(theirs, kernels))
-            yield f"| | tokens/s ÷ those of llama-batched-bench, {spread(kernels)} | {by_us} | {by_them} | |"
+            found = (values(rows, load, server, RATE[1]) for server in ("weir", "weir-speed", "llama-server"))
+            cells = " | ".join(spread(ratios(rates, kernels)) for rates in found)
+            yield f"| | tokens/s ÷ those of llama-batched-bench, {spread(kernels)} | {cells} | | |"
 
 
 def values(rows, load, server, read):

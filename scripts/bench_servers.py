@@ -87,12 +87,11 @@ class Server:
 class Weir(Server):
     """As `weir serve` is when one starts it: with keys, credit and a ledger that is written to disk."""
 
-    name = "weir"
     model = "bench/model"
     key = None
 
-    def __init__(self, settings=""):
-        self.settings = settings
+    def __init__(self, settings="", name="weir"):
+        self.settings, self.name = settings, name
 
     def start(self, directory):
         (directory / "weir.toml").write_text(
@@ -107,6 +106,7 @@ class Weir(Server):
                 self.url = event["url"]
                 return
         sys.exit(f"bench: weir does not start:\n{self.last_words()}")
+
 
 class LlamaServer(Server):
     name = "llama-server"

@@ -4,7 +4,7 @@ use std::env;
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-changed=shim/weir_llama.cpp");
+    println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-env-changed=DEP_LLAMA_GGML_CMAKE_DIR");
 
     // llama-cpp-sys-2 says where it installed ggml's CMake package; the headers, llama.h among them,
@@ -24,6 +24,7 @@ fn main() {
         .warnings(true)
         .extra_warnings(true)
         .include(installed.join("include"))
+        .file("shim/kernels.cpp")
         .file("shim/weir_llama.cpp")
         .compile("weir_llama");
 }

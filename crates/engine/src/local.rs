@@ -38,6 +38,9 @@ pub const OUTPUT_EXPECTED: u32 = 64;
 pub const QUEUE_REQUESTS_MAX: usize = 512;
 /// Longest pause between the tokens of a stream that prompts of others may cause.
 pub const INTER_TOKEN_TARGET: Duration = Duration::from_millis(100);
+/// Tokens of prompts in a step beside streams, however long it takes. With fewer a prompt would hardly get anywhere: half of
+/// the steps would be its neighbours' rows.
+pub const PROMPT_TOKENS_MIN: u32 = 32;
 /// How long a generation waits for its reader before it is given up.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -46,6 +49,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Options {
     pub queue_requests_max: usize,
     pub inter_token_target: Duration,
+    pub prompt_tokens_min: u32,
     pub write_timeout: Duration,
     pub output_expected: u32,
     pub prefix_cache: PrefixCache,
@@ -62,6 +66,7 @@ impl Options {
         Options {
             queue_requests_max: QUEUE_REQUESTS_MAX,
             inter_token_target: INTER_TOKEN_TARGET,
+            prompt_tokens_min: PROMPT_TOKENS_MIN,
             write_timeout: WRITE_TIMEOUT,
             output_expected: OUTPUT_EXPECTED,
             prefix_cache: PrefixCache::Account,
@@ -77,6 +82,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("queue_requests_max", &self.queue_requests_max)
             .field("inter_token_target", &self.inter_token_target)
+            .field("prompt_tokens_min", &self.prompt_tokens_min)
             .field("write_timeout", &self.write_timeout)
             .field("output_expected", &self.output_expected)
             .field("prefix_cache", &self.prefix_cache)

@@ -9,8 +9,9 @@
 #include <cstdio>
 #include <exception>
 
-#include "ggml-cpu.h"
+#include "ggml-backend.h"
 #include "gguf.h"
+#include "kernels.h"
 #include "llama.h"
 
 namespace {
@@ -26,6 +27,12 @@ bool guarded(char * what, size_t what_size, Call && call) noexcept {
         std::snprintf(what, what_size, "unknown C++ exception");
     }
     return false;
+}
+
+// The kernels may be a library that was loaded by name, so what llama.h doesn't have is asked for by name.
+template <typename Function> Function of_kernels(const char * name) {
+    ggml_backend_reg_t kernels = ggml_backend_reg_by_name("CPU");
+    return reinterpret_cast<Function>(kernels ? ggml_backend_reg_get_proc_address(kernels, name) : nullptr);
 }
 
 } // namespace
@@ -112,10 +119,28 @@ void weir_clear(llama_context * context) noexcept {
     }
 }
 
+// Null if the kernels have no thread pools.
 ggml_threadpool * weir_threads_new(int32_t threads, uint32_t polling) noexcept {
+    using New = ggml_threadpool * (*)(ggml_threadpool_params *);
+    const auto make = of_kernels<New>("ggml_threadpool_new");
     ggml_threadpool_params params = ggml_threadpool_params_default(threads);
     params.poll = polling;
-    return ggml_threadpool_new(&params);
+    return make ? make(&params) : nullptr;
+}
+
+void weir_threads_free(ggml_threadpool * threads) noexcept {
+    using Free = void (*)(ggml_threadpool *);
+    of_kernels<Free>("ggml_threadpool_free")(threads);
+}
+
+// Multiplies with all that the kernels of this process have; the text says what came out wrong.
+bool weir_kernels_check(char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { weir::check_kernels(); });
+}
+
+// Takes the kernels from a library; `loaded` is false if it isn't made for this processor.
+bool weir_kernels_load(const char * path, bool * loaded, char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *loaded = ggml_backend_load(path) != nullptr; });
 }
 
 } // extern "C"

@@ -5,7 +5,10 @@ use std::sync::LazyLock;
 
 use llama_cpp_sys_2 as sys;
 
+#[cfg(feature = "dispatch")]
+use crate::dispatch;
 use crate::log;
+use crate::shim::{guarded, weir_kernels_check};
 
 /// The instruction sets that llama.cpp was compiled for, as it says them, or why it can't run here.
 pub fn system_info() -> String {
@@ -13,6 +16,14 @@ pub fn system_info() -> String {
         Ok(features) => features.clone(),
         Err(reason) => reason.clone(),
     }
+}
+
+/// Multiplies with each kind of weights, and compares: what comes out wrong, if anything does.
+pub fn check_kernels() -> Result<(), String> {
+    start()?;
+    // SAFETY: the buffer is the guard's.
+    guarded(|what, size| unsafe { weir_kernels_check(what, size) })
+        .map_err(|threw| threw.to_string())
 }
 
 /// Starts the kernels, the first time. The error says why they can't run on this machine.
@@ -24,8 +35,11 @@ pub(crate) fn start() -> Result<(), &'static str> {
 }
 
 static BACKEND: LazyLock<Result<String, String>> = LazyLock::new(|| {
-    check_processor()?;
     log::install();
+    #[cfg(not(feature = "dispatch"))]
+    check_processor()?;
+    #[cfg(feature = "dispatch")]
+    dispatch::load_best()?;
     // SAFETY: runs once, before any other call; it may be followed by any number of models.
     unsafe { sys::llama_backend_init() };
     // SAFETY: the text is a static of llama.cpp that each call writes again; this is the only call, and it is
@@ -40,7 +54,7 @@ static BACKEND: LazyLock<Result<String, String>> = LazyLock::new(|| {
 });
 
 /// The kernels start with instructions that an older processor doesn't know, which ends the process.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "dispatch")))]
 fn check_processor() -> Result<(), String> {
     let needs = [
         ("AVX2", is_x86_feature_detected!("avx2")),
@@ -56,7 +70,7 @@ fn check_processor() -> Result<(), String> {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(all(not(target_arch = "x86_64"), not(feature = "dispatch")))]
 fn check_processor() -> Result<(), String> {
     Ok(())
 }
@@ -97,9 +111,15 @@ mod tests {
         }
     }
 
+    #[test]
+    #[cfg(not(feature = "dispatch"))]
+    fn kernels_multiply_right() {
+        assert_eq!(check_kernels(), Ok(()));
+    }
+
     /// Some virtual machines advertise AMX and fault on it; AVX-512 isn't everywhere.
     #[test]
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(feature = "dispatch")))]
     fn built_for_every_machine_with_avx2_and_for_nothing_more() {
         let features = system_info();
         assert!(has(&features, "AVX2"), "{features}");

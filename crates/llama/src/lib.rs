@@ -13,6 +13,12 @@
 
 mod backend;
 mod batch;
+#[cfg(any(feature = "dispatch", test))]
+#[cfg_attr(
+    not(feature = "dispatch"),
+    expect(dead_code, unreachable_pub, reason = "only its tests call it")
+)]
+mod dispatch;
 mod embedder;
 mod load;
 mod log;
@@ -23,7 +29,9 @@ mod sizes;
 mod speed;
 mod tokenizer;
 
-pub use crate::backend::system_info;
+pub use crate::backend::{check_kernels, system_info};
+#[cfg(feature = "dispatch")]
+pub use crate::dispatch::{PROBE_COMMAND, PROBE_WORKS, Unfit, probe};
 pub use crate::embedder::{LlamaEmbedder, Pooling};
 pub use crate::load::{
     EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile, load, open,

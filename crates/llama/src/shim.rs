@@ -119,7 +119,19 @@ unsafe extern "C" {
         begin: i32,
     ) -> bool;
 
-    pub(crate) fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
+    fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
+
+    fn weir_threads_free(threads: *mut sys::ggml_threadpool);
+
+    pub(crate) fn weir_kernels_check(what: *mut c_char, what_size: usize) -> bool;
+
+    #[cfg(any(feature = "dispatch", test))]
+    pub(crate) fn weir_kernels_load(
+        path: *const c_char,
+        loaded: *mut bool,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
 }
 
 /// Weights and vocabulary. Nothing changes them after loading, so all threads may read them.
@@ -165,7 +177,7 @@ struct Threads(NonNull<sys::ggml_threadpool>);
 impl Drop for Threads {
     fn drop(&mut self) {
         // SAFETY: this value owns the pool, and `Context` drops the context that uses it first.
-        unsafe { sys::ggml_threadpool_free(self.0.as_ptr()) }
+        unsafe { weir_threads_free(self.0.as_ptr()) }
     }
 }
 
@@ -198,8 +210,9 @@ impl Context {
         };
         // SAFETY: the shim only makes a pool of that many threads.
         let threads = unsafe { weir_threads_new(params.n_threads, polling) };
-        let threads =
-            Threads(NonNull::new(threads).expect("ggml aborts rather than return no thread pool"));
+        let threads = Threads(
+            NonNull::new(threads).expect("the CPU's kernels were loaded, and have thread pools"),
+        );
         // SAFETY: both are alive; `Drop` frees the context before the pool. Without a second pool the first one
         // serves prompts as well.
         unsafe {

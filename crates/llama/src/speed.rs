@@ -17,7 +17,7 @@ const STEPS: u32 = 8;
 /// Rows that say how fast this machine is, before it is known how many tokens it can be asked for.
 const FIRST_ROWS: u32 = 32;
 /// Time for the prompts of a measurement.
-const PROMPTS: Duration = Duration::from_secs(4);
+const PROMPTS: Duration = Duration::from_secs(2);
 /// Fewer tokens before a stream don't show what attention costs, and more don't show it better.
 const DEPTHS: std::ops::RangeInclusive<u32> = 16..=256;
 
@@ -39,6 +39,8 @@ pub struct Speed {
     pub one: f64,
     /// Of all streams together.
     pub many: f64,
+    /// How long it took to measure them.
+    pub took: Duration,
 }
 
 impl Workload {
@@ -78,11 +80,13 @@ impl Workload {
         model.truncate(SequenceId(0), self.depth);
         let many = step(model, &all, self.depth)?;
         streams.for_each(|stream| model.forget(stream));
+        let took = began.elapsed();
         let per_second = |tokens: u32, took: Duration| f64::from(tokens) / took.as_secs_f64();
         Ok(Speed {
             prompt: per_second(self.streams * self.depth, prompts),
             one: per_second(1, one),
             many: per_second(self.streams, many),
+            took,
         })
     }
 }

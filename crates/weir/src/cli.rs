@@ -77,6 +77,13 @@ pub(crate) enum Command {
     Tune(Tune),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
+    /// Does a library of kernels work here? The program asks itself, in a process that may fault.
+    #[cfg(feature = "dispatch")]
+    #[command(hide = true, name = weir_llama::PROBE_COMMAND)]
+    ProbeKernels {
+        /// The library
+        library: PathBuf,
+    },
 }
 
 /// How data is printed.

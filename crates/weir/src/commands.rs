@@ -5,6 +5,8 @@ pub(crate) mod audit;
 pub(crate) mod chat;
 pub(crate) mod credit;
 pub(crate) mod doctor;
+#[cfg(feature = "dispatch")]
+pub(crate) mod kernels;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod migrate;

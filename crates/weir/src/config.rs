@@ -111,6 +111,7 @@ pub(crate) struct Llama {
     pub(crate) matryoshka: bool,
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
+    pub(crate) prompt_tokens_min: Option<u32>,
     pub(crate) prefix_cache: PrefixCache,
     pub(crate) speculation: Speculation,
 }
@@ -133,6 +134,7 @@ impl Llama {
             matryoshka: false,
             queue_requests_max: None,
             inter_token_target: None,
+            prompt_tokens_min: None,
             prefix_cache: PrefixCache::Account,
             speculation: Speculation::Off,
         }
@@ -492,6 +494,7 @@ impl Reader<'_> {
             inter_token_target: self
                 .whole(&format!("{at}.inter_token_target_ms"))
                 .map(Duration::from_millis),
+            prompt_tokens_min: self.narrow(&format!("{at}.prompt_tokens_min")),
             prefix_cache: match self.value(&format!("{at}.prefix_cache")) {
                 Some(Value::Text(who)) if who == "everybody" => PrefixCache::Everybody,
                 Some(Value::Text(who)) if who == "off" => PrefixCache::Off,

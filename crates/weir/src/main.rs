@@ -19,6 +19,8 @@ use weir_gateway::Clock;
 
 use crate::cli::{Cli, Command, Ledger, Model, Place};
 use crate::commands::chat::Server;
+#[cfg(feature = "dispatch")]
+use crate::commands::kernels;
 use crate::commands::{
     accounts, audit, chat, credit, doctor, keys, ledger, migrate, models, tune, usage,
 };
@@ -114,6 +116,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return ledger::verify(options(&place)?, output, now).await;
         }
         Command::Tune(command) => tune::tune(&configured(&place)?, &command)?,
+        #[cfg(feature = "dispatch")]
+        Command::ProbeKernels { library } => return kernels::probe(&library),
         Command::Doctor(output) => {
             let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
             return Ok(if sound {
@@ -147,6 +151,8 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         | Command::Ledger(_)
         | Command::Tune(_)
         | Command::Doctor(_) => Ok(()),
+        #[cfg(feature = "dispatch")]
+        Command::ProbeKernels { .. } => Ok(()),
     }
 }
 

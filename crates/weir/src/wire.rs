@@ -242,6 +242,9 @@ fn start_engine(
     if let Some(target) = model.engine.inter_token_target {
         options.inter_token_target = target;
     }
+    if let Some(tokens) = model.engine.prompt_tokens_min {
+        options.prompt_tokens_min = tokens;
+    }
     options.prefix_cache = model.engine.prefix_cache;
     options.speculation = model.engine.speculation;
     options.write_timeout = config.http.write_timeout;

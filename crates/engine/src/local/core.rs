@@ -64,7 +64,11 @@ impl<M: Model> Core<M> {
             model,
             scheduler: Scheduler::new(capacity, options.output_expected),
             generations: BTreeMap::new(),
-            pace: Pace::new(options.inter_token_target, capacity.rows),
+            pace: Pace::new(
+                options.inter_token_target,
+                capacity.rows,
+                options.prompt_tokens_min,
+            ),
             row_cost: RowCost::default(),
             scratch: Scratch::default(),
             masks,

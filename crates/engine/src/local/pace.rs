@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use crate::scheduler::Room;
 
-/// With fewer a prompt would hardly get anywhere: half of the steps would be its neighbours' rows.
-const PROMPTS_MIN: u32 = 32;
 /// What a step may hold before anything was measured.
 const ROOM_START: u32 = 64;
 /// Weight of the newest step in the average speed.
@@ -15,6 +13,8 @@ const NEWEST: f64 = 0.1;
 pub(crate) struct Pace {
     target: Duration,
     rows: u32,
+    /// Of prompts, however long a step takes.
+    prompts_min: u32,
     /// Rows of a step that takes about as long as it may.
     room: u32,
     rows_per_second: Option<f64>,
@@ -30,10 +30,11 @@ pub(crate) struct Measured {
 }
 
 impl Pace {
-    pub(crate) fn new(target: Duration, rows: u32) -> Self {
+    pub(crate) fn new(target: Duration, rows: u32, prompts_min: u32) -> Self {
         Pace {
             target,
             rows,
+            prompts_min: prompts_min.min(rows),
             room: ROOM_START.min(rows),
             rows_per_second: None,
         }
@@ -43,7 +44,7 @@ impl Pace {
     pub(crate) fn room(&self, decoding: bool) -> Room {
         Room {
             rows: if decoding { self.room } else { self.rows },
-            prompts: PROMPTS_MIN.min(self.rows),
+            prompts: self.prompts_min,
             row_cost: None,
         }
     }
@@ -71,7 +72,7 @@ impl Pace {
         } else {
             return;
         };
-        self.room = room.max(PROMPTS_MIN).min(self.rows);
+        self.room = room.max(self.prompts_min).min(self.rows);
     }
 
     /// Time for so many tokens; zero as long as nothing was measured.
@@ -94,7 +95,7 @@ mod tests {
     fn the_room_follows_the_step_time() {
         let target = Duration::from_millis(100);
         let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
-            let mut pace = Pace::new(target, 512);
+            let mut pace = Pace::new(target, 512, 32);
             let step = |pace: &mut Pace| {
                 let rows = rows(pace);
                 let took = Duration::from_secs_f64(f64::from(rows) / f64::from(rows_per_second));
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_step_that_was_not_full_does_not_raise_the_room() {
-        let mut pace = Pace::new(Duration::from_millis(100), 512);
+        let mut pace = Pace::new(Duration::from_millis(100), 512, 32);
         let fast = Measured {
             took: Duration::from_millis(1),
             rows: 63,
@@ -140,8 +141,30 @@ mod tests {
     }
 
     #[test]
+    fn prompts_have_their_rows_however_slow_steps_are() {
+        let check = |prompts_min: u32, most: u32, expected: u32| {
+            let mut pace = Pace::new(Duration::from_millis(100), most, prompts_min);
+            for _ in 0..50 {
+                let rows = rows(&pace);
+                let took = Duration::from_secs(10);
+                pace.measure(Measured {
+                    took,
+                    rows,
+                    decoding: true,
+                });
+            }
+            assert_eq!(pace.room(true).prompts, expected);
+            assert_eq!(rows(&pace), expected);
+        };
+        check(32, 128, 32);
+        check(8, 128, 8);
+        check(64, 128, 64);
+        check(64, 16, 16);
+    }
+
+    #[test]
     fn a_queue_is_estimated_by_the_measured_speed() {
-        let mut pace = Pace::new(Duration::from_millis(100), 512);
+        let mut pace = Pace::new(Duration::from_millis(100), 512, 32);
         assert_eq!(pace.estimate(1_000), Duration::ZERO);
         pace.measure(Measured {
             took: Duration::from_secs(1),

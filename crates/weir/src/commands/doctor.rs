@@ -91,7 +91,7 @@ pub(crate) async fn doctor(
 }
 
 fn processor() -> Check {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(feature = "dispatch")))]
     {
         let has = [
             ("AVX2", is_x86_feature_detected!("avx2")),
@@ -123,6 +123,9 @@ fn processor() -> Check {
 #[cfg(feature = "llama")]
 fn kernels() -> Check {
     let info = weir_llama::system_info();
+    if let Err(reason) = weir_llama::check_kernels() {
+        return check("kernels", Verdict::Wrong, format!("{reason} ({info})"));
+    }
     if cfg!(target_arch = "x86_64") && !info.contains("AVX2 = 1") {
         let detail = format!(
             "llama.cpp was built without AVX2 and is slow; build again without SOURCE_DATE_EPOCH ({info})"

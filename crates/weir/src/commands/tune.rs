@@ -10,7 +10,7 @@ use anyhow::bail;
 use serde_json::json;
 use toml_edit::Value;
 
-use self::search::{Choices, Settings, Speed, Trial, search};
+use self::search::{Choices, Measured, Settings, Trial, search};
 use crate::cli::Tune;
 use crate::config::{Config, KvLayout, Llama, Optimize, Source};
 use crate::output;
@@ -32,9 +32,11 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     let keys = keys(&best, command.streams);
     print(command, &tried, &best, &keys)?;
     if best.kv_layout == KvLayout::Split {
-        output::note(
-            "with split cells a request has cells / sequences tokens at most: see context_tokens",
-        )?;
+        let bound = tried.iter().find(|trial| trial.settings == best);
+        let bound = bound.map_or(0, |trial| trial.context_tokens);
+        output::note(&format!(
+            "with split cells a request has {bound} tokens at most, prompt and answer: see context_tokens and cells"
+        ))?;
     }
     if let (true, Some(file)) = (command.write, &place.file) {
         write::write(file, &command.model, &keys)?;
@@ -103,6 +105,7 @@ fn print(
         "KV_LAYOUT",
         "FLASH_ATTENTION",
         "OPTIMIZE",
+        "CONTEXT",
         "PROMPT",
         "1 STREAM",
         &streams,
@@ -110,6 +113,7 @@ fn print(
     output::list(command.output, &head, tried, |trial| {
         let Trial {
             settings,
+            context_tokens,
             tokens_per_second: speed,
         } = trial;
         let mark = if settings == best { "best" } else { "" };
@@ -119,6 +123,7 @@ fn print(
             settings.kv_layout.name().to_owned(),
             settings.flash_attention.name().to_owned(),
             settings.optimize.name().to_owned(),
+            context_tokens.to_string(),
         ];
         let speeds = [speed.prompt, speed.one_stream, speed.streams];
         cells.extend(speeds.map(|speed| format!("{speed:.1}")));
@@ -147,9 +152,11 @@ impl std::fmt::Display for Settings {
 #[cfg(feature = "llama")]
 mod bench {
     use anyhow::Context;
+    use weir_engine::model::Model;
     use weir_llama::{ModelFile, Workload};
 
-    use super::{Config, KvLayout, Llama, Optimize, Settings, Speed};
+    use super::search::Speed;
+    use super::{Config, KvLayout, Llama, Measured, Optimize, Settings};
     use crate::wire;
 
     /// A file that is loaded anew for each of the settings.
@@ -177,7 +184,7 @@ mod bench {
             })
         }
 
-        pub(super) fn measure(&mut self, settings: Settings) -> anyhow::Result<Speed> {
+        pub(super) fn measure(&mut self, settings: Settings) -> anyhow::Result<Measured> {
             let Settings {
                 threads,
                 kv_layout,
@@ -212,10 +219,14 @@ mod bench {
                     .insert(Workload::fit(&mut model, self.streams)?),
             };
             let speed = workload.measure(&mut model).context("measuring")?;
-            Ok(Speed {
-                prompt: speed.prompt,
-                one_stream: speed.one,
-                streams: speed.many,
+            Ok(Measured {
+                speed: Speed {
+                    prompt: speed.prompt,
+                    one_stream: speed.one,
+                    streams: speed.many,
+                },
+                context_tokens: model.facts().context_tokens,
+                took: speed.took,
             })
         }
     }
@@ -223,7 +234,7 @@ mod bench {
 
 #[cfg(not(feature = "llama"))]
 mod bench {
-    use super::{Config, Llama, Settings, Speed};
+    use super::{Config, Llama, Measured, Settings};
 
     pub(super) struct Bench;
 
@@ -232,7 +243,7 @@ mod bench {
             anyhow::bail!("this program was built without the embedded engine")
         }
 
-        pub(super) fn measure(&mut self, _settings: Settings) -> anyhow::Result<Speed> {
+        pub(super) fn measure(&mut self, _settings: Settings) -> anyhow::Result<Measured> {
             unreachable!("there is nothing to measure with")
         }
     }

@@ -371,6 +371,13 @@ pub(crate) const KEYS: &[Key] = &[
         "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: 100.",
     ),
     key(
+        "models[].engines[].prompt_tokens_min",
+        whole(1, 128),
+        None,
+        "Tokens of prompts that a step computes beside streams, even if it takes longer than that. With fewer streams are smoother, \
+         with more a long prompt is answered sooner. Absent: 32.",
+    ),
+    key(
         "models[].engines[].prefix_cache",
         Kind::Choice {
             now: &["account", "everybody", "off"],

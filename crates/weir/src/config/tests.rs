@@ -602,7 +602,7 @@ fn docs_config_is_what_the_code_says() {
 /// What the reference says of absent keys is what the engine does.
 #[test]
 fn the_engines_defaults_are_those_of_the_reference() {
-    use weir_engine::local::{INTER_TOKEN_TARGET, QUEUE_REQUESTS_MAX};
+    use weir_engine::local::{INTER_TOKEN_TARGET, PROMPT_TOKENS_MIN, QUEUE_REQUESTS_MAX};
     let reference = reference::markdown();
     for (key, default) in [
         ("queue_requests_max", QUEUE_REQUESTS_MAX.to_string()),
@@ -610,6 +610,7 @@ fn the_engines_defaults_are_those_of_the_reference() {
             "inter_token_target_ms",
             INTER_TOKEN_TARGET.as_millis().to_string(),
         ),
+        ("prompt_tokens_min", PROMPT_TOKENS_MIN.to_string()),
     ] {
         let line = reference
             .lines()

@@ -1,5 +1,10 @@
 //! Which settings are tried, and which of them are the best: one kind after the other, each with the best of those
 //! before.
+//!
+//! A machine's speed changes from minute to minute, so rivals are measured in turns, and what was the best so far once
+//! more beside them.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -7,6 +12,10 @@ use crate::config::{FlashAttention, KvFormat, KvLayout, Llama, Optimize};
 
 /// A measurement differs from the next one by some percent: what isn't better by more isn't worth a setting.
 const BETTER: f64 = 1.05;
+/// More turns hardly change a median.
+const ROUNDS_MAX: usize = 5;
+/// Time for the rivals of one kind; where a round takes longer there is one.
+const KIND: Duration = Duration::from_secs(40);
 
 /// What is tried of a model's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +41,28 @@ impl Speed {
     fn score(self) -> f64 {
         (self.prompt * self.one_stream * self.streams).cbrt()
     }
+
+    fn median(rounds: &[Speed]) -> Speed {
+        let median = |of: fn(&Speed) -> f64| {
+            let mut all: Vec<f64> = rounds.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        Speed {
+            prompt: median(|speed| speed.prompt),
+            one_stream: median(|speed| speed.one_stream),
+            streams: median(|speed| speed.streams),
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    pub(crate) speed: Speed,
+    /// What a request may have with these settings.
+    pub(crate) context_tokens: u32,
+    pub(crate) took: Duration,
 }
 
 /// Settings that were measured.
@@ -39,6 +70,8 @@ impl Speed {
 pub(crate) struct Trial {
     #[serde(flatten)]
     pub(crate) settings: Settings,
+    pub(crate) context_tokens: u32,
+    /// Medians.
     pub(crate) tokens_per_second: Speed,
 }
 
@@ -56,24 +89,60 @@ pub(crate) struct Choices<'a> {
 /// Everything that was measured, and the best of it.
 pub(crate) fn search(
     choices: Choices<'_>,
-    mut measure: impl FnMut(Settings) -> anyhow::Result<Speed>,
+    mut measure: impl FnMut(Settings) -> anyhow::Result<Measured>,
 ) -> anyhow::Result<(Vec<Trial>, Settings)> {
-    let mut tried = Vec::new();
-    let mut best: Option<Trial> = None;
+    let mut tried: Vec<Trial> = Vec::new();
+    let mut best: Option<Settings> = None;
     for kind in [threads, attention, optimize] {
-        for settings in kind(choices, best.map(|best| best.settings)) {
-            let trial = Trial {
-                settings,
-                tokens_per_second: measure(settings)?,
-            };
-            tried.push(trial);
-            if best.is_none_or(|best| is_better(trial.tokens_per_second, best.tokens_per_second)) {
-                best = Some(trial);
+        let new = kind(choices, best);
+        if new.is_empty() {
+            continue;
+        }
+        // The one to beat comes first.
+        let rivals: Vec<_> = best.into_iter().chain(new).collect();
+        let trials = in_turns(&rivals, &mut measure)?;
+        let winner = trials.iter().reduce(|best, trial| {
+            let (new, old) = (trial.tokens_per_second, best.tokens_per_second);
+            if is_better(new, old) { trial } else { best }
+        });
+        best = winner.map(|trial| trial.settings);
+        for trial in trials {
+            match tried.iter_mut().find(|it| it.settings == trial.settings) {
+                Some(before) => *before = trial,
+                None => tried.push(trial),
             }
         }
     }
     let best = best.expect("some number of threads is always tried");
-    Ok((tried, best.settings))
+    Ok((tried, best))
+}
+
+/// As many rounds as there is time for, of which the medians count.
+fn in_turns(
+    rivals: &[Settings],
+    measure: &mut impl FnMut(Settings) -> anyhow::Result<Measured>,
+) -> anyhow::Result<Vec<Trial>> {
+    let mut rounds: Vec<Vec<Measured>> = Vec::new();
+    let mut spent = Duration::ZERO;
+    loop {
+        let round: anyhow::Result<Vec<_>> = rivals.iter().map(|&rival| measure(rival)).collect();
+        let round = round?;
+        let took: Duration = round.iter().map(|measured| measured.took).sum();
+        spent += took;
+        rounds.push(round);
+        if rounds.len() == ROUNDS_MAX || spent + took > KIND {
+            break;
+        }
+    }
+    let trials = rivals.iter().enumerate().map(|(rival, &settings)| {
+        let speeds: Vec<_> = rounds.iter().map(|round| round[rival].speed).collect();
+        Trial {
+            settings,
+            context_tokens: rounds[0][rival].context_tokens,
+            tokens_per_second: Speed::median(&speeds),
+        }
+    });
+    Ok(trials.collect())
 }
 
 fn is_better(new: Speed, best: Speed) -> bool {
@@ -146,6 +215,18 @@ mod tests {
         Llama::at("model.gguf".into())
     }
 
+    fn measured(speed: f64, took: Duration) -> Measured {
+        Measured {
+            speed: Speed {
+                prompt: speed,
+                one_stream: speed,
+                streams: speed,
+            },
+            context_tokens: 512,
+            took,
+        }
+    }
+
     fn run(
         base: &Llama,
         cores: u32,
@@ -156,15 +237,8 @@ mod tests {
             cores,
             optimize: true,
         };
-        let (tried, best) = search(choices, |settings| {
-            let speed = speed(settings);
-            Ok(Speed {
-                prompt: speed,
-                one_stream: speed,
-                streams: speed,
-            })
-        })
-        .expect("nothing fails");
+        let (tried, best) =
+            search(choices, |settings| Ok(measured(speed(settings), KIND))).expect("nothing fails");
         let tried = tried.iter().map(|trial| {
             let it = trial.settings;
             (it.threads, it.kv_layout, it.flash_attention, it.optimize)
@@ -225,6 +299,39 @@ mod tests {
             ..base()
         };
         check(&q8_0, 1, &[(1, Unified, On), (1, Split, On)]);
+    }
+
+    /// The machine is half as fast in every second round: in turns that says nothing about the settings.
+    #[test]
+    fn rivals_are_measured_in_turns() {
+        let check = |seconds: u64, rounds: usize| {
+            let rivals = threads(
+                Choices {
+                    base: &base(),
+                    cores: 4,
+                    optimize: false,
+                },
+                None,
+            );
+            let mut order = Vec::new();
+            let trials = in_turns(&rivals, &mut |settings| {
+                let round = order.len() / rivals.len();
+                order.push(settings);
+                let slow = if round % 2 == 1 { 2.0 } else { 1.0 };
+                let speed = f64::from(settings.threads) / slow;
+                Ok(measured(speed, Duration::from_secs(seconds)))
+            })
+            .expect("nothing fails");
+            assert_eq!(order, rivals.repeat(rounds));
+            let speeds: Vec<_> = trials
+                .iter()
+                .map(|trial| trial.tokens_per_second.prompt)
+                .collect();
+            assert_eq!(speeds, [4.0, 3.0, 2.0]);
+        };
+        check(60, 1);
+        check(4, 3);
+        check(2, 5);
     }
 
     /// What is served requantized is measured so.

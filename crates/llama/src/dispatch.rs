@@ -1,0 +1,182 @@
+//! Kernels as shared libraries in `lib/` beside the program, one for each kind of processor: the best one that works
+//! here is taken when they are first needed.
+//!
+//! What a processor says it can do isn't always so: virtual machines pass on flags of AMX and fault at its first
+//! instruction. So a library is tried out in a process of its own, by the program itself: `weir probe-kernels LIBRARY`.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::log;
+use crate::shim::{guarded, weir_kernels_check, weir_kernels_load};
+
+/// The program's command that calls [`probe`].
+pub const PROBE_COMMAND: &str = "probe-kernels";
+/// What that command writes to its standard output if they work.
+pub const PROBE_WORKS: &str = "these kernels work";
+
+/// ggml's names of processors, by what their kernels use; AMX is in the first one only.
+const KINDS: [&str; 14] = [
+    "sapphirerapids",
+    "zen4",
+    "cooperlake",
+    "icelake",
+    "cascadelake",
+    "cannonlake",
+    "skylakex",
+    "alderlake",
+    "haswell",
+    "piledriver",
+    "ivybridge",
+    "sandybridge",
+    "sse42",
+    "x64",
+];
+
+/// Why a library isn't taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It uses what this processor says it hasn't.
+    #[error("not for this processor")]
+    Processor,
+    /// It can't be loaded, or computes something wrong.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Loads a library of kernels into this process and has it compute with each kind of weights. It may end the process.
+pub fn probe(library: &Path) -> Result<(), Unfit> {
+    log::install();
+    load(library)?;
+    // SAFETY: the buffer is the guard's.
+    guarded(|what, size| unsafe { weir_kernels_check(what, size) })
+        .map_err(|threw| Unfit::Broken(threw.to_string()))
+}
+
+/// Takes the kernels of the best library that works.
+pub(crate) fn load_best() -> Result<(), String> {
+    let program =
+        std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let directory = program.with_file_name("lib");
+    let library = best(&directory, |library| try_out(&program, library))?;
+    load(&library).map_err(|unfit| format!("{}: {unfit}", library.display()))?;
+    tracing::info!(library = %library.display(), "kernels");
+    Ok(())
+}
+
+fn best(directory: &Path, try_out: impl Fn(&Path) -> Result<(), Unfit>) -> Result<PathBuf, String> {
+    let libraries = KINDS.map(|kind| directory.join(format!("libggml-cpu-{kind}.so")));
+    for library in libraries.into_iter().filter(|library| library.exists()) {
+        match try_out(&library) {
+            Ok(()) => return Ok(library),
+            Err(Unfit::Processor) => {}
+            Err(Unfit::Broken(reason)) => {
+                tracing::warn!(library = %library.display(), reason, "these kernels don't work here, though the processor has what they need");
+            }
+        }
+    }
+    Err(format!(
+        "no library of kernels in {} works on this processor",
+        directory.display()
+    ))
+}
+
+fn try_out(program: &Path, library: &Path) -> Result<(), Unfit> {
+    let done = Command::new(program)
+        .arg(PROBE_COMMAND)
+        .arg(library)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Unfit::Broken(format!("{}: {error}", program.display())))?;
+    let said = String::from_utf8_lossy(&done.stdout);
+    // Another program than ours would say something else.
+    if done.status.success() && said.trim() == PROBE_WORKS {
+        return Ok(());
+    }
+    if said.trim() == Unfit::Processor.to_string() {
+        return Err(Unfit::Processor);
+    }
+    let complaint = String::from_utf8_lossy(&done.stderr);
+    let last = complaint.lines().last().unwrap_or_default();
+    Err(Unfit::Broken(format!(
+        "{}: {}{last}",
+        done.status,
+        said.trim()
+    )))
+}
+
+fn load(library: &Path) -> Result<(), Unfit> {
+    let broken = |reason: String| Unfit::Broken(reason);
+    let path =
+        CString::new(library.as_os_str().as_bytes()).map_err(|error| broken(error.to_string()))?;
+    let mut loaded = false;
+    guarded(|what, size| {
+        // SAFETY: the path ends with NUL, and the result is ours.
+        unsafe { weir_kernels_load(path.as_ptr(), &raw mut loaded, what, size) }
+    })
+    .map_err(|threw| broken(threw.to_string()))?;
+    if loaded {
+        Ok(())
+    } else {
+        Err(Unfit::Processor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_library_that_works_is_taken() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["x64", "haswell", "icelake", "sapphirerapids", "unheard-of"] {
+            let path = directory.path().join(format!("libggml-cpu-{name}.so"));
+            std::fs::write(path, "").expect("a file");
+        }
+        let check = |unfit: &[(&str, Unfit)], expected: Option<&str>| {
+            let found = best(directory.path(), |library| {
+                let name = library.file_name().unwrap_or_default().to_string_lossy();
+                let hit = unfit.iter().find(|(kind, _)| name.contains(kind));
+                hit.map_or(Ok(()), |(_, unfit)| Err(unfit.clone()))
+            });
+            let expected =
+                expected.map(|name| directory.path().join(format!("libggml-cpu-{name}.so")));
+            assert_eq!(found.ok(), expected, "{unfit:?}");
+        };
+        let broken = || Unfit::Broken("signal: 4 (SIGILL)".to_owned());
+        check(&[], Some("sapphirerapids"));
+        check(&[("sapphirerapids", broken())], Some("icelake"));
+        check(
+            &[
+                ("sapphirerapids", Unfit::Processor),
+                ("icelake", Unfit::Processor),
+            ],
+            Some("haswell"),
+        );
+        check(&[("libggml", broken())], None);
+    }
+
+    #[test]
+    fn a_program_that_ends_or_says_something_else_has_not_found_them_to_work() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let check = |script: &str, expected: Result<(), Unfit>| {
+            let program = directory.path().join("program");
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a file");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).expect("it may be run");
+            assert_eq!(
+                try_out(&program, Path::new("library")),
+                expected,
+                "{script}"
+            );
+        };
+        let broken = |reason: &str| Err(Unfit::Broken(reason.to_owned()));
+        check("echo these kernels work", Ok(()));
+        check("echo not for this processor; exit 1", Err(Unfit::Processor));
+        check("echo 0 tests", broken("exit status: 0: 0 tests"));
+        check("kill -KILL $$", broken("signal: 9 (SIGKILL): "));
+        check("echo q8_0 >&2; exit 1", broken("exit status: 1: q8_0"));
+    }
+}

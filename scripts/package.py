@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Builds target/package: `weir`, and in `lib/` llama.cpp's libraries with kernels for each kind of processor.
+
+`make package` calls it. When it starts, that `weir` takes the best kernels that work on the machine it is on; a list of
+which ones do here is printed at the end. The directory can be moved as a whole.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "target/package"
+# Not target/release: the plain program stays where it is.
+BUILD = "cargo build --locked --release -p weir --features dispatch --target-dir target/dispatch --message-format json-render-diagnostics"
+
+
+def main():
+    program, installed = build()
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    libraries = PACKAGE / "lib"
+    libraries.mkdir(parents=True)
+    shutil.copy2(program, PACKAGE / "weir")
+    for library in installed:
+        # What is a link in one directory stays one in the other.
+        shutil.copy2(library, libraries / library.name, follow_symlinks=False)
+    shutil.copy2(ROOT / "LICENSE", PACKAGE)
+    for library in sorted(libraries.glob("libggml-cpu-*.so")):
+        print(f"{library.name:34}{verdict(library)}")
+    print(f"package: {PACKAGE.relative_to(ROOT)}", file=sys.stderr)
+
+
+def build():
+    """The program, and the libraries that llama.cpp's build installed."""
+    print("package: building; the first time a set of kernels for each kind of processor: 20 minutes on two cores", file=sys.stderr)
+    done = subprocess.run(BUILD.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit("package: it does not build")
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    program = next(m["executable"] for m in messages if m["reason"] == "compiler-artifact" and m["target"]["name"] == "weir" and m["executable"])
+    out = next(Path(m["out_dir"]) for m in messages if m["reason"] == "build-script-executed" and "llama-cpp-sys-2" in m["package_id"])
+    installed = [*out.glob("lib*/lib*.so*"), *out.glob("backends/*.so")]
+    return program, installed
+
+
+def verdict(library):
+    done = subprocess.run([PACKAGE / "weir", "probe-kernels", library], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode < 0:
+        return f"ends with signal {-done.returncode}"
+    return (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    main()
