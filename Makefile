@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench package test-package docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -80,6 +80,14 @@ bench: $(DEMO) build ## Weir beside llama-server, in turns: half an hour on an i
 	@scripts/llama_server.py
 	cargo build --locked --release -p weir-testkit --bin bench-load
 	@scripts/bench.py
+
+package: ## target/package: weir with kernels for each kind of processor, which may be faster here; 20 minutes the first time
+	@scripts/setup.sh build
+	@scripts/package.py
+
+test-package: package ## does the package work, also where some of its kernels don't?
+	@scripts/setup.sh test
+	$$(scripts/venv.sh)/bin/python -m pytest tests/package
 
 docs: ## write docs/config.md anew
 	UPDATE_DOCS=1 cargo test --locked -q -p weir --no-default-features docs_config

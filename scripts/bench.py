@@ -28,7 +28,7 @@ ENDS = "0,2"
 
 
 class Load:
-    """What both servers are asked, and how llama-server does it best: its first flags are those that are measured, the
+    """What all servers are asked, and how llama-server does it best: its first flags are those that are measured, the
     others were tried. `settings` are Weir's, and with `requantized` it is measured with `optimize = "speed"`, too. `phases`
     are loads one after the other on the same server."""
 
@@ -136,7 +136,8 @@ def one_round(load, number):
     """The figures of all servers under a load, as rows of the journal."""
     servers = list(load.servers())
     rows = []
-    for server in servers if number % 2 == 0 else reversed(servers):
+    first = number % len(servers)
+    for server in servers[first:] + servers[:first]:
         rows.append(measure(load, server, number))
     same_work(rows)
     if load.batched:
@@ -149,6 +150,7 @@ def one_round(load, number):
 def measure(load, server, number):
     say(f"round {number + 1}, {load.name}, {server.name}")
     with server:
+        server.check()
         figures = {phase: drive(server, command, number) for phase, command in load.phases.items()}
     return row(load, number, server.name, figures)
 
@@ -159,7 +161,7 @@ def row(load, number, server, figures):
 
 
 def drive(server, command, number):
-    """Both servers get the same prompts in a round, and new ones in the next."""
+    """All servers get the same prompts in a round, and new ones in the next."""
     more = [f"url={server.url}", f"key={server.key}", f"model={server.model}", f"seed={number + 1}", f"ends={ENDS}"]
     done = subprocess.run([LOAD, *command.split(), *more], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
@@ -168,10 +170,13 @@ def drive(server, command, number):
 
 
 def same_work(rows):
-    """A server that counts a prompt's tokens otherwise has computed something else."""
+    """A server that counts a prompt's tokens otherwise has computed something else. Where some were refused, others may
+    have been answered."""
     first, *others = (row["figures"] for row in rows)
     for phase, mine in first.items():
         for their in (figures[phase] for figures in others):
+            if mine.get("retries") or their.get("retries"):
+                continue
             if mine.get("requests") == their.get("requests") and mine["prompt_tokens"] != their["prompt_tokens"]:
                 sys.exit(f"bench: {mine['prompt_tokens']} and {their['prompt_tokens']} prompt tokens for the same prompts")
 

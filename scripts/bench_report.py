@@ -123,13 +123,14 @@ def plot(rows):
     lines = []
     for load, (title, measures) in MEASURES.items():
         for name, read, better in measures:
-            found = ratios(values(rows, load, "weir", read), values(rows, load, "llama-server", read))
-            if found and better:
-                times = [ratio if better == "up" else 1 / ratio for ratio in found.values()]
-                lines.append((f"{title}: {name.removesuffix(', ms')}", times))
-    left, width, step, top = 400, 420, 24, 44
-    highest = max([2, *(max(times) for _, times in lines)])
-    lowest = min([0.5, *(min(times) for _, times in lines)])
+            for server, suffix, color in (("weir", "", "#1f77b4"), ("weir-speed", ", speed", "#ff7f0e")):
+                found = ratios(values(rows, load, server, read), values(rows, load, "llama-server", read))
+                if found and better:
+                    times = [ratio if better == "up" else 1 / ratio for ratio in found.values()]
+                    lines.append((f"{title}: {name.removesuffix(', ms')}{suffix}", times, color))
+    left, width, step, top = 430, 420, 22, 44
+    highest = max([2, *(max(times) for _, times, _ in lines)])
+    lowest = min([0.5, *(min(times) for _, times, _ in lines)])
 
     def x(times):
         return left + width * math.log(times / lowest) / math.log(highest / lowest)
@@ -139,17 +140,17 @@ def plot(rows):
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 30}" height="{bottom + 30}" '
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="18" font-weight="bold">Weir, times better than llama-server</text>',
+        f'<text x="{left}" y="18" font-weight="bold">Weir, times better than llama-server (speed: optimize = "speed")</text>',
     ]
     for tick in (2.0**power for power in range(-6, 12)):
         if lowest <= tick <= highest:
             stroke = "#333" if tick == 1 else "#ddd"
             parts.append(f'<path d="M{x(tick):.1f} {top - 8}V{bottom}" stroke="{stroke}"/>')
             parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}×</text>')
-    for place, (title, times) in enumerate(lines):
+    for place, (title, times, color) in enumerate(lines):
         y = top + step * (place + 0.5)
         middle = x(statistics.median(times))
         parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{title}</text>')
-        parts.extend(f'<circle cx="{x(time):.1f}" cy="{y}" r="3.5" fill="#1f77b4" opacity="0.5"/>' for time in times)
+        parts.extend(f'<circle cx="{x(time):.1f}" cy="{y}" r="3.5" fill="{color}" opacity="0.6"/>' for time in times)
         parts.append(f'<path d="M{middle:.1f} {y - 8}V{y + 8}" stroke="#d62728" stroke-width="2"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"

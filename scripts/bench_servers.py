@@ -80,6 +80,9 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
+    def check(self):
+        """Ends everything if it isn't what is to be measured."""
+
     def last_words(self):
         return self.log.read_text(errors="replace")[-3000:]
 
@@ -106,6 +109,10 @@ class Weir(Server):
                 self.url = event["url"]
                 return
         sys.exit(f"bench: weir does not start:\n{self.last_words()}")
+
+    def check(self):
+        if 'optimize = "speed"' in self.settings and "serving a requantized copy" not in self.log.read_text():
+            sys.exit(f"bench: weir serves the file as it is:\n{self.last_words()}")
 
 
 class LlamaServer(Server):

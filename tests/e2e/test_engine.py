@@ -1,11 +1,14 @@
 """Settings of the embedded engine: what they change shows from outside."""
 
 import json
+import re
+import socket
 import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
-from weir import DEMO, DEMO_FILE, model
+from weir import DEMO, DEMO_FILE, model, wait_until
 
 
 def answer(weir, key=None, tokens=8, prompt="A weir is"):
@@ -71,6 +74,25 @@ def test_split_cells_bound_the_context(make_weir):
         prompts = [f"{number}. A weir is a dam, and" for number in range(6)]
         texts = list(callers.map(lambda prompt: answer(weir, tokens=24, prompt=prompt), prompts))
     assert [text.usage.completion_tokens for text in texts] == [24] * 6
+
+
+def test_a_long_prompt_that_nobody_wants_any_more_is_given_up(make_weir):
+    weir = make_weir()
+    weir.start(env={"WEIR_LOG": "info,weir_engine=trace"})
+    steps = lambda: [int(rows) for rows in re.findall(r" prompt_rows=(\d+)", weir.log.read_text())]
+    body = json.dumps({"model": DEMO, "prompt": "river stone bridge " * 2000, "max_tokens": 1, "stream": True})
+    place = urlsplit(weir.url)
+    with socket.create_connection((place.hostname, place.port)) as caller:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {weir.key}\r\n"
+        caller.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        wait_until(steps, "the prompt is being computed")
+    [row] = wait_until(lambda: weir.usage(weir.account), "it is settled")
+    assert row["outcome"] == "disconnected" and row["completion_tokens"] == 0, row
+    computed = sum(steps())
+    assert 0 < computed < 4000, computed
+    # The engine goes on, and not with that prompt.
+    assert answer(weir).usage.completion_tokens == 8
+    assert sum(steps()) < computed + 200
 
 
 TIERS = """

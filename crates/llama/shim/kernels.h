@@ -2,7 +2,7 @@
 
 namespace weir {
 
-// Throws what is wrong.
-void check_kernels();
+// How many products were right; throws what is wrong. With `spoil` one output of each is.
+int check_kernels(bool spoil);
 
 } // namespace weir

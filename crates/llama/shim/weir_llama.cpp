@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <mutex>
 
 #include "ggml-backend.h"
 #include "gguf.h"
@@ -29,10 +30,17 @@ bool guarded(char * what, size_t what_size, Call && call) noexcept {
     return false;
 }
 
-// The kernels may be a library that was loaded by name, so what llama.h doesn't have is asked for by name.
-template <typename Function> Function of_kernels(const char * name) {
-    ggml_backend_reg_t kernels = ggml_backend_reg_by_name("CPU");
-    return reinterpret_cast<Function>(kernels ? ggml_backend_reg_get_proc_address(kernels, name) : nullptr);
+// The kernels may be a library that was loaded by name, so what llama.h doesn't have is asked for by name. Looked up
+// when a pool is made: a pool may be freed while the process ends, when ggml's list of libraries is gone already.
+ggml_threadpool * (*new_threads)(ggml_threadpool_params *) = nullptr;
+void (*free_threads)(ggml_threadpool *) = nullptr;
+std::once_flag threads_found;
+
+void find_threads() {
+    if (ggml_backend_reg_t kernels = ggml_backend_reg_by_name("CPU")) {
+        new_threads = reinterpret_cast<decltype(new_threads)>(ggml_backend_reg_get_proc_address(kernels, "ggml_threadpool_new"));
+        free_threads = reinterpret_cast<decltype(free_threads)>(ggml_backend_reg_get_proc_address(kernels, "ggml_threadpool_free"));
+    }
 }
 
 } // namespace
@@ -121,24 +129,23 @@ void weir_clear(llama_context * context) noexcept {
 
 // Null if the kernels have no thread pools.
 ggml_threadpool * weir_threads_new(int32_t threads, uint32_t polling) noexcept {
-    using New = ggml_threadpool * (*)(ggml_threadpool_params *);
-    const auto make = of_kernels<New>("ggml_threadpool_new");
+    std::call_once(threads_found, find_threads);
     ggml_threadpool_params params = ggml_threadpool_params_default(threads);
     params.poll = polling;
-    return make ? make(&params) : nullptr;
+    return new_threads && free_threads ? new_threads(&params) : nullptr;
 }
 
 void weir_threads_free(ggml_threadpool * threads) noexcept {
-    using Free = void (*)(ggml_threadpool *);
-    of_kernels<Free>("ggml_threadpool_free")(threads);
+    free_threads(threads);
 }
 
-// Multiplies with all that the kernels of this process have; the text says what came out wrong.
-bool weir_kernels_check(char * what, size_t what_size) noexcept {
-    return guarded(what, what_size, [&] { weir::check_kernels(); });
+// Multiplies with all that the kernels of this process have; the text says what came out wrong. With `spoil` one output is
+// made wrong, to see that it shows.
+bool weir_kernels_check(bool spoil, int32_t * products, char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *products = weir::check_kernels(spoil); });
 }
 
-// Takes the kernels from a library; `loaded` is false if it isn't made for this processor.
+// Takes the kernels from a library; `loaded` is false if it isn't made for this processor, or with an error in the log.
 bool weir_kernels_load(const char * path, bool * loaded, char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] { *loaded = ggml_backend_load(path) != nullptr; });
 }

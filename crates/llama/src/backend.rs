@@ -8,7 +8,7 @@ use llama_cpp_sys_2 as sys;
 #[cfg(feature = "dispatch")]
 use crate::dispatch;
 use crate::log;
-use crate::shim::{guarded, weir_kernels_check};
+use crate::shim;
 
 /// The instruction sets that llama.cpp was compiled for, as it says them, or why it can't run here.
 pub fn system_info() -> String {
@@ -21,9 +21,8 @@ pub fn system_info() -> String {
 /// Multiplies with each kind of weights, and compares: what comes out wrong, if anything does.
 pub fn check_kernels() -> Result<(), String> {
     start()?;
-    // SAFETY: the buffer is the guard's.
-    guarded(|what, size| unsafe { weir_kernels_check(what, size) })
-        .map_err(|threw| threw.to_string())
+    let checked = shim::check_kernels(false);
+    checked.map(drop).map_err(|threw| threw.to_string())
 }
 
 /// Starts the kernels, the first time. The error says why they can't run on this machine.
@@ -77,7 +76,7 @@ fn check_processor() -> Result<(), String> {
 
 /// With `SOURCE_DATE_EPOCH` set, and when cross-compiling, ggml falls back to SSE2 without a word.
 fn warn_if_slow(features: &str) {
-    if cfg!(target_arch = "x86_64") && !has(features, "AVX2") {
+    if cfg!(all(target_arch = "x86_64", not(feature = "dispatch"))) && !has(features, "AVX2") {
         tracing::warn!(
             features,
             "llama.cpp was built without AVX2 and will be several times slower"
@@ -113,8 +112,16 @@ mod tests {
 
     #[test]
     #[cfg(not(feature = "dispatch"))]
-    fn kernels_multiply_right() {
-        assert_eq!(check_kernels(), Ok(()));
+    fn kernels_multiply_right_and_it_would_show_if_not() {
+        start().expect("this machine has what they need");
+        // 16 formats with 1, 5 and 32 rows, and those that are repacked once more.
+        let right = shim::check_kernels(false);
+        assert!(
+            right.as_ref().is_ok_and(|&products| products >= 48),
+            "{right:?}"
+        );
+        let wrong = shim::check_kernels(true);
+        assert!(wrong.is_err_and(|threw| threw.to_string().contains("wrong products of f32")));
     }
 
     /// Some virtual machines advertise AMX and fault on it; AVX-512 isn't everywhere.

@@ -9,13 +9,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::log;
-use crate::shim::{guarded, weir_kernels_check, weir_kernels_load};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::log::{self, collect_errors};
+use crate::shim::{self, guarded, weir_kernels_load};
 
 /// The program's command that calls [`probe`].
 pub const PROBE_COMMAND: &str = "probe-kernels";
 /// What that command writes to its standard output if they work.
 pub const PROBE_WORKS: &str = "these kernels work";
+
+/// Processor time of a trial, which takes a fraction of a second.
+const TRIAL_SECONDS: u64 = 30;
 
 /// ggml's names of processors, by what their kernels use; AMX is in the first one only.
 const KINDS: [&str; 14] = [
@@ -46,13 +51,25 @@ pub enum Unfit {
     Broken(String),
 }
 
-/// Loads a library of kernels into this process and has it compute with each kind of weights. It may end the process.
+/// Loads a library of kernels into this process and has it multiply with each kind of weights. It may end the process,
+/// which leaves no core, and takes no longer than [`TRIAL_SECONDS`].
 pub fn probe(library: &Path) -> Result<(), Unfit> {
     log::install();
+    limit(Resource::Core, 0)?;
+    limit(Resource::Cpu, TRIAL_SECONDS)?;
     load(library)?;
-    // SAFETY: the buffer is the guard's.
-    guarded(|what, size| unsafe { weir_kernels_check(what, size) })
+    let checked = shim::check_kernels(false);
+    checked
+        .map(drop)
         .map_err(|threw| Unfit::Broken(threw.to_string()))
+}
+
+fn limit(resource: Resource, most: u64) -> Result<(), Unfit> {
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(resource, limit).map_err(|error| Unfit::Broken(error.to_string()))
 }
 
 /// Takes the kernels of the best library that works.
@@ -67,18 +84,21 @@ pub(crate) fn load_best() -> Result<(), String> {
 }
 
 fn best(directory: &Path, try_out: impl Fn(&Path) -> Result<(), Unfit>) -> Result<PathBuf, String> {
+    let mut reasons = String::new();
     let libraries = KINDS.map(|kind| directory.join(format!("libggml-cpu-{kind}.so")));
     for library in libraries.into_iter().filter(|library| library.exists()) {
         match try_out(&library) {
             Ok(()) => return Ok(library),
             Err(Unfit::Processor) => {}
             Err(Unfit::Broken(reason)) => {
-                tracing::warn!(library = %library.display(), reason, "these kernels don't work here, though the processor has what they need");
+                let library = library.display();
+                tracing::warn!(%library, reason, "these kernels don't work here");
+                reasons += &format!("; {library}: {reason}");
             }
         }
     }
     Err(format!(
-        "no library of kernels in {} works on this processor",
+        "no library of kernels in {} works on this processor{reasons}",
         directory.display()
     ))
 }
@@ -87,6 +107,8 @@ fn try_out(program: &Path, library: &Path) -> Result<(), Unfit> {
     let done = Command::new(program)
         .arg(PROBE_COMMAND)
         .arg(library)
+        // An assert of ggml would call a debugger, and its message would not be the last line.
+        .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| Unfit::Broken(format!("{}: {error}", program.display())))?;
@@ -112,15 +134,18 @@ fn load(library: &Path) -> Result<(), Unfit> {
     let path =
         CString::new(library.as_os_str().as_bytes()).map_err(|error| broken(error.to_string()))?;
     let mut loaded = false;
-    guarded(|what, size| {
-        // SAFETY: the path ends with NUL, and the result is ours.
-        unsafe { weir_kernels_load(path.as_ptr(), &raw mut loaded, what, size) }
-    })
-    .map_err(|threw| broken(threw.to_string()))?;
-    if loaded {
-        Ok(())
-    } else {
-        Err(Unfit::Processor)
+    let (called, errors) = collect_errors(|| {
+        guarded(|what, size| {
+            // SAFETY: the path ends with NUL, and the result is ours.
+            unsafe { weir_kernels_load(path.as_ptr(), &raw mut loaded, what, size) }
+        })
+    });
+    called.map_err(|threw| broken(threw.to_string()))?;
+    match (loaded, errors.is_empty()) {
+        (true, _) => Ok(()),
+        // That it isn't for this processor is no error to ggml.
+        (false, true) => Err(Unfit::Processor),
+        (false, false) => Err(broken(errors)),
     }
 }
 
@@ -156,6 +181,21 @@ mod tests {
             Some("haswell"),
         );
         check(&[("libggml", broken())], None);
+    }
+
+    #[test]
+    fn what_is_no_library_is_broken() {
+        log::install();
+        let directory = tempfile::tempdir().expect("a directory");
+        let garbage = directory.path().join("libggml-cpu-x64.so");
+        std::fs::write(&garbage, "no library").expect("a file");
+        for library in [garbage, directory.path().join("missing.so")] {
+            let unfit = load(&library);
+            assert!(
+                matches!(&unfit, Err(Unfit::Broken(reason)) if reason.contains("failed to load")),
+                "{unfit:?}"
+            );
+        }
     }
 
     #[test]

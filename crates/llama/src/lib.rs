@@ -11,6 +11,12 @@
     clippy::multiple_unsafe_ops_per_block
 )]
 
+#[cfg(all(
+    feature = "dispatch",
+    not(all(target_arch = "x86_64", target_os = "linux"))
+))]
+compile_error!("kernels by processor are known for x86-64 and Linux only");
+
 mod backend;
 mod batch;
 #[cfg(any(feature = "dispatch", test))]

@@ -123,7 +123,12 @@ unsafe extern "C" {
 
     fn weir_threads_free(threads: *mut sys::ggml_threadpool);
 
-    pub(crate) fn weir_kernels_check(what: *mut c_char, what_size: usize) -> bool;
+    fn weir_kernels_check(
+        spoil: bool,
+        products: *mut i32,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
 
     #[cfg(any(feature = "dispatch", test))]
     pub(crate) fn weir_kernels_load(
@@ -132,6 +137,17 @@ unsafe extern "C" {
         what: *mut c_char,
         what_size: usize,
     ) -> bool;
+}
+
+/// Multiplies with all kinds of weights, and says how many products were right. With `spoil` an output of each is made wrong.
+/// The kernels have been started.
+pub(crate) fn check_kernels(spoil: bool) -> Result<u32, Threw> {
+    let mut products = 0;
+    guarded(|what, size| {
+        // SAFETY: the number is ours, and the buffer the guard's.
+        unsafe { weir_kernels_check(spoil, &raw mut products, what, size) }
+    })?;
+    Ok(u32::try_from(products).unwrap_or_default())
 }
 
 /// Weights and vocabulary. Nothing changes them after loading, so all threads may read them.

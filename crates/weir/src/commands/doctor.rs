@@ -124,9 +124,9 @@ fn processor() -> Check {
 fn kernels() -> Check {
     let info = weir_llama::system_info();
     if let Err(reason) = weir_llama::check_kernels() {
-        return check("kernels", Verdict::Wrong, format!("{reason} ({info})"));
+        return check("kernels", Verdict::Wrong, reason);
     }
-    if cfg!(target_arch = "x86_64") && !info.contains("AVX2 = 1") {
+    if cfg!(all(target_arch = "x86_64", not(feature = "dispatch"))) && !info.contains("AVX2 = 1") {
         let detail = format!(
             "llama.cpp was built without AVX2 and is slow; build again without SOURCE_DATE_EPOCH ({info})"
         );

@@ -29,11 +29,10 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
         output::note(&format!("measuring {settings}"))?;
         bench.measure(settings)
     })?;
-    let keys = keys(&best, command.streams);
-    print(command, &tried, &best, &keys)?;
-    if best.kv_layout == KvLayout::Split {
-        let bound = tried.iter().find(|trial| trial.settings == best);
-        let bound = bound.map_or(0, |trial| trial.context_tokens);
+    let keys = keys(&best.settings, command.streams);
+    print(command, &tried, &best.settings, &keys)?;
+    if best.settings.kv_layout == KvLayout::Split {
+        let bound = best.context_tokens;
         output::note(&format!(
             "with split cells a request has {bound} tokens at most, prompt and answer: see context_tokens and cells"
         ))?;

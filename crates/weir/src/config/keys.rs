@@ -375,7 +375,7 @@ pub(crate) const KEYS: &[Key] = &[
         whole(1, 128),
         None,
         "Tokens of prompts that a step computes beside streams, even if it takes longer than that. With fewer streams are smoother, \
-         with more a long prompt is answered sooner. Absent: 32.",
+         with more a long prompt is answered sooner. A reproducible engine computes prompts alone. Absent: 32.",
     ),
     key(
         "models[].engines[].prefix_cache",

@@ -46,7 +46,8 @@ impl Speed {
         let median = |of: fn(&Speed) -> f64| {
             let mut all: Vec<f64> = rounds.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
-            all[all.len() / 2]
+            // The two in the middle of an even number.
+            f64::midpoint(all[(all.len() - 1) / 2], all[all.len() / 2])
         };
         Speed {
             prompt: median(|speed| speed.prompt),
@@ -86,26 +87,27 @@ pub(crate) struct Choices<'a> {
     pub(crate) optimize: bool,
 }
 
-/// Everything that was measured, and the best of it.
+/// Everything that was measured, and the best of it. Figures of different kinds are from different minutes.
 pub(crate) fn search(
     choices: Choices<'_>,
     mut measure: impl FnMut(Settings) -> anyhow::Result<Measured>,
-) -> anyhow::Result<(Vec<Trial>, Settings)> {
+) -> anyhow::Result<(Vec<Trial>, Trial)> {
     let mut tried: Vec<Trial> = Vec::new();
-    let mut best: Option<Settings> = None;
+    let mut best: Option<Trial> = None;
     for kind in [threads, attention, optimize] {
-        let new = kind(choices, best);
+        let new = kind(choices, best.map(|best| best.settings));
         if new.is_empty() {
             continue;
         }
         // The one to beat comes first.
-        let rivals: Vec<_> = best.into_iter().chain(new).collect();
+        let before = best.map(|best| best.settings);
+        let rivals: Vec<_> = before.into_iter().chain(new).collect();
         let trials = in_turns(&rivals, &mut measure)?;
         let winner = trials.iter().reduce(|best, trial| {
             let (new, old) = (trial.tokens_per_second, best.tokens_per_second);
             if is_better(new, old) { trial } else { best }
         });
-        best = winner.map(|trial| trial.settings);
+        best = winner.copied();
         for trial in trials {
             match tried.iter_mut().find(|it| it.settings == trial.settings) {
                 Some(before) => *before = trial,
@@ -243,7 +245,7 @@ mod tests {
             let it = trial.settings;
             (it.threads, it.kv_layout, it.flash_attention, it.optimize)
         });
-        (tried.collect(), best)
+        (tried.collect(), best.settings)
     }
 
     #[test]
@@ -304,7 +306,7 @@ mod tests {
     /// The machine is half as fast in every second round: in turns that says nothing about the settings.
     #[test]
     fn rivals_are_measured_in_turns() {
-        let check = |seconds: u64, rounds: usize| {
+        let check = |seconds: u64, rounds: usize, expected: [f64; 3]| {
             let rivals = threads(
                 Choices {
                     base: &base(),
@@ -327,11 +329,12 @@ mod tests {
                 .iter()
                 .map(|trial| trial.tokens_per_second.prompt)
                 .collect();
-            assert_eq!(speeds, [4.0, 3.0, 2.0]);
+            assert_eq!(speeds, expected);
         };
-        check(60, 1);
-        check(4, 3);
-        check(2, 5);
+        check(60, 1, [4.0, 3.0, 2.0]);
+        check(6, 2, [3.0, 2.25, 1.5]);
+        check(4, 3, [4.0, 3.0, 2.0]);
+        check(2, 5, [4.0, 3.0, 2.0]);
     }
 
     /// What is served requantized is measured so.
