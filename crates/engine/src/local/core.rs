@@ -141,6 +141,7 @@ impl<M: Model> Core<M> {
         self.pace.measure(Measured {
             took,
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
+            prompt_rows: step.prompt_rows,
             decoding,
         });
         Progress::Stepped

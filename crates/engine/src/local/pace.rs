@@ -5,9 +5,18 @@ use std::time::Duration;
 use crate::scheduler::Room;
 
 /// However slow a step is: with fewer, streams would take turns.
-const ROOM_MIN: u32 = 32;
+const STREAMS_MIN: u32 = 32;
+/// A room that has shrunk to less takes too long to grow again.
+const ROOM_MIN: u32 = 8;
 /// What a step may hold before anything was measured.
 const ROOM_START: u32 = 64;
+/// No step that holds streams is to take longer than so many targets, …
+const TARGETS_MAX: f64 = 2.0;
+/// … so its prompts are cut for this many: the next step may take a little longer than the last one.
+const TARGETS_AIMED: f64 = 1.6;
+/// A prompt gets on by so many rows in any case, and by half as many as there are streams: where these take longer alone,
+/// nothing is promised.
+const PROMPTS_FLOOR: u32 = 4;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -15,10 +24,12 @@ const NEWEST: f64 = 0.1;
 pub(crate) struct Pace {
     target: Duration,
     rows: u32,
-    /// Of prompts, however long a step takes.
-    prompts_min: u32,
-    /// Rows of a step that takes about as long as it may.
-    room: u32,
+    /// Rows of a step that takes about as long as it may; `None` before one with streams and prompts was measured.
+    room: Option<u32>,
+    /// Rows of prompts that a step has beyond its room, as long as it takes no more than [`TARGETS_MAX`], …
+    prompts: u32,
+    /// … and no more than these.
+    prompts_most: u32,
     rows_per_second: Option<f64>,
 }
 
@@ -27,28 +38,46 @@ pub(crate) struct Pace {
 pub(crate) struct Measured {
     pub(crate) took: Duration,
     pub(crate) rows: u32,
+    /// Of which so many are prompts'.
+    pub(crate) prompt_rows: u32,
     /// Whether somebody waited for its next token meanwhile.
     pub(crate) decoding: bool,
 }
 
 impl Pace {
-    pub(crate) fn new(target: Duration, rows: u32, prompts_min: u32) -> Self {
+    pub(crate) fn new(target: Duration, rows: u32, prompts_most: u32) -> Self {
+        let prompts_most = prompts_most.min(rows);
         Pace {
             target,
             rows,
-            prompts_min: prompts_min.min(rows),
-            room: ROOM_START.min(rows),
+            room: None,
+            prompts: prompts_most,
+            prompts_most,
             rows_per_second: None,
         }
     }
 
     /// What the next step may hold. With nobody decoding nobody is kept waiting.
     pub(crate) fn room(&self, decoding: bool) -> Room {
+        let rows = if decoding {
+            self.beside_streams()
+        } else {
+            self.rows
+        };
         Room {
-            rows: if decoding { self.room } else { self.rows },
-            prompts: self.prompts_min,
+            rows,
+            streams: rows.max(STREAMS_MIN),
+            prompts: self.prompts,
             row_cost: None,
         }
+    }
+
+    fn beside_streams(&self) -> u32 {
+        let room = self.room.unwrap_or_else(|| {
+            let speed = self.rows_per_second.unwrap_or(f64::INFINITY);
+            ROOM_START.min((speed * self.target.as_secs_f64()) as u32)
+        });
+        room.max(ROOM_MIN).min(self.rows)
     }
 
     pub(crate) fn measure(&mut self, step: Measured) {
@@ -60,21 +89,37 @@ impl Pace {
         });
         if step.decoding {
             self.steer(step);
+            self.keep_promise(step);
         }
     }
 
     /// A step that wasn't full says nothing against a fuller one.
     fn steer(&mut self, step: Measured) {
-        let full = step.rows >= self.room;
+        let now = self.beside_streams();
+        let full = step.rows >= now;
         let room = if step.took > self.target {
             let share = self.target.as_secs_f64() / step.took.as_secs_f64();
-            (f64::from(step.rows.min(self.room)) * share) as u32
+            (f64::from(step.rows.min(now)) * share) as u32
         } else if full && step.took < self.target.mul_f64(0.8) {
-            self.room + self.room.div_ceil(4)
+            now + now.div_ceil(4)
         } else {
             return;
         };
-        self.room = room.max(ROOM_MIN).min(self.rows);
+        self.room = Some(room.max(ROOM_MIN).min(self.rows));
+    }
+
+    /// Prompts have their rows, but not so many that a stream is silent for longer than [`TARGETS_MAX`].
+    fn keep_promise(&mut self, step: Measured) {
+        let aimed = self.target.mul_f64(TARGETS_AIMED);
+        let share = aimed.as_secs_f64() / step.took.as_secs_f64().max(1e-6);
+        if step.took > aimed && step.prompt_rows > 0 {
+            let rows = (f64::from(step.rows) * share) as u32;
+            let streams = step.rows - step.prompt_rows;
+            let floor = PROMPTS_FLOOR.max(streams / 2).min(self.prompts_most);
+            self.prompts = rows.saturating_sub(streams).min(self.prompts).max(floor);
+        } else if share > 1.25 && step.prompt_rows >= self.prompts {
+            self.prompts = (self.prompts + self.prompts.div_ceil(4)).min(self.prompts_most);
+        }
     }
 
     /// Time for so many tokens; zero as long as nothing was measured.
@@ -89,89 +134,150 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn rows(pace: &Pace) -> u32 {
-        pace.room(true).rows
+    const TARGET: Duration = Duration::from_millis(100);
+
+    /// A machine on which each row takes as long as the one before it.
+    fn machine(rows_per_second: u32) -> impl Fn(u32) -> Duration {
+        move |rows| Duration::from_secs_f64(f64::from(rows) / f64::from(rows_per_second))
+    }
+
+    /// Full steps of a prompt beside so many streams; the rows of the last one, and how long it took.
+    fn run(
+        pace: &mut Pace,
+        steps: u32,
+        streams: u32,
+        time: impl Fn(u32) -> Duration,
+    ) -> (u32, Duration) {
+        let mut last = (0, Duration::ZERO);
+        for _ in 0..steps {
+            let room = pace.room(true);
+            let prompt_rows = room.rows.saturating_sub(streams).max(room.prompts);
+            let rows = (streams + prompt_rows).min(pace.rows);
+            last = (rows, time(rows));
+            pace.measure(Measured {
+                took: time(rows),
+                rows,
+                prompt_rows,
+                decoding: true,
+            });
+        }
+        last
+    }
+
+    fn pace(rows: u32, prompts: u32) -> Pace {
+        Pace::new(TARGET, rows, prompts)
     }
 
     #[test]
     fn the_room_follows_the_step_time() {
-        let target = Duration::from_millis(100);
         let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
-            let mut pace = Pace::new(target, 512, 32);
-            let step = |pace: &mut Pace| {
-                let rows = rows(pace);
-                let took = Duration::from_secs_f64(f64::from(rows) / f64::from(rows_per_second));
-                pace.measure(Measured {
-                    took,
-                    rows,
-                    decoding: true,
-                });
-            };
-            (0..50).for_each(|_| step(&mut pace));
+            let mut pace = pace(512, 4);
+            run(&mut pace, 50, 1, machine(rows_per_second));
             for _ in 0..20 {
-                step(&mut pace);
-                let room = rows(&pace);
+                run(&mut pace, 1, 1, machine(rows_per_second));
+                let room = pace.room(true).rows;
                 assert!(settles.contains(&room), "{room} at {rows_per_second}/s");
             }
             assert_eq!(pace.room(false).rows, 512);
         };
-        check(10, 32..=32);
-        check(400, 35..=40);
+        check(10, 8..=8);
+        check(400, 32..=40);
         check(1_000, 80..=100);
         check(1_000_000, 512..=512);
     }
 
     #[test]
     fn a_step_that_was_not_full_does_not_raise_the_room() {
-        let mut pace = Pace::new(Duration::from_millis(100), 512, 32);
+        let mut pace = pace(512, 32);
         let fast = Measured {
             took: Duration::from_millis(1),
             rows: 63,
+            prompt_rows: 63,
             decoding: true,
         };
         pace.measure(fast);
-        assert_eq!(rows(&pace), 64);
+        assert_eq!(pace.room(true).rows, 64);
         pace.measure(Measured { rows: 64, ..fast });
-        assert_eq!(rows(&pace), 80);
+        assert_eq!(pace.room(true).rows, 80);
         // Longer than it may: as many fewer.
         pace.measure(Measured {
             took: Duration::from_millis(110),
             rows: 80,
-            decoding: true,
+            ..fast
         });
-        assert_eq!(rows(&pace), 72);
+        assert_eq!(pace.room(true).rows, 72);
     }
 
     #[test]
-    fn prompts_have_their_rows_however_slow_steps_are() {
-        let check = |prompts_min: u32, most: u32, expected: u32| {
-            let mut pace = Pace::new(Duration::from_millis(100), most, prompts_min);
-            for _ in 0..50 {
-                let rows = rows(&pace);
-                let took = Duration::from_secs(10);
-                pace.measure(Measured {
-                    took,
-                    rows,
-                    decoding: true,
-                });
-            }
-            assert_eq!(pace.room(true).prompts, expected);
-            // Streams have theirs all the same.
-            assert_eq!(rows(&pace), ROOM_MIN.min(most));
+    fn what_the_first_prompt_beside_streams_may_have_follows_from_the_speed() {
+        let check = |rows_per_second: u32, expected: u32| {
+            let mut pace = pace(512, 32);
+            let (rows, decoding) = (128, false);
+            pace.measure(Measured {
+                took: machine(rows_per_second)(rows),
+                rows,
+                prompt_rows: rows,
+                decoding,
+            });
+            assert_eq!(pace.room(true).rows, expected, "{rows_per_second}/s");
         };
-        check(32, 128, 32);
-        check(8, 128, 8);
-        check(100, 128, 100);
-        check(64, 16, 16);
+        check(100, 10);
+        check(500, 50);
+        check(5_000, 64);
+    }
+
+    #[test]
+    fn prompts_have_their_rows_as_long_as_no_stream_is_silent_for_too_long() {
+        let check = |rows_per_second: u32, prompts: u32, most: u32, settles: u32| {
+            let mut pace = pace(most, prompts);
+            let limit = TARGET.mul_f64(TARGETS_MAX);
+            let time = machine(rows_per_second);
+            run(&mut pace, 50, 4, &time);
+            for _ in 0..20 {
+                let (rows, took) = run(&mut pace, 1, 4, &time);
+                assert!(took <= limit || rows <= 8, "{took:?} for {rows} rows");
+            }
+            let got = pace.room(true).prompts;
+            assert_eq!(got, settles, "{rows_per_second}/s, {prompts} of {most}");
+        };
+        // 36 rows are over in time: what was asked for.
+        check(250, 32, 128, 32);
+        check(100_000, 32, 128, 32);
+        check(1_000, 100, 128, 100);
+        check(1_000, 64, 16, 16);
+        // 16 rows take as long as a step may, four are a stream's each.
+        check(100, 32, 128, 12);
+        check(100, 8, 128, 8);
+        // However slow it is, a prompt gets on.
+        check(10, 32, 128, 4);
+        check(10, 3, 128, 3);
+    }
+
+    #[test]
+    fn prompts_have_their_rows_again_when_steps_are_fast_again() {
+        let mut pace = pace(128, 32);
+        run(&mut pace, 50, 4, machine(50));
+        assert_eq!(pace.room(true).prompts, 4);
+        run(&mut pace, 50, 4, machine(1_000));
+        assert_eq!(pace.room(true).prompts, 32);
+    }
+
+    #[test]
+    fn many_slow_streams_leave_prompts_half_as_many_rows() {
+        let mut pace = pace(128, 32);
+        run(&mut pace, 50, 40, machine(100));
+        let room = pace.room(true);
+        assert_eq!((room.streams, room.prompts), (32, 20));
     }
 
     #[test]
     fn a_queue_is_estimated_by_the_measured_speed() {
-        let mut pace = Pace::new(Duration::from_millis(100), 512, 32);
+        let mut pace = pace(512, 32);
         assert_eq!(pace.estimate(1_000), Duration::ZERO);
         pace.measure(Measured {
             took: Duration::from_secs(1),
             rows: 100,
+            prompt_rows: 100,
             decoding: false,
         });
         assert_eq!(pace.estimate(1_000), Duration::from_secs(10));

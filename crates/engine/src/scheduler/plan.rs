@@ -14,8 +14,10 @@ const ROWS_ALIGNED: u32 = 4;
 /// How much a step may hold, so that it is over in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Room {
-    /// Rows altogether. Streams may take more, if they are all of one account, or few of each.
+    /// Rows altogether.
     pub rows: u32,
+    /// Rows of streams. They may take more, if they are all of one account, or few of each.
+    pub streams: u32,
     /// Rows of prompts in any case.
     pub prompts: u32,
     /// What a row more costs, as a part of what a step costs in any case. With it, tokens are drafted.
@@ -88,7 +90,7 @@ impl Scheduler {
     }
 
     fn fill(&mut self, draft: &mut Draft<'_>, room: Room) {
-        self.decode(draft, room.rows);
+        self.decode(draft, room.streams);
         let left = room.rows.saturating_sub(draft.rows());
         draft.open_prompts(left.max(room.prompts).max(1));
         self.prefill(draft);

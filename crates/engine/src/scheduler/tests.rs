@@ -67,6 +67,7 @@ impl Bench {
         let blocked = self.blocked;
         let room = Room {
             rows: self.rows,
+            streams: self.rows,
             prompts: self.budget,
             row_cost: None,
         };
@@ -284,6 +285,7 @@ fn a_quota_is_kept_within_a_step() {
     bench.enqueue(0, 1, 4, 9);
     let room = Room {
         rows: 100,
+        streams: 100,
         prompts: 16,
         row_cost: None,
     };

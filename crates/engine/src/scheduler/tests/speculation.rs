@@ -33,6 +33,7 @@ fn scheduler(rows: u32, outputs: u32, cells: u32) -> Scheduler {
 fn plan(scheduler: &mut Scheduler, row_cost: f32, quota: u32) -> Step {
     let room = Room {
         rows: 300,
+        streams: 300,
         prompts: 300,
         row_cost: Some(row_cost),
     };
@@ -199,7 +200,7 @@ proptest! {
         }
         let mut generated = [0; 6];
         for right in right {
-            let room = Room { rows: room, prompts: 4, row_cost: Some(0.02) };
+            let room = Room { rows: room, streams: room, prompts: 4, row_cost: Some(0.02) };
             let step = scheduler.plan(room, |_| quota);
             let drafted: usize = step.drafted.values().map(|rows| rows.len()).sum();
             let others = step.rows.len() - drafted;
