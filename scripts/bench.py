@@ -43,6 +43,11 @@ class Load:
         yield LlamaServer(self.flags[0])
 
 
+def split_cells(clients):
+    """What `weir tune --streams` finds for short requests that have nothing in common."""
+    return f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512\nflash_attention = "on"'
+
+
 def distinct(clients, requests):
     """Prompts of 110 words, answers of 64 tokens."""
     split = f"-np {clients} -c {clients * 512} --no-kv-unified"
@@ -50,8 +55,7 @@ def distinct(clients, requests):
         f"distinct-{clients}",
         {"": f"load=distinct clients={clients} requests={requests}"},
         [f"{split} --cache-ram 0", split, f"-np {clients} -c {clients * 512} -kvu --cache-ram 0"],
-        # What `weir tune --streams` finds for them.
-        settings=f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512\nflash_attention = "on"',
+        settings=split_cells(clients),
         batched=clients,
         requantized=True,
     )
@@ -61,10 +65,14 @@ LOADS = [
     distinct(1, 10),
     distinct(8, 32),
     distinct(32, 64),
-    Load(
-        "shared",
-        {"": "load=shared clients=8 requests=48"},
-        ["-np 8 -c 8192 -kvu", "-np 8 -c 8192 -kvu --cache-ram 0", "-np 8 -c 8192 --no-kv-unified"],
+    *(
+        Load(
+            name,
+            {"": f"load=shared clients=8 requests={requests}"},
+            ["-np 8 -c 8192 -kvu", "-np 8 -c 8192 -kvu --cache-ram 0", "-np 8 -c 8192 --no-kv-unified"],
+            requantized=True,
+        )
+        for name, requests in (("shared", 24), ("shared-48", 48))
     ),
     Load(
         "long-prompt",
@@ -84,7 +92,7 @@ LOADS = [
             "crowd": "load=overload clients=64 requests=48",
         },
         ["-np 8 -c 4096 --no-kv-unified --cache-ram 0"],
-        settings="sequences = 8\nqueue_requests_max = 8",
+        settings=f"{split_cells(8)}\nqueue_requests_max = 8",
     ),
 ]
 

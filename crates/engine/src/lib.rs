@@ -54,6 +54,11 @@ pub trait Engine: Send + Sync + Debug {
     fn embed(&self, _prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
         async { Err(NO_EMBEDDINGS) }.boxed()
     }
+    /// Refuses what `generate` would refuse now, whatever it is. It is asked before anything is prepared or held for a
+    /// request, so that a crowd costs next to nothing; whether one is accepted, `generate` says.
+    fn accepts(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
     fn health(&self) -> Health;
     /// The model's tokenizer, if it is here.
     fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>>;

@@ -261,6 +261,10 @@ impl Engine for LocalEngine {
         .boxed()
     }
 
+    fn accepts(&self) -> Result<(), EngineError> {
+        self.inbox.accepts()
+    }
+
     fn health(&self) -> Health {
         self.inbox.health()
     }

@@ -696,6 +696,9 @@ async fn a_full_queue_is_an_answer_and_costs_nothing() {
     };
     assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
     assert!(running.len() >= 2, "{} wait", running.len());
+    // Nothing is prepared for whoever is refused: one that could never be answered isn't even looked at.
+    let endless = bench.start(completion(&"hello ".repeat(100_000), 10)).await;
+    assert!(matches!(endless, Err(Refusal::Overloaded { .. })));
     bench.gate.as_ref().unwrap().open();
     let accepted = running.len();
     for generation in running {

@@ -103,6 +103,11 @@ impl Engine for EmbeddingEngine {
         self.embeddings.embed(prepared).boxed()
     }
 
+    fn accepts(&self) -> Result<(), EngineError> {
+        let generator = self.generator.as_ref();
+        generator.map_or(Ok(()), |engine| engine.accepts())
+    }
+
     fn health(&self) -> Health {
         let generator = self.generator.as_ref().map(|engine| engine.health());
         match generator {

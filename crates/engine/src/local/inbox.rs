@@ -62,6 +62,20 @@ pub(crate) enum Mail {
     Stop,
 }
 
+impl State {
+    fn accepts(&self, requests_max: usize) -> Result<(), EngineError> {
+        let retry_after = self.load.wait.clamp(RETRY_MIN, RETRY_MAX);
+        match &self.phase {
+            Phase::Open if self.starts.len() + self.load.requests < requests_max => Ok(()),
+            Phase::Open | Phase::Draining => Err(EngineError::Busy { retry_after }),
+            Phase::Stopping => Err(EngineError::Unavailable(
+                "the engine is stopping".to_owned(),
+            )),
+            Phase::Down(why) => Err(EngineError::Unavailable(why.clone())),
+        }
+    }
+}
+
 /// How long the thread may wait for mail.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Patience {
@@ -87,21 +101,16 @@ impl Inbox {
 
     pub(crate) fn push(&self, start: Start) -> Result<(), EngineError> {
         let mut state = self.lock();
-        let retry_after = state.load.wait.clamp(RETRY_MIN, RETRY_MAX);
-        match &state.phase {
-            Phase::Open if state.starts.len() + state.load.requests < self.requests_max => {}
-            Phase::Open | Phase::Draining => return Err(EngineError::Busy { retry_after }),
-            Phase::Stopping => {
-                return Err(EngineError::Unavailable(
-                    "the engine is stopping".to_owned(),
-                ));
-            }
-            Phase::Down(why) => return Err(EngineError::Unavailable(why.clone())),
-        }
+        state.accepts(self.requests_max)?;
         state.starts.push_back(start);
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// What a push would be answered now.
+    pub(crate) fn accepts(&self) -> Result<(), EngineError> {
+        self.lock().accepts(self.requests_max)
     }
 
     /// Something has come that a thread with nothing to step may wait for.

@@ -13,7 +13,9 @@ const ROOM_START: u32 = 64;
 /// No step that holds streams is to take longer than so many targets, …
 const TARGETS_MAX: f64 = 2.0;
 /// … so its prompts are cut for this many: the next step may take a little longer than the last one.
-const TARGETS_AIMED: f64 = 1.6;
+const TARGETS_AIMED: f64 = 1.75;
+/// One step that took long says little: the next one has this part of its prompts at least.
+const CUT_MOST: f64 = 0.75;
 /// A prompt gets on by so many rows in any case, and by half as many as there are streams: where these take longer alone,
 /// nothing is promised.
 const PROMPTS_FLOOR: u32 = 4;
@@ -116,7 +118,9 @@ impl Pace {
             let rows = (f64::from(step.rows) * share) as u32;
             let streams = step.rows - step.prompt_rows;
             let floor = PROMPTS_FLOOR.max(streams / 2).min(self.prompts_most);
-            self.prompts = rows.saturating_sub(streams).min(self.prompts).max(floor);
+            let least = (f64::from(self.prompts) * CUT_MOST) as u32;
+            let prompts = rows.saturating_sub(streams).min(self.prompts);
+            self.prompts = prompts.max(least).max(floor);
         } else if share > 1.25 && step.prompt_rows >= self.prompts {
             self.prompts = (self.prompts + self.prompts.div_ceil(4)).min(self.prompts_most);
         }
@@ -246,7 +250,7 @@ mod tests {
         check(1_000, 100, 128, 100);
         check(1_000, 64, 16, 16);
         // 16 rows take as long as a step may, four are a stream's each.
-        check(100, 32, 128, 12);
+        check(100, 32, 128, 13);
         check(100, 8, 128, 8);
         // However slow it is, a prompt gets on.
         check(10, 32, 128, 4);
