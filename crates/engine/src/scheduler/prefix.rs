@@ -95,6 +95,13 @@ struct Missed {
     rows: u64,
 }
 
+impl Sharers {
+    pub(super) fn include(&self, choice: ChoiceId, sequence: &Sequence) -> bool {
+        self.siblings.as_ref() == Some(choice.siblings(sequence).start())
+            || (self.salt.is_some() && self.salt == sequence.salt)
+    }
+}
+
 impl Kept {
     pub(super) fn new(forks: Forks) -> Self {
         Kept {
@@ -111,13 +118,6 @@ impl Kept {
         self.entries.len()
     }
 
-    fn oldest(&self, except: Option<SequenceId>) -> Option<SequenceId> {
-        let all = self.entries.iter().filter(|(id, _)| Some(**id) != except);
-        // What somebody waits for goes last.
-        all.min_by_key(|(_, entry)| (entry.sharers.siblings.is_some(), entry.used))
-            .map(|(&id, _)| id)
-    }
-
     fn touch(&mut self, id: SequenceId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             self.uses += 1;
@@ -125,9 +125,9 @@ impl Kept {
         }
     }
 
-    /// The first choice of the prompt of which choices wait for the sequence.
-    fn awaited(&self, id: SequenceId) -> Option<ChoiceId> {
-        self.entries.get(&id)?.sharers.siblings
+    pub(super) fn entry(&self, id: SequenceId) -> Option<(&Tokens, &Sharers)> {
+        let entry = self.entries.get(&id)?;
+        Some((&entry.tokens, &entry.sharers))
     }
 
     fn has(&self, id: SequenceId) -> bool {
@@ -278,7 +278,7 @@ impl Scheduler {
     /// Frees so many cells, if those that are kept have them.
     pub(super) fn make_room(&mut self, cells: u32) -> bool {
         while self.kv.free_cells() < cells {
-            let Some(id) = self.kept.oldest(None) else {
+            let Some(id) = self.oldest_kept(None) else {
                 return false;
             };
             let (length, own) = (self.kv.length(id), self.kv.own_cells(id));
@@ -296,9 +296,9 @@ impl Scheduler {
     /// Lets go of what has been kept for too long.
     pub(super) fn age_kept(&mut self, rows: u32) {
         self.kept.rows += u64::from(rows);
-        while let Some(id) = self.kept.oldest(None)
-            && self.kept.awaited(id).is_none()
+        while let Some(id) = self.oldest_kept(None)
             && self.kept.rows - self.kept.entries[&id].rows > self.kept.patience
+            && !self.is_awaited(id)
         {
             if let Some(entry) = self.kept.entries.remove(&id) {
                 self.kept.was_of_no_use(entry, self.kv.length(id));
@@ -329,22 +329,12 @@ impl Scheduler {
         if let Some(to) = self.fork(from, length) {
             return Some(to);
         }
-        (is_kept && !self.must_stay(from)).then(|| {
+        (is_kept && !(self.awaiting(from) > 1 && self.may_hold_on())).then(|| {
             if self.kv.length(from) > length {
                 self.kv.truncate(from, length);
             }
             self.take_over(from)
         })
-    }
-
-    /// Whether more than one choice waits for it, and will have another sequence when somebody ends.
-    fn must_stay(&self, id: SequenceId) -> bool {
-        let Some(first) = self.kept.awaited(id) else {
-            return false;
-        };
-        let waiting = self.waiting.range(first..);
-        let siblings = waiting.take_while(|(choice, it)| *choice.siblings(it).start() == first);
-        !self.running.is_empty() && siblings.count() > 1
     }
 
     fn take_over(&mut self, id: SequenceId) -> SequenceId {
@@ -368,14 +358,22 @@ impl Scheduler {
         self.kv.open()
     }
 
-    /// Lets go of what is kept in one sequence, unless somebody waits for it and will have another one.
+    /// Lets go of what is kept in one sequence, unless it is to stay.
     fn spare(&mut self, except: Option<SequenceId>) -> Option<()> {
-        let oldest = self.kept.oldest(except)?;
-        if self.kept.awaited(oldest).is_some() && !self.running.is_empty() {
+        let oldest = self.oldest_kept(except)?;
+        if self.is_awaited(oldest) && self.may_hold_on() {
             return None;
         }
         self.let_go(oldest);
         Some(())
+    }
+
+    /// What hasn't been used for the longest; what somebody waits for goes last.
+    fn oldest_kept(&self, except: Option<SequenceId>) -> Option<SequenceId> {
+        let all = self.kept.entries.iter();
+        let all = all.filter(|(id, _)| Some(**id) != except);
+        all.min_by_key(|(id, entry)| (self.is_awaited(**id), entry.used))
+            .map(|(&id, _)| id)
     }
 
     /// The longest beginning that is there, unless a longer one is coming.

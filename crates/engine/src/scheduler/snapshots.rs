@@ -5,7 +5,7 @@
 //! in Marconi (Pan et al., Prefix Caching for the Era of Hybrid LLMs, MLSys 2025), and where conversations end, but
 //! not all along the way.
 
-use crate::model::Forks;
+use crate::model::{Forks, SequenceId};
 use crate::scheduler::prefix::{Origin, SHARED_MIN, Sharers};
 use crate::scheduler::sequence::{Sequence, Tokens};
 use crate::scheduler::{ChoiceId, Scheduler};
@@ -174,6 +174,36 @@ impl Scheduler {
             self.kv.rest(to);
             self.kept.keep(to, tokens, sharers, Origin::Snapshot);
         }
+    }
+
+    /// Whether somebody who waits will begin with what is kept in the sequence.
+    pub(super) fn is_awaited(&self, id: SequenceId) -> bool {
+        self.awaiting(id) > 0
+    }
+
+    /// How many of those that wait can begin with what is kept in the sequence; of many, two.
+    pub(super) fn awaiting(&self, id: SequenceId) -> usize {
+        let Some((tokens, sharers)) = self.kept.entry(id) else {
+            return 0;
+        };
+        if self.capacity.forks == Forks::Anywhere {
+            return 0;
+        }
+        let length = self.kv.length(id);
+        let waiting = self.waiting.iter().take(WAITING_SEEN);
+        let can_begin = waiting.filter(|(choice, it)| {
+            sharers.include(**choice, it)
+                && length < it.known()
+                && it.tokens.at(length - 1) == tokens.at(length - 1)
+                && it.tokens.common(tokens) >= length
+        });
+        can_begin.take(2).count()
+    }
+
+    /// Whether a sequence may keep what others wait for rather than be computed in: somebody runs, who will end, and half
+    /// of all sequences can run.
+    pub(super) fn may_hold_on(&self) -> bool {
+        !self.running.is_empty() && self.kept.len() <= self.capacity.sequences as usize / 2
     }
 
     /// What is kept for choices of one prompt goes when none of them waits any more.
