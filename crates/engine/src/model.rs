@@ -38,7 +38,8 @@ pub trait Model: Send + 'static {
     fn capacity(&self) -> Capacity;
 
     /// Computes a step. Rows of a sequence are at consecutive positions that continue what the cache
-    /// holds of it. On error the cache is as before. `wanted` is asked now and then: with `false` the step is given up.
+    /// holds of it. On error the cache is as before, unless it is [`DecodeError::Lost`]. `wanted` is asked now
+    /// and then, by models that can give a step up: with `false` they do.
     fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError>;
 
     /// Computes a step to its end.
@@ -49,10 +50,12 @@ pub trait Model: Send + 'static {
     /// Logits of the step's row `row` (an index into what `decode` was given, with `output` set).
     fn logits(&self, row: usize) -> &[f32];
 
-    /// Makes the empty sequence `to` start with the first `length` tokens of `from`, sharing their cells.
+    /// Makes the empty sequence `to` start with the first `length` tokens of `from`, sharing their cells. These
+    /// are all that it has if [`Capacity::forks`] says so.
     fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32);
 
-    /// Forgets the tokens of a sequence behind the first `length`, which is at least 1.
+    /// Forgets the tokens of a sequence behind the first `length`, which is at least 1. Isn't asked of models
+    /// whose sequences fork only at their end.
     fn truncate(&mut self, sequence: SequenceId, length: u32);
 
     /// Forgets all tokens of a sequence; cells that no other sequence shares are free again.
@@ -105,6 +108,17 @@ pub struct Capacity {
     /// Rows of one step whose logits are wanted.
     pub outputs: u32,
     pub batching: Batching,
+    pub forks: Forks,
+}
+
+/// Where another sequence may leave one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forks {
+    /// Behind any of its tokens, and it may be cut there.
+    Anywhere,
+    /// Behind the last token that was computed, and it can't be cut: the model keeps one state of a sequence (Mamba,
+    /// RWKV, and hybrids of these with attention), which says nothing of how it was before.
+    AtEnd,
 }
 
 /// Whose rows may share a step.
@@ -151,4 +165,7 @@ pub enum DecodeError {
     Unwanted,
     #[error("{0}")]
     Fault(String),
+    /// The step failed half way, and with it all that the cache held: every sequence is empty.
+    #[error("{0}")]
+    Lost(String),
 }

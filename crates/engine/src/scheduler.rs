@@ -18,6 +18,7 @@ mod plan;
 mod prefix;
 mod runs;
 mod sequence;
+mod snapshots;
 mod speculation;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Token;
-use crate::model::{Capacity, SequenceId};
+use crate::model::{Batching, Capacity, Forks, SequenceId};
 use crate::scheduler::fair::Accounts;
 pub use crate::scheduler::kv::{CacheOp, Kv};
 use crate::scheduler::ngrams::Ngrams;
@@ -124,6 +125,10 @@ struct Prompt {
 impl Scheduler {
     /// `output_expected` tokens of each choice are kept free when it is admitted.
     pub fn new(capacity: Capacity, output_expected: u32) -> Self {
+        assert!(
+            capacity.batching == Batching::Together || capacity.forks == Forks::Anywhere,
+            "steps of fixed shapes don't pause where others fork"
+        );
         Scheduler {
             capacity,
             output_expected,
@@ -132,7 +137,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             prompts: BTreeMap::new(),
-            kept: Kept::default(),
+            kept: Kept::new(capacity.forks),
             accounts: Accounts::default(),
             steps: 0,
             rows_max: capacity.rows,
@@ -157,7 +162,14 @@ impl Scheduler {
             let unscored = if job.scored { 0..last } else { 0..0 };
             let siblings = first..first + job.choices;
             for choice in siblings.clone() {
-                let sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job);
+                let mut sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job);
+                if self.capacity.forks == Forks::AtEnd {
+                    // What is guessed wrong couldn't be taken back.
+                    sequence.guesses = None;
+                }
+                if choice == first {
+                    self.mark_running(&sequence);
+                }
                 let choice = ChoiceId { request, choice };
                 self.accounts.add(&job.account, job.weight, choice);
                 self.waiting.insert(choice, sequence);
@@ -273,6 +285,17 @@ impl Scheduler {
             .collect()
     }
 
+    /// The model has lost all that its cache held: everybody is computed again.
+    pub fn lost(&mut self) {
+        self.forget_kept();
+        for (choice, (id, sequence)) in std::mem::take(&mut self.running) {
+            self.preemptions += 1;
+            self.accounts.stop(&sequence.account);
+            self.kv.forget(id);
+            self.waiting.insert(choice, sequence);
+        }
+    }
+
     /// Choices whose next token is one row away, or only waits to be chosen.
     pub fn decoding(&self) -> usize {
         let all = self.running.values();
@@ -348,6 +371,7 @@ impl Scheduler {
         let sequence = self.stop(choice).or_else(|| self.waiting.remove(&choice));
         let sequence = sequence.expect("only what is known ends");
         self.accounts.remove(&sequence.account, choice);
+        self.release(choice, &sequence);
     }
 
     fn stop(&mut self, choice: ChoiceId) -> Option<Sequence> {

@@ -19,7 +19,7 @@ use crate::constraint::{Constraint, Next};
 use crate::event::FinishReason;
 use crate::local::{LocalEngine, Options, PrefixCache, Speculation};
 use crate::model::{
-    Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
+    Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row, SequenceId, Tokenizer,
 };
 use crate::request::{Sampling, Stop};
 use crate::sampler::{Sampler, Scratch};
@@ -77,6 +77,7 @@ impl Default for SimOptions {
                 rows: 256,
                 outputs: 64,
                 batching: Batching::Together,
+                forks: Forks::Anywhere,
             },
             context_tokens: 4_096,
             end_probability: 0.02,
@@ -96,6 +97,8 @@ pub struct Faults {
     pub cells_missing: u32,
     /// This step fails with [`DecodeError::Fault`].
     pub fault_at: Option<u64>,
+    /// How likely a step fails with [`DecodeError::Lost`].
+    pub lost_probability: f64,
     /// This step panics.
     pub panic_at: Option<u64>,
 }
@@ -160,6 +163,9 @@ impl SimModel {
         if faults.fault_at == Some(step) {
             return Err(DecodeError::Fault("this step was to fail".to_owned()));
         }
+        if unit(mix(self.options.seed ^ 0x1057, step)) < faults.lost_probability {
+            return Err(DecodeError::Lost("the cache was to be lost".to_owned()));
+        }
         let unlucky = unit(mix(self.options.seed ^ 0xfa17, step)) < faults.cache_full_probability;
         let usable = self
             .options
@@ -206,12 +212,19 @@ impl Model for SimModel {
         if let Some(gate) = &self.gate {
             gate.wait();
         }
-        if !wanted() {
+        if capacity.forks == Forks::Anywhere && !wanted() {
             self.probe.unwanted();
             return Err(DecodeError::Unwanted);
         }
         let step = self.probe.step(rows);
-        self.fault(step, rows).inspect_err(|_| self.probe.fault())?;
+        if let Err(error) = self.fault(step, rows) {
+            self.probe.fault();
+            if matches!(error, DecodeError::Lost(_)) {
+                self.cache.lose();
+                self.publish();
+            }
+            return Err(error);
+        }
         self.logits.clear();
         let shape = step_shape(capacity, rows);
         for row in rows {
@@ -242,7 +255,7 @@ impl Model for SimModel {
     }
 
     fn forget(&mut self, sequence: SequenceId) {
-        self.cache.truncate(sequence, 0);
+        self.cache.forget(sequence);
         self.publish();
     }
 }

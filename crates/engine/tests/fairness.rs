@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use weir_engine::event::{self, Event, Events};
 use weir_engine::local::{Core, Progress};
+use weir_engine::model::{Capacity, Forks};
 use weir_engine::request::{Input, Prepared, Prompt, Request, Sampling, SamplingFields};
 use weir_engine::sim::{self, LateMasks, SimModel, SimOptions};
 
@@ -28,8 +29,17 @@ const ROW: Duration = Duration::from_micros(2_500);
 
 #[test]
 fn one_account_does_not_make_the_others_wait() {
-    let (alone, _) = Hour::new().run(false);
-    let (beside, flood) = Hour::new().run(true);
+    check(Forks::Anywhere);
+}
+
+#[test]
+fn one_account_does_not_make_the_others_wait_for_states() {
+    check(Forks::AtEnd);
+}
+
+fn check(forks: Forks) {
+    let (alone, _) = Hour::new(forks).run(false);
+    let (beside, flood) = Hour::new(forks).run(true);
     assert!(alone.len() > 2_000 && alone.len() == beside.len());
     assert!(flood > 1_000, "the others leave room: {flood} answers");
     let (before, after) = (p99(alone), p99(beside));
@@ -82,8 +92,12 @@ struct Client {
 }
 
 impl Hour {
-    fn new() -> Self {
+    fn new(forks: Forks) -> Self {
         let model = SimModel::new(SimOptions {
+            capacity: Capacity {
+                forks,
+                ..SimOptions::default().capacity
+            },
             chat: false,
             end_probability: 0.01,
             ..SimOptions::default()

@@ -19,14 +19,14 @@ use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
 use weir_engine::local::{Core, PrefixCache, Progress, Speculation};
-use weir_engine::model::{Batching, Capacity, Tokenizer};
+use weir_engine::model::{Batching, Capacity, Forks, Tokenizer};
 use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
 };
 use weir_engine::scheduler::{Drafted, RequestId};
 use weir_engine::sim::{self, Faults, LateMasks, SimModel, SimOptions, SimTokenizer, Solo};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 600;
 /// The seeds are dealt out to tests that run side by side.
 const HANDS: u64 = 4;
 
@@ -72,6 +72,8 @@ fn simulate(hand: u64) {
             && seen.faults > 60
             && seen.parked > 100
             && seen.cached > 300
+            && seen.cached_at_ends > 30
+            && seen.failed > 10
             && seen.cut > 50
             && seen.accepted > 50
             && seen.drafted > seen.accepted + 20,
@@ -110,6 +112,10 @@ struct Seen {
     parked: u64,
     /// Tokens of prompts that were in the cache already.
     cached: u64,
+    /// Those of them where sequences fork only at their end.
+    cached_at_ends: u64,
+    /// Requests that failed since the cache was lost.
+    failed: u64,
     /// Sequences of which a part was kept, where nothing was drafted.
     cut: u64,
     /// Tokens that were only guessed.
@@ -179,6 +185,9 @@ struct Client {
     payer: Payer,
     answers: Vec<Answer>,
     usage: Option<Usage>,
+    /// Whether its cache may be lost; it fails then if it is in the step.
+    may_fail: bool,
+    has_failed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -224,12 +233,21 @@ impl World {
             // Each sequence has a whole context; its logits tell which steps computed it.
             Batching::OneSequence => (cells * sequences, 0.0),
         };
+        let forks = match batching {
+            Batching::Together => random.one_of(&[Forks::Anywhere, Forks::AtEnd]),
+            Batching::OneSequence => Forks::Anywhere,
+        };
+        let lost_probability = match forks {
+            Forks::Anywhere => 0.0,
+            Forks::AtEnd => random.one_of(&[0.0, 0.0, 0.02]),
+        };
         let capacity = Capacity {
             cells: all_cells,
             sequences,
             rows,
             outputs,
             batching,
+            forks,
         };
         let model = SimOptions {
             seed,
@@ -240,6 +258,7 @@ impl World {
             chat: false,
             faults: Faults {
                 cache_full_probability,
+                lost_probability,
                 ..Faults::default()
             },
         };
@@ -311,7 +330,13 @@ impl World {
         seen.faults += model.faults();
         seen.preemptions += self.core.scheduler().preemptions();
         seen.parked += self.parked;
-        seen.cached += self.clients.iter().map(Client::cached).sum::<u64>();
+        let cached = self.clients.iter().map(Client::cached).sum::<u64>();
+        seen.cached += cached;
+        if self.model.capacity.forks == Forks::AtEnd {
+            seen.cached_at_ends += cached;
+        }
+        let failed = self.clients.iter().filter(|client| client.has_failed);
+        seen.failed += failed.count() as u64;
         let drafted = self.core.scheduler().drafted();
         seen.drafted += drafted.drafted;
         seen.accepted += drafted.accepted;
@@ -350,6 +375,8 @@ impl World {
             payer,
             answers,
             usage: None,
+            may_fail: self.model.faults.lost_probability > 0.0,
+            has_failed: false,
         });
     }
 
@@ -445,7 +472,7 @@ impl World {
                 <= self
                     .clients
                     .iter()
-                    .filter(|client| client.usage.is_none())
+                    .filter(|client| !client.is_over())
                     .count()
         );
         // Who waits for a mask keeps its cells, and a complete text needs no step.
@@ -589,7 +616,12 @@ impl Client {
         };
         while eager && self.read() {}
         let free = self.prepared.constraint.is_none();
-        eager && paid && free && self.usage.is_none()
+        eager && paid && free && !self.is_over()
+    }
+
+    /// Whether the last event was read.
+    fn is_over(&self) -> bool {
+        self.usage.is_some() || self.has_failed
     }
 
     fn settle_down(&mut self) {
@@ -611,7 +643,7 @@ impl Client {
         else {
             return false;
         };
-        assert_eq!(self.usage, None, "{event:?} comes after the last event");
+        assert!(!self.is_over(), "{event:?} comes after the last event");
         match event {
             Event::Text {
                 choice,
@@ -638,7 +670,10 @@ impl Client {
                 assert!(!missing, "done before all choices are");
                 self.usage = Some(usage);
             }
-            Event::Failed(error) => panic!("{error}"),
+            Event::Failed(error) => {
+                assert!(self.may_fail, "{error}");
+                self.has_failed = true;
+            }
         }
         true
     }
@@ -653,6 +688,9 @@ impl Client {
             Some(None),
             "the channel outlives the generation"
         );
+        if self.has_failed {
+            return;
+        }
         let usage = self.usage.expect("the last event came");
         assert_eq!(usage, events.usage());
         let (prompt_tokens, limit) = (

@@ -17,7 +17,7 @@ use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::log::collect_errors;
 use crate::model::{Layout, LlamaModel};
 use crate::shim::{self, Context, Weights, guarded};
-use crate::sizes::{Sizes, Traits};
+use crate::sizes::{Memory, Sizes, Traits};
 use crate::tokenizer::LlamaTokenizer;
 
 /// How a model is to be run. What is absent is chosen from the model and the machine.
@@ -97,6 +97,8 @@ pub enum LoadError {
     },
     #[error("a KV cache in q8_0 needs flash attention")]
     FlashAttention,
+    #[error("{0} isn't possible with a recurrent or hybrid model")]
+    States(&'static str),
     #[error("{0}")]
     Machine(&'static str),
 }
@@ -142,8 +144,20 @@ impl ModelFile {
         embed::is_embedder(&self.weights)
     }
 
+    /// Whether it has a state of each sequence, beside cells or without (`Forks::AtEnd`): then all sequences share
+    /// the cells.
+    pub fn has_states(&self) -> bool {
+        memory(&self.weights) != Memory::Cells
+    }
+
     /// Makes room for embeddings.
     pub fn embedder(&self, options: &EmbedOptions) -> Result<LlamaEmbedder, LoadError> {
+        if self.has_states() {
+            return Err(LoadError::Unsupported {
+                path: self.path.clone(),
+                reason: "it is a recurrent or hybrid model, of which embeddings weren't tried",
+            });
+        }
         embed::embedder(&self.path, &self.weights, options)
     }
 
@@ -168,11 +182,12 @@ fn model(
         context_trained: count(weights, sys::llama_model_n_ctx_train),
         window: count(weights, sys::llama_model_n_swa),
         vocabulary: vocabulary(weights),
+        memory: memory(weights),
     };
     let sizes = Sizes::choose(options, &traits)?;
     let context = make_context(weights, &sizes, options)?;
     let capacity = capacity(&context, &sizes);
-    let layout = Layout::new(&sizes, traits.window);
+    let layout = Layout::new(&sizes, &traits);
     let context_tokens = sizes.context_tokens.min(capacity.cells);
     let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
@@ -243,17 +258,34 @@ fn load_weights(path: &Path) -> Result<Weights, LoadError> {
     }
 }
 
-/// Refuses what can't be forked, or isn't a text generator at all, rather than answer nonsense.
+/// Architectures whose state is of a kind of their own: what forks do to it wasn't looked at.
+const STATES_UNKNOWN: [&str; 3] = ["deepseek4", "glm5-next", "qwen4exp"];
+
+type Question = unsafe extern "C" fn(*const sys::llama_model) -> bool;
+
+fn is(weights: &Weights, question: Question) -> bool {
+    // SAFETY: the model is alive; these functions only read it.
+    unsafe { question(weights.pointer().cast_const()) }
+}
+
+fn memory(weights: &Weights) -> Memory {
+    if is(weights, sys::llama_model_is_recurrent) {
+        Memory::State
+    } else if is(weights, sys::llama_model_is_hybrid) {
+        Memory::CellsAndState
+    } else {
+        Memory::Cells
+    }
+}
+
+/// Refuses what isn't a text generator, or wasn't looked at, rather than answer nonsense.
 fn check_kind(path: &Path, weights: &Weights) -> Result<(), LoadError> {
-    let model = weights.pointer().cast_const();
-    let is = |question: unsafe extern "C" fn(*const sys::llama_model) -> bool| {
-        // SAFETY: the model is alive; these functions only read it.
-        unsafe { question(model) }
-    };
+    let is = |question| is(weights, question);
+    let architecture = metadata_of(weights, "general.architecture").unwrap_or_default();
     // SAFETY: the model and so its vocabulary are alive.
     let vocabulary = unsafe { sys::llama_vocab_type(weights.vocab()) };
-    let reason = if is(sys::llama_model_is_recurrent) || is(sys::llama_model_is_hybrid) {
-        "it is a recurrent or hybrid model, whose state can't be shared between sequences or rolled back"
+    let reason = if STATES_UNKNOWN.contains(&architecture.as_str()) {
+        "its sequences have a state that nobody has tried to share"
     } else if is(sys::llama_model_is_diffusion) {
         "it is a diffusion model, which doesn't write from left to right"
     } else if is(sys::llama_model_has_encoder) || !is(sys::llama_model_has_decoder) {
@@ -354,6 +386,7 @@ fn capacity(context: &Context, sizes: &Sizes) -> Capacity {
         rows,
         outputs: sizes.outputs.min(rows),
         batching: sizes.batching,
+        forks: sizes.forks,
     }
 }
 
@@ -390,6 +423,7 @@ fn log_loaded(
         rows = sizes.rows,
         threads = sizes.threads,
         batching = ?sizes.batching,
+        forks = ?sizes.forks,
         kv_unified = sizes.unified,
         "model loaded"
     );

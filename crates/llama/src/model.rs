@@ -4,12 +4,12 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use weir_engine::model::{
-    Batching, Capacity, DecodeError, Model, ModelFacts, Row, SequenceId, Tokenizer,
+    Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row, SequenceId, Tokenizer,
 };
 
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, Traits};
 use crate::tokenizer::LlamaTokenizer;
 
 /// A loaded model with its KV cache.
@@ -37,12 +37,12 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(sizes: &Sizes, window: u32) -> Self {
+    pub(crate) fn new(sizes: &Sizes, traits: &Traits) -> Self {
         if !sizes.unified {
             return Layout::Split;
         }
-        Layout::Unified((window > 0).then(|| Keeper {
-            window,
+        Layout::Unified(traits.needs_keeper().then(|| Keeper {
+            window: traits.window,
             kept: vec![0; sizes.sequences as usize],
         }))
     }
@@ -96,6 +96,7 @@ impl LlamaModel {
             outputs: outputs_max,
             batching,
             cells: _,
+            forks: _,
         } = self.capacity;
         if rows.len() > rows_max as usize {
             return Err(format!(
@@ -173,7 +174,31 @@ impl LlamaModel {
         }
     }
 
-    /// Makes the cache as it was before a step that failed; llama.cpp does so itself only after some errors.
+    /// Makes the cache as it was before a step that failed, or empties it.
+    fn recover(&mut self, error: DecodeError) -> DecodeError {
+        match (self.capacity.forks, error) {
+            (Forks::Anywhere, error) => {
+                self.take_back();
+                error
+            }
+            // Found out before anything was changed.
+            (Forks::AtEnd, DecodeError::CacheFull) => DecodeError::CacheFull,
+            (Forks::AtEnd, error) => {
+                self.lose();
+                DecodeError::Lost(error.to_string())
+            }
+        }
+    }
+
+    /// States of sequences that aren't even in a step are moved by it (`llama_memory_recurrent::find_slot`): it says where they
+    /// will be, and the graph, which hasn't run to its end, would have put them there. So none can be trusted.
+    fn lose(&mut self) {
+        // SAFETY: the context is alive.
+        unsafe { shim::weir_clear(self.context.pointer()) };
+        self.lengths.fill(0);
+    }
+
+    /// llama.cpp takes a step back itself only after some errors.
     fn take_back(&mut self) {
         for sequence in 0..self.capacity.sequences {
             let (before, after) = (
@@ -192,7 +217,7 @@ impl LlamaModel {
         let removed = unsafe {
             shim::weir_sequence_remove(self.context.pointer(), sequence, begin.cast_signed())
         };
-        assert!(removed, "models that can't remove tokens aren't loaded");
+        assert!(removed, "only states can't be cut, and nobody asks that");
     }
 
     fn copy(&mut self, from: i32, to: i32, tokens: std::ops::Range<u32>) {
@@ -263,9 +288,13 @@ impl Model for LlamaModel {
         }
         self.check(rows).map_err(DecodeError::Fault)?;
         self.batch.fill(rows);
-        if let Err(error) = self.compute(wanted) {
-            self.take_back();
-            return Err(error);
+        // States can't be taken back, so that such a step goes to its end.
+        let computed = match self.capacity.forks {
+            Forks::Anywhere => self.compute(wanted),
+            Forks::AtEnd => self.compute(&|| true),
+        };
+        if let Err(error) = computed {
+            return Err(self.recover(error));
         }
         std::mem::swap(&mut self.lengths, &mut self.lengths_next);
         for sequence in 0..self.capacity.sequences {
@@ -295,6 +324,10 @@ impl Model for LlamaModel {
             length <= self.length(from),
             "a fork of {length} tokens from {from:?}, which has fewer"
         );
+        assert!(
+            self.capacity.forks == Forks::Anywhere || length == self.length(from),
+            "a fork of {length} tokens from {from:?}, which forks at its end only"
+        );
         assert_eq!(self.length(to), 0, "a fork into {to:?}, which isn't empty");
         if length == 0 {
             return;
@@ -313,6 +346,11 @@ impl Model for LlamaModel {
     }
 
     fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        assert_eq!(
+            self.capacity.forks,
+            Forks::Anywhere,
+            "the state of {sequence:?} can't be cut to {length} tokens"
+        );
         assert!(
             (1..=self.length(sequence)).contains(&length),
             "{sequence:?} can't be cut to {length} tokens"
@@ -338,3 +376,6 @@ impl Model for LlamaModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::thread::available_parallelism;
 
-use weir_engine::model::Batching;
+use weir_engine::model::{Batching, Forks};
 
 use crate::load::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
 
@@ -14,6 +14,18 @@ pub(crate) struct Traits {
     pub(crate) vocabulary: u32,
     /// Tokens that the sliding-window layers see; 0 without such layers.
     pub(crate) window: u32,
+    pub(crate) memory: Memory,
+}
+
+/// What the cache has of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// A cell for each token.
+    Cells,
+    /// One state, however long it is: a recurrent model.
+    State,
+    /// Both: a hybrid.
+    CellsAndState,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +37,7 @@ pub(crate) struct Sizes {
     pub(crate) rows: u32,
     pub(crate) outputs: u32,
     pub(crate) batching: Batching,
+    pub(crate) forks: Forks,
     /// Whether all sequences take their cells from one pool.
     pub(crate) unified: bool,
     pub(crate) flash_attention: bool,
@@ -51,6 +64,8 @@ const LOGITS_BYTES: u64 = 64 << 20;
 const OUTPUTS_FROM: u64 = 32;
 /// With cells of their own, sequences take memory whether or not they are used.
 const SEQUENCES_SPLIT: u32 = 8;
+/// So do states: one of a sequence is as large as some hundred to some thousand cells.
+const SEQUENCES_STATES: u32 = 16;
 /// Rows of a step of one sequence, each of which may be an output: the chunks that a prompt is cut into.
 const ROWS_ALONE: u32 = 64;
 /// llama.cpp rounds each sequence's share of cells up to this.
@@ -58,6 +73,14 @@ const SHARE_ALIGNED: u32 = 256;
 
 impl Sizes {
     pub(crate) fn choose(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
+        if traits.memory != Memory::Cells {
+            if options.reproducible {
+                return Err(LoadError::States("reproducible = true"));
+            }
+            if options.kv_layout == KvLayout::Split {
+                return Err(LoadError::States("kv_layout = \"split\""));
+            }
+        }
         match (options.reproducible, options.kv_layout) {
             (false, KvLayout::Unified) => Self::unified(options, traits),
             (false, KvLayout::Split) => Self::split(options, traits, Batching::Together),
@@ -66,16 +89,24 @@ impl Sizes {
     }
 
     fn unified(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
-        let cells = pick(
-            "cells",
-            options.cells,
-            traits.context_trained.clamp(CELLS_FROM, CELLS_TO),
-            CELLS_MAX,
-        )?;
-        let context = traits.context_trained.min(cells).max(1);
         let sequences_max = sequences_max(traits);
-        let sequences = outputs(traits).min(sequences_max);
+        let (sequences, forks) = match traits.memory {
+            Memory::Cells => (outputs(traits).min(sequences_max), Forks::Anywhere),
+            Memory::State | Memory::CellsAndState => (SEQUENCES_STATES, Forks::AtEnd),
+        };
         let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
+        let cells = match traits.memory {
+            Memory::Cells | Memory::CellsAndState => {
+                traits.context_trained.clamp(CELLS_FROM, CELLS_TO)
+            }
+            // They are counted, and cost nothing.
+            Memory::State => traits
+                .context_trained
+                .saturating_mul(sequences)
+                .clamp(CELLS_FROM, CELLS_MAX),
+        };
+        let cells = pick("cells", options.cells, cells, CELLS_MAX)?;
+        let context = traits.context_trained.min(cells).max(1);
         let flash_attention = flash_attention(options);
         Ok(Sizes {
             threads: threads(options.threads)?,
@@ -86,6 +117,7 @@ impl Sizes {
             rows: rows(flash_attention, sequences).min(cells),
             outputs: sequences,
             batching: Batching::Together,
+            forks,
             unified: true,
             flash_attention,
         })
@@ -128,6 +160,7 @@ impl Sizes {
             rows,
             outputs: outputs.min(rows).max(sequences),
             batching,
+            forks: Forks::Anywhere,
             unified: false,
             flash_attention,
         })
@@ -163,12 +196,19 @@ pub(crate) fn threads(asked: Option<u32>) -> Result<u32, LoadError> {
     pick("threads", asked, cores.min(THREADS_MAX), THREADS_MAX)
 }
 
-/// With a sliding window each sequence takes a second id (see `LlamaModel::keep`).
 fn sequences_max(traits: &Traits) -> u32 {
-    if traits.window > 0 {
+    if traits.needs_keeper() {
         SEQUENCES_MAX / 2
     } else {
         SEQUENCES_MAX
+    }
+}
+
+impl Traits {
+    /// With a sliding window each sequence takes a second id (see `LlamaModel::keep`), unless it is never left before
+    /// its end, from where the window is all there.
+    pub(crate) fn needs_keeper(&self) -> bool {
+        self.window > 0 && self.memory == Memory::Cells
     }
 }
 
@@ -200,6 +240,7 @@ mod tests {
                 context_trained,
                 vocabulary,
                 window,
+                memory: Memory::Cells,
             },
         );
         let got = sizes
@@ -276,6 +317,7 @@ mod tests {
                 context_trained: 8_192,
                 vocabulary: 49_152,
                 window: 0,
+                memory: Memory::Cells,
             };
             let sizes = Sizes::choose(&options, &traits).expect("they fit");
             assert_eq!((sizes.rows, sizes.flash_attention), expected, "{options:?}");
@@ -298,6 +340,7 @@ mod tests {
                 context_trained: 8_192,
                 vocabulary,
                 window: 0,
+                memory: Memory::Cells,
             };
             let it = Sizes::choose(&options, &traits).expect("they fit");
             let got = (
@@ -322,6 +365,51 @@ mod tests {
             ..LoadOptions::default()
         };
         check(262_144, fused, (32_768, 4_096, 8, 512, 64));
+    }
+
+    #[test]
+    fn states_are_few_and_a_recurrent_model_has_cells_for_nothing() {
+        use Memory::{CellsAndState, State};
+        let check = |memory, options: LoadOptions, expected: Result<(u32, u32, u32), &str>| {
+            let traits = Traits {
+                context_trained: 4_096,
+                vocabulary: 65_536,
+                window: 0,
+                memory,
+            };
+            let options = LoadOptions {
+                threads: Some(2),
+                ..options
+            };
+            let sizes = Sizes::choose(&options, &traits);
+            let got = sizes.map_err(|error| error.to_string()).map(|it| {
+                assert_eq!((it.forks, it.unified), (Forks::AtEnd, true));
+                (it.cells, it.context_tokens, it.sequences)
+            });
+            assert_eq!(got, expected.map_err(str::to_owned), "{options:?}");
+        };
+        let none = LoadOptions::default;
+        check(State, none(), Ok((65_536, 4_096, 16)));
+        check(CellsAndState, none(), Ok((16_384, 4_096, 16)));
+        let many = LoadOptions {
+            cells: Some(8_192),
+            sequences: Some(100),
+            ..none()
+        };
+        check(State, many.clone(), Ok((8_192, 4_096, 100)));
+        check(CellsAndState, many, Ok((8_192, 4_096, 100)));
+        let split = LoadOptions {
+            kv_layout: KvLayout::Split,
+            ..none()
+        };
+        let wrong = "kv_layout = \"split\" isn't possible with a recurrent or hybrid model";
+        check(CellsAndState, split, Err(wrong));
+        let reproducible = LoadOptions {
+            reproducible: true,
+            ..none()
+        };
+        let wrong = "reproducible = true isn't possible with a recurrent or hybrid model";
+        check(State, reproducible, Err(wrong));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use weir_engine::Token;
-use weir_engine::model::{Batching, DecodeError, Model, Row, SequenceId};
+use weir_engine::model::{Batching, DecodeError, Forks, Model, Row, SequenceId};
 
 use crate::LlamaModel;
 
@@ -77,7 +77,13 @@ impl Workload {
         let prompts = began.elapsed();
         let all: Vec<_> = streams.clone().collect();
         let one = step(model, &all[..1], self.depth)?;
-        model.truncate(SequenceId(0), self.depth);
+        match model.capacity().forks {
+            Forks::Anywhere => model.truncate(SequenceId(0), self.depth),
+            Forks::AtEnd => {
+                model.forget(SequenceId(0));
+                fill(model, SequenceId(0), self.depth)?;
+            }
+        }
         let many = step(model, &all, self.depth)?;
         streams.for_each(|stream| model.forget(stream));
         let took = began.elapsed();

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weir_engine::model::{Batching, Capacity};
+use weir_engine::model::{Batching, Capacity, Forks};
 use weir_engine::sim::{END, SimModel, SimOptions};
 use weir_server::Stop;
 use weir_testkit::load::{Closed, Ending, LongPrompt, Prompts, Target};
@@ -20,6 +20,7 @@ async fn against_the_service(load: impl AsyncFnOnce(&Target) -> Value) -> Value 
             rows: 256,
             outputs: 64,
             batching: Batching::Together,
+            forks: Forks::Anywhere,
         },
         context_tokens: 16_384,
         end_probability: 0.0,

@@ -122,6 +122,10 @@ impl<M: Model> Core<M> {
             // Whoever was in it is let go before the next one, which has what its time says.
             Err(DecodeError::Unwanted) => return Progress::Stepped,
             Err(DecodeError::Fault(why)) => self.fault(&step, why),
+            Err(DecodeError::Lost(why)) => {
+                self.fault(&step, why);
+                self.scheduler.lost();
+            }
         }
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
@@ -292,7 +296,7 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// Whoever was in the step fails. The others weren't touched.
+    /// Whoever was in the step fails. The others go on.
     fn fault(&mut self, step: &Step, why: String) {
         let error = EngineError::Fault(why);
         tracing::error!(

@@ -326,7 +326,7 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
             jobs.rotate_left(usize::from(jobs.len() > 1));
         }
         Err(DecodeError::CacheFull) => fail(jobs, &chosen, "no room for a step of embeddings"),
-        Err(DecodeError::Fault(why)) => fail(jobs, &chosen, &why),
+        Err(DecodeError::Fault(why) | DecodeError::Lost(why)) => fail(jobs, &chosen, &why),
         Err(error @ DecodeError::Unwanted) => fail(jobs, &chosen, &error.to_string()),
     }
 }

@@ -6,7 +6,7 @@ mod refusals;
 use super::*;
 use crate::Token;
 use crate::event::{Allowance, Event, FinishReason, Usage};
-use crate::model::{Batching, Bos, Capacity};
+use crate::model::{Batching, Bos, Capacity, Forks};
 use crate::request::{
     Choices, Format, Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Prompt, Role,
     Sampling, SamplingFields, Stop,

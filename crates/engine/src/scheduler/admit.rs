@@ -38,18 +38,22 @@ impl Scheduler {
         if !self.fits(choice, source, reserve) {
             return None;
         }
-        let was_kept = source.is_some_and(|(from, _)| self.kept.has(from));
+        let was_kept = source.is_some_and(|(from, _)| self.kept.is_shared(from));
         let (id, length) = match source {
             Some((from, length)) => (self.take(from, length)?, length),
             None => (self.open()?, 0),
         };
+        // What it goes on in itself nobody else has any more.
+        let shared = source.map_or(0, |(from, length)| if id == from { 0 } else { length });
         let sequence = self.waiting.remove(&choice).expect("it waited");
         self.kept.learn(&sequence, length, was_kept);
         let first = *choice.siblings(&sequence).start();
         let prompt = self.prompts.get_mut(&first).expect("its request is known");
         prompt.cached.get_or_insert(length);
         self.accounts.begin(&sequence.account);
+        self.release(choice, &sequence);
         self.running.insert(choice, (id, sequence));
+        self.mark(choice, shared);
         self.begun.insert(choice.request, true);
         Some(choice)
     }

@@ -151,9 +151,12 @@ impl Scheduler {
 
     /// Puts up to `most` tokens of a sequence that are not in the cache yet into the step.
     pub(super) fn place(&mut self, draft: &mut Draft<'_>, choice: ChoiceId, most: u32) {
+        self.snapshot(choice);
         let (id, sequence) = &self.running[&choice];
         let (id, from) = (*id, self.kv.length(*id));
         let missing = sequence.known() - from;
+        let pause = self.pause(choice, from);
+        let most = pause.map_or(most, |place| most.min(place - from));
         let rows = draft.rows();
         let room = most.min(draft.rows_max - rows).min(missing);
         self.make_room(rows + room);

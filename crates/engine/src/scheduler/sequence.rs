@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::Token;
 use crate::scheduler::guesses::Guesses;
+use crate::scheduler::snapshots::Marks;
 use crate::scheduler::{ChoiceId, Job};
 
 /// A choice's tokens that are known; how many of them are in the cache, the cache knows.
@@ -22,6 +23,7 @@ pub(super) struct Sequence {
     pub(super) stepped: u64,
     /// What it may say next, if anything is to be drafted for it.
     pub(super) guesses: Option<Guesses>,
+    pub(super) marks: Marks,
 }
 
 /// A prompt, and what was generated after it.
@@ -45,6 +47,7 @@ impl Sequence {
             account: Arc::clone(&job.account),
             stepped: 0,
             guesses,
+            marks: Marks::default(),
         }
     }
 

@@ -1,10 +1,10 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::model::Batching;
 
 mod fair;
 mod prefix;
+mod snapshots;
 mod speculation;
 
 /// A scheduler whose steps are always computed; every choice goes on with token 9.
@@ -23,6 +23,7 @@ impl Bench {
             rows: 16,
             outputs: 16,
             batching: Batching::Together,
+            forks: Forks::Anywhere,
         };
         Bench {
             scheduler: Scheduler::new(capacity, 0),

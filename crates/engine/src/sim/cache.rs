@@ -1,7 +1,7 @@
 //! The simulated KV cache: cells that know the tokens before them, shared between forks.
 
 use crate::Token;
-use crate::model::{Capacity, Row, SequenceId};
+use crate::model::{Capacity, Forks, Row, SequenceId};
 use crate::sim::tokenizer::{END, Partial, SimTokenizer};
 use crate::sim::{SimOptions, mix, unit};
 
@@ -68,6 +68,7 @@ struct Cell {
 #[derive(Debug)]
 pub(super) struct Cache {
     seed: u64,
+    forks: Forks,
     cells: Vec<Option<Cell>>,
     free: Vec<usize>,
     sequences: Vec<Vec<usize>>,
@@ -77,6 +78,7 @@ impl Cache {
     pub(super) fn new(seed: u64, capacity: Capacity) -> Self {
         Cache {
             seed,
+            forks: capacity.forks,
             cells: (0..capacity.cells).map(|_| None).collect(),
             free: (0..capacity.cells as usize).rev().collect(),
             sequences: (0..capacity.sequences).map(|_| Vec::new()).collect(),
@@ -124,7 +126,13 @@ impl Cache {
     }
 
     pub(super) fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
-        let shared = self.sequences[from.0 as usize][..length as usize].to_vec();
+        let source = &self.sequences[from.0 as usize];
+        assert!(
+            self.forks == Forks::Anywhere || source.len() == length as usize,
+            "a fork of {length} of the {} tokens of {from:?}, which forks at its end only",
+            source.len()
+        );
+        let shared = source[..length as usize].to_vec();
         for &cell in &shared {
             self.cells[cell]
                 .as_mut()
@@ -137,6 +145,26 @@ impl Cache {
     }
 
     pub(super) fn truncate(&mut self, sequence: SequenceId, length: u32) {
+        assert!(
+            self.forks == Forks::Anywhere,
+            "{sequence:?} can't be cut to {length} tokens"
+        );
+        self.keep(sequence, length);
+    }
+
+    pub(super) fn forget(&mut self, sequence: SequenceId) {
+        self.keep(sequence, 0);
+    }
+
+    /// Every sequence is empty.
+    pub(super) fn lose(&mut self) {
+        for sequence in (0..).map(SequenceId).take(self.sequences.len()) {
+            self.forget(sequence);
+        }
+    }
+
+    /// The first `length` tokens.
+    fn keep(&mut self, sequence: SequenceId, length: u32) {
         let cells = &mut self.sequences[sequence.0 as usize];
         let kept = cells.len().min(length as usize);
         for cell in cells.split_off(kept) {

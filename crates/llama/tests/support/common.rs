@@ -10,8 +10,10 @@
 use std::env;
 use std::path::PathBuf;
 
-use weir_engine::Token;
+use weir_engine::local::LocalEngine;
 use weir_engine::model::{Bos, Model, Row, SequenceId};
+use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
+use weir_engine::{Engine, Event, Input, Request, Sampling, Token, Usage};
 use weir_llama::{KvLayout, LlamaModel, LoadOptions, load};
 
 /// `WEIR_TEST_MODELS`, or `models` in the workspace.
@@ -174,4 +176,48 @@ pub fn essay(words: usize) -> String {
         vocabulary[(state >> 16) as usize % vocabulary.len()]
     };
     (0..words).map(|_| word()).collect::<Vec<_>>().join(" ")
+}
+
+/// A model of `fixtures/` with random weights.
+pub fn tiny(name: &str, options: &LoadOptions) -> LlamaModel {
+    load(&tiny_file(name), options).expect("the fixture loads")
+}
+
+pub fn tiny_file(name: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    PathBuf::from(folder).join(format!("tiny-{name}.gguf"))
+}
+
+/// The greedy answers of an engine to a prompt.
+pub async fn answers(
+    engine: &LocalEngine,
+    prompt: &str,
+    choices: i64,
+    tokens: u32,
+) -> (Vec<String>, Usage) {
+    let greedy = SamplingFields {
+        temperature: Some(0.0),
+        ..SamplingFields::default()
+    };
+    let request = Request {
+        sampling: Sampling::new(greedy).expect("a greedy sampler"),
+        choices: Choices::new(choices).expect("a few choices"),
+        output: OutputLimit {
+            tokens: Some(tokens),
+            overflow: Overflow::Refuse,
+        },
+        ..Request::new(Input::Prompts(vec![Prompt::Text(prompt.to_owned())]))
+    };
+    let prepared = engine.prepare(request).await.expect("it fits the context");
+    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let mut texts = vec![String::new(); choices as usize];
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Text { choice, text, .. } => texts[choice as usize].push_str(&text),
+            Event::Finished { .. } | Event::Call { .. } => {}
+            Event::Done(usage) => return (texts, usage),
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    panic!("the last event is missing")
 }

@@ -19,12 +19,13 @@ use crate::output;
 pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     let place = Place::find(config, command)?;
     let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let mut bench = bench::Bench::new(&place.engine, command.streams, config)?;
     let choices = Choices {
         base: &place.engine,
         cores,
+        splits: bench.splits(),
         optimize: command.optimize,
     };
-    let mut bench = bench::Bench::new(&place.engine, command.streams, config)?;
     let (tried, best) = search(choices, |settings| {
         output::note(&format!("measuring {settings}"))?;
         bench.measure(settings)
@@ -183,6 +184,10 @@ mod bench {
             })
         }
 
+        pub(super) fn splits(&self) -> bool {
+            !self.file.has_states()
+        }
+
         pub(super) fn measure(&mut self, settings: Settings) -> anyhow::Result<Measured> {
             let Settings {
                 threads,
@@ -197,10 +202,11 @@ mod bench {
                 flash_attention,
                 optimize,
                 // What is measured, and what is recommended for split cells.
-                sequences: if split {
-                    Some(self.streams)
-                } else {
-                    self.base.sequences.map(|it| it.max(self.streams))
+                sequences: match self.base.sequences {
+                    _ if split => Some(self.streams),
+                    Some(sequences) => Some(sequences.max(self.streams)),
+                    // What is chosen for others is more than streams are measured with.
+                    None => self.file.has_states().then_some(self.streams),
                 },
                 ..self.base.clone()
             };
@@ -240,6 +246,10 @@ mod bench {
     impl Bench {
         pub(super) fn new(_base: &Llama, _streams: u32, _config: &Config) -> anyhow::Result<Self> {
             anyhow::bail!("this program was built without the embedded engine")
+        }
+
+        pub(super) fn splits(&self) -> bool {
+            false
         }
 
         pub(super) fn measure(&mut self, _settings: Settings) -> anyhow::Result<Measured> {

@@ -293,7 +293,7 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].sequences",
         whole(1, 256),
         None,
-        "Answers that are generated at once; a model with a sliding window takes 128 at most. Absent: chosen from the model's size.",
+        "Answers that are generated at once, with beginnings that are kept; a model with a sliding window takes 128 at most. Absent: chosen from the model's size; 16 for recurrent and hybrid models, of which each takes memory for a state.",
     ),
     key(
         "models[].engines[].reproducible",

@@ -132,6 +132,7 @@ fn a_sequence_that_outgrows_the_model_ends() {
         rows: 16,
         outputs: 4,
         batching: Batching::Together,
+        forks: Forks::Anywhere,
     };
     let options = SimOptions {
         faults,

@@ -26,6 +26,7 @@ fn scheduler(rows: u32, outputs: u32, cells: u32) -> Scheduler {
         rows,
         outputs,
         batching: Batching::Together,
+        forks: Forks::Anywhere,
     };
     Scheduler::new(capacity, 0)
 }

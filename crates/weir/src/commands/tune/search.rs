@@ -83,6 +83,8 @@ pub(crate) struct Choices<'a> {
     pub(crate) base: &'a Llama,
     /// Of this machine, as many as this process may use.
     pub(crate) cores: u32,
+    /// Whether sequences of the model can have cells of their own.
+    pub(crate) splits: bool,
     /// Whether a requantized copy is tried.
     pub(crate) optimize: bool,
 }
@@ -193,7 +195,9 @@ fn attention(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
         })
     });
     let may = |settings: &Settings| {
-        choices.base.kv_format != KvFormat::Q8_0 || settings.flash_attention == FlashAttention::On
+        let fused = settings.flash_attention == FlashAttention::On;
+        let unified = settings.kv_layout == KvLayout::Unified;
+        (fused || choices.base.kv_format != KvFormat::Q8_0) && (unified || choices.splits)
     };
     all.filter(|settings| may(settings) && *settings != best)
         .collect()
@@ -237,6 +241,7 @@ mod tests {
         let choices = Choices {
             base,
             cores,
+            splits: true,
             optimize: true,
         };
         let (tried, best) =
@@ -311,6 +316,7 @@ mod tests {
                 Choices {
                     base: &base(),
                     cores: 4,
+                    splits: true,
                     optimize: false,
                 },
                 None,

@@ -1,0 +1,110 @@
+//! Sequences that can be left only at their end, through the whole engine but its thread: what several requests begin
+//! with is computed about once, and what they say is what they say without.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test; clippy only knows those inside a function with #[test]"
+)]
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use weir_engine::event::{self, Event};
+use weir_engine::local::{Core, PrefixCache, Progress};
+use weir_engine::model::{Capacity, Forks};
+use weir_engine::request::{Choices, Input, Prepared, Prompt, Request, Sampling, SamplingFields};
+use weir_engine::sim::{self, LateMasks, SimModel, SimOptions};
+
+const STEM: u32 = 300;
+const OWN: u32 = 20;
+const REQUESTS: u32 = 8;
+const OUTPUT: u32 = 10;
+
+/// Requests that have a stem and then differ; a few letters, so that some of these begin alike, too.
+fn prepared(request: u32, choices: u32) -> Prepared {
+    let stem = (0..STEM).map(|at| 65 + (at * at) % 23);
+    let own = (0..OWN).map(|at| 70 + (request >> (at % 4)) % 2);
+    let prompt: Vec<u32> = stem.chain(own).collect();
+    let fields = SamplingFields {
+        seed: Some(i64::from(request)),
+        ..SamplingFields::default()
+    };
+    let request = Request {
+        sampling: Sampling::new(fields).unwrap(),
+        choices: Choices::new(i64::from(choices)).unwrap(),
+        ..Request::new(Input::Prompts(vec![Prompt::Tokens(prompt.clone())]))
+    };
+    Prepared::new(request, vec![prompt.into()], OUTPUT)
+}
+
+/// What all said, and the rows that it took.
+fn run(prefix_cache: PrefixCache, choices: u32, sequences: u32, apart: u32) -> (Vec<String>, u64) {
+    let model = SimModel::new(SimOptions {
+        capacity: Capacity {
+            sequences,
+            rows: 64,
+            forks: Forks::AtEnd,
+            ..SimOptions::default().capacity
+        },
+        end_probability: 0.0,
+        chat: false,
+        ..SimOptions::default()
+    });
+    let probe = model.probe();
+    let mut options = sim::options();
+    options.prefix_cache = prefix_cache;
+    let clock = Box::new(|| Duration::ZERO);
+    let mut core = Core::new(model, &options, Box::new(LateMasks::default()), clock);
+    let mut all = Vec::new();
+    for request in 0..REQUESTS {
+        let (sender, events) = event::channel(event::EVENTS_MAX);
+        core.start(prepared(request, choices), sender);
+        all.push(events);
+        for _ in 0..apart {
+            core.step();
+        }
+    }
+    let mut texts = vec![String::new(); (REQUESTS * choices) as usize];
+    loop {
+        let progress = core.step();
+        for (request, events) in (0..).zip(&mut all) {
+            while let Some(Some(event)) = events.next().now_or_never() {
+                if let Event::Text { choice, text, .. } = event {
+                    texts[(request * choices + choice) as usize].push_str(&text);
+                }
+            }
+        }
+        if progress == Progress::Idle {
+            return (texts, probe.rows());
+        }
+    }
+}
+
+#[test]
+fn a_common_beginning_is_computed_about_once() {
+    // The second is the first one to show where they part, so one that is far ahead then is computed for itself.
+    for (choices, sequences, apart, stems) in [
+        (1, 16, 0, 1),
+        (3, 16, 0, 1),
+        (3, 6, 0, 2),
+        (1, 16, 3, 1),
+        (2, 16, 100, 2),
+    ] {
+        let case = (choices, sequences, apart);
+        let (expected, all) = run(PrefixCache::Off, choices, sequences, apart);
+        let (texts, rows) = run(PrefixCache::Account, choices, sequences, apart);
+        assert_eq!(texts, expected, "{case:?}");
+        let answers = u64::from(REQUESTS * choices * OUTPUT);
+        let (stem, own) = (u64::from(STEM), u64::from(REQUESTS * OWN));
+        // Without it each request computes its prompt about once, for all its choices: where no sequence is free for
+        // the state, another choice computes it again.
+        let prompts = u64::from(REQUESTS) * stem + own;
+        assert!(
+            all >= prompts && all < prompts + prompts / 4 + answers,
+            "{case:?}: {all} rows"
+        );
+        // A choice that finds its state gone computes the rest of its prompt.
+        let most = stems * stem + own + answers + own;
+        assert!(rows <= most, "{case:?}: {rows} rows, {most} expected");
+    }
+}
