@@ -37,6 +37,11 @@ pub trait Model: Send + 'static {
     fn facts(&self) -> &ModelFacts;
     fn capacity(&self) -> Capacity;
 
+    /// Steps with fewer rows than this take about as long as one that has them.
+    fn tile_rows(&self) -> u32 {
+        1
+    }
+
     /// Computes a step. Rows of a sequence are at consecutive positions that continue what the cache
     /// holds of it. On error the cache is as before, unless it is [`DecodeError::Lost`]. `wanted` is asked now
     /// and then, by models that can give a step up: with `false` they do.

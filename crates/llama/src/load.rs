@@ -203,6 +203,7 @@ fn model(
         Arc::new(tokenizer),
         facts,
         capacity,
+        sizes.tile_rows(options.kv_format),
         layout,
     ))
 }
@@ -346,7 +347,7 @@ fn make_context(
 fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_params {
     // SAFETY: returns a plain struct.
     let mut params = unsafe { sys::llama_context_default_params() };
-    params.n_ctx = sizes.cells;
+    params.n_ctx = sizes.cells_allocated();
     params.n_batch = sizes.rows;
     // One batch is one graph, but for split cells, where rows of a sequence beyond the first are one of their own.
     params.n_ubatch = sizes.rows;
@@ -377,7 +378,8 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
 
 fn capacity(context: &Context, sizes: &Sizes) -> Capacity {
     // SAFETY: the context is alive.
-    let cells = unsafe { sys::llama_n_ctx(context.pointer()) };
+    let allocated = unsafe { sys::llama_n_ctx(context.pointer()) };
+    let cells = allocated - (sizes.cells_allocated() - sizes.cells);
     // SAFETY: as above.
     let rows = unsafe { sys::llama_n_batch(context.pointer()) };
     Capacity {
@@ -417,7 +419,7 @@ fn log_loaded(
         context_tokens = facts.context_tokens,
         cells = sizes.cells,
         sequences = sizes.sequences,
-        kv_cache_mib_about = kv_bytes(weights, sizes.cells, options.kv_format) >> 20,
+        kv_cache_mib_about = kv_bytes(weights, sizes.cells_allocated(), options.kv_format) >> 20,
         kv_format = ?options.kv_format,
         flash_attention = sizes.flash_attention,
         rows = sizes.rows,

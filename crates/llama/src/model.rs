@@ -19,6 +19,7 @@ pub struct LlamaModel {
     tokenizer: Arc<LlamaTokenizer>,
     facts: ModelFacts,
     capacity: Capacity,
+    tile_rows: u32,
     batch: Batch,
     /// Tokens of each sequence that the cache holds.
     lengths: Vec<u32>,
@@ -72,6 +73,7 @@ impl LlamaModel {
         tokenizer: Arc<LlamaTokenizer>,
         facts: ModelFacts,
         capacity: Capacity,
+        tile_rows: u32,
         layout: Layout,
     ) -> Self {
         let none = vec![0; capacity.sequences as usize];
@@ -81,6 +83,7 @@ impl LlamaModel {
             tokenizer,
             facts,
             capacity,
+            tile_rows,
             batch,
             lengths_next: none.clone(),
             lengths: none,
@@ -280,6 +283,10 @@ impl Model for LlamaModel {
 
     fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    fn tile_rows(&self) -> u32 {
+        self.tile_rows
     }
 
     fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {

@@ -68,8 +68,14 @@ const SEQUENCES_SPLIT: u32 = 8;
 const SEQUENCES_STATES: u32 = 16;
 /// Rows of a step of one sequence, each of which may be an output: the chunks that a prompt is cut into.
 const ROWS_ALONE: u32 = 64;
+/// From so many rows on, ggml's fused attention goes through the cache in tiles; with fewer, row by row, which takes
+/// longer than a whole tile does.
+const TILE_ROWS: u32 = 64;
 /// llama.cpp rounds each sequence's share of cells up to this.
 const SHARE_ALIGNED: u32 = 256;
+/// Without flash attention values are cached in rows with a number for each cell. Where these are a multiple of a page apart, all
+/// rows compete for the same few places of the processor's first cache, and attention takes up to half as long again.
+const CELLS_ALIASED: u32 = 2048;
 
 impl Sizes {
     pub(crate) fn choose(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
@@ -85,6 +91,25 @@ impl Sizes {
             (false, KvLayout::Unified) => Self::unified(options, traits),
             (false, KvLayout::Split) => Self::split(options, traits, Batching::Together),
             (true, _) => Self::split(options, traits, Batching::OneSequence),
+        }
+    }
+
+    /// What the context is made with: more cells than are used, where that makes it faster.
+    pub(crate) fn cells_allocated(&self) -> u32 {
+        let shares = if self.unified { 1 } else { self.sequences };
+        if self.flash_attention || !(self.cells / shares).is_multiple_of(CELLS_ALIASED) {
+            return self.cells;
+        }
+        self.cells + shares * SHARE_ALIGNED
+    }
+
+    /// Rows from which a step's attention is computed in tiles. With split cells it isn't one for all rows, and sequences are
+    /// short.
+    pub(crate) fn tile_rows(&self, kv_format: KvFormat) -> u32 {
+        if self.flash_attention && self.unified && kv_format != KvFormat::Q8_0 {
+            TILE_ROWS
+        } else {
+            1
         }
     }
 
@@ -326,6 +351,39 @@ mod tests {
         check(8, FlashAttention::Off, (128, false));
         check(200, FlashAttention::Auto, (200, false));
         check(8, FlashAttention::On, (512, true));
+    }
+
+    #[test]
+    fn rows_of_values_are_not_pages_apart() {
+        let check = |kv_layout, cells, flash_attention, expected: (u32, u32)| {
+            let options = LoadOptions {
+                threads: Some(2),
+                cells: Some(cells),
+                sequences: Some(4),
+                kv_layout,
+                flash_attention,
+                ..LoadOptions::default()
+            };
+            let traits = Traits {
+                context_trained: 8_192,
+                vocabulary: 49_152,
+                window: 0,
+                memory: Memory::Cells,
+            };
+            let sizes = Sizes::choose(&options, &traits).expect("they fit");
+            assert_eq!(
+                (sizes.cells, sizes.cells_allocated()),
+                expected,
+                "{options:?}"
+            );
+        };
+        use FlashAttention::{Auto, On};
+        check(KvLayout::Unified, 16_384, Auto, (16_384, 16_640));
+        check(KvLayout::Unified, 16_384, On, (16_384, 16_384));
+        check(KvLayout::Unified, 5_000, Auto, (5_000, 5_000));
+        check(KvLayout::Split, 16_384, Auto, (16_384, 17_408));
+        check(KvLayout::Split, 16_000, Auto, (16_384, 17_408));
+        check(KvLayout::Split, 15_360, Auto, (15_360, 15_360));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl<M: Model> Core<M> {
         masks: Box<dyn MaskComputer>,
         clock: Monotonic,
     ) -> Self {
-        let capacity = model.capacity();
+        let (capacity, tile_rows) = (model.capacity(), model.tile_rows());
         Core {
             tokenizer: model.tokenizer(),
             model,
@@ -68,6 +68,7 @@ impl<M: Model> Core<M> {
                 options.inter_token_target,
                 capacity.rows,
                 options.prompt_tokens_min,
+                tile_rows,
             ),
             row_cost: RowCost::default(),
             scratch: Scratch::default(),
@@ -98,12 +99,12 @@ impl<M: Model> Core<M> {
         let begin = (self.clock)();
         self.sweep(begin);
         self.resume();
-        let decoding = self.scheduler.decoding() > 0;
+        let streams = u32::try_from(self.scheduler.decoding()).expect("sequences fit a u32");
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
         let room = Room {
             row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
-            ..self.pace.room(decoding)
+            ..self.pace.room(streams)
         };
         let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
@@ -146,7 +147,7 @@ impl<M: Model> Core<M> {
             took,
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
             prompt_rows: step.prompt_rows,
-            decoding,
+            decoding: streams > 0,
         });
         Progress::Stepped
     }

@@ -19,6 +19,9 @@ const CUT_MOST: f64 = 0.75;
 /// A prompt gets on by so many rows in any case, and by half as many as there are streams: where these take longer alone,
 /// nothing is promised.
 const PROMPTS_FLOOR: u32 = 4;
+/// Where a step takes as long as a tile of rows anyway, a prompt has the rows up to that, unless a tile takes longer than so many
+/// targets: then short steps are at least as short as they can be.
+const TILE_TARGETS_MAX: f64 = 6.0;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -32,6 +35,10 @@ pub(crate) struct Pace {
     prompts: u32,
     /// … and no more than these.
     prompts_most: u32,
+    /// Fewer rows don't make a step shorter.
+    tile: u32,
+    /// Of a step of so many rows.
+    tile_took: Duration,
     rows_per_second: Option<f64>,
 }
 
@@ -47,7 +54,7 @@ pub(crate) struct Measured {
 }
 
 impl Pace {
-    pub(crate) fn new(target: Duration, rows: u32, prompts_most: u32) -> Self {
+    pub(crate) fn new(target: Duration, rows: u32, prompts_most: u32, tile: u32) -> Self {
         let prompts_most = prompts_most.min(rows);
         Pace {
             target,
@@ -55,23 +62,31 @@ impl Pace {
             room: None,
             prompts: prompts_most,
             prompts_most,
+            tile,
+            tile_took: Duration::ZERO,
             rows_per_second: None,
         }
     }
 
-    /// What the next step may hold. With nobody decoding nobody is kept waiting.
-    pub(crate) fn room(&self, decoding: bool) -> Room {
-        let rows = if decoding {
-            self.beside_streams()
-        } else {
-            self.rows
+    /// What the next step may hold beside so many streams. With none nobody is kept waiting.
+    pub(crate) fn room(&self, streams: u32) -> Room {
+        let rows = match streams {
+            0 => self.rows,
+            _ => self.beside_streams(),
         };
         Room {
             rows,
             streams: rows.max(STREAMS_MIN),
-            prompts: self.prompts,
+            prompts: self.prompts.max(self.rest_of_tile(streams)),
             row_cost: None,
         }
+    }
+
+    fn rest_of_tile(&self, streams: u32) -> u32 {
+        if self.tile_took > self.target.mul_f64(TILE_TARGETS_MAX) {
+            return 0;
+        }
+        self.tile.saturating_sub(streams).min(self.rows)
     }
 
     fn beside_streams(&self) -> u32 {
@@ -89,6 +104,11 @@ impl Pace {
             Some(average) => average + (speed - average) * NEWEST,
             None => speed,
         });
+        if step.rows >= self.tile {
+            self.tile_took = step
+                .took
+                .mul_f64(f64::from(self.tile) / f64::from(step.rows));
+        }
         if step.decoding {
             self.steer(step);
             self.keep_promise(step);
@@ -154,7 +174,7 @@ mod tests {
     ) -> (u32, Duration) {
         let mut last = (0, Duration::ZERO);
         for _ in 0..steps {
-            let room = pace.room(true);
+            let room = pace.room(streams);
             let prompt_rows = room.rows.saturating_sub(streams).max(room.prompts);
             let rows = (streams + prompt_rows).min(pace.rows);
             last = (rows, time(rows));
@@ -169,7 +189,7 @@ mod tests {
     }
 
     fn pace(rows: u32, prompts: u32) -> Pace {
-        Pace::new(TARGET, rows, prompts)
+        Pace::new(TARGET, rows, prompts, 1)
     }
 
     #[test]
@@ -179,10 +199,10 @@ mod tests {
             run(&mut pace, 50, 1, machine(rows_per_second));
             for _ in 0..20 {
                 run(&mut pace, 1, 1, machine(rows_per_second));
-                let room = pace.room(true).rows;
+                let room = pace.room(4).rows;
                 assert!(settles.contains(&room), "{room} at {rows_per_second}/s");
             }
-            assert_eq!(pace.room(false).rows, 512);
+            assert_eq!(pace.room(0).rows, 512);
         };
         check(10, 8..=8);
         check(400, 32..=40);
@@ -200,16 +220,16 @@ mod tests {
             decoding: true,
         };
         pace.measure(fast);
-        assert_eq!(pace.room(true).rows, 64);
+        assert_eq!(pace.room(4).rows, 64);
         pace.measure(Measured { rows: 64, ..fast });
-        assert_eq!(pace.room(true).rows, 80);
+        assert_eq!(pace.room(4).rows, 80);
         // Longer than it may: as many fewer.
         pace.measure(Measured {
             took: Duration::from_millis(110),
             rows: 80,
             ..fast
         });
-        assert_eq!(pace.room(true).rows, 72);
+        assert_eq!(pace.room(4).rows, 72);
     }
 
     #[test]
@@ -223,7 +243,7 @@ mod tests {
                 prompt_rows: rows,
                 decoding,
             });
-            assert_eq!(pace.room(true).rows, expected, "{rows_per_second}/s");
+            assert_eq!(pace.room(4).rows, expected, "{rows_per_second}/s");
         };
         check(100, 10);
         check(500, 50);
@@ -241,7 +261,7 @@ mod tests {
                 let (rows, took) = run(&mut pace, 1, 4, &time);
                 assert!(took <= limit || rows <= 8, "{took:?} for {rows} rows");
             }
-            let got = pace.room(true).prompts;
+            let got = pace.room(4).prompts;
             assert_eq!(got, settles, "{rows_per_second}/s, {prompts} of {most}");
         };
         // 36 rows are over in time: what was asked for.
@@ -261,17 +281,35 @@ mod tests {
     fn prompts_have_their_rows_again_when_steps_are_fast_again() {
         let mut pace = pace(128, 32);
         run(&mut pace, 50, 4, machine(50));
-        assert_eq!(pace.room(true).prompts, 4);
+        assert_eq!(pace.room(4).prompts, 4);
         run(&mut pace, 50, 4, machine(1_000));
-        assert_eq!(pace.room(true).prompts, 32);
+        assert_eq!(pace.room(4).prompts, 32);
     }
 
     #[test]
     fn many_slow_streams_leave_prompts_half_as_many_rows() {
         let mut pace = pace(128, 32);
         run(&mut pace, 50, 40, machine(100));
-        let room = pace.room(true);
+        let room = pace.room(4);
         assert_eq!((room.streams, room.prompts), (32, 20));
+    }
+
+    #[test]
+    fn a_prompt_has_the_rest_of_a_tile_unless_that_takes_far_too_long() {
+        let check = |tile_took_ms: u64, prompts: u32| {
+            let mut pace = Pace::new(TARGET, 512, 32, 64);
+            assert_eq!(pace.room(4).prompts, 60);
+            // Fewer rows take as long as a tile.
+            let time = |rows: u32| Duration::from_millis(tile_took_ms) * rows.max(64) / 64;
+            run(&mut pace, 50, 4, time);
+            assert_eq!(pace.room(4).prompts, prompts, "{tile_took_ms} ms");
+            assert_eq!(pace.room(100).prompts, pace.room(64).prompts);
+        };
+        check(50, 60);
+        check(150, 60);
+        check(590, 60);
+        check(610, 4);
+        check(4_000, 4);
     }
 
     #[test]
