@@ -164,22 +164,4 @@ fn quantize_and_measure(
 
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_an_error() {
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
-        let source = models.join("SmolLM2-135M-Instruct.Q4_1.gguf");
-        backend::start().unwrap();
-        let plan = Plan::of(&Header::read(&source).unwrap()).unwrap();
-        let full = Path::new("/dev/full");
-        let error = plan.quantize(&source, full, 1).unwrap_err().to_string();
-        assert!(error.contains("can't requantize"), "{error}");
-
-        let error = copies::check_room(&models, u64::MAX).unwrap_err();
-        let error = error.to_string();
-        assert!(error.contains("takes 17592186044415 MiB, and "), "{error}");
-        assert!(copies::check_room(&models, 1).is_ok());
-    }
-}
+mod tests;

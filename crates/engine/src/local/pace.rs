@@ -12,8 +12,8 @@ const ROOM_MIN: u32 = 8;
 const ROOM_START: u32 = 64;
 /// No step that holds streams is to take longer than so many targets, …
 const TARGETS_MAX: f64 = 2.0;
-/// … so its prompts are cut for this many: the next step may take a little longer than the last one.
-const TARGETS_AIMED: f64 = 1.75;
+/// … so its prompts are cut for a little less: the next step may take a little longer than the last one.
+const TARGETS_AIMED: f64 = TARGETS_MAX - 0.25;
 /// One step that took long says little: the next one has this part of its prompts at least.
 const CUT_MOST: f64 = 0.75;
 /// A prompt gets on by so many rows in any case, and by half as many as there are streams: where these take longer alone,

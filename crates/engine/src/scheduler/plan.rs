@@ -71,12 +71,17 @@ impl Scheduler {
             self.make_fair(&draft);
         }
         loop {
+            let preemptions = self.preemptions;
             match self.capacity.batching {
                 Batching::Together => self.fill(&mut draft, room),
                 Batching::OneSequence => self.fill_alone(&mut draft),
             }
             if !draft.step.rows.is_empty() {
                 break;
+            }
+            // Whoever's turn it was may have lost its own cells: then it is another's.
+            if self.preemptions > preemptions {
+                continue;
             }
             // Nothing to compute: either nobody is ready, or the cells are held by those that aren't.
             let begun = self.begin_next(&draft, Reserve::Spent);

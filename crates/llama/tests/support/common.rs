@@ -3,11 +3,11 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::allow_attributes,
     reason = "each test file uses its own part"
 )]
 
-use std::env;
 use std::path::PathBuf;
 
 use weir_engine::local::LocalEngine;
@@ -16,24 +16,8 @@ use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingField
 use weir_engine::{Engine, Event, Input, Request, Sampling, Token, Usage};
 use weir_llama::{KvLayout, LlamaModel, LoadOptions, load};
 
-/// `WEIR_TEST_MODELS`, or `models` in the workspace.
-pub fn models() -> PathBuf {
-    match env::var_os("WEIR_TEST_MODELS") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")),
-    }
-}
-
-/// The demo model: every test may count on it.
-pub fn smollm2_file() -> PathBuf {
-    let path = models().join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(
-        path.is_file(),
-        "{} is missing: run `make models`",
-        path.display()
-    );
-    path
-}
+mod models;
+pub(crate) use models::{models, smollm2_file};
 
 pub fn smollm2(options: &LoadOptions) -> LlamaModel {
     load(&smollm2_file(), options).expect("the demo model loads")

@@ -84,6 +84,28 @@ fn what_is_beyond_a_part_makes_way() {
     assert_eq!(bench.scheduler.rival(choice), None);
 }
 
+/// In a full cache it may be the turn of the youngest, which loses its own cells: then it is the other's.
+#[test]
+fn who_loses_its_cells_leaves_its_turn() {
+    let mut bench = Bench::new(19, 20);
+    (0..2).for_each(|request| enqueue(&mut bench, request, "many", 8, 9));
+    bench.budget = 100;
+    check(&mut bench, &["0:0+8=0.0 1:0+8=1.0"]);
+    // A prompt that doesn't fit, and is more than its account's part: it waits, and one stream a step goes on beside it.
+    enqueue(&mut bench, 2, "one", 12, 4);
+    bench.scheduler.accounts.serve(&"many".into(), 10_000);
+    check(
+        &mut bench,
+        &[
+            "0:8+1=0.0",
+            "1:8+1=1.0",
+            "0:9+1=0.0",
+            "forget(1) 0:10+1=0.0",
+            "0:11+1=0.0",
+        ],
+    );
+}
+
 /// What an account had is forgotten with what is computed for others.
 #[test]
 fn counters_decay() {
