@@ -368,14 +368,16 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].inter_token_target_ms",
         whole(1, 60_000),
         None,
-        "Time between two tokens of a stream that prompts beside it are cut to fit. Absent: 100.",
+        "Time between two tokens of a stream that prompts beside it are cut to fit; up to twice as much where they would hardly \
+         get on otherwise. Absent: 100.",
     ),
     key(
         "models[].engines[].prompt_tokens_min",
         whole(1, 128),
         None,
-        "Tokens of prompts that a step computes beside streams, even if it takes longer than that. With fewer streams are smoother, \
-         with more a long prompt is answered sooner. A reproducible engine computes prompts alone. Absent: 32.",
+        "Tokens of prompts that a step computes beside streams, even if it takes longer than `inter_token_target_ms`, but fewer \
+         where it would take more than twice as long. With fewer streams are smoother, with more a long prompt is answered sooner. \
+         A reproducible engine computes prompts alone. Absent: 32.",
     ),
     key(
         "models[].engines[].prefix_cache",
