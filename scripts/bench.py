@@ -65,14 +65,11 @@ LOADS = [
     distinct(1, 10),
     distinct(8, 32),
     distinct(32, 64),
-    *(
-        Load(
-            name,
-            {"": f"load=shared clients=8 requests={requests}"},
-            ["-np 8 -c 8192 -kvu", "-np 8 -c 8192 -kvu --cache-ram 0", "-np 8 -c 8192 --no-kv-unified"],
-            requantized=True,
-        )
-        for name, requests in (("shared", 24), ("shared-48", 48))
+    Load(
+        "shared",
+        {"": "load=shared clients=8 requests=24"},
+        ["-np 8 -c 8192 -kvu", "-np 8 -c 8192 -kvu --cache-ram 0", "-np 8 -c 8192 --no-kv-unified"],
+        requantized=True,
     ),
     Load(
         "long-prompt",

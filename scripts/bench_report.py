@@ -32,8 +32,7 @@ MEASURES = {
     "distinct-1": ("1 client, distinct prompts", [RATE, *TTFT]),
     "distinct-8": ("8 clients, distinct prompts", [RATE, *TTFT]),
     "distinct-32": ("32 clients, distinct prompts", [RATE, *TTFT]),
-    "shared": ("8 clients, shared prefix of 400 words, 3 requests each", [RATE, *TTFT]),
-    "shared-48": ("the same, 6 requests each", [RATE, *TTFT]),
+    "shared": ("8 clients, shared prefix of 400 words", [RATE, *TTFT]),
     "long-prompt": (
         "4 streams, a prompt of 3,000 words arrives",
         [GAP, ("its own TTFT, ms", at("", "long_ttft_ms"), "down")],

@@ -1,12 +1,18 @@
 //! What a step costs: by its rows, what is in the cache before them, and how many streams are beside.
 //!
-//! `cargo run --release -p weir-llama --example steps -- models/*.gguf`
+//! `cargo run --release -p weir-llama --example steps -- [THREADS] models/*.gguf`
 //!
-//! One thread, and its own processor time, so that other work on the machine counts for little.
+//! One thread, and its own processor time, so that other work on the machine counts for little; with more it is the
+//! time that passes, on a machine that should do nothing else.
 
 #![expect(clippy::print_stdout, reason = "a report for a person")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "measures real time, outside any runtime"
+)]
 
 use std::path::Path;
+use std::time::Instant;
 
 use weir_engine::Token;
 use weir_engine::model::{Model, Row, SequenceId};
@@ -17,6 +23,10 @@ const ROWS: [u32; 6] = [1, 4, 16, 32, 64, 128];
 const STREAMS: [u32; 3] = [1, 8, 32];
 /// Tokens of each stream.
 const LENGTH: u32 = 180;
+/// Streams beside a prompt, …
+const BESIDE: u32 = 4;
+/// … of which so many tokens are computed.
+const BEHIND: u32 = 1_500;
 
 fn main() {
     let all = [
@@ -25,12 +35,17 @@ fn main() {
         (KvLayout::Unified, FlashAttention::On),
         (KvLayout::Unified, FlashAttention::Off),
     ];
-    let paths: Vec<String> = std::env::args().skip(1).collect();
+    let mut paths: Vec<String> = std::env::args().skip(1).collect();
+    let threads = paths.first().and_then(|first| first.parse().ok());
+    if threads.is_some() {
+        paths.remove(0);
+    }
+    let threads = threads.unwrap_or(1);
     for (path, (kv_layout, flash_attention)) in
         paths.iter().flat_map(|path| all.map(|how| (path, how)))
     {
         let options = LoadOptions {
-            threads: Some(1),
+            threads: Some(threads),
             cells: (kv_layout == KvLayout::Unified).then_some(8_192),
             context_tokens: (kv_layout == KvLayout::Split).then_some(512),
             sequences: Some(40),
@@ -46,20 +61,21 @@ fn main() {
             }
         };
         println!(
-            "{path}, {kv_layout:?}, flash attention {flash_attention:?}: milliseconds of one thread"
+            "{path}, {kv_layout:?}, flash attention {flash_attention:?}: milliseconds, threads = {threads}"
         );
         match kv_layout {
             KvLayout::Unified => {
-                prompts(&mut model);
-                streams(&mut model, &[0, 2_048]);
+                prompts(&mut model, threads);
+                beside_streams(&mut model, threads);
+                streams(&mut model, threads, &[0, 2_048]);
             }
             // Only what others have in the cache is different.
-            KvLayout::Split => streams(&mut model, &[0]),
+            KvLayout::Split => streams(&mut model, threads, &[0]),
         }
     }
 }
 
-fn prompts(model: &mut LlamaModel) {
+fn prompts(model: &mut LlamaModel, threads: u32) {
     println!("rows of one sequence, behind so many tokens (ms for each row)");
     header(&ROWS);
     let sequence = SequenceId(0);
@@ -68,7 +84,7 @@ fn prompts(model: &mut LlamaModel) {
         let costs = ROWS.map(|rows| {
             let again = (16 / rows).clamp(1, 3);
             let took = least(again, || {
-                let took = timed(|| compute(model, &piece(sequence, depth, rows)));
+                let took = timed(threads, || compute(model, &piece(sequence, depth, rows)));
                 if depth > 0 {
                     model.truncate(sequence, depth);
                 } else {
@@ -83,7 +99,30 @@ fn prompts(model: &mut LlamaModel) {
     }
 }
 
-fn streams(model: &mut LlamaModel, kept: &[u32]) {
+fn beside_streams(model: &mut LlamaModel, threads: u32) {
+    println!(
+        "rows of one sequence behind {BEHIND} tokens, and one row of each of {BESIDE} streams (ms for each row)"
+    );
+    header(&ROWS);
+    let sequence = SequenceId(BESIDE);
+    fill(model, sequence, 0, BEHIND);
+    (0..BESIDE).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));
+    let costs = ROWS.map(|rows| {
+        let streams = (0..BESIDE).flat_map(|stream| piece(SequenceId(stream), LENGTH, 1));
+        let step: Vec<Row> = streams.chain(piece(sequence, BEHIND, rows)).collect();
+        let took = least(3, || {
+            let took = timed(threads, || compute(model, &step));
+            model.truncate(sequence, BEHIND);
+            (0..BESIDE).for_each(|stream| model.truncate(SequenceId(stream), LENGTH));
+            took
+        });
+        took / f64::from(BESIDE + rows)
+    });
+    line(BEHIND, &costs);
+    (0..=BESIDE).for_each(|stream| model.forget(SequenceId(stream)));
+}
+
+fn streams(model: &mut LlamaModel, threads: u32, kept: &[u32]) {
     println!(
         "one row of each of so many streams of {LENGTH} tokens, beside so many kept cells (ms for each row)"
     );
@@ -98,7 +137,7 @@ fn streams(model: &mut LlamaModel, kept: &[u32]) {
                     .flat_map(|stream| piece(SequenceId(stream), position, 1))
                     .collect();
                 position += 1;
-                timed(|| compute(model, &rows))
+                timed(threads, || compute(model, &rows))
             });
             (0..streams).for_each(|stream| model.forget(SequenceId(stream)));
             took / f64::from(streams)
@@ -137,8 +176,13 @@ fn least(times: u32, mut run: impl FnMut() -> f64) -> f64 {
     (0..times).map(|_| run()).fold(f64::INFINITY, f64::min)
 }
 
-/// Milliseconds of this thread's processor time.
-fn timed(work: impl FnOnce()) -> f64 {
+/// Milliseconds: this thread's processor time, or with several threads what has passed.
+fn timed(threads: u32, work: impl FnOnce()) -> f64 {
+    if threads > 1 {
+        let began = Instant::now();
+        work();
+        return began.elapsed().as_secs_f64() * 1e3;
+    }
     let before = processor_time();
     work();
     processor_time() - before
