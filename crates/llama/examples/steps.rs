@@ -25,15 +25,17 @@ const STREAMS: [u32; 3] = [1, 8, 32];
 const LENGTH: u32 = 180;
 /// Streams beside a prompt, …
 const BESIDE: u32 = 4;
+/// … which has so many rows of a step, …
+const ROWS_BESIDE: [u32; 5] = [4, 12, 28, 60, 124];
 /// … of which so many tokens are computed.
 const BEHIND: u32 = 1_500;
 
 fn main() {
     let all = [
-        (KvLayout::Split, FlashAttention::On),
-        (KvLayout::Split, FlashAttention::Off),
-        (KvLayout::Unified, FlashAttention::On),
         (KvLayout::Unified, FlashAttention::Off),
+        (KvLayout::Unified, FlashAttention::On),
+        (KvLayout::Split, FlashAttention::Off),
+        (KvLayout::Split, FlashAttention::On),
     ];
     let mut paths: Vec<String> = std::env::args().skip(1).collect();
     let threads = paths.first().and_then(|first| first.parse().ok());
@@ -65,8 +67,8 @@ fn main() {
         );
         match kv_layout {
             KvLayout::Unified => {
-                prompts(&mut model, threads);
                 beside_streams(&mut model, threads);
+                prompts(&mut model, threads);
                 streams(&mut model, threads, &[0, 2_048]);
             }
             // Only what others have in the cache is different.
@@ -103,11 +105,11 @@ fn beside_streams(model: &mut LlamaModel, threads: u32) {
     println!(
         "rows of one sequence behind {BEHIND} tokens, and one row of each of {BESIDE} streams (ms for each row)"
     );
-    header(&ROWS);
+    header(&ROWS_BESIDE);
     let sequence = SequenceId(BESIDE);
     fill(model, sequence, 0, BEHIND);
     (0..BESIDE).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));
-    let costs = ROWS.map(|rows| {
+    let costs = ROWS_BESIDE.map(|rows| {
         let streams = (0..BESIDE).flat_map(|stream| piece(SequenceId(stream), LENGTH, 1));
         let step: Vec<Row> = streams.chain(piece(sequence, BEHIND, rows)).collect();
         let took = least(3, || {
