@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench package test-package docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench bench-threads package test-package docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -80,6 +80,11 @@ bench: $(DEMO) build ## Weir beside llama-server, in turns: half an hour on an i
 	@scripts/llama_server.py
 	cargo build --locked --release -p weir-testkit --bin bench-load
 	@scripts/bench.py
+
+bench-threads: $(DEMO) build ## the kernels' threads, ggml's own and OpenMP's, idle and beside a busy process: 20 minutes; ROUNDS=1, FORCE=1
+	cargo build --locked --release -p weir --features openmp --target-dir target/openmp
+	cargo build --locked --release -p weir-testkit --bin bench-load
+	@scripts/bench_threads.py
 
 package: ## target/package: weir with kernels for each kind of processor, which may be faster here; 20 minutes the first time
 	@scripts/setup.sh build

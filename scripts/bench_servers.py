@@ -38,6 +38,8 @@ class Server:
     """Runs in a directory of its own while the `with` block does."""
 
     process = None
+    # Of its environment.
+    variables = {}
 
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="weir-bench-")
@@ -63,7 +65,12 @@ class Server:
     def run(self, command, directory, stdout=None):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=directory, env=environment(), stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log
+                command,
+                cwd=directory,
+                env=environment() | self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout or log,
+                stderr=log,
             )
 
     def wait_until_healthy(self):
@@ -93,15 +100,16 @@ class Weir(Server):
     model = "bench/model"
     key = None
 
-    def __init__(self, settings="", name="weir"):
-        self.settings, self.name = settings, name
+    def __init__(self, settings="", name="weir", program=ROOT / "target/release/weir", threads=THREADS, variables=None):
+        self.settings, self.name, self.program, self.threads = settings, name, program, threads
+        self.variables = variables or {}
 
     def start(self, directory):
         (directory / "weir.toml").write_text(
             f'listen = "127.0.0.1:0"\n\n[[models]]\nid = "{self.model}"\ninput_price = 200\noutput_price = 400\n\n'
-            f'[[models.engines]]\nkind = "llama"\npath = "{MODEL_FILE}"\nthreads = {THREADS}\n{self.settings}\n'
+            f'[[models.engines]]\nkind = "llama"\npath = "{MODEL_FILE}"\nthreads = {self.threads}\n{self.settings}\n'
         )
-        self.run([ROOT / "target/release/weir", "serve", "--json"], directory, subprocess.PIPE)
+        self.run([self.program, "serve", "--json"], directory, subprocess.PIPE)
         for line in self.process.stdout:
             event = json.loads(line)
             self.key = event.get("key") or self.key

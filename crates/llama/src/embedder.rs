@@ -74,25 +74,20 @@ impl LlamaEmbedder {
     }
 
     fn compute(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        let mut code = 0;
-        let context = self.context.pointer();
+        let context = &mut self.context;
         self.batch.fill(rows);
         let computed = self.batch.lend(|batch| {
-            guarded(|what, size| {
-                // SAFETY: the context is ours alone and alive, `lend` keeps the batch's arrays alive and as long
-                // as it says, and `check` has seen to the values that llama.cpp asserts.
-                unsafe {
-                    let unasked = std::ptr::null_mut();
-                    shim::weir_decode(context, batch, None, unasked, &raw mut code, what, size)
-                }
-            })
+            let unasked = std::ptr::null_mut();
+            // SAFETY: `lend` keeps the batch's arrays alive and as long as it says, and `check` has seen to the values that
+            // llama.cpp asserts.
+            unsafe { context.decode(batch, None, unasked) }
         });
-        match (computed, code) {
-            (Ok(()), 0) => Ok(()),
-            (Ok(()), code) => Err(DecodeError::Fault(format!(
+        match computed {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(DecodeError::Fault(format!(
                 "llama_decode failed with code {code}"
             ))),
-            (Err(threw), _) => Err(DecodeError::Fault(threw.to_string())),
+            Err(threw) => Err(DecodeError::Fault(threw.to_string())),
         }
     }
 

@@ -19,6 +19,7 @@ compile_error!("kernels by processor are known for x86-64 and Linux only");
 
 mod backend;
 mod batch;
+mod cores;
 #[cfg(any(feature = "dispatch", test))]
 #[cfg_attr(
     not(feature = "dispatch"),
@@ -33,6 +34,7 @@ mod requantize;
 mod shim;
 mod sizes;
 mod speed;
+mod threads;
 mod tokenizer;
 
 pub use crate::backend::{check_kernels, system_info};

@@ -18,6 +18,7 @@ use crate::log::collect_errors;
 use crate::model::{Layout, LlamaModel};
 use crate::shim::{self, Context, Weights, guarded};
 use crate::sizes::{Memory, Sizes, Traits};
+use crate::threads::Use;
 use crate::tokenizer::LlamaTokenizer;
 
 /// How a model is to be run. What is absent is chosen from the model and the machine.
@@ -25,6 +26,8 @@ use crate::tokenizer::LlamaTokenizer;
 pub struct LoadOptions {
     /// Threads of the kernels; as many as this process may use cores.
     pub threads: Option<u32>,
+    /// So many of them at least, however many cores other processes take; one, or all if `reproducible`.
+    pub threads_min: Option<u32>,
     /// The longest sequence, if shorter than what the model was trained for.
     pub context_tokens: Option<u32>,
     /// Tokens that the KV cache holds, over all sequences.
@@ -108,6 +111,8 @@ pub enum LoadError {
 pub struct EmbedOptions {
     /// Threads of the kernels; as many as this process may use cores.
     pub threads: Option<u32>,
+    /// So many of them at least, however many cores other processes take; one if absent.
+    pub threads_min: Option<u32>,
     /// The longest input; what the model was trained for, 2,048 at most.
     pub input_tokens_max: Option<u32>,
     /// As the file says.
@@ -314,8 +319,8 @@ fn vocabulary(weights: &Weights) -> u32 {
     u32::try_from(tokens).unwrap_or(0)
 }
 
-/// Spinning of a kernel thread between two graphs, in ggml's unit of 131,072 pauses: some 6 ms. That bridges the
-/// sampling between two steps; ggml's default of 50 spins for 0.3 s on a core that somebody else may need.
+/// Spinning between two steps: some 6 ms, which bridges the sampling; ggml's default of 50 spins for 0.3 s on a core that
+/// somebody else may need.
 const POLLING: u32 = 1;
 
 fn make_context(
@@ -332,7 +337,11 @@ fn make_context(
         reason,
     };
     let params = context_params(sizes, options);
-    let (context, errors) = collect_errors(|| Context::new(weights, &params, POLLING));
+    let threads = Use {
+        least: sizes.threads_min,
+        polling: POLLING,
+    };
+    let (context, errors) = collect_errors(|| Context::new(weights, &params, threads));
     let context = context
         .map_err(|threw| memory(threw.to_string()))?
         .ok_or_else(|| memory(errors))?;

@@ -91,6 +91,11 @@ impl LlamaModel {
         }
     }
 
+    /// Threads that the next step is computed on: fewer while others want the cores.
+    pub fn threads(&self) -> u32 {
+        self.context.threads()
+    }
+
     /// Checks what llama.cpp would assert, and writes `lengths_next`.
     fn check(&mut self, rows: &[Row]) -> Result<(), String> {
         let Capacity {
@@ -145,35 +150,22 @@ impl LlamaModel {
     }
 
     fn compute(&mut self, wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
-        let mut code = 0;
-        let context = self.context.pointer();
+        let context = &mut self.context;
         let data = (&raw const wanted).cast_mut().cast();
         let computed = self.batch.lend(|batch| {
-            guarded(|what, size| {
-                // SAFETY: the context is ours alone and alive, `lend` keeps the batch's arrays alive and as long
-                // as it says, `check` has seen to the values that llama.cpp asserts, and `data` is what `unwanted` takes it
-                // for until the shim returns, which then takes both back.
-                unsafe {
-                    shim::weir_decode(
-                        context,
-                        batch,
-                        Some(unwanted),
-                        data,
-                        &raw mut code,
-                        what,
-                        size,
-                    )
-                }
-            })
+            // SAFETY: `lend` keeps the batch's arrays alive and as long as it says, `check` has seen to the values that
+            // llama.cpp asserts, and `data` is what `unwanted` takes it for until the shim returns, which then
+            // takes both back.
+            unsafe { context.decode(batch, Some(unwanted), data) }
         });
-        match (computed, code) {
-            (Ok(()), 0) => Ok(()),
-            (Ok(()), 1) => Err(DecodeError::CacheFull),
-            (Ok(()), 2) => Err(DecodeError::Unwanted),
-            (Ok(()), code) => Err(DecodeError::Fault(format!(
+        match computed {
+            Ok(0) => Ok(()),
+            Ok(1) => Err(DecodeError::CacheFull),
+            Ok(2) => Err(DecodeError::Unwanted),
+            Ok(code) => Err(DecodeError::Fault(format!(
                 "llama_decode failed with code {code}"
             ))),
-            (Err(threw), _) => Err(DecodeError::Fault(threw.to_string())),
+            Err(threw) => Err(DecodeError::Fault(threw.to_string())),
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use crate::threads::{Threads, Use};
+
 /// A call threw; the text is the exception's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("llama.cpp threw: {0}")]
@@ -40,7 +42,7 @@ unsafe extern "C" {
         what_size: usize,
     ) -> bool;
 
-    pub(crate) fn weir_decode(
+    fn weir_decode(
         context: *mut sys::llama_context,
         batch: *const sys::llama_batch,
         unwanted: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
@@ -119,9 +121,9 @@ unsafe extern "C" {
         begin: i32,
     ) -> bool;
 
-    fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
+    pub(crate) fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
 
-    fn weir_threads_free(threads: *mut sys::ggml_threadpool);
+    pub(crate) fn weir_threads_free(threads: *mut sys::ggml_threadpool);
 
     fn weir_kernels_check(
         spoil: bool,
@@ -186,22 +188,11 @@ impl Drop for Weights {
     }
 }
 
-/// The kernels' threads beside the one that calls.
-#[derive(Debug)]
-struct Threads(NonNull<sys::ggml_threadpool>);
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // SAFETY: this value owns the pool, and `Context` drops the context that uses it first.
-        unsafe { weir_threads_free(self.0.as_ptr()) }
-    }
-}
-
 /// A context: the KV cache and the buffers of a step, with the threads it computes on.
 #[derive(Debug)]
 pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
-    _threads: Threads,
+    threads: Threads,
     _weights: Arc<Weights>,
 }
 
@@ -214,7 +205,7 @@ impl Context {
     pub(crate) fn new(
         weights: &Arc<Weights>,
         params: &sys::llama_context_params,
-        polling: u32,
+        threads: Use,
     ) -> Result<Option<Self>, Threw> {
         let mut context = std::ptr::null_mut();
         guarded(|what, size| {
@@ -224,25 +215,51 @@ impl Context {
         let Some(context) = NonNull::new(context) else {
             return Ok(None);
         };
-        // SAFETY: the shim only makes a pool of that many threads.
-        let threads = unsafe { weir_threads_new(params.n_threads, polling) };
-        let threads = Threads(
-            NonNull::new(threads).expect("the CPU's kernels were loaded, and have thread pools"),
-        );
-        // SAFETY: both are alive; `Drop` frees the context before the pool. Without a second pool the first one
-        // serves prompts as well.
-        unsafe {
-            sys::llama_attach_threadpool(
-                context.as_ptr(),
-                threads.0.as_ptr(),
-                std::ptr::null_mut(),
-            );
-        };
+        // SAFETY: `Drop` frees the context before the threads.
+        let threads =
+            unsafe { Threads::attach(context, params.n_threads.cast_unsigned(), threads) };
         Ok(Some(Context {
             context,
-            _threads: threads,
+            threads,
             _weights: Arc::clone(weights),
         }))
+    }
+
+    /// Computes a batch, and sees to how many threads the next one should have. llama.cpp's code, and whether it threw.
+    ///
+    /// # Safety
+    ///
+    /// The batch's values are what llama.cpp asserts, and `data` is what `unwanted` takes it for.
+    pub(crate) unsafe fn decode(
+        &mut self,
+        batch: *const sys::llama_batch,
+        unwanted: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
+        data: *mut c_void,
+    ) -> Result<i32, Threw> {
+        let mut code = 0;
+        let context = self.context;
+        self.threads.around(context, || {
+            guarded(|what, size| {
+                // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
+                unsafe {
+                    weir_decode(
+                        context.as_ptr(),
+                        batch,
+                        unwanted,
+                        data,
+                        &raw mut code,
+                        what,
+                        size,
+                    )
+                }
+            })
+        })?;
+        Ok(code)
+    }
+
+    /// That the next step is computed on.
+    pub(crate) fn threads(&self) -> u32 {
+        self.threads.count()
     }
 
     pub(crate) fn pointer(&self) -> *mut sys::llama_context {
@@ -252,7 +269,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: this value owns the context. Fields drop after this: the pool, then the model, which the context
+        // SAFETY: this value owns the context. Fields drop after this: the threads, then the model, which the context
         // both refers to.
         unsafe { sys::llama_free(self.context.as_ptr()) }
     }

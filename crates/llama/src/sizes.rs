@@ -31,6 +31,7 @@ pub(crate) enum Memory {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) threads: u32,
+    pub(crate) threads_min: u32,
     pub(crate) cells: u32,
     pub(crate) context_tokens: u32,
     pub(crate) sequences: u32,
@@ -133,8 +134,10 @@ impl Sizes {
         let cells = pick("cells", options.cells, cells, CELLS_MAX)?;
         let context = traits.context_trained.min(cells).max(1);
         let flash_attention = flash_attention(options);
+        let threads = threads(options.threads)?;
         Ok(Sizes {
-            threads: threads(options.threads)?,
+            threads,
+            threads_min: threads_min(options.threads_min, threads, 1)?,
             cells,
             context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
                 .min(context),
@@ -177,8 +180,15 @@ impl Sizes {
             Batching::Together => (rows(flash_attention, sequences), outputs(traits)),
             Batching::OneSequence => (ROWS_ALONE, ROWS_ALONE),
         };
+        let threads = threads(options.threads)?;
+        let fewest = match batching {
+            Batching::Together => 1,
+            // How attention adds up depends on it.
+            Batching::OneSequence => threads,
+        };
         Ok(Sizes {
-            threads: threads(options.threads)?,
+            threads,
+            threads_min: threads_min(options.threads_min, threads, fewest)?,
             cells,
             context_tokens: context.min(cells / sequences),
             sequences,
@@ -219,6 +229,11 @@ pub(crate) fn threads(asked: Option<u32>) -> Result<u32, LoadError> {
     let cores = available_parallelism()
         .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(THREADS_MAX));
     pick("threads", asked, cores.min(THREADS_MAX), THREADS_MAX)
+}
+
+/// `fewest` unless more are asked for.
+pub(crate) fn threads_min(asked: Option<u32>, threads: u32, fewest: u32) -> Result<u32, LoadError> {
+    Ok(pick("threads_min", asked, fewest, threads)?.max(fewest))
 }
 
 fn sequences_max(traits: &Traits) -> u32 {

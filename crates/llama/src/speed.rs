@@ -44,23 +44,23 @@ pub struct Speed {
 }
 
 impl Workload {
-    /// As much as this machine computes in a few seconds. Also reads the weights from the disk.
-    pub fn fit(model: &mut LlamaModel, streams: u32) -> Result<Self, DecodeError> {
-        let rows = FIRST_ROWS.min(model.capacity().rows);
-        let rows = rows.min(model.facts().context_tokens);
-        let mut once = || {
-            let began = Instant::now();
-            fill(model, SequenceId(0), rows)?;
-            let took = began.elapsed();
-            model.forget(SequenceId(0));
-            Ok(took)
+    /// Streams of so many tokens, as far as there is room for them, or of as many as this machine computes in a few seconds. Also reads
+    /// the weights from the disk.
+    pub fn fit(
+        model: &mut LlamaModel,
+        streams: u32,
+        tokens: Option<u32>,
+    ) -> Result<Self, DecodeError> {
+        let speed = first_speed(model)?;
+        let depth = match tokens {
+            Some(tokens) => tokens.saturating_sub(2 * STEPS),
+            None => {
+                let depth = (speed * PROMPTS.as_secs_f64()) as u32 / streams;
+                depth.clamp(*DEPTHS.start(), *DEPTHS.end())
+            }
         };
-        once()?;
-        let speed = f64::from(rows) / once()?.as_secs_f64().max(1e-6);
-        let depth = (speed * PROMPTS.as_secs_f64()) as u32 / streams;
         let room = model.capacity().cells / streams;
         let context = model.facts().context_tokens.min(room);
-        let depth = depth.clamp(*DEPTHS.start(), *DEPTHS.end());
         Ok(Workload {
             streams,
             depth: depth.min(context.saturating_sub(2 * STEPS)).max(1),
@@ -95,6 +95,21 @@ impl Workload {
             took,
         })
     }
+}
+
+/// Rows per second of a short prompt, the second time.
+fn first_speed(model: &mut LlamaModel) -> Result<f64, DecodeError> {
+    let rows = FIRST_ROWS.min(model.capacity().rows);
+    let rows = rows.min(model.facts().context_tokens);
+    let mut once = || {
+        let began = Instant::now();
+        fill(model, SequenceId(0), rows)?;
+        let took = began.elapsed();
+        model.forget(SequenceId(0));
+        Ok(took)
+    };
+    once()?;
+    Ok(f64::from(rows) / once()?.as_secs_f64().max(1e-6))
 }
 
 /// Puts so many tokens into an empty sequence, in the largest steps that there are.

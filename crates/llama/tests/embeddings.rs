@@ -21,6 +21,7 @@ fn tiny_bert() -> ModelFile {
 fn options(pooling: Option<Pooling>) -> EmbedOptions {
     EmbedOptions {
         threads: Some(1),
+        threads_min: None,
         input_tokens_max: None,
         pooling,
     }

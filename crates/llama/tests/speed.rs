@@ -14,7 +14,7 @@ fn every_kind_of_cache_is_measured_and_empty_afterwards() {
     };
     for options in [small(), split(), reproducible] {
         let mut model = smollm2(&options);
-        let workload = Workload::fit(&mut model, 3).expect("there is room");
+        let workload = Workload::fit(&mut model, 3, None).expect("there is room");
         assert_eq!(workload.streams, 3);
         assert!((16..=256).contains(&workload.depth), "{workload:?}");
         let short = Workload {
@@ -29,4 +29,17 @@ fn every_kind_of_cache_is_measured_and_empty_afterwards() {
             }
         }
     }
+}
+
+#[test]
+fn streams_are_as_long_as_asked_for_if_there_is_room() {
+    let mut model = smollm2(&small());
+    let mut check = |tokens: u32, depth: u32| {
+        let workload = Workload::fit(&mut model, 3, Some(tokens)).expect("there is room");
+        assert_eq!(workload.depth, depth, "{tokens}");
+    };
+    // 16 of them are what is measured.
+    check(300, 284);
+    check(16, 1);
+    check(10_000, 2_048 / 3 - 16);
 }

@@ -323,7 +323,7 @@ fn an_engine_shares_what_they_begin_with() {
 fn their_speed_can_be_measured() {
     for name in MODELS {
         let mut model = tiny(name, &options());
-        let workload = Workload::fit(&mut model, 3).expect("there is room");
+        let workload = Workload::fit(&mut model, 3, None).expect("there is room");
         for _ in 0..2 {
             let speed = workload.measure(&mut model).expect("there is room");
             assert!(speed.prompt > 0.0 && speed.one > 0.0 && speed.many > 0.0);

@@ -133,6 +133,9 @@ pub(crate) struct Tune {
     /// How many answers at once are to be fast
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) streams: u32,
+    /// How long these are, in tokens, prompts included; up to 256 if absent. Thousands take minutes
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tokens: Option<u32>,
     /// Try a requantized copy, too: it is made in the data directory, and stays
     #[arg(long)]
     pub(crate) optimize: bool,

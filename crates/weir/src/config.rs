@@ -97,6 +97,7 @@ pub(crate) struct Price {
 pub(crate) struct Llama {
     pub(crate) path: PathBuf,
     pub(crate) threads: Option<u32>,
+    pub(crate) threads_min: Option<u32>,
     pub(crate) context_tokens: Option<u32>,
     pub(crate) cells: Option<u32>,
     pub(crate) sequences: Option<u32>,
@@ -121,6 +122,7 @@ impl Llama {
         Llama {
             path,
             threads: None,
+            threads_min: None,
             context_tokens: None,
             cells: None,
             sequences: None,
@@ -465,6 +467,7 @@ impl Reader<'_> {
         Some(Llama {
             path: self.path(&format!("{at}.path"))?,
             threads: self.narrow(&format!("{at}.threads")),
+            threads_min: self.narrow(&format!("{at}.threads_min")),
             context_tokens: self.narrow(&format!("{at}.context_tokens")),
             cells: self.narrow(&format!("{at}.cells")),
             sequences: self.narrow(&format!("{at}.sequences")),

@@ -264,6 +264,7 @@ fn load(
     let file = open(&llama, requantized)?;
     let Llama {
         threads,
+        threads_min,
         embeddings,
         embedding_tokens,
         matryoshka,
@@ -272,6 +273,7 @@ fn load(
     let embedder = if embeddings || file.is_embedder() {
         let how = weir_llama::EmbedOptions {
             threads,
+            threads_min,
             input_tokens_max: embedding_tokens,
             pooling: embeddings.then_some(weir_llama::Pooling::Mean),
         };
@@ -321,6 +323,7 @@ pub(crate) fn open(
 pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
     weir_llama::LoadOptions {
         threads: llama.threads,
+        threads_min: llama.threads_min,
         context_tokens: llama.context_tokens,
         cells: llama.cells,
         sequences: llama.sequences,

@@ -11,7 +11,8 @@ use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::load::{EmbedOptions, LoadError, count, metadata, vocabulary};
 use crate::log::collect_errors;
 use crate::shim::{Context, Weights};
-use crate::sizes::threads;
+use crate::sizes::{threads, threads_min};
+use crate::threads::Use;
 use crate::tokenizer::LlamaTokenizer;
 
 /// The longest input, unless asked for more: an encoder's attention grows with the square of it.
@@ -66,13 +67,18 @@ pub(super) fn embedder(
         rows.max(input_tokens_max)
     };
     let threads = threads(options.threads)?;
+    let threads_min = threads_min(options.threads_min, threads, 1)?;
     let params = context_params(threads, rows_at_once, input_tokens_max.max(rows_at_once));
     let memory = |reason| LoadError::Memory {
         cells: input_tokens_max.max(rows_at_once),
         sequences: INPUTS,
         reason,
     };
-    let (context, errors) = collect_errors(|| Context::new(weights, &params, POLLING));
+    let how = Use {
+        least: threads_min,
+        polling: POLLING,
+    };
+    let (context, errors) = collect_errors(|| Context::new(weights, &params, how));
     let context = context
         .map_err(|threw| memory(threw.to_string()))?
         .ok_or_else(|| memory(errors))?;

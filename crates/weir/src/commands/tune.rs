@@ -19,7 +19,7 @@ use crate::output;
 pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     let place = Place::find(config, command)?;
     let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-    let mut bench = bench::Bench::new(&place.engine, command.streams, config)?;
+    let mut bench = bench::Bench::new(&place.engine, command, config)?;
     let choices = Choices {
         base: &place.engine,
         cores,
@@ -31,7 +31,7 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
         bench.measure(settings)
     })?;
     let keys = keys(&best.settings, command.streams);
-    print(command, &tried, &best.settings, &keys)?;
+    print(command, bench.depth(), &tried, &best.settings, &keys)?;
     if best.settings.kv_layout == KvLayout::Split {
         let bound = best.context_tokens;
         output::note(&format!(
@@ -89,12 +89,13 @@ fn keys(best: &Settings, streams: u32) -> Vec<(&'static str, Value)> {
 
 fn print(
     command: &Tune,
+    depth: u32,
     tried: &[Trial],
     best: &Settings,
     keys: &[(&str, Value)],
 ) -> anyhow::Result<()> {
     if command.output.json {
-        let all = json!({ "model": command.model, "streams": command.streams, "tried": tried, "best": best });
+        let all = json!({ "model": command.model, "streams": command.streams, "depth": depth, "tried": tried, "best": best });
         output::one(command.output, &all, "")?;
         return Ok(());
     }
@@ -129,7 +130,9 @@ fn print(
         cells.extend(speeds.map(|speed| format!("{speed:.1}")));
         cells
     })?;
-    output::line("(tokens per second)\n\n[[models.engines]]")?;
+    output::line(&format!(
+        "(tokens per second, of streams behind {depth} tokens)\n\n[[models.engines]]"
+    ))?;
     for (name, value) in keys {
         output::line(&format!("{name} = {value}"))?;
     }
@@ -156,7 +159,7 @@ mod bench {
     use weir_llama::{ModelFile, Workload};
 
     use super::search::Speed;
-    use super::{Config, KvLayout, Llama, Measured, Optimize, Settings};
+    use super::{Config, KvLayout, Llama, Measured, Optimize, Settings, Tune};
     use crate::wire;
 
     /// A file that is loaded anew for each of the settings.
@@ -164,6 +167,7 @@ mod bench {
         base: &'a Llama,
         file: ModelFile,
         streams: u32,
+        tokens: Option<u32>,
         config: &'a Config,
         /// The same for all.
         workload: Option<Workload>,
@@ -172,13 +176,14 @@ mod bench {
     impl<'a> Bench<'a> {
         pub(super) fn new(
             base: &'a Llama,
-            streams: u32,
+            command: &Tune,
             config: &'a Config,
         ) -> anyhow::Result<Self> {
             Ok(Bench {
                 base,
                 file: weir_llama::open(&base.path)?,
-                streams,
+                streams: command.streams,
+                tokens: command.tokens,
                 config,
                 workload: None,
             })
@@ -186,6 +191,11 @@ mod bench {
 
         pub(super) fn splits(&self) -> bool {
             !self.file.has_states()
+        }
+
+        /// Tokens before each stream that was measured.
+        pub(super) fn depth(&self) -> u32 {
+            self.workload.map_or(0, |workload| workload.depth)
         }
 
         pub(super) fn measure(&mut self, settings: Settings) -> anyhow::Result<Measured> {
@@ -198,9 +208,16 @@ mod bench {
             let split = kv_layout == KvLayout::Split;
             let llama = Llama {
                 threads: Some(threads),
+                // What is compared stays what it is.
+                threads_min: Some(threads),
                 kv_layout,
                 flash_attention,
                 optimize,
+                // With split cells each has as many as it needs, and no more pass through attention.
+                context_tokens: match (self.base.context_tokens, self.tokens) {
+                    (None, Some(tokens)) if split => Some(tokens),
+                    (asked, _) => asked,
+                },
                 // What is measured, and what is recommended for split cells.
                 sequences: match self.base.sequences {
                     _ if split => Some(self.streams),
@@ -219,9 +236,11 @@ mod bench {
             };
             let workload = match self.workload {
                 Some(workload) => workload,
-                None => *self
-                    .workload
-                    .insert(Workload::fit(&mut model, self.streams)?),
+                None => {
+                    *self
+                        .workload
+                        .insert(Workload::fit(&mut model, self.streams, self.tokens)?)
+                }
             };
             let speed = workload.measure(&mut model).context("measuring")?;
             Ok(Measured {
@@ -239,17 +258,25 @@ mod bench {
 
 #[cfg(not(feature = "llama"))]
 mod bench {
-    use super::{Config, Llama, Measured, Settings};
+    use super::{Config, Llama, Measured, Settings, Tune};
 
     pub(super) struct Bench;
 
     impl Bench {
-        pub(super) fn new(_base: &Llama, _streams: u32, _config: &Config) -> anyhow::Result<Self> {
+        pub(super) fn new(
+            _base: &Llama,
+            _command: &Tune,
+            _config: &Config,
+        ) -> anyhow::Result<Self> {
             anyhow::bail!("this program was built without the embedded engine")
         }
 
         pub(super) fn splits(&self) -> bool {
             false
+        }
+
+        pub(super) fn depth(&self) -> u32 {
+            0
         }
 
         pub(super) fn measure(&mut self, _settings: Settings) -> anyhow::Result<Measured> {

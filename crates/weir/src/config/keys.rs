@@ -278,6 +278,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Threads that compute. Absent: the processors that this process may use.",
     ),
     key(
+        "models[].engines[].threads_min",
+        whole(1, 512),
+        None,
+        "While other processes take cores, fewer threads compute, but so many at least: more than there are cores for make each other wait. Absent: 1, or `threads` with `reproducible = true`.",
+    ),
+    key(
         "models[].engines[].context_tokens",
         whole(16, 16_777_216),
         None,
