@@ -42,6 +42,12 @@ pub trait Model: Send + 'static {
         1
     }
 
+    /// For how many rows of streams a cell may be kept for nothing: the attention of each passes over it, and by then has taken
+    /// as long as computing it. `None` if it doesn't.
+    fn keep_rows(&self) -> Option<u32> {
+        Some(5_000)
+    }
+
     /// Computes a step. Rows of a sequence are at consecutive positions that continue what the cache
     /// holds of it. On error the cache is as before, unless it is [`DecodeError::Lost`]. `wanted` is asked now
     /// and then, by models that can give a step up: with `false` they do.

@@ -124,7 +124,8 @@ struct Prompt {
 
 impl Scheduler {
     /// `output_expected` tokens of each choice are kept free when it is admitted.
-    pub fn new(capacity: Capacity, output_expected: u32) -> Self {
+    /// `keep_rows` is [`Model::keep_rows`](crate::model::Model::keep_rows).
+    pub fn new(capacity: Capacity, output_expected: u32, keep_rows: Option<u32>) -> Self {
         assert!(
             capacity.batching == Batching::Together || capacity.forks == Forks::Anywhere,
             "steps of fixed shapes don't pause where others fork"
@@ -137,7 +138,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             prompts: BTreeMap::new(),
-            kept: Kept::new(capacity.forks),
+            kept: Kept::new(capacity.forks, keep_rows),
             accounts: Accounts::default(),
             steps: 0,
             rows_max: capacity.rows,

@@ -15,7 +15,7 @@ use weir_engine::model::{Capacity, ModelFacts};
 use crate::backend;
 use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::log::collect_errors;
-use crate::model::{Layout, LlamaModel};
+use crate::model::{Costs, Layout, LlamaModel};
 use crate::shim::{self, Context, Weights, guarded};
 use crate::sizes::{Memory, Sizes, Traits};
 use crate::threads::Use;
@@ -68,7 +68,8 @@ pub enum KvFormat {
 /// takes up to three times as long, but passes over the cells of other sequences in a third of the time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FlashAttention {
-    /// Only for a reproducible model, and for a cache in `Q8_0`, which can't do without.
+    /// Only for a model with a sliding window and a cache in `F16`, where it is never slower, for a reproducible one, and for a cache in `Q8_0`, which
+    /// can't do without.
     #[default]
     Auto,
     On,
@@ -188,6 +189,8 @@ fn model(
         window: count(weights, sys::llama_model_n_swa),
         vocabulary: vocabulary(weights),
         memory: memory(weights),
+        weights: layer_weights(weights),
+        compared: compared(weights),
     };
     let sizes = Sizes::choose(options, &traits)?;
     let context = make_context(weights, &sizes, options)?;
@@ -208,7 +211,10 @@ fn model(
         Arc::new(tokenizer),
         facts,
         capacity,
-        sizes.tile_rows(options.kv_format),
+        Costs {
+            tile_rows: sizes.tile_rows(options.kv_format),
+            keep_rows: sizes.keep_rows(&traits),
+        },
         layout,
     ))
 }
@@ -311,6 +317,20 @@ fn count(weights: &Weights, of: unsafe extern "C" fn(*const sys::llama_model) ->
     // SAFETY: the model is alive; these functions only read it.
     let count = unsafe { of(weights.pointer()) };
     u32::try_from(count).unwrap_or(0)
+}
+
+/// Without those of the vocabulary, which a prompt's tokens don't pass through.
+fn layer_weights(weights: &Weights) -> u64 {
+    // SAFETY: the model is alive.
+    let all = unsafe { sys::llama_model_n_params(weights.pointer()) };
+    let width = u64::from(count(weights, sys::llama_model_n_embd));
+    all.saturating_sub(width * u64::from(vocabulary(weights)))
+}
+
+/// Heads are as wide as the model together, nearly always.
+fn compared(weights: &Weights) -> u64 {
+    let width = count(weights, sys::llama_model_n_embd);
+    u64::from(width) * u64::from(count(weights, sys::llama_model_n_layer))
 }
 
 fn vocabulary(weights: &Weights) -> u32 {

@@ -19,13 +19,20 @@ pub struct LlamaModel {
     tokenizer: Arc<LlamaTokenizer>,
     facts: ModelFacts,
     capacity: Capacity,
-    tile_rows: u32,
+    costs: Costs,
     batch: Batch,
     /// Tokens of each sequence that the cache holds.
     lengths: Vec<u32>,
     /// Where `lengths` will be after the step.
     lengths_next: Vec<u32>,
     layout: Layout,
+}
+
+/// What the scheduler has to know of the kernels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Costs {
+    pub(crate) tile_rows: u32,
+    pub(crate) keep_rows: Option<u32>,
 }
 
 /// How sequences have their cells.
@@ -73,7 +80,7 @@ impl LlamaModel {
         tokenizer: Arc<LlamaTokenizer>,
         facts: ModelFacts,
         capacity: Capacity,
-        tile_rows: u32,
+        costs: Costs,
         layout: Layout,
     ) -> Self {
         let none = vec![0; capacity.sequences as usize];
@@ -83,7 +90,7 @@ impl LlamaModel {
             tokenizer,
             facts,
             capacity,
-            tile_rows,
+            costs,
             batch,
             lengths_next: none.clone(),
             lengths: none,
@@ -278,7 +285,11 @@ impl Model for LlamaModel {
     }
 
     fn tile_rows(&self) -> u32 {
-        self.tile_rows
+        self.costs.tile_rows
+    }
+
+    fn keep_rows(&self) -> Option<u32> {
+        self.costs.keep_rows
     }
 
     fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {

@@ -59,10 +59,11 @@ impl<M: Model> Core<M> {
         clock: Monotonic,
     ) -> Self {
         let (capacity, tile_rows) = (model.capacity(), model.tile_rows());
+        let keep_rows = model.keep_rows();
         Core {
             tokenizer: model.tokenizer(),
             model,
-            scheduler: Scheduler::new(capacity, options.output_expected),
+            scheduler: Scheduler::new(capacity, options.output_expected, keep_rows),
             generations: BTreeMap::new(),
             pace: Pace::new(
                 options.inter_token_target,

@@ -18,13 +18,11 @@ use crate::scheduler::{ChoiceId, Scheduler};
 /// Fewer common tokens aren't worth a fork: any two prompts of one template have some.
 pub(super) const SHARED_MIN: u32 = 16;
 
-/// How many rows of streams a sequence is kept for without being used, at most. Each of their attentions passes over
-/// its cells, which takes 1/5,000 of the time to compute them: by then, keeping it has cost as much as it would save.
-const PATIENCE_MAX: u64 = 5_000;
-/// Before anything was learnt.
-const PATIENCE_START: u64 = 512;
-/// Where nothing is ever used again.
-const PATIENCE_MIN: u64 = 128;
+/// A sequence is kept without being used for [`Model::keep_rows`](crate::model::Model::keep_rows) at most: by then, keeping it has cost as
+/// much as it would save. Before anything was learnt it is this part of that, …
+const PATIENCE_START: u64 = 8;
+/// … and where nothing is ever used again this.
+const PATIENCE_MIN: u64 = 32;
 /// What was let go, and would have been of use, is remembered for so many.
 const MISSED_MAX: usize = 64;
 
@@ -52,6 +50,7 @@ pub(super) struct Kept {
     /// Rows of streams that may pass between two uses: more when something is used, or would have been if it were
     /// still there, and fewer when something isn't.
     patience: u64,
+    patience_max: u64,
     /// The last that were let go for that, the oldest first. They have no cells.
     missed: VecDeque<Missed>,
 }
@@ -103,13 +102,15 @@ impl Sharers {
 }
 
 impl Kept {
-    pub(super) fn new(forks: Forks) -> Self {
+    pub(super) fn new(forks: Forks, keep_rows: Option<u32>) -> Self {
+        let patience_max = keep_rows.map_or(u64::MAX, u64::from);
         Kept {
             forks,
             entries: BTreeMap::new(),
             uses: 0,
             rows: 0,
-            patience: PATIENCE_START,
+            patience: patience_max / PATIENCE_START,
+            patience_max,
             missed: VecDeque::new(),
         }
     }
@@ -191,12 +192,12 @@ impl Kept {
     /// A sequence begins with `length` tokens of one that was kept, or not.
     pub(super) fn learn(&mut self, sequence: &Sequence, length: u32, was_kept: bool) {
         if was_kept || self.misses(sequence, length) {
-            self.patience = (self.patience * 2).min(PATIENCE_MAX);
+            self.patience = self.patience.saturating_mul(2).min(self.patience_max);
         }
     }
 
     fn was_of_no_use(&mut self, entry: Entry, length: u32) {
-        self.patience = (self.patience - self.patience / 8).max(PATIENCE_MIN);
+        self.patience = (self.patience - self.patience / 8).max(self.patience_max / PATIENCE_MIN);
         let Some(salt) = entry.sharers.salt else {
             return;
         };
@@ -213,7 +214,7 @@ impl Kept {
 
     /// Whether more of a new sequence than `length` tokens would be there, had it been kept for longer.
     fn misses(&mut self, sequence: &Sequence, length: u32) -> bool {
-        let oldest = self.rows.saturating_sub(PATIENCE_MAX);
+        let oldest = self.rows.saturating_sub(self.patience_max);
         self.missed.retain(|entry| entry.rows >= oldest);
         let forks = self.forks;
         let missed = self.missed.iter().position(|missed| {

@@ -26,7 +26,7 @@ impl Bench {
             forks: Forks::Anywhere,
         };
         Bench {
-            scheduler: Scheduler::new(capacity, 0),
+            scheduler: Scheduler::new(capacity, 0, Some(4_096)),
             budget: 8,
             rows: 0,
             blocked: None,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::scheduler::prefix::Kept;
 
 /// Enqueues a request of one choice with these tokens, of account `salt`.
 fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterator<Item = Token>) {
@@ -151,6 +152,24 @@ fn what_nobody_uses_is_let_go() {
     assert_eq!(kept_for(5, 200), (1_373, 0));
     let last = (0..40).map(|n| kept_for(10 + u64::from(n), 1_000 + 100 * n));
     assert_eq!(last.last(), Some((129, 0)));
+}
+
+/// Where attention doesn't pass over it.
+#[test]
+fn what_costs_nothing_is_kept_until_its_place_is_needed() {
+    let mut bench = bench(80_000, 4);
+    bench.scheduler.kept = Kept::new(Forks::Anywhere, None);
+    bench.enqueue(1, 1, 1, 78_000);
+    bench.step();
+    enqueue(&mut bench, 2, "a", 0..30);
+    let step = bench.plan();
+    let next = [Next::Token(9).into(), Next::Ended.into()];
+    bench.scheduler.commit(&step, &next);
+    (0..10_000).for_each(|_| drop(bench.step()));
+    assert_eq!(bench.scheduler.kept(), 1);
+    enqueue(&mut bench, 3, "a", 0..30);
+    let cached: Vec<_> = bench.plan().sampled.iter().map(|it| it.cached).collect();
+    assert_eq!(cached, [0, 29]);
 }
 
 /// Where a row's logits depend on the rows beside it, only whole pieces are shared, and all of the same prompt.

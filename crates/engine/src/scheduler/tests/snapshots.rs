@@ -13,7 +13,7 @@ fn bench(cells: u32, sequences: u32) -> Bench {
         forks: Forks::AtEnd,
     };
     Bench {
-        scheduler: Scheduler::new(capacity, 0),
+        scheduler: Scheduler::new(capacity, 0, Some(4_096)),
         budget: 100,
         rows: 0,
         blocked: None,

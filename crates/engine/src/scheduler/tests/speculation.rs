@@ -28,7 +28,7 @@ fn scheduler(rows: u32, outputs: u32, cells: u32) -> Scheduler {
         batching: Batching::Together,
         forks: Forks::Anywhere,
     };
-    Scheduler::new(capacity, 0)
+    Scheduler::new(capacity, 0, Some(4_096))
 }
 
 fn plan(scheduler: &mut Scheduler, row_cost: f32, quota: u32) -> Step {
