@@ -138,7 +138,7 @@ impl Llama {
             inter_token_target: None,
             prompt_tokens_min: None,
             prefix_cache: PrefixCache::Account,
-            speculation: Speculation::Off,
+            speculation: Speculation::Ngram,
         }
     }
 }
@@ -504,8 +504,8 @@ impl Reader<'_> {
                 _ => PrefixCache::Account,
             },
             speculation: match self.value(&format!("{at}.speculation")) {
-                Some(Value::Text(how)) if how == "ngram" => Speculation::Ngram,
-                _ => Speculation::Off,
+                Some(Value::Text(how)) if how == "off" => Speculation::Off,
+                _ => Speculation::Ngram,
             },
         })
     }

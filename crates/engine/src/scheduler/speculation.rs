@@ -10,6 +10,8 @@ use crate::scheduler::{ChoiceId, Next, Scheduler, Step};
 
 /// Longest draft of a choice.
 const DRAFT_MAX: usize = 16;
+/// A token more is to be faster by this factor at least: both costs and chances are estimates, and at the break-even one gains nothing.
+const WORTH: f32 = 1.1;
 /// Steps without drafts after the model's cache was full with some.
 const PAUSE_STEPS: u64 = 64;
 
@@ -70,7 +72,7 @@ impl Scheduler {
                 break;
             };
             let chance = likeliest.guess.chance;
-            if chance * (1.0 + row_cost * rows as f32) <= row_cost * tokens {
+            if chance * (1.0 + row_cost * rows as f32) <= row_cost * tokens * WORTH {
                 break;
             }
             tokens += chance;

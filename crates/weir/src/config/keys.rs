@@ -332,7 +332,7 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("auto"),
-        "How attention is computed: by the fused kernel (`on`), or with a matrix of all scores (`off`, not with `q8_0`). On two cores `on` was faster with 32 streams that have little in common, `off` with few streams, long contexts, and prompts that arrive beside streams. `auto` is `off`, but for `reproducible` and `q8_0`.",
+        "How attention is computed: by the fused kernel (`on`), or with a matrix of all scores (`off`, not with `q8_0`). On two cores `on` was faster with 32 streams that have little in common, `off` with few streams, long contexts, and prompts that arrive beside streams. `auto` is `off`, but for models with a sliding window (cached in `f16`), `reproducible` and `q8_0`.",
     ),
     key(
         "models[].engines[].optimize",
@@ -400,7 +400,7 @@ pub(crate) const KEYS: &[Key] = &[
             now: &["ngram", "off"],
             later: &[],
         },
-        Some("off"),
+        Some("ngram"),
         "Whether tokens are guessed from what followed the last few where they were before, in the prompt or the answer, and computed along with the next one: faster where an answer repeats something, and the same text. A reproducible engine and answers in an enforced format go without.",
     ),
     key(

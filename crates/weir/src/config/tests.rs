@@ -454,6 +454,7 @@ fn sample(key: &keys::Key) -> (String, String) {
         ("log.format", _) => quoted("json"),
         ("limits.on_failure", _) => quoted("open"),
         ("models[].engines[].prefix_cache", _) => quoted("off"),
+        ("models[].engines[].speculation", _) => quoted("off"),
         ("models[].engines[].kv_layout", _) => quoted("split"),
         ("models[].engines[].kv_format", _) => quoted("q8_0"),
         ("models[].engines[].flash_attention", _) => quoted("on"),
