@@ -30,7 +30,7 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
         output::note(&format!("measuring {settings}"))?;
         bench.measure(settings)
     })?;
-    let keys = keys(&best.settings, command.streams);
+    let keys = keys(&best.settings, command, place.engine.context_tokens);
     print(command, bench.depth(), &tried, &best.settings, &keys)?;
     if best.settings.kv_layout == KvLayout::Split {
         let bound = best.context_tokens;
@@ -72,14 +72,22 @@ impl Place {
 }
 
 /// What a config says for these settings.
-fn keys(best: &Settings, streams: u32) -> Vec<(&'static str, Value)> {
+fn keys(
+    best: &Settings,
+    command: &Tune,
+    context_tokens: Option<u32>,
+) -> Vec<(&'static str, Value)> {
     let mut keys = vec![
         ("threads", i64::from(best.threads).into()),
         ("flash_attention", best.flash_attention.name().into()),
         ("kv_layout", best.kv_layout.name().into()),
     ];
     if best.kv_layout == KvLayout::Split {
-        keys.push(("sequences", i64::from(streams).into()));
+        keys.push(("sequences", i64::from(command.streams).into()));
+        // As it was measured.
+        if let (None, Some(tokens)) = (context_tokens, command.tokens) {
+            keys.push(("context_tokens", i64::from(tokens).into()));
+        }
     }
     if best.optimize == Optimize::Speed {
         keys.push(("optimize", best.optimize.name().into()));
