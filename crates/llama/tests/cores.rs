@@ -71,6 +71,10 @@ fn all_threads_stay_where_as_many_are_asked_for() {
     while fewer.threads() == 2 {
         step(&mut fewer);
         steps += 1;
+        assert!(
+            steps < STEPS,
+            "two threads wait for one core, and nothing happens"
+        );
     }
     let mut all = model(2, Some(2));
     (0..2 * steps).for_each(|_| drop(step(&mut all)));
