@@ -71,7 +71,11 @@ fn idle(_stat: &str) -> Option<Duration> {
 /// Of lines like `cpu3 user nice system idle iowait …`, in ticks.
 #[cfg(target_os = "linux")]
 fn idle(stat: &str) -> Option<Duration> {
-    let ours = rustix::thread::sched_getaffinity(None).ok()?;
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    let ours = sched_getaffinity(None).ok()?;
+    // The set has no more, and panics when asked.
+    let is_ours = |cpu| cpu < CpuSet::MAX_CPU && ours.is_set(cpu);
     let ticks: u64 = stat
         .lines()
         .filter_map(|line| {
@@ -79,7 +83,7 @@ fn idle(stat: &str) -> Option<Duration> {
             let cpu: usize = cpu.parse().ok()?;
             let mut numbers = numbers.split_ascii_whitespace().skip(3);
             let mut next = || numbers.next()?.parse::<u64>().ok();
-            ours.is_set(cpu).then_some(next()? + next()?)
+            is_ours(cpu).then_some(next()? + next()?)
         })
         .sum();
     Some(Duration::from_secs_f64(
@@ -116,6 +120,7 @@ pub(crate) fn threads_started<T>(name: &str, start: impl FnOnce() -> T) -> (T, V
         },
     )
 }
+
 /// The ids of this process' threads with a name.
 #[cfg(target_os = "linux")]
 fn threads_named(name: &str) -> Vec<String> {
@@ -128,4 +133,24 @@ fn threads_named(name: &str) -> Vec<String> {
             .is_ok_and(|found| found.trim_end() == name)
     };
     ids.filter(is_named).collect()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_is_that_of_our_cores() {
+        let ours = rustix::thread::sched_getaffinity(None).expect("the system says so");
+        let first = (0..).find(|&cpu| ours.is_set(cpu)).expect("one is ours");
+        let tick = Duration::from_secs_f64(1.0 / rustix::param::clock_ticks_per_second() as f64);
+        let check = |stat: &str, ticks: u32| assert_eq!(idle(stat), Some(tick * ticks), "{stat}");
+        check("cpu  1 2 3 400 50 6\n", 0);
+        check(
+            &format!("cpu  9 9 9 9 9\ncpu{first} 1 2 3 400 50 6 7\nintr 5 6\n"),
+            450,
+        );
+        // Cores that nobody can have, and lines that end early.
+        check(&format!("cpu99999 1 2 3 400 50\ncpu{first} 1 2 3 400\n"), 0);
+    }
 }
