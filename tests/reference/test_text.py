@@ -89,10 +89,11 @@ def test_several_prompts(served):
     texts = [" the river", " the sea and the"]
     tokens = [[*served.start, served.ids[b" the"], served.ids[b" river"]]]
     tokens += [[*served.start, *(served.ids[word.encode()] for word in (" the", " sea", " and", " the"))]]
-    parameters = {"n": 2, "seed": 3, "max_tokens": 6}
-    by_text, by_token = (served.complete(prompts, **parameters) for prompts in (texts, tokens))
+    greedy = {"n": 2, "temperature": 0, "max_tokens": 6}
+    by_text, by_token = (served.complete(prompts, **greedy) for prompts in (texts, tokens))
     assert [choice.index for choice in by_text] == [0, 1, 2, 3]
     assert [choice.tokens for choice in by_text] == [choice.tokens for choice in by_token]
-    for number, prompt in enumerate(tokens):
-        alone = served.complete(prompt, **parameters)
-        assert [choice.tokens for choice in alone][0] == by_token[2 * number].tokens or number
+    alone = [choice.tokens for prompt in tokens for choice in served.complete(prompt, **greedy)]
+    assert alone == [choice.tokens for choice in by_text] and alone[0] != alone[2]
+    sampled = served.complete(tokens, n=2, seed=3, max_tokens=6)
+    assert len({tuple(choice.tokens) for choice in sampled}) == 4

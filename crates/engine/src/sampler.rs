@@ -12,6 +12,7 @@ mod filter;
 mod lanes;
 mod logits;
 mod logprobs;
+mod race;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use adjust::Adjustments;
 use filter::Candidate;
 use logits::{Best, Logits, Softmax};
 pub use logprobs::{LOGPROB_MIN, Score, score};
+use race::Key;
 
 /// Below this temperature the best token is taken, as in vLLM: the division would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;
@@ -66,11 +68,11 @@ impl Sampler {
 
     /// The token that was chosen, and the highest logit of those that could be.
     fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>, scratch: &mut Scratch) -> Best {
-        let random = unit(self.random.next_u64());
+        let key = Key::new(self.random.next_u64());
         self.adjustments.apply(logits, &mut scratch.overrides);
         let logits = Logits::new(logits, &scratch.overrides).masked(allowed);
         let best = logits.best(&mut scratch.buffers.maxima);
-        let token = choose(&self.sampling, &logits, best, &mut scratch.buffers, random);
+        let token = choose(&self.sampling, &logits, best, &mut scratch.buffers, key);
         if best.logit > f32::NEG_INFINITY || allowed.is_none() {
             self.adjustments.record(token);
         }
@@ -92,6 +94,8 @@ struct Buffers {
     maxima: Vec<f32>,
     /// A copy of them, to select from.
     selection: Vec<f32>,
+    /// When the first of each group could arrive.
+    times: Vec<f32>,
     /// The weight of each block.
     sums: Vec<f64>,
     /// By id.
@@ -106,7 +110,7 @@ fn choose(
     logits: &Logits<'_>,
     best: Best,
     buffers: &mut Buffers,
-    random: f64,
+    key: Key,
 ) -> Token {
     let greedy = sampling.temperature() < TEMPERATURE_MIN || sampling.top_k() == 1;
     // A broken model's logits (infinite, or none that is a number) leave nothing to draw from.
@@ -119,11 +123,11 @@ fn choose(
     };
     if filter::keeps_all(sampling) {
         return logits
-            .draw(softmax, &mut buffers.sums, random)
+            .draw(softmax, &buffers.maxima, key, &mut buffers.times)
             .unwrap_or(best.token);
     }
     filter::support(sampling, logits, softmax, buffers);
-    filter::draw(&buffers.candidates, random).unwrap_or(best.token)
+    race::draw(&buffers.candidates, key).unwrap_or(best.token)
 }
 
 fn random_stream(seed: i64, choice: u32) -> ChaCha8Rng {
@@ -132,9 +136,4 @@ fn random_stream(seed: i64, choice: u32) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::from_seed(key);
     random.set_stream(u64::from(choice));
     random
-}
-
-/// A number in [0, 1) from its highest 53 bits.
-fn unit(random: u64) -> f64 {
-    (random >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -64,24 +64,6 @@ pub(super) fn best(k: usize, logits: &Logits<'_>, buffers: &mut Buffers) {
     buffers.ranked.sort_unstable_by(rank);
 }
 
-/// Draws one candidate by weight. `None` if there is none.
-pub(super) fn draw(candidates: &[Candidate], random: f64) -> Option<Token> {
-    let sum: f64 = candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.weight))
-        .sum();
-    let mut left = random * sum;
-    let mut chosen = None;
-    for candidate in candidates {
-        chosen = Some(candidate.token);
-        left -= f64::from(candidate.weight);
-        if left < 0.0 {
-            break;
-        }
-    }
-    chosen
-}
-
 /// The best tokens until their weights reach `needed`: of a few at first, and of more if they don't.
 fn reach(needed: f64, logits: &Logits<'_>, softmax: Softmax, buffers: &mut Buffers) {
     let mut k = FIRST;

@@ -6,7 +6,11 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-const LANES: usize = 16;
+use super::logits::Softmax;
+use super::race::Key;
+use crate::Token;
+
+pub(super) const LANES: usize = 16;
 
 /// The highest logit of each group of `group` logits, pushed to `maxima`; a NaN counts as −∞.
 pub(super) fn push_maxima(arch: Arch, block: &[f32], group: usize, maxima: &mut Vec<f32>) {
@@ -22,6 +26,25 @@ pub(super) fn push_maxima(arch: Arch, block: &[f32], group: usize, maxima: &mut 
 /// Σ exp((logit − max) · scale); a NaN counts as −∞.
 pub(super) fn sum_of_weights(arch: Arch, block: &[f32], max: f32, scale: f32) -> f64 {
     arch.dispatch(Weights { block, max, scale })
+}
+
+/// For each group of `GROUP` logits of a block of [`LANES`] groups a time before which none of them arrives
+/// in a race. `maxima` are the highest of each group; groups that are not there never arrive.
+pub(super) fn earliest<const GROUP: usize>(
+    arch: Arch,
+    block: usize,
+    maxima: &[f32],
+    softmax: Softmax,
+    key: Key,
+) -> [f32; LANES] {
+    let mut padded = [f32::NEG_INFINITY; LANES];
+    padded[..maxima.len()].copy_from_slice(maxima);
+    arch.dispatch(Earliest::<GROUP> {
+        first: (block * LANES * GROUP) as Token,
+        maxima: padded,
+        softmax,
+        key,
+    })
 }
 
 struct Maxima<'a> {
@@ -69,6 +92,51 @@ impl WithSimd for Weights<'_> {
         }
         sum
     }
+}
+
+struct Earliest<const GROUP: usize> {
+    first: Token,
+    maxima: [f32; LANES],
+    softmax: Softmax,
+    key: Key,
+}
+
+impl<const GROUP: usize> WithSimd for Earliest<GROUP> {
+    type Output = [f32; LANES];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> [f32; LANES] {
+        let mut times = [0.0; LANES];
+        for (group, time) in times.iter_mut().enumerate() {
+            let first = self.first + (group * GROUP) as Token;
+            *time = (least::<GROUP>(first, self.key) as f32 + 0.5) / (1_u64 << 32) as f32;
+        }
+        for (time, max) in times.iter_mut().zip(self.maxima) {
+            *time /= self.softmax.weight(max);
+        }
+        times
+    }
+}
+
+/// The least of the random numbers of tokens `first` and so on.
+#[inline(always)]
+fn least<const COUNT: usize>(first: Token, key: Key) -> u32 {
+    let mut lanes = [u32::MAX; LANES];
+    let mut tokens = [0; LANES];
+    for i in 0..LANES {
+        tokens[i] = first.wrapping_add(i as Token);
+    }
+    for _ in 0..COUNT / LANES {
+        for i in 0..LANES {
+            lanes[i] = key.number(tokens[i]).min(lanes[i]);
+            tokens[i] = tokens[i].wrapping_add(LANES as Token);
+        }
+    }
+    let mut least = u32::MAX;
+    for lane in lanes {
+        least = least.min(lane);
+    }
+    least
 }
 
 #[inline(always)]

@@ -6,13 +6,16 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::filter::Candidate;
-use super::lanes;
+use super::lanes::{self, LANES};
+use super::race::{Key, Race};
 use crate::Token;
 
 /// Logits that are read at once: they fit the processor's first cache.
 const BLOCK: usize = 1024;
 /// Logits of which the highest is remembered, to find candidates without reading the others again.
 const GROUP: usize = 64;
+/// No time of a group is rounded up by so much of it.
+const ROUNDING: f64 = 1e-5;
 /// Bits of one word of a mask.
 const WORD: usize = u32::BITS as usize;
 
@@ -41,6 +44,7 @@ pub(super) struct Softmax {
 }
 
 impl Softmax {
+    #[inline(always)]
     pub(super) fn weight(self, logit: f32) -> f32 {
         lanes::exp((logit - self.max) * self.scale)
     }
@@ -115,30 +119,38 @@ impl<'a> Logits<'a> {
         sums.iter().sum()
     }
 
-    /// Draws from the whole vocabulary. `None` if no token has weight.
-    pub(super) fn draw(&self, softmax: Softmax, sums: &mut Vec<f64>, random: f64) -> Option<Token> {
-        let mut left = random * self.sum(softmax, sums);
-        let last = sums.iter().rposition(|&sum| sum > 0.0)?;
-        let mut block = 0;
-        while block < last && left >= sums[block] {
-            left -= sums[block];
-            block += 1;
+    /// Draws from the whole vocabulary. `None` if no token has weight. `maxima` are those of
+    /// [`best`](Self::best); leaves in `times` when the first of each group could arrive.
+    pub(super) fn draw(
+        &self,
+        softmax: Softmax,
+        maxima: &[f32],
+        key: Key,
+        times: &mut Vec<f32>,
+    ) -> Option<Token> {
+        times.clear();
+        for (block, maxima) in maxima.chunks(LANES).enumerate() {
+            let block = lanes::earliest::<GROUP>(self.arch, block, maxima, softmax, key);
+            times.extend_from_slice(&block[..maxima.len()]);
         }
-        let mut buffer = [0.0; BLOCK];
-        let first = block * BLOCK;
-        let mut chosen = None;
-        for (token, &logit) in self.read(self.block(block), &mut buffer).iter().enumerate() {
-            let weight = softmax.weight(logit);
-            if weight > 0.0 {
-                // When rounding leaves something of `left`, the last one with weight is chosen.
-                chosen = Some((first + token) as Token);
-                left -= f64::from(weight);
-                if left < 0.0 {
-                    break;
-                }
+        let mut race = Race::new(key);
+        // After the most promising group few of the others have a chance.
+        let first = (0..times.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]))?;
+        self.run(first, softmax, &mut race);
+        for (group, &time) in times.iter().enumerate() {
+            if f64::from(time) * (1.0 - ROUNDING) < race.time() {
+                self.run(group, softmax, &mut race);
             }
         }
-        chosen
+        race.first()
+    }
+
+    fn run(&self, group: usize, softmax: Softmax, race: &mut Race) {
+        let range = self.group(group);
+        let first = range.start;
+        for (token, &logit) in self.read(range, &mut [0.0; BLOCK]).iter().enumerate() {
+            race.run((first + token) as Token, softmax.weight(logit));
+        }
     }
 
     /// All tokens from `floor` upwards, by id. `maxima` are those of [`best`](Self::best).

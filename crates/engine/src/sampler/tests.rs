@@ -1,4 +1,5 @@
 mod frequencies;
+mod noise;
 mod reference;
 
 use proptest::prelude::*;
@@ -136,6 +137,28 @@ proptest! {
         for token in sample_many(&sampling, 0, &logits, 20) {
             prop_assert!(reference.may_be(token));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn groups_that_are_passed_over_have_no_winner(
+        logits in logits(),
+        temperature in 0.1_f32..2.0,
+        random in any::<u64>(),
+    ) {
+        let all = Logits::new(&logits, &[]);
+        let mut buffers = Buffers::default();
+        let best = all.best(&mut buffers.maxima);
+        prop_assume!(best.logit.is_finite());
+        let (key, softmax) = (Key::new(random), Softmax { max: best.logit, scale: temperature.recip() });
+        let mut race = race::Race::new(key);
+        for (token, &logit) in (0..).zip(&logits) {
+            race.run(token, softmax.weight(logit));
+        }
+        prop_assert_eq!(all.draw(softmax, &buffers.maxima, key, &mut buffers.times), race.first());
     }
 }
 
