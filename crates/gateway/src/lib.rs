@@ -17,6 +17,7 @@ mod tiers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -235,8 +236,13 @@ impl Gateway {
             allowance: prepared.allowance.clone(),
             model,
         };
-        let (bill, events) =
-            tokio::join!(Bill::open(self, order, permit), engine.generate(prepared));
+        // Who finds the queue full is told at once, without a hold.
+        let mut generating = engine.generate(prepared);
+        let (bill, events) = match futures::poll!(&mut generating) {
+            Poll::Ready(Err(error)) => return Err(Refusal::from_engine(error, &offer.id)),
+            Poll::Ready(events) => (Bill::open(self, order, permit).await, events),
+            Poll::Pending => tokio::join!(Bill::open(self, order, permit), generating),
+        };
         match (bill, events) {
             (Ok(bill), Ok(events)) => Ok(Generation::new(self.clone(), events, bill, delivery)),
             (Ok(bill), Err(error)) => {

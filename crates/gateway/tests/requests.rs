@@ -708,3 +708,34 @@ async fn a_full_queue_is_an_answer_and_costs_nothing() {
     assert_eq!(bench.records().await.len(), accepted);
     bench.check_clean().await;
 }
+
+#[tokio::test]
+async fn who_finds_the_queue_full_holds_nothing() {
+    let bench = Bench::new(Setup {
+        // Four times what one may cost.
+        credit: "0.000104".to_owned(),
+        queue: 2,
+        gated: true,
+        ..Setup::default()
+    })
+    .await;
+    // All at once: the queue has room when they come, and fills while their prompts are read.
+    let starts = (0..20).map(|_| bench.start(completion("hello", 10)));
+    let mut running = Vec::new();
+    for start in futures::future::join_all(starts).await {
+        match start {
+            Ok(generation) => running.push(generation),
+            Err(Refusal::Overloaded { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!((2..=4).contains(&running.len()), "{} run", running.len());
+    let held = nanos(bench.now().await.held);
+    assert_eq!(held, 26_000 * running.len() as i64);
+    bench.gate.as_ref().unwrap().open();
+    for generation in running {
+        collect(generation).await;
+    }
+    bench.gateway.settled().await;
+    bench.check_clean().await;
+}

@@ -123,8 +123,8 @@ impl<const GROUP: usize> WithSimd for Earliest<GROUP> {
 fn least<const COUNT: usize>(first: Token, key: Key) -> u32 {
     let mut lanes = [u32::MAX; LANES];
     let mut tokens = [0; LANES];
-    for i in 0..LANES {
-        tokens[i] = first.wrapping_add(i as Token);
+    for (i, token) in tokens.iter_mut().enumerate() {
+        *token = first.wrapping_add(i as Token);
     }
     for _ in 0..COUNT / LANES {
         for i in 0..LANES {

@@ -42,7 +42,9 @@ fn logits(draw: u32, noise: f32) -> Vec<f32> {
     (0..VOCABULARY)
         .map(|token| {
             let number = |salt: u32| {
-                let mixed = (token ^ salt).wrapping_mul(2_654_435_761).wrapping_add(draw);
+                let mixed = (token ^ salt)
+                    .wrapping_mul(2_654_435_761)
+                    .wrapping_add(draw);
                 (mixed ^ mixed >> 15).wrapping_mul(0x2c1b_3c6d) as f32 / (1_u64 << 32) as f32
             };
             let rank = 1.0 + number(1) * VOCABULARY as f32;
