@@ -50,7 +50,7 @@ async fn the_balance() {
 #[tokio::test]
 async fn bills() {
     let app = used().await;
-    assert_snapshot!(shown(&app, LIST).await, @r#"{"bills":[{"userId":"acct_X","startTime":"1795305600","endTime":"1795392000","billingMethod":"token","productName":"sim/chat","category":"llm","ownerID":"acct_X","billNum0":"54","billNum1":"7","basePrice0":"200","basePrice1":"400","discountPrice0":"200","discountPrice1":"400","amount":"0","voucherAmount":"0","payAmount":"0","payAmountDisplay":"0.00000136","pricePrecision":"10000","productId":"sim/chat"}]}"#);
+    assert_snapshot!(shown(&app, LIST).await, @r#"{"bills":[{"userId":"acct_X","startTime":"1795305600","endTime":"1795392000","billingMethod":"token","productName":"sim/chat","category":"llm","ownerID":"acct_X","billNum0":"54","billNum1":"8","basePrice0":"200","basePrice1":"400","discountPrice0":"200","discountPrice1":"400","amount":"0","voucherAmount":"0","payAmount":"0","payAmountDisplay":"0.0000014","pricePrecision":"10000","productId":"sim/chat"}]}"#);
     assert_snapshot!(shown(&app, "/openapi/v1/billing/monthly/bill").await, @r#"{"data":[{"billId":"acct_X-2026-11","userId":"acct_X","billingMonth":"2026-11","totalAmount":"0","originTotalAmount":"0","voucherPayAmount":"0","cashPayAmount":"0","debtAmount":"0","status":"pending","invoiceUrl":"","startTime":"1793491200","endTime":"1796083200","repaidAmount":"0"}]}"#);
     // The sums are those of the usage records, however they are cut.
     let usage = app.accounts.usage(&app.account.id, 10).await.unwrap();
@@ -110,7 +110,7 @@ async fn queries_that_make_no_sense() {
 #[tokio::test]
 async fn the_key() {
     let app = used().await;
-    assert_snapshot!(shown(&app, "/v1/key").await, @r#"{"data":{"label":"KEY","name":null,"created_at":1795348800,"expires_at":null,"models":null,"usage":0.00000136,"usage_daily":0.00000136,"usage_weekly":0.00000136,"usage_monthly":0.00000136,"held":0,"limit":null,"limit_monthly":null,"limit_daily":null,"limit_remaining":4.99999864,"rate_limit":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null}}}"#);
+    assert_snapshot!(shown(&app, "/v1/key").await, @r#"{"data":{"label":"KEY","name":null,"created_at":1795348800,"expires_at":null,"models":null,"usage":0.0000014,"usage_daily":0.0000014,"usage_weekly":0.0000014,"usage_monthly":0.0000014,"held":0,"limit":null,"limit_monthly":null,"limit_daily":null,"limit_remaining":4.9999986,"rate_limit":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null}}}"#);
     let capped = app
         .key_with(KeyOptions {
             name: Some("capped".to_owned()),

@@ -14,7 +14,7 @@ async fn an_answer_has_every_key() {
     let answer = app.post(PATH, chat(json!({}))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/json");
-    assert_snapshot!(without_id(answer.json()), @r#"{"id":"chatcmpl-…","object":"chat.completion","created":1795348800,"model":"sim/chat","choices":[{"index":0,"message":{"role":"assistant","content":" falls a and","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":27,"completion_tokens":4,"total_tokens":31,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":null}"#);
+    assert_snapshot!(without_id(answer.json()), @r#"{"id":"chatcmpl-…","object":"chat.completion","created":1795348800,"model":"sim/chat","choices":[{"index":0,"message":{"role":"assistant","content":" weir the runs a weir and runs and","refusal":null},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":27,"completion_tokens":8,"total_tokens":35,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":null}"#);
 }
 
 #[tokio::test]

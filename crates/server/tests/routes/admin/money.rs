@@ -122,16 +122,16 @@ async fn refunds() {
         .await;
     desk.name(answer.header("x-request-id").to_owned(), "REQUEST");
     desk.check(&[
-        ("GET /accounts/test/usage", none(), r#"{"data":[{"id":1,"account":"ACCT1","key":"KEY0","request":"REQUEST","attempt":1,"model":"sim/chat","prompt_tokens":27,"cached_tokens":0,"completion_tokens":4,"reasoning_tokens":0,"input_price":200,"cached_price":200,"output_price":400,"cost":"0.0000007","promo":"0","outcome":"success","source":"engine","started_at":"2026-11-22T12:00:00Z","ended_at":"2026-11-22T12:00:00Z"}],"has_more":false,"next":null}"#),
+        ("GET /accounts/test/usage", none(), r#"{"data":[{"id":1,"account":"ACCT1","key":"KEY0","request":"REQUEST","attempt":1,"model":"sim/chat","prompt_tokens":27,"cached_tokens":0,"completion_tokens":5,"reasoning_tokens":0,"input_price":200,"cached_price":200,"output_price":400,"cost":"0.00000074","promo":"0","outcome":"success","source":"engine","started_at":"2026-11-22T12:00:00Z","ended_at":"2026-11-22T12:00:00Z"}],"has_more":false,"next":null}"#),
         (
             "POST /refunds #one",
             json!({"request": "REQUEST", "amount": "0.0000001", "reason": "cut off"}),
-            r#"{"transaction":4,"account":"ACCT1","amount":"0.0000001","balance":"4.9999994","at":"2026-11-22T12:00:00Z","replayed":false}"#,
+            r#"{"transaction":4,"account":"ACCT1","amount":"0.0000001","balance":"4.99999936","at":"2026-11-22T12:00:00Z","replayed":false}"#,
         ),
         (
             "POST /refunds #one",
             json!({"request": "REQUEST", "amount": "0.0000001", "reason": "cut off"}),
-            r#"{"transaction":4,"account":"ACCT1","amount":"0.0000001","balance":"4.9999994","at":"2026-11-22T12:00:00Z","replayed":true}"#,
+            r#"{"transaction":4,"account":"ACCT1","amount":"0.0000001","balance":"4.99999936","at":"2026-11-22T12:00:00Z","replayed":true}"#,
         ),
         (
             "POST /refunds #one",
@@ -141,17 +141,17 @@ async fn refunds() {
         (
             "POST /refunds #two",
             json!({"request": "REQUEST", "amount": "5", "reason": "cut off"}),
-            r#"400 INVALID_REQUEST_BODY "amount" 0.0000006 USD of this request can be refunded: it cost 0.0000007 USD"#,
+            r#"400 INVALID_REQUEST_BODY "amount" 0.00000064 USD of this request can be refunded: it cost 0.00000074 USD"#,
         ),
         (
             "POST /refunds #two",
             json!({"request": "REQUEST", "reason": "cut off"}),
-            r#"{"transaction":5,"account":"ACCT1","amount":"0.0000006","balance":"5","at":"2026-11-22T12:00:00Z","replayed":false}"#,
+            r#"{"transaction":5,"account":"ACCT1","amount":"0.00000064","balance":"5","at":"2026-11-22T12:00:00Z","replayed":false}"#,
         ),
         (
             "POST /refunds #three",
             json!({"request": "REQUEST", "reason": "cut off"}),
-            r#"400 INVALID_REQUEST_BODY "amount" 0 USD of this request can be refunded: it cost 0.0000007 USD"#,
+            r#"400 INVALID_REQUEST_BODY "amount" 0 USD of this request can be refunded: it cost 0.00000074 USD"#,
         ),
         (
             "POST /refunds #three",
@@ -169,7 +169,7 @@ async fn refunds() {
             r#"400 INVALID_REQUEST_BODY "request" a request's id has no control characters"#,
         ),
         ("POST /refunds #three", json!({"request": "REQUEST"}), r#"400 INVALID_REQUEST_BODY "reason" reason: missing field `reason`"#),
-        ("GET /accounts/test/ledger?limit=2", none(), r#"{"data":[{"id":5,"at":"2026-11-22T12:00:00Z","kind":"refund","reason":"cut off","actor":"key:ADMIN","request":"REQUEST","balance":"5","entries":[{"book":"revenue","amount":"-0.0000006"},{"book":"wallet:ACCT1","amount":"0.0000006"}]},{"id":4,"at":"2026-11-22T12:00:00Z","kind":"refund","reason":"cut off","actor":"key:ADMIN","request":"REQUEST","balance":"4.9999994","entries":[{"book":"revenue","amount":"-0.0000001"},{"book":"wallet:ACCT1","amount":"0.0000001"}]}],"has_more":true,"next":"4"}"#),
+        ("GET /accounts/test/ledger?limit=2", none(), r#"{"data":[{"id":5,"at":"2026-11-22T12:00:00Z","kind":"refund","reason":"cut off","actor":"key:ADMIN","request":"REQUEST","balance":"5","entries":[{"book":"revenue","amount":"-0.00000064"},{"book":"wallet:ACCT1","amount":"0.00000064"}]},{"id":4,"at":"2026-11-22T12:00:00Z","kind":"refund","reason":"cut off","actor":"key:ADMIN","request":"REQUEST","balance":"4.99999936","entries":[{"book":"revenue","amount":"-0.0000001"},{"book":"wallet:ACCT1","amount":"0.0000001"}]}],"has_more":true,"next":"4"}"#),
     ])
     .await;
     assert_eq!(desk.app.accounts.verify().await.unwrap(), [""; 0]);
