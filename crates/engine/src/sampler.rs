@@ -96,8 +96,6 @@ struct Buffers {
     selection: Vec<f32>,
     /// When the first of each group could arrive.
     times: Vec<f32>,
-    /// The weight of each block.
-    sums: Vec<f64>,
     /// By id.
     candidates: Vec<Candidate>,
     /// A copy of them, to rank.

@@ -39,7 +39,7 @@ pub(super) fn support(
 ) {
     let top_p = f64::from(sampling.top_p());
     if sampling.min_p() == 0.0 && sampling.top_k() == 0 {
-        let needed = top_p * logits.sum(softmax, &mut buffers.sums);
+        let needed = top_p * logits.sum(softmax);
         return reach(needed, logits, softmax, buffers);
     }
     let k = match sampling.top_k() {

@@ -103,20 +103,18 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// Σ of all weights; leaves that of each block in `sums`.
-    pub(super) fn sum(&self, softmax: Softmax, sums: &mut Vec<f64>) -> f64 {
-        sums.clear();
+    /// Σ of all weights.
+    pub(super) fn sum(&self, softmax: Softmax) -> f64 {
+        let mut sum = 0.0;
         let mut buffer = [0.0; BLOCK];
         for block in 0..self.raw.len().div_ceil(BLOCK) {
             let range = self.block(block);
-            sums.push(if self.forbids(&range) {
-                0.0
-            } else {
+            if !self.forbids(&range) {
                 let block = self.read(range, &mut buffer);
-                lanes::sum_of_weights(self.arch, block, softmax.max, softmax.scale)
-            });
+                sum += lanes::sum_of_weights(self.arch, block, softmax.max, softmax.scale);
+            }
         }
-        sums.iter().sum()
+        sum
     }
 
     /// Draws from the whole vocabulary. `None` if no token has weight. `maxima` are those of

@@ -25,7 +25,7 @@ pub fn score(raw: &[f32], token: Token, top: usize, scratch: &mut Scratch) -> Sc
         max: logits.best(&mut buffers.maxima).logit,
         scale: 1.0,
     };
-    let log_sum = f64::from(softmax.max) + logits.sum(softmax, &mut buffers.sums).ln();
+    let log_sum = f64::from(softmax.max) + logits.sum(softmax).ln();
     let chosen = raw.get(token as usize).copied();
     let mut score = Score {
         logprob: logprob(chosen.unwrap_or(f32::NEG_INFINITY), log_sum),
