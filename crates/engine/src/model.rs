@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Token;
 
@@ -60,6 +61,27 @@ pub trait Model: Send + 'static {
 
     /// Logits of the step's row `row` (an index into what `decode` was given, with `output` set).
     fn logits(&self, row: usize) -> &[f32];
+
+    /// What can be computed aside, if anything ([`begin_aside`](Self::begin_aside)).
+    fn aside(&self) -> Option<AsideCapacity> {
+        None
+    }
+
+    /// Takes on a piece of a sequence that is computed beside steps, in place of another one: at most
+    /// [`AsideCapacity::rows`] rows at consecutive positions that continue what the cache holds of it, none of which is an output.
+    /// Nothing is computed yet.
+    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        let _ = rows;
+        Err(DecodeError::Fault("nothing is computed aside".to_owned()))
+    }
+
+    /// Goes on with the piece for about so long; steps of other sequences may follow before the next call. Nobody else has the
+    /// sequence's end meanwhile; who forgets or cuts it gives the piece up. When the piece is done the cache holds its rows. On
+    /// error it is given up, and the cache is as before.
+    fn go_aside(&mut self, time: Duration) -> Result<Aside, DecodeError> {
+        let _ = time;
+        Err(DecodeError::Fault("nothing is computed aside".to_owned()))
+    }
 
     /// Makes the empty sequence `to` start with the first `length` tokens of `from`, sharing their cells. These
     /// are all that it has if [`Capacity::forks`] says so.
@@ -130,6 +152,22 @@ pub enum Forks {
     /// Behind the last token that was computed, and it can't be cut: the model keeps one state of a sequence (Mamba,
     /// RWKV, and hybrids of these with attention), which says nothing of how it was before.
     AtEnd,
+}
+
+/// What may be computed beside steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsideCapacity {
+    /// Rows of a piece.
+    pub rows: u32,
+    /// Tokens of a sequence, from its beginning.
+    pub tokens: u32,
+}
+
+/// What came of going on with a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    Paused,
+    Done,
 }
 
 /// Whose rows may share a step.

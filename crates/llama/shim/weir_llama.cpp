@@ -108,6 +108,23 @@ bool weir_quantize(const char * from, const char * to, const llama_model_quantiz
     return guarded(what, what_size, [&] { *code = llama_model_quantize(from, to, params); });
 }
 
+// What the cache has of a sequence, as bytes; 0 of them and a message in the log if it can't be had.
+bool weir_state_size(llama_context * context, llama_seq_id sequence, size_t * bytes, char * what,
+                     size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *bytes = llama_state_seq_get_size(context, sequence); });
+}
+
+bool weir_state_get(llama_context * context, llama_seq_id sequence, uint8_t * state, size_t size, size_t * bytes,
+                    char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *bytes = llama_state_seq_get_data(context, state, size, sequence); });
+}
+
+// Replaces all that the sequence had; 0 bytes if there is no room.
+bool weir_state_set(llama_context * context, llama_seq_id sequence, const uint8_t * state, size_t size, size_t * bytes,
+                    char * what, size_t what_size) noexcept {
+    return guarded(what, what_size, [&] { *bytes = llama_state_seq_set_data(context, state, size, sequence); });
+}
+
 // These allocate a few bytes at most. Without memory for that they end the process, as Rust's own
 // allocations do: `noexcept` turns the exception into std::terminate.
 

@@ -52,10 +52,6 @@ impl Cores {
         })
     }
 
-    pub(crate) fn threads(&self) -> u32 {
-        self.choice.now
-    }
-
     pub(crate) fn now(&self) -> Duration {
         self.clock.now()
     }

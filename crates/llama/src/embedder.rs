@@ -145,8 +145,7 @@ impl Embedder for LlamaEmbedder {
     fn embed(&mut self, inputs: &[Arc<[Token]>]) -> Result<Vec<Vec<f32>>, DecodeError> {
         self.check(inputs)?;
         let vectors = self.pool(inputs);
-        // SAFETY: the context is alive; a model without a cache has nothing to clear.
-        unsafe { shim::weir_clear(self.context.pointer()) };
+        self.context.handle().clear();
         vectors
     }
 }

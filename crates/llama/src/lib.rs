@@ -17,6 +17,7 @@
 ))]
 compile_error!("kernels by processor are known for x86-64 and Linux only");
 
+mod aside;
 mod backend;
 mod batch;
 mod cores;

@@ -1,5 +1,6 @@
 //! From a file to a model that is ready to compute.
 
+mod aside;
 mod embed;
 
 use std::ffi::{CStr, CString, c_char};
@@ -38,6 +39,9 @@ pub struct LoadOptions {
     /// In which format keys and values are cached.
     pub kv_format: KvFormat,
     pub flash_attention: FlashAttention,
+    /// So many tokens of a long prompt, from its beginning, are computed aside, in a second context that has as many cells; 0 for
+    /// none, and none with split cells, a cache in `F32`, windows or states.
+    pub aside_tokens: u32,
     /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`); the
     /// layout is `Split` then.
     pub reproducible: bool,
@@ -206,7 +210,7 @@ fn model(
         eos,
     };
     log_loaded(path, weights, &sizes, options, &facts);
-    Ok(LlamaModel::new(
+    let mut model = LlamaModel::new(
         context,
         Arc::new(tokenizer),
         facts,
@@ -216,7 +220,11 @@ fn model(
             keep_rows: sizes.keep_rows(&traits),
         },
         layout,
-    ))
+    );
+    if let Err(why) = aside::add(&mut model, weights, &sizes, options) {
+        tracing::warn!(why, "long prompts aren't computed aside");
+    }
+    Ok(model)
 }
 
 /// Tells the plain cases apart before llama.cpp speaks of magic numbers.
@@ -380,9 +388,9 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
     params.n_batch = sizes.rows;
     // One batch is one graph, but for split cells, where rows of a sequence beyond the first are one of their own.
     params.n_ubatch = sizes.rows;
-    params.n_seq_max = sizes.sequences;
+    params.n_seq_max = sizes.sequences + u32::from(sizes.aside_tokens.is_some());
     // Left 0 it reserves rows × vocabulary floats; below n_seq_max the process aborts.
-    params.n_outputs_max = sizes.outputs;
+    params.n_outputs_max = sizes.outputs.max(params.n_seq_max);
     params.n_threads = sizes.threads.cast_signed();
     params.n_threads_batch = sizes.threads.cast_signed();
     params.flash_attn_type = match (sizes.flash_attention, options.flash_attention) {
@@ -390,11 +398,7 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
         (true, FlashAttention::On) => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         (true, _) => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
     };
-    let kv_format = match options.kv_format {
-        KvFormat::F16 => sys::GGML_TYPE_F16,
-        KvFormat::Q8_0 => sys::GGML_TYPE_Q8_0,
-        KvFormat::F32 => sys::GGML_TYPE_F32,
-    };
+    let kv_format = kv_type(options.kv_format);
     (params.type_k, params.type_v) = (kv_format, kv_format);
     // The order in which attention adds up depends on where cells lie, so a reproducible sequence has its own, each
     // at the place of its position.
@@ -403,6 +407,14 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
     params.swa_full = true;
     params.no_perf = true;
     params
+}
+
+fn kv_type(format: KvFormat) -> sys::ggml_type {
+    match format {
+        KvFormat::F16 => sys::GGML_TYPE_F16,
+        KvFormat::Q8_0 => sys::GGML_TYPE_Q8_0,
+        KvFormat::F32 => sys::GGML_TYPE_F32,
+    }
 }
 
 fn capacity(context: &Context, sizes: &Sizes) -> Capacity {
@@ -456,6 +468,7 @@ fn log_loaded(
         batching = ?sizes.batching,
         forks = ?sizes.forks,
         kv_unified = sizes.unified,
+        aside_tokens = sizes.aside_tokens.unwrap_or(0),
         "model loaded"
     );
 }

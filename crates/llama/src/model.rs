@@ -2,11 +2,14 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_engine::model::{
-    Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row, SequenceId, Tokenizer,
+    Aside as Progress, AsideCapacity, Batching, Capacity, DecodeError, Forks, Model, ModelFacts,
+    Row, SequenceId, Tokenizer,
 };
 
+use crate::aside::{A_LONG_TIME, Aside, Done, Went, fault};
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
 use crate::sizes::{Sizes, Traits};
@@ -15,6 +18,8 @@ use crate::tokenizer::LlamaTokenizer;
 /// A loaded model with its KV cache.
 #[derive(Debug)]
 pub struct LlamaModel {
+    /// Uses the context's threads, so it goes before it.
+    aside: Option<Aside>,
     context: Context,
     tokenizer: Arc<LlamaTokenizer>,
     facts: ModelFacts,
@@ -86,6 +91,7 @@ impl LlamaModel {
         let none = vec![0; capacity.sequences as usize];
         let batch = Batch::default();
         LlamaModel {
+            aside: None,
             context,
             tokenizer,
             facts,
@@ -98,6 +104,65 @@ impl LlamaModel {
         }
     }
 
+    /// Computes long prompts aside from now on, if that works here.
+    pub(crate) fn add_aside(&mut self, aside: Aside) -> Result<(), DecodeError> {
+        self.aside = Some(aside);
+        let tried = self.try_aside();
+        self.forget(SequenceId(0));
+        if tried.is_err() {
+            self.aside = None;
+        }
+        tried
+    }
+
+    /// What is computed aside of a token is to be taken by this context, and what this one has of it by the other.
+    fn try_aside(&mut self) -> Result<(), DecodeError> {
+        for position in 0..2 {
+            let row = Row {
+                token: 0,
+                position,
+                sequence: SequenceId(0),
+                output: false,
+            };
+            self.begin_aside(&[row])?;
+            while self.go_aside(A_LONG_TIME)? != Progress::Done {}
+            self.forget_aside(SequenceId(0));
+        }
+        Ok(())
+    }
+
+    /// What the other context has of a sequence isn't true any more.
+    fn forget_aside(&mut self, sequence: SequenceId) {
+        if let Some(aside) = &mut self.aside {
+            aside.forget(sequence);
+        }
+    }
+
+    /// What was computed aside is the sequence's.
+    fn take_aside(
+        &mut self,
+        Done {
+            sequence,
+            rows,
+            state,
+        }: Done,
+    ) -> Result<(), DecodeError> {
+        // States are only taken by an empty sequence; this one has none of its own.
+        let spare = self.capacity.sequences.cast_signed();
+        if !self
+            .context
+            .handle()
+            .set_state(spare, &state)
+            .map_err(fault)?
+        {
+            return Err(DecodeError::CacheFull);
+        }
+        self.copy_all(spare, sequence.0.cast_signed());
+        self.remove(spare, 0);
+        self.lengths[sequence.0 as usize] += rows;
+        Ok(())
+    }
+
     /// Threads that the next step is computed on: fewer while others want the cores.
     pub fn threads(&self) -> u32 {
         self.context.threads()
@@ -106,12 +171,10 @@ impl LlamaModel {
     /// Checks what llama.cpp would assert, and writes `lengths_next`.
     fn check(&mut self, rows: &[Row]) -> Result<(), String> {
         let Capacity {
-            sequences,
             rows: rows_max,
             outputs: outputs_max,
             batching,
-            cells: _,
-            forks: _,
+            ..
         } = self.capacity;
         if rows.len() > rows_max as usize {
             return Err(format!(
@@ -129,11 +192,18 @@ impl LlamaModel {
         if batching == Batching::OneSequence && !alone {
             return Err("a step of several sequences; each is to be computed alone".to_owned());
         }
+        self.check_rows(rows)
+    }
+
+    fn check_rows(&mut self, rows: &[Row]) -> Result<(), String> {
         self.lengths_next.clone_from(&self.lengths);
         for row in rows {
             let SequenceId(sequence) = row.sequence;
-            if sequence >= sequences {
-                return Err(format!("sequence {sequence}; the context has {sequences}"));
+            if sequence >= self.capacity.sequences {
+                return Err(format!(
+                    "sequence {sequence}; the context has {}",
+                    self.capacity.sequences
+                ));
             }
             if row.token >= self.tokenizer.vocabulary() {
                 return Err(format!("token {} is not in the vocabulary", row.token));
@@ -152,6 +222,20 @@ impl LlamaModel {
                 ));
             }
             *length += 1;
+        }
+        Ok(())
+    }
+
+    fn check_aside(&mut self, rows: &[Row]) -> Result<(), String> {
+        let most = self.aside().ok_or("nothing is computed aside")?;
+        self.check_rows(rows)?;
+        let one = rows.iter().all(|row| row.sequence == rows[0].sequence);
+        let end = rows.last().map_or(0, |row| row.position + 1);
+        if rows.is_empty() || rows.len() > most.rows as usize || end > most.tokens {
+            return Err(format!("{} rows to {end} aside of {most:?}", rows.len()));
+        }
+        if !one || rows.iter().any(|row| row.output) {
+            return Err("aside are rows of one sequence, and no outputs".to_owned());
         }
         Ok(())
     }
@@ -195,8 +279,7 @@ impl LlamaModel {
     /// States of sequences that aren't even in a step are moved by it (`llama_memory_recurrent::find_slot`): it says where they
     /// will be, and the graph, which hasn't run to its end, would have put them there. So none can be trusted.
     fn lose(&mut self) {
-        // SAFETY: the context is alive.
-        unsafe { shim::weir_clear(self.context.pointer()) };
+        self.context.handle().clear();
         self.lengths.fill(0);
     }
 
@@ -215,22 +298,20 @@ impl LlamaModel {
 
     /// Removes the tokens from `begin` on.
     fn remove(&mut self, sequence: i32, begin: u32) {
-        // SAFETY: the context is alive, and the sequence one of its; only `sequences_max` ids are given out.
-        let removed = unsafe {
-            shim::weir_sequence_remove(self.context.pointer(), sequence, begin.cast_signed())
-        };
+        // SAFETY: the sequence is one of the context's; only `sequences_max` ids are given out.
+        let removed = unsafe { self.context.handle().remove(sequence, begin.cast_signed()) };
         assert!(removed, "only states can't be cut, and nobody asks that");
     }
 
     fn copy(&mut self, from: i32, to: i32, tokens: std::ops::Range<u32>) {
         let (begin, end) = (tokens.start.cast_signed(), tokens.end.cast_signed());
-        // SAFETY: the context is alive, and both sequences are its; only `sequences_max` ids are given out.
-        unsafe { shim::weir_sequence_copy(self.context.pointer(), from, to, begin, end) }
+        // SAFETY: both sequences are the context's; only `sequences_max` ids are given out.
+        unsafe { self.context.handle().copy(from, to, begin, end) }
     }
 
     fn copy_all(&mut self, from: i32, to: i32) {
         // SAFETY: as in `copy`; both ends open is what llama.cpp wants for all.
-        unsafe { shim::weir_sequence_copy(self.context.pointer(), from, to, -1, -1) }
+        unsafe { self.context.handle().copy(from, to, -1, -1) }
     }
 
     /// Holds the cells of a sequence that are about to leave the window. Windows are counted from the last token
@@ -329,6 +410,31 @@ impl Model for LlamaModel {
         unsafe { std::slice::from_raw_parts(logits, self.tokenizer.vocabulary() as usize) }
     }
 
+    fn aside(&self) -> Option<AsideCapacity> {
+        self.aside.as_ref().map(Aside::capacity)
+    }
+
+    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.check_aside(rows).map_err(DecodeError::Fault)?;
+        let (sequence, from) = (rows[0].sequence, rows[0].position);
+        let aside = self.aside.as_mut().expect("it was checked");
+        let beginning = aside.misses(sequence, from).then(|| {
+            let sequence = sequence.0.cast_signed();
+            self.context.handle().state(sequence).map_err(fault)
+        });
+        aside.begin(rows, beginning.transpose()?);
+        Ok(())
+    }
+
+    fn go_aside(&mut self, time: Duration) -> Result<Progress, DecodeError> {
+        let aside = self.aside.as_mut();
+        let aside = aside.ok_or_else(|| fault("nothing is computed aside"))?;
+        match self.context.lend(|team| aside.go(time, team))? {
+            Went::Paused => Ok(Progress::Paused),
+            Went::Done(done) => self.take_aside(done).map(|()| Progress::Done),
+        }
+    }
+
     fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
         assert!(
             length <= self.length(from),
@@ -365,6 +471,7 @@ impl Model for LlamaModel {
             (1..=self.length(sequence)).contains(&length),
             "{sequence:?} can't be cut to {length} tokens"
         );
+        self.forget_aside(sequence);
         self.remove(sequence.0.cast_signed(), length);
         self.lengths[sequence.0 as usize] = length;
         if let Some(Keeper { kept, .. }) = self.layout.keeper() {
@@ -375,6 +482,7 @@ impl Model for LlamaModel {
     }
 
     fn forget(&mut self, sequence: SequenceId) {
+        self.forget_aside(sequence);
         if self.length(sequence) == 0 {
             return;
         }

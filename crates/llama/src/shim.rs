@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use crate::threads::{Threads, Use};
+use crate::threads::{Team, Threads, Use};
 
 /// A call threw; the text is the exception's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +84,7 @@ unsafe extern "C" {
         what_size: usize,
     ) -> bool;
 
-    pub(crate) fn weir_clear(context: *mut sys::llama_context);
+    fn weir_clear(context: *mut sys::llama_context);
 
     pub(crate) fn weir_tokenize(
         vocab: *const sys::llama_vocab,
@@ -107,7 +107,35 @@ unsafe extern "C" {
         what_size: usize,
     ) -> bool;
 
-    pub(crate) fn weir_sequence_copy(
+    fn weir_state_size(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        bytes: *mut usize,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    fn weir_state_get(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        state: *mut u8,
+        size: usize,
+        bytes: *mut usize,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    fn weir_state_set(
+        context: *mut sys::llama_context,
+        sequence: i32,
+        state: *const u8,
+        size: usize,
+        bytes: *mut usize,
+        what: *mut c_char,
+        what_size: usize,
+    ) -> bool;
+
+    fn weir_sequence_copy(
         context: *mut sys::llama_context,
         from: i32,
         to: i32,
@@ -115,11 +143,7 @@ unsafe extern "C" {
         end: i32,
     );
 
-    pub(crate) fn weir_sequence_remove(
-        context: *mut sys::llama_context,
-        sequence: i32,
-        begin: i32,
-    ) -> bool;
+    fn weir_sequence_remove(context: *mut sys::llama_context, sequence: i32, begin: i32) -> bool;
 
     pub(crate) fn weir_threads_new(threads: i32, polling: u32) -> *mut sys::ggml_threadpool;
 
@@ -188,17 +212,159 @@ impl Drop for Weights {
     }
 }
 
-/// A context: the KV cache and the buffers of a step, with the threads it computes on.
+/// A context: the KV cache and the buffers of a step.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct Handle {
     context: NonNull<sys::llama_context>,
-    threads: Threads,
     _weights: Arc<Weights>,
 }
 
 // SAFETY: the pointers are owned by this value alone, and llama.cpp doesn't tie a context to the thread that made
 // it. It isn't `Sync`: reading logits reorders them lazily, behind a shared reference.
-unsafe impl Send for Context {}
+unsafe impl Send for Handle {}
+
+impl Handle {
+    /// `None` when llama.cpp refuses; it has logged why.
+    pub(crate) fn new(
+        weights: &Arc<Weights>,
+        params: &sys::llama_context_params,
+    ) -> Result<Option<Self>, Threw> {
+        let mut context = std::ptr::null_mut();
+        guarded(|what, size| {
+            // SAFETY: the model is alive, `params` came from llama.cpp's defaults, and the out-pointers are ours.
+            unsafe { weir_context_new(weights.pointer(), params, &raw mut context, what, size) }
+        })?;
+        Ok(NonNull::new(context).map(|context| Handle {
+            context,
+            _weights: Arc::clone(weights),
+        }))
+    }
+
+    /// Computes a batch; llama.cpp's code.
+    ///
+    /// # Safety
+    ///
+    /// The batch's values are what llama.cpp asserts, and `data` is what `unwanted` takes it for.
+    pub(crate) unsafe fn decode(
+        &mut self,
+        batch: *const sys::llama_batch,
+        unwanted: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
+        data: *mut c_void,
+    ) -> Result<i32, Threw> {
+        let (mut code, context) = (0, self.pointer());
+        guarded(|what, size| {
+            // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
+            unsafe { weir_decode(context, batch, unwanted, data, &raw mut code, what, size) }
+        })?;
+        Ok(code)
+    }
+
+    /// What the cache has of a sequence, as llama.cpp writes it; empty if it can't.
+    pub(crate) fn state(&mut self, sequence: i32) -> Result<Vec<u8>, Threw> {
+        let mut bytes = 0;
+        guarded(|what, size| {
+            // SAFETY: the context is alive, and the result ours.
+            unsafe { weir_state_size(self.pointer(), sequence, &raw mut bytes, what, size) }
+        })?;
+        let mut state = vec![0; bytes];
+        guarded(|what, size| {
+            // SAFETY: as above, and the buffer is as long as said.
+            unsafe {
+                weir_state_get(
+                    self.pointer(),
+                    sequence,
+                    state.as_mut_ptr(),
+                    state.len(),
+                    &raw mut bytes,
+                    what,
+                    size,
+                )
+            }
+        })?;
+        state.truncate(bytes);
+        Ok(state)
+    }
+
+    /// Replaces what the cache has of a sequence; `false` if it has no room, or the state is another kind of context's.
+    pub(crate) fn set_state(&mut self, sequence: i32, state: &[u8]) -> Result<bool, Threw> {
+        let mut bytes = 0;
+        guarded(|what, size| {
+            // SAFETY: the context is alive, and the buffer as long as said, beyond which llama.cpp doesn't read.
+            unsafe {
+                weir_state_set(
+                    self.pointer(),
+                    sequence,
+                    state.as_ptr(),
+                    state.len(),
+                    &raw mut bytes,
+                    what,
+                    size,
+                )
+            }
+        })?;
+        Ok(bytes == state.len())
+    }
+
+    /// Makes a sequence have these tokens of another, too; their cells are shared.
+    ///
+    /// # Safety
+    ///
+    /// Both are sequences of the context, and `begin` and `end` of tokens, or both negative for all.
+    pub(crate) unsafe fn copy(&mut self, from: i32, to: i32, begin: i32, end: i32) {
+        // SAFETY: the context is alive, the rest is for whoever calls.
+        unsafe { weir_sequence_copy(self.pointer(), from, to, begin, end) }
+    }
+
+    /// Removes the tokens of a sequence from `begin` on; `false` if it is a state that can't be cut.
+    ///
+    /// # Safety
+    ///
+    /// It is a sequence of the context.
+    pub(crate) unsafe fn remove(&mut self, sequence: i32, begin: i32) -> bool {
+        // SAFETY: the context is alive, the rest is for whoever calls.
+        unsafe { weir_sequence_remove(self.pointer(), sequence, begin) }
+    }
+
+    /// Forgets all sequences; a model without a cache has none.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: the context is alive.
+        unsafe { weir_clear(self.pointer()) }
+    }
+
+    /// Computes on these threads from now on.
+    ///
+    /// # Safety
+    ///
+    /// The pool is there for as long as the context.
+    pub(crate) unsafe fn join(&mut self, team: Team) {
+        // SAFETY: both are alive. Without a second pool the first one serves prompts as well.
+        unsafe {
+            sys::llama_attach_threadpool(self.pointer(), team.pool.as_ptr(), std::ptr::null_mut());
+        };
+        let count = team.count.cast_signed();
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_set_n_threads(self.pointer(), count, count) };
+    }
+
+    pub(crate) fn pointer(&self) -> *mut sys::llama_context {
+        self.context.as_ptr()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the context. The model, which it refers to, is dropped after this.
+        unsafe { sys::llama_free(self.context.as_ptr()) }
+    }
+}
+
+/// A context with the threads that it computes on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    // Goes before the threads.
+    handle: Handle,
+    threads: Threads,
+}
 
 impl Context {
     /// `None` when llama.cpp refuses; it has logged why.
@@ -207,22 +373,13 @@ impl Context {
         params: &sys::llama_context_params,
         threads: Use,
     ) -> Result<Option<Self>, Threw> {
-        let mut context = std::ptr::null_mut();
-        guarded(|what, size| {
-            // SAFETY: the model is alive, `params` came from llama.cpp's defaults, and the out-pointers are ours.
-            unsafe { weir_context_new(weights.pointer(), params, &raw mut context, what, size) }
-        })?;
-        let Some(context) = NonNull::new(context) else {
+        let Some(mut handle) = Handle::new(weights, params)? else {
             return Ok(None);
         };
-        // SAFETY: `Drop` frees the context before the threads.
-        let threads =
-            unsafe { Threads::attach(context, params.n_threads.cast_unsigned(), threads) };
-        Ok(Some(Context {
-            context,
-            threads,
-            _weights: Arc::clone(weights),
-        }))
+        let most = params.n_threads.cast_unsigned();
+        // SAFETY: fields drop in their order.
+        let threads = unsafe { Threads::attach(&mut handle, most, threads) };
+        Ok(Some(Context { handle, threads }))
     }
 
     /// Computes a batch, and sees to how many threads the next one should have. llama.cpp's code, and whether it threw.
@@ -236,25 +393,10 @@ impl Context {
         unwanted: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
         data: *mut c_void,
     ) -> Result<i32, Threw> {
-        let mut code = 0;
-        let context = self.context;
-        self.threads.around(context, || {
-            guarded(|what, size| {
-                // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
-                unsafe {
-                    weir_decode(
-                        context.as_ptr(),
-                        batch,
-                        unwanted,
-                        data,
-                        &raw mut code,
-                        what,
-                        size,
-                    )
-                }
-            })
-        })?;
-        Ok(code)
+        self.threads.around(&mut self.handle, |handle| {
+            // SAFETY: as whoever calls promises.
+            unsafe { handle.decode(batch, unwanted, data) }
+        })
     }
 
     /// That the next step is computed on.
@@ -262,15 +404,17 @@ impl Context {
         self.threads.count()
     }
 
-    pub(crate) fn pointer(&self) -> *mut sys::llama_context {
-        self.context.as_ptr()
+    /// Has another context of the model, which is gone before this one, compute something on the same threads.
+    pub(crate) fn lend<T>(&mut self, compute: impl FnOnce(Team) -> T) -> T {
+        let team = self.threads.team();
+        self.threads.around(&mut self.handle, |_| compute(team))
     }
-}
 
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: this value owns the context. Fields drop after this: the threads, then the model, which the context
-        // both refers to.
-        unsafe { sys::llama_free(self.context.as_ptr()) }
+    pub(crate) fn handle(&mut self) -> &mut Handle {
+        &mut self.handle
+    }
+
+    pub(crate) fn pointer(&self) -> *mut sys::llama_context {
+        self.handle.pointer()
     }
 }

@@ -46,10 +46,14 @@ pub(crate) struct Sizes {
     /// Whether all sequences take their cells from one pool.
     pub(crate) unified: bool,
     pub(crate) flash_attention: bool,
+    /// Tokens of a prompt, from its beginning, that are computed aside.
+    pub(crate) aside_tokens: Option<u32>,
 }
 
 /// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
-const ROWS: u32 = 512;
+pub(crate) const ROWS: u32 = 512;
+/// Fewer tokens aren't worth a second context.
+const ASIDE_TOKENS_MIN: u32 = ROWS;
 /// Without flash attention each row has a number for each cell and head, all at once; and with as many rows as these
 /// prompts are no slower.
 const ROWS_UNFUSED: u32 = 128;
@@ -141,8 +145,13 @@ impl Sizes {
 
     fn unified(options: &LoadOptions, traits: &Traits) -> Result<Self, LoadError> {
         let sequences_max = sequences_max(traits);
+        let wants_aside = wants_aside(options, traits);
         let (sequences, forks) = match traits.memory {
-            Memory::Cells => (outputs(traits).min(sequences_max), Forks::Anywhere),
+            // What was computed aside is taken through one more.
+            Memory::Cells => (
+                outputs(traits).min(sequences_max - u32::from(wants_aside)),
+                Forks::Anywhere,
+            ),
             Memory::State | Memory::CellsAndState => (SEQUENCES_STATES, Forks::AtEnd),
         };
         let sequences = pick("sequences", options.sequences, sequences, sequences_max)?;
@@ -160,12 +169,16 @@ impl Sizes {
         let context = traits.context_trained.min(cells).max(1);
         let flash_attention = flash_attention(options, traits);
         let threads = threads(options.threads)?;
+        let context_tokens = pick("context_tokens", options.context_tokens, context, u32::MAX)?;
+        let context_tokens = context_tokens.min(context);
+        let aside_tokens = options.aside_tokens.min(context_tokens);
+        let has_aside =
+            wants_aside && sequences < sequences_max && aside_tokens >= ASIDE_TOKENS_MIN;
         Ok(Sizes {
             threads,
             threads_min: threads_min(options.threads_min, threads, 1)?,
             cells,
-            context_tokens: pick("context_tokens", options.context_tokens, context, u32::MAX)?
-                .min(context),
+            context_tokens,
             sequences,
             rows: rows(flash_attention, sequences).min(cells),
             outputs: sequences,
@@ -173,6 +186,7 @@ impl Sizes {
             forks,
             unified: true,
             flash_attention,
+            aside_tokens: has_aside.then_some(aside_tokens),
         })
     }
 
@@ -223,8 +237,19 @@ impl Sizes {
             forks: Forks::Anywhere,
             unified: false,
             flash_attention,
+            aside_tokens: None,
         })
     }
+}
+
+/// Aside attention is fused, which isn't exact enough for a cache in `F32`, and isn't to be where it was forbidden. What windows and
+/// states have of a sequence would have to be brought along, and never was.
+fn wants_aside(options: &LoadOptions, traits: &Traits) -> bool {
+    options.aside_tokens > 0
+        && options.flash_attention != FlashAttention::Off
+        && options.kv_format != KvFormat::F32
+        && traits.memory == Memory::Cells
+        && !traits.needs_keeper()
 }
 
 fn rows(flash_attention: bool, sequences: u32) -> u32 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use llama_cpp_sys_2 as sys;
 
 use crate::cores::{Cores, threads_started};
-use crate::shim::{weir_threads_free, weir_threads_new};
+use crate::shim::{Handle, weir_threads_free, weir_threads_new};
 
 /// How a context uses the threads that it was made for.
 #[derive(Debug, Clone, Copy)]
@@ -22,42 +22,61 @@ pub(crate) struct Threads {
     /// By their size less one. ggml pauses the one that it leaves for another, so none may go before the context.
     pools: Vec<Option<Pool>>,
     polling: u32,
+    /// That the next step is computed on.
+    team: Team,
     cores: Option<Cores>,
 }
+
+/// Threads that a context may compute on, while no other does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Team {
+    pub(crate) pool: NonNull<sys::ggml_threadpool>,
+    pub(crate) count: u32,
+}
+
+// SAFETY: a pool isn't tied to the thread that made it; ggml guards what its threads share with a mutex and atomics.
+unsafe impl Send for Team {}
 
 impl Threads {
     /// # Safety
     ///
-    /// The context is alive, and freed before this value is.
+    /// The context is freed before this value is.
     pub(crate) unsafe fn attach(
-        context: NonNull<sys::llama_context>,
+        context: &mut Handle,
         most: u32,
         Use { least, polling }: Use,
     ) -> Self {
-        let mut threads = Threads {
-            pools: (0..most).map(|_| None).collect(),
+        let pool = Pool::start(most, polling);
+        let (team, workers) = (pool.team, pool.workers.clone());
+        let fewer = (1..most).map(|_| None);
+        let threads = Threads {
+            pools: fewer.chain([Some(pool)]).collect(),
             polling,
-            cores: None,
+            team,
+            cores: Cores::watch(least, most, workers),
         };
-        let workers = threads.switch(context, most);
-        threads.cores = Cores::watch(least, most, workers);
+        // SAFETY: as whoever calls promises.
+        unsafe { context.join(team) };
         threads
     }
 
     /// Those of the next step.
     pub(crate) fn count(&self) -> u32 {
-        let most = u32::try_from(self.pools.len()).expect("there were so many");
-        self.cores.as_ref().map_or(most, Cores::threads)
+        self.team.count
+    }
+
+    pub(crate) fn team(&self) -> Team {
+        self.team
     }
 
     /// A step.
     pub(crate) fn around<T>(
         &mut self,
-        context: NonNull<sys::llama_context>,
-        step: impl FnOnce() -> T,
+        context: &mut Handle,
+        step: impl FnOnce(&mut Handle) -> T,
     ) -> T {
         let began = self.cores.as_ref().map(Cores::now);
-        let result = step();
+        let result = step(context);
         let next = self
             .cores
             .as_mut()
@@ -74,28 +93,19 @@ impl Threads {
     }
 
     /// The next step is computed on so many threads; the ids of those beside the one that calls.
-    fn switch(&mut self, context: NonNull<sys::llama_context>, count: u32) -> Vec<String> {
+    fn switch(&mut self, context: &mut Handle, count: u32) -> Vec<String> {
         let pool =
             self.pools[count as usize - 1].get_or_insert_with(|| Pool::start(count, self.polling));
-        let count = count.cast_signed();
-        // SAFETY: both are alive, and the pools stay so until the context is gone. Without a second pool the first one
-        // serves prompts as well.
-        unsafe {
-            sys::llama_attach_threadpool(
-                context.as_ptr(),
-                pool.pointer.as_ptr(),
-                std::ptr::null_mut(),
-            );
-        };
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_set_n_threads(context.as_ptr(), count, count) };
+        self.team = pool.team;
+        // SAFETY: pools stay until the context is gone.
+        unsafe { context.join(self.team) };
         pool.workers.clone()
     }
 }
 
 #[derive(Debug)]
 struct Pool {
-    pointer: NonNull<sys::ggml_threadpool>,
+    team: Team,
     workers: Vec<String>,
 }
 
@@ -105,18 +115,20 @@ impl Pool {
             // SAFETY: the shim only makes a pool of that many threads.
             unsafe { weir_threads_new(threads.cast_signed(), polling) }
         });
-        Pool {
-            pointer: NonNull::new(pool)
-                .expect("the CPU's kernels were loaded, and have thread pools"),
-            workers,
-        }
+        let pool =
+            NonNull::new(pool).expect("the CPU's kernels were loaded, and have thread pools");
+        let team = Team {
+            pool,
+            count: threads,
+        };
+        Pool { team, workers }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: this value owns the pool, and the context that used it is gone.
-        unsafe { weir_threads_free(self.pointer.as_ptr()) }
+        // SAFETY: this value owns the pool, and the contexts that used it are gone.
+        unsafe { weir_threads_free(self.team.pool.as_ptr()) }
     }
 }
 

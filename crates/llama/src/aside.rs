@@ -1,0 +1,408 @@
+//! Pieces of prompts that are computed aside: in a second context of the same weights, with as many rows at once as its kernels
+//! are fastest with, and with pauses between operations in which the first context makes its steps. So a long prompt takes
+//! hardly longer than alone, and nobody waits for more than a few operations of it.
+//!
+//! llama.cpp computes a graph up to an operation if asked to (`cb_eval`), calls back, and goes on. The second context is on a
+//! thread of its own, which waits in that call while the first one computes; never do both at once. What was computed is
+//! copied into the first context's cache when the piece is done, and a beginning that is there already the other way.
+
+mod values;
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use llama_cpp_sys_2 as sys;
+use weir_engine::model::{AsideCapacity, DecodeError, Row, SequenceId};
+
+pub(crate) use crate::aside::values::Values;
+use crate::batch::Batch;
+use crate::shim::{Handle, Threw};
+use crate::threads::Team;
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "how long kernels took, on a thread that has nothing to do with tokio"
+)]
+type Moment = std::time::Instant;
+
+/// Long enough for any piece.
+pub(crate) const A_LONG_TIME: Duration = Duration::from_secs(86_400);
+
+/// The sequence that is computed, …
+const WHOLE: i32 = 0;
+/// … and the one that has the cells of the last piece.
+const PIECE: i32 = 1;
+pub(crate) const SEQUENCES: u32 = 2;
+
+/// The second context, and what it is at.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    capacity: AsideCapacity,
+    work: Sender<Work>,
+    said: Receiver<Said>,
+    thread: Option<JoinHandle<()>>,
+    /// What its cache has.
+    held: Option<Held>,
+    piece: Option<Piece>,
+}
+
+/// The first tokens of a sequence of the other context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    sequence: SequenceId,
+    tokens: u32,
+}
+
+#[derive(Debug)]
+struct Piece {
+    sequence: SequenceId,
+    from: u32,
+    rows: Vec<Row>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The cells before it are there, or in these bytes.
+    New(Option<Vec<u8>>),
+    Paused,
+}
+
+/// What a call of [`Aside::go`] came to.
+pub(crate) enum Went {
+    Paused,
+    Done(Done),
+}
+
+/// A piece that was computed.
+pub(crate) struct Done {
+    pub(crate) sequence: SequenceId,
+    pub(crate) rows: u32,
+    /// Its cells, laid out for the other context.
+    pub(crate) state: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Begin {
+        rows: Vec<Row>,
+        /// Replaces what the cache has.
+        beginning: Option<Vec<u8>>,
+        team: Team,
+        until: Moment,
+    },
+    GoOn {
+        until: Moment,
+    },
+    GiveUp,
+}
+
+#[derive(Debug)]
+enum Said {
+    Paused,
+    Done(Result<Vec<u8>, DecodeError>),
+}
+
+impl Aside {
+    /// `values` is how the other context has them.
+    pub(crate) fn start(
+        capacity: AsideCapacity,
+        values: Values,
+        make: impl FnOnce(&Places) -> Result<Option<Handle>, Threw>,
+    ) -> Result<Option<Self>, String> {
+        let (work, to_do) = channel();
+        let (to_say, said) = channel();
+        let places = Box::new(Places {
+            work: to_do,
+            said: to_say,
+            until: Cell::new(now()),
+            given_up: Cell::new(false),
+        });
+        let made = make(&places).map_err(|threw| threw.to_string())?;
+        let Some(context) = made else {
+            return Ok(None);
+        };
+        let worker = Worker {
+            context,
+            places,
+            values,
+        };
+        let thread = std::thread::Builder::new()
+            .name("weir-aside".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|error| error.to_string())?;
+        Ok(Some(Aside {
+            capacity,
+            work,
+            said,
+            thread: Some(thread),
+            held: None,
+            piece: None,
+        }))
+    }
+
+    pub(crate) fn capacity(&self) -> AsideCapacity {
+        self.capacity
+    }
+
+    /// Whether cells before `from` are to be brought along with [`begin`](Self::begin).
+    pub(crate) fn misses(&self, sequence: SequenceId, from: u32) -> bool {
+        let held = Held {
+            sequence,
+            tokens: from,
+        };
+        from > 0 && self.held != Some(held)
+    }
+
+    /// Takes a piece on in place of another; nothing is computed yet.
+    pub(crate) fn begin(&mut self, rows: &[Row], beginning: Option<Vec<u8>>) {
+        self.give_up();
+        let Some(&Row {
+            sequence, position, ..
+        }) = rows.first()
+        else {
+            return;
+        };
+        self.piece = Some(Piece {
+            sequence,
+            from: position,
+            rows: rows.to_vec(),
+            stage: Stage::New(beginning),
+        });
+    }
+
+    fn give_up(&mut self) {
+        if let Some(Piece {
+            stage: Stage::Paused,
+            ..
+        }) = self.piece.take()
+        {
+            self.held = None;
+            // Else it has ended, and there is nothing to give up.
+            let _ = self.work.send(Work::GiveUp);
+        }
+    }
+
+    /// The sequence has fewer tokens now, or others.
+    pub(crate) fn forget(&mut self, sequence: SequenceId) {
+        self.held.take_if(|held| held.sequence == sequence);
+        let piece = self.piece.as_ref();
+        if piece.is_some_and(|piece| piece.sequence == sequence) {
+            self.give_up();
+        }
+    }
+
+    /// Goes on with the piece for about so long. The other context computes nothing meanwhile.
+    pub(crate) fn go(&mut self, time: Duration, team: Team) -> Result<Went, DecodeError> {
+        let ended = || fault("the thread for prompts aside has ended");
+        let piece = self.piece.take();
+        let mut piece = piece.ok_or_else(|| fault("no piece of a prompt was begun"))?;
+        let until = now() + time.min(A_LONG_TIME);
+        let work = match std::mem::replace(&mut piece.stage, Stage::Paused) {
+            Stage::New(beginning) => Work::Begin {
+                rows: piece.rows.clone(),
+                beginning,
+                team,
+                until,
+            },
+            Stage::Paused => Work::GoOn { until },
+        };
+        self.held = None;
+        self.work.send(work).map_err(|_| ended())?;
+        match self.said.recv().map_err(|_| ended())? {
+            Said::Paused => {
+                self.piece = Some(piece);
+                Ok(Went::Paused)
+            }
+            Said::Done(done) => {
+                let state = done?;
+                let (sequence, rows) = (piece.sequence, piece.rows.len());
+                let rows = u32::try_from(rows).expect("no more than a step has");
+                let tokens = piece.from + rows;
+                self.held = Some(Held { sequence, tokens });
+                Ok(Went::Done(Done {
+                    sequence,
+                    rows,
+                    state,
+                }))
+            }
+        }
+    }
+}
+
+impl Drop for Aside {
+    /// The context uses threads of the other one.
+    fn drop(&mut self) {
+        self.give_up();
+        (self.work, _) = channel();
+        if let Some(thread) = self.thread.take() {
+            // A panic was its own last word.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where the graph may pause, on the thread that computes it.
+#[derive(Debug)]
+pub(crate) struct Places {
+    work: Receiver<Work>,
+    said: Sender<Said>,
+    until: Cell<Moment>,
+    given_up: Cell<bool>,
+}
+
+impl Places {
+    /// Has a context ask here.
+    pub(crate) fn set(&self, params: &mut sys::llama_context_params) {
+        params.cb_eval = Some(place);
+        params.cb_eval_user_data = self.pointer();
+    }
+
+    fn pointer(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    fn pause_if_due(&self) {
+        if now() < self.until.get() || self.given_up.get() {
+            return;
+        }
+        let told = self.said.send(Said::Paused).is_ok();
+        match self.work.recv() {
+            Ok(Work::GoOn { until }) if told => self.until.set(until),
+            _ => self.given_up.set(true),
+        }
+    }
+}
+
+/// llama.cpp's question which operations it is to stop behind, and its call when it has.
+///
+/// # Safety
+///
+/// `tensor` is one of a graph, and `data` points to [`Places`].
+unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut c_void) -> bool {
+    if ask {
+        // SAFETY: as the caller promises.
+        let operation = unsafe { (*tensor).op };
+        // Those that take long.
+        return matches!(
+            operation,
+            sys::GGML_OP_MUL_MAT | sys::GGML_OP_MUL_MAT_ID | sys::GGML_OP_FLASH_ATTN_EXT
+        );
+    }
+    // SAFETY: as the caller promises.
+    let places = unsafe { &*data.cast_const().cast::<Places>() };
+    places.pause_if_due();
+    true
+}
+
+/// llama.cpp's question between any two operations.
+///
+/// # Safety
+///
+/// `data` points to [`Places`].
+unsafe extern "C" fn given_up(data: *mut c_void) -> bool {
+    // SAFETY: as the caller promises.
+    let places = unsafe { &*data.cast_const().cast::<Places>() };
+    places.given_up.get()
+}
+
+fn now() -> Moment {
+    Moment::now()
+}
+
+pub(crate) fn fault(why: impl ToString) -> DecodeError {
+    DecodeError::Fault(why.to_string())
+}
+
+struct Worker {
+    // Goes before the places that it asks at.
+    context: Handle,
+    /// llama.cpp has its address.
+    places: Box<Places>,
+    values: Values,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Ok(work) = self.places.work.recv() {
+            let Work::Begin {
+                rows,
+                beginning,
+                team,
+                until,
+            } = work
+            else {
+                continue;
+            };
+            self.places.until.set(until);
+            // SAFETY: whoever has the pool drops this thread first.
+            unsafe { self.context.join(team) };
+            let done = self.compute(&rows, beginning);
+            if done.is_err() {
+                self.context.clear();
+            }
+            if !self.places.given_up.take() && self.places.said.send(Said::Done(done)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn compute(
+        &mut self,
+        rows: &[Row],
+        beginning: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, DecodeError> {
+        let from = rows.first().map_or(0, |row| row.position);
+        self.bring(from, beginning)?;
+        let mut batch = Batch::default();
+        let whole = SequenceId(WHOLE.cast_unsigned());
+        let rows: Vec<Row> = rows
+            .iter()
+            .map(|row| Row {
+                sequence: whole,
+                ..*row
+            })
+            .collect();
+        batch.fill(&rows);
+        let data = self.places.pointer();
+        let code = batch
+            // SAFETY: `lend` keeps the batch's arrays alive and as long as it says; its rows were checked, and go on from what the
+            // cache has; the places are as alive as the context.
+            .lend(|batch| unsafe { self.context.decode(batch, Some(given_up), data) })
+            .map_err(fault)?;
+        match code {
+            0 => {}
+            2 => return Err(DecodeError::Unwanted),
+            code => {
+                return Err(fault(format!(
+                    "llama_decode of a prompt aside failed with code {code}"
+                )));
+            }
+        }
+        // SAFETY: both are sequences of this context.
+        unsafe { self.context.copy(WHOLE, PIECE, from.cast_signed(), -1) };
+        let state = self.context.state(PIECE).map_err(fault);
+        // SAFETY: as above.
+        unsafe { self.context.remove(PIECE, 0) };
+        values::laid_out(state?, self.values).map_err(fault)
+    }
+
+    /// Sees to it that the cache has the first `from` tokens.
+    fn bring(&mut self, from: u32, beginning: Option<Vec<u8>>) -> Result<(), DecodeError> {
+        match beginning {
+            _ if from == 0 => self.context.clear(),
+            None => {}
+            Some(state) => {
+                self.context.clear();
+                let state = values::laid_out(state, Values::ByToken).map_err(fault)?;
+                if !self.context.set_state(WHOLE, &state).map_err(fault)? {
+                    return Err(fault("a prompt's beginning isn't taken aside"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! The second context, in which long prompts are computed.
+
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+use weir_engine::model::AsideCapacity;
+
+use crate::aside::{Aside, Places, SEQUENCES, Values};
+use crate::load::{LoadOptions, kv_type};
+use crate::log::collect_errors;
+use crate::model::LlamaModel;
+use crate::shim::{Handle, Weights};
+use crate::sizes::{ROWS, Sizes};
+
+/// Makes the context if there is to be one. Without it all is computed as well, so that what is in its way is only told.
+pub(super) fn add(
+    model: &mut LlamaModel,
+    weights: &Arc<Weights>,
+    sizes: &Sizes,
+    options: &LoadOptions,
+) -> Result<(), String> {
+    let Some(tokens) = sizes.aside_tokens else {
+        return Ok(());
+    };
+    let capacity = AsideCapacity { rows: ROWS, tokens };
+    let values = match sizes.flash_attention {
+        true => Values::ByToken,
+        false => Values::ByNumber,
+    };
+    let (started, errors) = collect_errors(|| {
+        Aside::start(capacity, values, |places| {
+            let params = params(capacity, options, places);
+            Handle::new(weights, &params)
+        })
+    });
+    let aside = started?.ok_or(errors)?;
+    model.add_aside(aside).map_err(|error| error.to_string())
+}
+
+fn params(
+    capacity: AsideCapacity,
+    options: &LoadOptions,
+    places: &Places,
+) -> sys::llama_context_params {
+    // SAFETY: returns a plain struct.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    params.n_ctx = capacity.tokens;
+    params.n_batch = capacity.rows;
+    params.n_ubatch = capacity.rows;
+    params.n_seq_max = SEQUENCES;
+    params.n_outputs_max = SEQUENCES;
+    params.kv_unified = true;
+    params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    let kv_format = kv_type(options.kv_format);
+    (params.type_k, params.type_v) = (kv_format, kv_format);
+    params.no_perf = true;
+    places.set(&mut params);
+    params
+}
