@@ -10,6 +10,7 @@ mod prepare;
 mod row_cost;
 mod score;
 mod thread;
+mod turns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

@@ -157,9 +157,11 @@ pub enum Forks {
 /// What may be computed beside steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsideCapacity {
-    /// Rows of a piece.
+    /// Of a piece.
     pub rows: u32,
-    /// Tokens of a sequence, from its beginning.
+    /// With fewer left of a prompt, steps are as good.
+    pub rows_min: u32,
+    /// Of a sequence, from its beginning.
     pub tokens: u32,
 }
 

@@ -10,6 +10,7 @@
 
 mod admit;
 mod alone;
+mod aside;
 mod fair;
 mod guesses;
 mod kv;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use crate::Token;
 use crate::model::{Batching, Capacity, Forks, SequenceId};
+use crate::scheduler::aside::Aside;
 use crate::scheduler::fair::Accounts;
 pub use crate::scheduler::kv::{CacheOp, Kv};
 use crate::scheduler::ngrams::Ngrams;
@@ -96,6 +98,7 @@ pub struct Scheduler {
     /// Rows that the model is trusted with: fewer for a while after its cache was full.
     rows_max: u32,
     admission: Admission,
+    aside: Aside,
     /// The age of whoever had the last step, when sequences take turns.
     turn: Option<ChoiceId>,
     preemptions: u64,
@@ -143,6 +146,7 @@ impl Scheduler {
             steps: 0,
             rows_max: capacity.rows,
             admission: Admission::Open,
+            aside: Aside::default(),
             turn: None,
             preemptions: 0,
             drafted: Drafted::default(),
@@ -206,6 +210,7 @@ impl Scheduler {
     /// The same, and what was computed for it is of no use to anybody.
     pub fn discard(&mut self, request: RequestId) {
         for choice in keys(&self.running, request.all()) {
+            self.give_up_aside(choice);
             if let Some((id, sequence)) = self.running.remove(&choice) {
                 self.accounts.stop(&sequence.account);
                 self.accounts.remove(&sequence.account, choice);
@@ -291,6 +296,7 @@ impl Scheduler {
         self.forget_kept();
         for (choice, (id, sequence)) in std::mem::take(&mut self.running) {
             self.preemptions += 1;
+            self.give_up_aside(choice);
             self.accounts.stop(&sequence.account);
             self.kv.forget(id);
             self.waiting.insert(choice, sequence);
@@ -377,6 +383,7 @@ impl Scheduler {
 
     fn stop(&mut self, choice: ChoiceId) -> Option<Sequence> {
         let (id, sequence) = self.running.remove(&choice)?;
+        self.give_up_aside(choice);
         self.accounts.stop(&sequence.account);
         self.retire(id, &sequence);
         Some(sequence)

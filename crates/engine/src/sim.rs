@@ -11,6 +11,7 @@ mod masks;
 mod tokenizer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -19,7 +20,8 @@ use crate::constraint::{Constraint, Next};
 use crate::event::FinishReason;
 use crate::local::{LocalEngine, Options, PrefixCache, Speculation};
 use crate::model::{
-    Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row, SequenceId, Tokenizer,
+    Aside, AsideCapacity, Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row,
+    SequenceId, Tokenizer,
 };
 use crate::request::{Sampling, Stop};
 use crate::sampler::{Sampler, Scratch};
@@ -64,6 +66,8 @@ pub struct SimOptions {
     pub habit: f64,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// What it computes aside.
+    pub aside: Option<AsideCapacity>,
     pub faults: Faults,
 }
 
@@ -83,6 +87,7 @@ impl Default for SimOptions {
             end_probability: 0.02,
             habit: 0.0,
             chat: true,
+            aside: None,
             faults: Faults::default(),
         }
     }
@@ -109,9 +114,19 @@ pub struct SimModel {
     tokenizer: Arc<SimTokenizer>,
     cache: Cache,
     logits: Vec<Option<Vec<f32>>>,
+    piece: Option<Piece>,
     gate: Option<gate::Waiter>,
     probe: Probe,
 }
+
+/// What is computed aside, and rows of it that are left.
+struct Piece {
+    rows: Vec<Row>,
+    left: usize,
+}
+
+/// Rows of a turn.
+const TURN_ROWS: usize = 8;
 
 impl std::fmt::Debug for SimModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -140,6 +155,7 @@ impl SimModel {
             tokenizer,
             cache,
             logits: Vec::new(),
+            piece: None,
             gate: None,
             probe: Probe::default(),
         }
@@ -242,6 +258,51 @@ impl Model for SimModel {
             .expect("logits of a row without output")
     }
 
+    fn aside(&self) -> Option<AsideCapacity> {
+        self.options.aside
+    }
+
+    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        let most = self.options.aside.expect("something is computed aside");
+        let (first, last) = (rows[0], rows[rows.len() - 1]);
+        assert!(
+            rows.len() <= most.rows as usize && last.position < most.tokens,
+            "{} rows aside of {most:?}",
+            rows.len()
+        );
+        assert!(
+            rows.iter()
+                .all(|row| row.sequence == first.sequence && !row.output),
+            "a piece of several sequences, or with outputs"
+        );
+        let (rows, left) = (rows.to_vec(), rows.len());
+        self.piece = Some(Piece { rows, left });
+        Ok(())
+    }
+
+    fn go_aside(&mut self, _: Duration) -> Result<Aside, DecodeError> {
+        let piece = self.piece.as_mut().expect("a piece was begun");
+        self.probe.turn();
+        piece.left = piece.left.saturating_sub(TURN_ROWS);
+        if piece.left > 0 {
+            return Ok(Aside::Paused);
+        }
+        let rows = self.piece.take().expect("it is there").rows;
+        let step = self.probe.steps();
+        if let Err(error) = self.fault(step, &rows) {
+            self.probe.fault();
+            return Err(match error {
+                DecodeError::Lost(why) => DecodeError::Fault(why),
+                error => error,
+            });
+        }
+        for row in rows {
+            self.cache.append(row, ALONE);
+        }
+        self.publish();
+        Ok(Aside::Done)
+    }
+
     fn fork(&mut self, from: SequenceId, to: SequenceId, length: u32) {
         self.probe.fork();
         self.cache.fork(from, to, length);
@@ -255,6 +316,8 @@ impl Model for SimModel {
     }
 
     fn forget(&mut self, sequence: SequenceId) {
+        self.piece
+            .take_if(|piece| piece.rows[0].sequence == sequence);
         self.cache.forget(sequence);
         self.publish();
     }

@@ -19,7 +19,7 @@ use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
 use weir_engine::local::{Core, PrefixCache, Progress, Speculation};
-use weir_engine::model::{Batching, Capacity, Forks, Tokenizer};
+use weir_engine::model::{AsideCapacity, Batching, Capacity, Forks, Tokenizer};
 use weir_engine::request::{
     Choices, Input, Logprobs, Prepared, Prompt, Request, Sampling, SamplingFields, Stop,
 };
@@ -75,6 +75,7 @@ fn simulate(hand: u64) {
             && seen.cached_at_ends > 30
             && seen.failed > 10
             && seen.cut > 50
+            && seen.turns_aside > 300
             && seen.accepted > 50
             && seen.drafted > seen.accepted + 20,
         "{seen:?}"
@@ -118,6 +119,8 @@ struct Seen {
     failed: u64,
     /// Sequences of which a part was kept, where nothing was drafted.
     cut: u64,
+    /// How often something was computed aside.
+    turns_aside: u64,
     /// Tokens that were only guessed.
     drafted: u64,
     /// Those of them that were right.
@@ -237,6 +240,22 @@ impl World {
             Batching::Together => random.one_of(&[Forks::Anywhere, Forks::AtEnd]),
             Batching::OneSequence => Forks::Anywhere,
         };
+        let aside = match (batching, forks) {
+            (Batching::Together, Forks::Anywhere) => random.one_of(&[
+                None,
+                Some(AsideCapacity {
+                    rows: 24,
+                    rows_min: 6,
+                    tokens: cells / 2,
+                }),
+                Some(AsideCapacity {
+                    rows: 5,
+                    rows_min: 0,
+                    tokens: u32::MAX,
+                }),
+            ]),
+            _ => None,
+        };
         let lost_probability = match forks {
             Forks::Anywhere => 0.0,
             Forks::AtEnd => random.one_of(&[0.0, 0.0, 0.02]),
@@ -256,6 +275,7 @@ impl World {
             end_probability: random.one_of(&[0.0, 0.02, 0.2]),
             habit: random.one_of(&[0.0, 0.9, 0.98, 0.98]),
             chat: false,
+            aside,
             faults: Faults {
                 cache_full_probability,
                 lost_probability,
@@ -328,6 +348,7 @@ impl World {
         let model = self.core.model().probe();
         seen.forks += model.forks();
         seen.faults += model.faults();
+        seen.turns_aside += model.turns_aside();
         seen.preemptions += self.core.scheduler().preemptions();
         seen.parked += self.parked;
         let cached = self.clients.iter().map(Client::cached).sum::<u64>();

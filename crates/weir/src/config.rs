@@ -113,9 +113,13 @@ pub(crate) struct Llama {
     pub(crate) queue_requests_max: Option<u32>,
     pub(crate) inter_token_target: Option<Duration>,
     pub(crate) prompt_tokens_min: Option<u32>,
+    pub(crate) aside_tokens: u32,
     pub(crate) prefix_cache: PrefixCache,
     pub(crate) speculation: Speculation,
 }
+
+/// Long enough for most prompts; of the demo model 190 MB.
+const ASIDE_TOKENS: u32 = 8_192;
 
 impl Llama {
     pub(crate) fn at(path: PathBuf) -> Self {
@@ -137,6 +141,7 @@ impl Llama {
             queue_requests_max: None,
             inter_token_target: None,
             prompt_tokens_min: None,
+            aside_tokens: ASIDE_TOKENS,
             prefix_cache: PrefixCache::Account,
             speculation: Speculation::Ngram,
         }
@@ -498,6 +503,7 @@ impl Reader<'_> {
                 .whole(&format!("{at}.inter_token_target_ms"))
                 .map(Duration::from_millis),
             prompt_tokens_min: self.narrow(&format!("{at}.prompt_tokens_min")),
+            aside_tokens: self.narrow(&format!("{at}.aside_tokens"))?,
             prefix_cache: match self.value(&format!("{at}.prefix_cache")) {
                 Some(Value::Text(who)) if who == "everybody" => PrefixCache::Everybody,
                 Some(Value::Text(who)) if who == "off" => PrefixCache::Off,

@@ -341,6 +341,7 @@ pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
             FlashAttention::On => weir_llama::FlashAttention::On,
             FlashAttention::Off => weir_llama::FlashAttention::Off,
         },
+        aside_tokens: llama.aside_tokens,
         reproducible: llama.reproducible,
     }
 }

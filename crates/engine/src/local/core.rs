@@ -1,6 +1,6 @@
 //! The step: plan → decode → sample → commit → send. No thread, no waiting, and a clock that is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
 use crate::local::row_cost::RowCost;
+use crate::local::turns::Turns;
 use crate::local::{Options, PrefixCache, Speculation};
-use crate::model::{DecodeError, Model, Tokenizer};
+use crate::model::{Aside, DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
 use crate::scheduler::{
     CacheOp, ChoiceId, Chosen, Next, RequestId, Room, Sampled, Scheduler, Step,
@@ -41,6 +42,9 @@ pub struct Core<M> {
     generations: BTreeMap<RequestId, Generation>,
     pace: Pace,
     row_cost: RowCost,
+    turns: Turns,
+    /// How long the piece that is under way has been computed for.
+    aside_took: Duration,
     scratch: Scratch,
     masks: Box<dyn MaskComputer>,
     clock: Monotonic,
@@ -59,11 +63,12 @@ impl<M: Model> Core<M> {
         clock: Monotonic,
     ) -> Self {
         let (capacity, tile_rows) = (model.capacity(), model.tile_rows());
-        let keep_rows = model.keep_rows();
+        let (keep_rows, aside) = (model.keep_rows(), model.aside());
         Core {
             tokenizer: model.tokenizer(),
             model,
-            scheduler: Scheduler::new(capacity, options.output_expected, keep_rows),
+            scheduler: Scheduler::new(capacity, options.output_expected, keep_rows)
+                .with_aside(aside),
             generations: BTreeMap::new(),
             pace: Pace::new(
                 options.inter_token_target,
@@ -72,6 +77,8 @@ impl<M: Model> Core<M> {
                 tile_rows,
             ),
             row_cost: RowCost::default(),
+            turns: Turns::new(options.inter_token_target),
+            aside_took: Duration::ZERO,
             scratch: Scratch::default(),
             masks,
             clock,
@@ -103,35 +110,47 @@ impl<M: Model> Core<M> {
         let streams = u32::try_from(self.scheduler.decoding()).expect("sequences fit a u32");
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
+        let pace = match self.scheduler.aside() {
+            Some(_) => self.pace.room_beside_aside(streams),
+            None => self.pace.room(streams),
+        };
         let room = Room {
             row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
-            ..self.pace.room(streams)
+            ..pace
         };
         let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
-        if step.rows.is_empty() {
+        self.begin_aside(&step);
+        if !step.rows.is_empty() {
+            self.decode(&step, begin, streams);
+        } else if self.scheduler.aside().is_none() {
             return if self.generations.is_empty() {
                 Progress::Idle
             } else {
                 Progress::Blocked
             };
         }
-        let generations = &self.generations;
-        let wanted = || step.requests.iter().any(|id| generations[id].is_wanted());
-        match self.model.decode_while(&step.rows, &wanted) {
-            Ok(()) => self.computed(&step),
-            Err(DecodeError::CacheFull) => self.cache_full(&step),
-            // Whoever was in it is let go before the next one, which has what its time says.
-            Err(DecodeError::Unwanted) => return Progress::Stepped,
-            Err(DecodeError::Fault(why)) => self.fault(&step, why),
-            Err(DecodeError::Lost(why)) => {
-                self.fault(&step, why);
-                self.scheduler.lost();
-            }
-        }
+        self.go_aside(begin, streams);
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
+        Progress::Stepped
+    }
+
+    fn decode(&mut self, step: &Step, begin: Duration, streams: u32) {
+        let generations = &self.generations;
+        let wanted = || step.requests.iter().any(|id| generations[id].is_wanted());
+        match self.model.decode_while(&step.rows, &wanted) {
+            Ok(()) => self.computed(step),
+            Err(DecodeError::CacheFull) => self.cache_full(step),
+            // Whoever was in it is let go before the next one, which has what its time says.
+            Err(DecodeError::Unwanted) => return,
+            Err(DecodeError::Fault(why)) => self.fault(&step.requests, why),
+            Err(DecodeError::Lost(why)) => {
+                self.fault(&step.requests, why);
+                self.scheduler.lost();
+            }
+        }
         let took = (self.clock)().saturating_sub(begin);
         tracing::trace!(
             rows = step.rows.len(),
@@ -150,7 +169,55 @@ impl<M: Model> Core<M> {
             prompt_rows: step.prompt_rows,
             decoding: streams > 0,
         });
-        Progress::Stepped
+    }
+
+    fn begin_aside(&mut self, step: &Step) {
+        if step.aside.is_empty() {
+            return;
+        }
+        self.aside_took = Duration::ZERO;
+        if let Err(error) = self.model.begin_aside(&step.aside) {
+            self.aside_failed(error);
+        }
+    }
+
+    /// Goes on with what is computed aside, if anything is, behind a step that began at `begin` or none.
+    fn go_aside(&mut self, begin: Duration, streams: u32) {
+        if self.scheduler.aside().is_none() {
+            return;
+        }
+        let now = (self.clock)();
+        let turn = self.turns.next(now.saturating_sub(begin), streams > 0);
+        let went = self.model.go_aside(turn);
+        let took = (self.clock)().saturating_sub(now);
+        self.aside_took += took;
+        tracing::trace!(?turn, ?took, ?went, "aside");
+        match went {
+            Ok(Aside::Paused) => self.turns.measure(turn, took),
+            Ok(Aside::Done) => {
+                let rows = self.scheduler.commit_aside();
+                self.pace.measure(Measured {
+                    took: self.aside_took,
+                    rows,
+                    prompt_rows: rows,
+                    decoding: false,
+                });
+            }
+            Err(error) => self.aside_failed(error),
+        }
+    }
+
+    fn aside_failed(&mut self, error: DecodeError) {
+        let request = self.scheduler.aside();
+        self.scheduler.refuse_aside();
+        match error {
+            DecodeError::CacheFull | DecodeError::Unwanted => {
+                tracing::debug!("a prompt goes on in steps: {error}");
+            }
+            DecodeError::Fault(why) | DecodeError::Lost(why) => {
+                self.fault(&request.into_iter().collect(), why);
+            }
+        }
     }
 
     /// What waits for its first step.
@@ -298,15 +365,11 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// Whoever was in the step fails. The others go on.
-    fn fault(&mut self, step: &Step, why: String) {
+    /// Whoever was in it fails. The others go on.
+    fn fault(&mut self, requests: &BTreeSet<RequestId>, why: String) {
         let error = EngineError::Fault(why);
-        tracing::error!(
-            requests = step.requests.len(),
-            rows = step.rows.len(),
-            "a step failed: {error}"
-        );
-        for &request in &step.requests {
+        tracing::error!(requests = requests.len(), "a step failed: {error}");
+        for &request in requests {
             self.scheduler.discard(request);
             if let Some(generation) = self.generations.remove(&request) {
                 generation.fail(error.clone());

@@ -82,6 +82,19 @@ impl Pace {
         }
     }
 
+    /// The same while a prompt is computed aside, which has half of the time that prompts have.
+    pub(crate) fn room_beside_aside(&self, streams: u32) -> Room {
+        let room = self.room(streams);
+        if streams == 0 {
+            return room;
+        }
+        Room {
+            rows: (room.rows / 2).max(1),
+            prompts: (room.prompts / 2).max(1),
+            ..room
+        }
+    }
+
     fn rest_of_tile(&self, streams: u32) -> u32 {
         if self.tile_took > self.target.mul_f64(TILE_TARGETS_MAX) {
             return 0;

@@ -106,9 +106,10 @@ impl Scheduler {
         let cells = source.map_or(sequence.known(), |(from, length)| {
             sequence.known() - length + self.kv.idle_prefix(from, length)
         });
-        let free = self.kv.free_cells() + self.kv.idle_cells();
+        // What is reserved is among what is promised.
+        let free = self.kv.free_cells() + self.kv.reserved_cells() + self.kv.idle_cells();
         if reserve == Reserve::Spent {
-            return cells <= free;
+            return cells <= free - self.kv.reserved_cells();
         }
         let expected = |sequence: &Sequence| sequence.remaining().min(self.output_expected);
         let running = self.running.values().map(|(id, running)| {

@@ -204,15 +204,18 @@ impl Scheduler {
             let streams = rest.len().min(left);
             chosen.extend(rest.into_iter().take(streams));
             left -= streams;
-            let prompts = choices.iter().map(|choice| self.prompt_rows(*choice));
+            let in_steps = choices.iter().filter(|choice| !self.goes_aside(**choice));
+            let prompts = in_steps.map(|choice| self.prompt_rows(*choice));
             left = prompts.fold(left, |left, rows| left.saturating_sub(rows as usize));
         }
         chosen
     }
 
     fn all_decode(&self) -> bool {
-        let mut running = self.running.values();
-        running.all(|(id, sequence)| self.kv.length(*id) + 1 >= sequence.known())
+        let mut running = self.running.iter();
+        running.all(|(&choice, (id, sequence))| {
+            self.kv.length(*id) + 1 >= sequence.known() || self.goes_aside(choice)
+        })
     }
 
     /// Rows that a choice needs before its next token.

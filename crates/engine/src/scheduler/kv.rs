@@ -32,6 +32,8 @@ pub struct Kv {
     used: u32,
     /// Cells of live sequences.
     live: u32,
+    /// Cells that are for what is computed aside.
+    reserved: u32,
     free_ids: BTreeSet<SequenceId>,
     sequences: Vec<Tokens>,
     runs: Runs,
@@ -53,6 +55,7 @@ impl Kv {
             cells,
             used: 0,
             live: 0,
+            reserved: 0,
             free_ids: (0..sequences).map(SequenceId).collect(),
             sequences: vec![Tokens::default(); sequences as usize],
             runs: Runs::default(),
@@ -61,7 +64,18 @@ impl Kv {
     }
 
     pub fn free_cells(&self) -> u32 {
-        self.cells - self.used
+        self.cells - self.used - self.reserved
+    }
+
+    /// So many of the free cells are nobody else's from now on; those that were before are free again.
+    pub fn reserve(&mut self, cells: u32) {
+        self.reserved = 0;
+        assert!(cells <= self.free_cells(), "more cells than are free");
+        self.reserved = cells;
+    }
+
+    pub fn reserved_cells(&self) -> u32 {
+        self.reserved
     }
 
     pub fn used_cells(&self) -> u32 {

@@ -9,7 +9,7 @@ use crate::scheduler::admit::Reserve;
 use crate::scheduler::{Admission, CacheOp, ChoiceId, RequestId, Scheduler};
 
 /// Kernels compute rows in fours: one row left over costs as much as four.
-const ROWS_ALIGNED: u32 = 4;
+pub(super) const ROWS_ALIGNED: u32 = 4;
 
 /// How much a step may hold, so that it is over in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Step {
     /// First this, in this order, also when there are no rows.
     pub cache: Vec<CacheOp>,
     pub rows: Vec<Row>,
+    /// A piece of a prompt that is taken on aside, if any.
+    pub aside: Vec<Row>,
     pub sampled: Vec<Sampled>,
     pub scored: Vec<Scored>,
     /// Rows of tokens that a choice may say next: the logits of each are of use if the one before it was
@@ -76,7 +78,7 @@ impl Scheduler {
                 Batching::Together => self.fill(&mut draft, room),
                 Batching::OneSequence => self.fill_alone(&mut draft),
             }
-            if !draft.step.rows.is_empty() {
+            if !draft.step.rows.is_empty() || self.aside().is_some() {
                 break;
             }
             // Whoever's turn it was may have lost its own cells: then it is another's.
@@ -147,6 +149,9 @@ impl Scheduler {
     }
 
     pub(super) fn place_prompt(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) {
+        if self.place_aside(draft, choice) {
+            return;
+        }
         let before = draft.rows();
         self.place(draft, choice, draft.prompt_room);
         let placed = draft.rows() - before;

@@ -24,6 +24,8 @@ pub(super) struct Sequence {
     /// What it may say next, if anything is to be drafted for it.
     pub(super) guesses: Option<Guesses>,
     pub(super) marks: Marks,
+    /// Whether its prompt may be computed aside.
+    pub(super) aside: bool,
 }
 
 /// A prompt, and what was generated after it.
@@ -48,6 +50,7 @@ impl Sequence {
             stepped: 0,
             guesses,
             marks: Marks::default(),
+            aside: true,
         }
     }
 

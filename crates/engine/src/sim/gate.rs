@@ -89,6 +89,7 @@ struct Counts {
     cuts: AtomicU64,
     faults: AtomicU64,
     unwanted: AtomicU64,
+    turns: AtomicU64,
 }
 
 impl Probe {
@@ -138,6 +139,15 @@ impl Probe {
     /// Steps that were given up.
     pub fn unwanted_steps(&self) -> u64 {
         self.0.unwanted.load(Ordering::SeqCst)
+    }
+
+    /// How often it has gone on with something aside.
+    pub fn turns_aside(&self) -> u64 {
+        self.0.turns.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn turn(&self) {
+        self.0.turns.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn unwanted(&self) {

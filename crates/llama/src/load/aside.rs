@@ -12,6 +12,9 @@ use crate::model::LlamaModel;
 use crate::shim::{Handle, Weights};
 use crate::sizes::{ROWS, Sizes};
 
+/// So many rows of fused attention are hardly slower for each than [`ROWS`], and take about a second.
+const ROWS_MIN: u32 = 256;
+
 /// Makes the context if there is to be one. Without it all is computed as well, so that what is in its way is only told.
 pub(super) fn add(
     model: &mut LlamaModel,
@@ -22,7 +25,11 @@ pub(super) fn add(
     let Some(tokens) = sizes.aside_tokens else {
         return Ok(());
     };
-    let capacity = AsideCapacity { rows: ROWS, tokens };
+    let capacity = AsideCapacity {
+        rows: ROWS,
+        rows_min: ROWS_MIN,
+        tokens,
+    };
     let values = match sizes.flash_attention {
         true => Values::ByToken,
         false => Values::ByNumber,

@@ -221,6 +221,8 @@ mod bench {
                 kv_layout,
                 flash_attention,
                 optimize,
+                // Steps are measured.
+                aside_tokens: 0,
                 // With split cells each has as many as it needs, and no more pass through attention.
                 context_tokens: match (self.base.context_tokens, self.tokens) {
                     (None, Some(tokens)) if split => Some(tokens),

@@ -1,0 +1,124 @@
+//! Long prompts are computed aside where the model can, one piece at a time ([`Model::begin_aside`](crate::model::Model::begin_aside)):
+//! steps are for streams and short prompts meanwhile. Whose piece is next goes by whose turn it is.
+
+use crate::model::{AsideCapacity, Row, SequenceId};
+use crate::scheduler::plan::{Draft, ROWS_ALIGNED};
+use crate::scheduler::sequence::Sequence;
+use crate::scheduler::{ChoiceId, RequestId, Scheduler};
+
+/// What is computed aside, and what may be.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    pub(super) capacity: Option<AsideCapacity>,
+    piece: Option<Piece>,
+}
+
+/// Under way. Its cells are reserved.
+#[derive(Debug)]
+struct Piece {
+    choice: ChoiceId,
+    rows: u32,
+}
+
+impl Scheduler {
+    /// Long prompts are computed aside.
+    #[must_use]
+    pub fn with_aside(mut self, capacity: Option<AsideCapacity>) -> Self {
+        self.aside.capacity = capacity;
+        self
+    }
+
+    /// Whose piece is under way.
+    pub fn aside(&self) -> Option<RequestId> {
+        self.aside.piece.as_ref().map(|piece| piece.choice.request)
+    }
+
+    /// The piece is computed; how many rows it had.
+    pub fn commit_aside(&mut self) -> u32 {
+        let piece = self.aside.piece.take();
+        let Piece { choice, rows } = piece.expect("a piece was under way");
+        self.kv.reserve(0);
+        let (id, sequence) = self.running.get_mut(&choice).expect("it is given up else");
+        self.kv.extend(*id, rows);
+        sequence.stepped = self.steps;
+        self.accounts.serve(&sequence.account, rows);
+        rows
+    }
+
+    /// The model had no cells for it: the prompt goes on in steps.
+    pub fn refuse_aside(&mut self) {
+        let Some(Piece { choice, .. }) = self.aside.piece.take() else {
+            return;
+        };
+        self.kv.reserve(0);
+        let (_, sequence) = self.running.get_mut(&choice).expect("it is given up else");
+        sequence.aside = false;
+    }
+
+    /// Its cells are taken away, or nobody wants it any more.
+    pub(super) fn give_up_aside(&mut self, choice: ChoiceId) {
+        let piece = self.aside.piece.take_if(|piece| piece.choice == choice);
+        if piece.is_some() {
+            self.kv.reserve(0);
+        }
+    }
+
+    /// Takes the next piece of a choice's prompt on, unless another is under way, which it waits for. `false` if the prompt is computed
+    /// in steps.
+    pub(super) fn place_aside(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) -> bool {
+        let (id, sequence) = &self.running[&choice];
+        let (id, from) = (*id, self.kv.length(*id));
+        let Some(rows) = self.piece(choice, sequence, from) else {
+            return false;
+        };
+        if self.aside.piece.is_some() {
+            return true;
+        }
+        if !self.make_room(draft.rows() + rows) {
+            return false;
+        }
+        self.kv.reserve(rows);
+        let sequence = &self.running[&choice].1;
+        draft.step.aside = piece_rows(id, sequence, from, rows);
+        self.aside.piece = Some(Piece { choice, rows });
+        true
+    }
+
+    /// Whether steps are spared of it: what is said of a choice that waits, as if nothing of it were there.
+    pub(super) fn goes_aside(&self, choice: ChoiceId) -> bool {
+        let running = self.running.get(&choice);
+        let running = running.map(|(id, sequence)| (sequence, self.kv.length(*id)));
+        let waiting = || Some((self.waiting.get(&choice)?, 0));
+        running
+            .or_else(waiting)
+            .is_some_and(|(sequence, from)| self.piece(choice, sequence, from).is_some())
+    }
+
+    /// Rows of the next piece: as even parts as there can be.
+    fn piece(&self, choice: ChoiceId, sequence: &Sequence, from: u32) -> Option<u32> {
+        let AsideCapacity {
+            rows,
+            rows_min,
+            tokens,
+        } = self.aside.capacity?;
+        // The last token's logits are wanted, and come from a step.
+        let left = (sequence.known() - 1).min(tokens).saturating_sub(from);
+        let prompt = &self.prompts[choice.siblings(sequence).start()];
+        if left < rows_min.max(1) || !sequence.aside || !prompt.unscored.is_empty() {
+            return None;
+        }
+        let even = left.div_ceil(left.div_ceil(rows));
+        Some(even.next_multiple_of(ROWS_ALIGNED).min(left).min(rows))
+    }
+}
+
+fn piece_rows(id: SequenceId, sequence: &Sequence, from: u32, rows: u32) -> Vec<Row> {
+    let tokens = sequence.tokens.from(from).take(rows as usize);
+    let row = |(position, token)| Row {
+        token,
+        position,
+        sequence: id,
+        output: false,
+    };
+    (from..).zip(tokens).map(row).collect()
+}
