@@ -8,7 +8,8 @@
 
 mod values;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -78,6 +79,7 @@ pub(crate) enum Went {
 }
 
 /// A piece that was computed.
+#[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) sequence: SequenceId,
     pub(crate) rows: u32,
@@ -120,6 +122,8 @@ impl Aside {
             said: to_say,
             until: Cell::new(now()),
             given_up: Cell::new(false),
+            last: Cell::new((sys::GGML_OP_NONE, now())),
+            spans: RefCell::default(),
         });
         let made = make(&places).map_err(|threw| threw.to_string())?;
         let Some(context) = made else {
@@ -252,7 +256,14 @@ pub(crate) struct Places {
     said: Sender<Said>,
     until: Cell<Moment>,
     given_up: Cell<bool>,
+    /// The last place, and when it was left.
+    last: Cell<(sys::ggml_op, Moment)>,
+    /// How long it takes from behind an operation to the next place.
+    spans: RefCell<BTreeMap<sys::ggml_op, Duration>>,
 }
+
+/// Not every operation of a kind is followed by as much: what is expected is the longest, and less of it each time.
+const SPAN_KEPT: f64 = 0.9;
 
 impl Places {
     /// Has a context ask here.
@@ -265,10 +276,21 @@ impl Places {
         std::ptr::from_ref(self).cast_mut().cast()
     }
 
-    fn pause_if_due(&self) {
-        if now() < self.until.get() || self.given_up.get() {
-            return;
+    /// Behind an operation: whether there is time until the next place.
+    fn pass(&self, operation: sys::ggml_op) {
+        let now = now();
+        let (last, left) = self.last.replace((operation, now));
+        let mut spans = self.spans.borrow_mut();
+        let span = spans.entry(last).or_default();
+        *span = span.mul_f64(SPAN_KEPT).max(now - left);
+        let next = spans.get(&operation).copied().unwrap_or_default();
+        if now + next >= self.until.get() && !self.given_up.get() {
+            self.pause();
+            self.last.set((operation, Moment::now()));
         }
+    }
+
+    fn pause(&self) {
         let told = self.said.send(Said::Paused).is_ok();
         match self.work.recv() {
             Ok(Work::GoOn { until }) if told => self.until.set(until),
@@ -283,18 +305,21 @@ impl Places {
 ///
 /// `tensor` is one of a graph, and `data` points to [`Places`].
 unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut c_void) -> bool {
+    // SAFETY: as the caller promises.
+    let operation = unsafe { (*tensor).op };
     if ask {
-        // SAFETY: as the caller promises.
-        let operation = unsafe { (*tensor).op };
-        // Those that take long.
+        // Those that take long; before attention, keys and values go to the cache.
         return matches!(
             operation,
-            sys::GGML_OP_MUL_MAT | sys::GGML_OP_MUL_MAT_ID | sys::GGML_OP_FLASH_ATTN_EXT
+            sys::GGML_OP_MUL_MAT
+                | sys::GGML_OP_MUL_MAT_ID
+                | sys::GGML_OP_FLASH_ATTN_EXT
+                | sys::GGML_OP_SET_ROWS
         );
     }
     // SAFETY: as the caller promises.
     let places = unsafe { &*data.cast_const().cast::<Places>() };
-    places.pause_if_due();
+    places.pass(operation);
     true
 }
 
@@ -338,6 +363,7 @@ impl Worker {
                 continue;
             };
             self.places.until.set(until);
+            self.places.last.set((sys::GGML_OP_NONE, now()));
             // SAFETY: whoever has the pool drops this thread first.
             unsafe { self.context.join(team) };
             let done = self.compute(&rows, beginning);

@@ -1,5 +1,6 @@
 //! Steps and cells: the [`Model`] itself.
 
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ use crate::tokenizer::LlamaTokenizer;
 pub struct LlamaModel {
     /// Uses the context's threads, so it goes before it.
     aside: Option<Aside>,
+    /// What was computed aside of one sequence, and isn't in the cache yet: streams would pass over it in each step before somebody
+    /// needs it.
+    pending: VecDeque<Done>,
     context: Context,
     tokenizer: Arc<LlamaTokenizer>,
     facts: ModelFacts,
@@ -79,6 +83,9 @@ pub(crate) struct Keeper {
     kept: Vec<u32>,
 }
 
+/// Nobody is given more cells than there are, and any are as good as others.
+const ROOM: &str = "there is room for what was counted";
+
 impl LlamaModel {
     pub(crate) fn new(
         context: Context,
@@ -92,6 +99,7 @@ impl LlamaModel {
         let batch = Batch::default();
         LlamaModel {
             aside: None,
+            pending: VecDeque::new(),
             context,
             tokenizer,
             facts,
@@ -138,28 +146,31 @@ impl LlamaModel {
         }
     }
 
-    /// What was computed aside is the sequence's.
-    fn take_aside(
-        &mut self,
-        Done {
-            sequence,
-            rows,
-            state,
-        }: Done,
-    ) -> Result<(), DecodeError> {
+    /// Puts what was computed aside into the cache, if it is this sequence's.
+    fn deliver_of(&mut self, SequenceId(sequence): SequenceId) -> Result<(), DecodeError> {
+        let of = self.pending.front().map(|done| done.sequence);
+        if of == Some(SequenceId(sequence)) {
+            self.deliver()?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), DecodeError> {
         // States are only taken by an empty sequence; this one has none of its own.
         let spare = self.capacity.sequences.cast_signed();
-        if !self
-            .context
-            .handle()
-            .set_state(spare, &state)
-            .map_err(fault)?
+        while let Some(Done {
+            sequence, state, ..
+        }) = self.pending.front()
         {
-            return Err(DecodeError::CacheFull);
+            let sequence = sequence.0.cast_signed();
+            let taken = self.context.handle().set_state(spare, state);
+            if !taken.map_err(fault)? {
+                return Err(DecodeError::CacheFull);
+            }
+            self.copy_all(spare, sequence);
+            self.remove(spare, 0);
+            self.pending.pop_front();
         }
-        self.copy_all(spare, sequence.0.cast_signed());
-        self.remove(spare, 0);
-        self.lengths[sequence.0 as usize] += rows;
         Ok(())
     }
 
@@ -378,6 +389,9 @@ impl Model for LlamaModel {
             return Ok(());
         }
         self.check(rows).map_err(DecodeError::Fault)?;
+        for row in rows {
+            self.deliver_of(row.sequence)?;
+        }
         self.batch.fill(rows);
         // States can't be taken back, so that such a step goes to its end.
         let computed = match self.capacity.forks {
@@ -417,12 +431,22 @@ impl Model for LlamaModel {
     fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.check_aside(rows).map_err(DecodeError::Fault)?;
         let (sequence, from) = (rows[0].sequence, rows[0].position);
-        let aside = self.aside.as_mut().expect("it was checked");
-        let beginning = aside.misses(sequence, from).then(|| {
-            let sequence = sequence.0.cast_signed();
-            self.context.handle().state(sequence).map_err(fault)
-        });
-        aside.begin(rows, beginning.transpose()?);
+        let aside = self.aside.as_ref().expect("it was checked");
+        let beginning = if aside.misses(sequence, from) {
+            self.deliver()?;
+            let state = self.context.handle().state(sequence.0.cast_signed());
+            Some(state.map_err(fault)?)
+        } else {
+            // Of one sequence at a time: it takes memory, and its cells are counted.
+            let others = self.pending.front().map(|done| done.sequence) != Some(sequence);
+            if others {
+                self.deliver()?;
+            }
+            None
+        };
+        if let Some(aside) = &mut self.aside {
+            aside.begin(rows, beginning);
+        }
         Ok(())
     }
 
@@ -431,7 +455,11 @@ impl Model for LlamaModel {
         let aside = aside.ok_or_else(|| fault("nothing is computed aside"))?;
         match self.context.lend(|team| aside.go(time, team))? {
             Went::Paused => Ok(Progress::Paused),
-            Went::Done(done) => self.take_aside(done).map(|()| Progress::Done),
+            Went::Done(done) => {
+                self.lengths[done.sequence.0 as usize] += done.rows;
+                self.pending.push_back(done);
+                Ok(Progress::Done)
+            }
         }
     }
 
@@ -448,6 +476,7 @@ impl Model for LlamaModel {
         if length == 0 {
             return;
         }
+        self.deliver_of(from).expect(ROOM);
         let (parent, child) = (from.0.cast_signed(), to.0.cast_signed());
         match self.layout {
             Layout::Unified(_) => self.copy(parent, child, 0..length),
@@ -472,6 +501,7 @@ impl Model for LlamaModel {
             "{sequence:?} can't be cut to {length} tokens"
         );
         self.forget_aside(sequence);
+        self.deliver_of(sequence).expect(ROOM);
         self.remove(sequence.0.cast_signed(), length);
         self.lengths[sequence.0 as usize] = length;
         if let Some(Keeper { kept, .. }) = self.layout.keeper() {
@@ -483,6 +513,7 @@ impl Model for LlamaModel {
 
     fn forget(&mut self, sequence: SequenceId) {
         self.forget_aside(sequence);
+        self.pending.retain(|done| done.sequence != sequence);
         if self.length(sequence) == 0 {
             return;
         }

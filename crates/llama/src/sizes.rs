@@ -51,9 +51,9 @@ pub(crate) struct Sizes {
 }
 
 /// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
-pub(crate) const ROWS: u32 = 512;
+const ROWS: u32 = 512;
 /// Fewer tokens aren't worth a second context.
-const ASIDE_TOKENS_MIN: u32 = ROWS;
+const ASIDE_TOKENS_MIN: u32 = 512;
 /// Without flash attention each row has a number for each cell and head, all at once; and with as many rows as these
 /// prompts are no slower.
 const ROWS_UNFUSED: u32 = 128;

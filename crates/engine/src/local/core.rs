@@ -11,7 +11,7 @@ use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
 use crate::local::row_cost::RowCost;
-use crate::local::turns::Turns;
+use crate::local::turns;
 use crate::local::{Options, PrefixCache, Speculation};
 use crate::model::{Aside, DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
@@ -42,12 +42,14 @@ pub struct Core<M> {
     generations: BTreeMap<RequestId, Generation>,
     pace: Pace,
     row_cost: RowCost,
-    turns: Turns,
     /// How long the piece that is under way has been computed for.
     aside_took: Duration,
+    /// Whether something was computed aside behind the last step: streams have waited for that.
+    was_aside: bool,
     scratch: Scratch,
     masks: Box<dyn MaskComputer>,
     clock: Monotonic,
+    inter_token_target: Duration,
     write_timeout: Duration,
     output_expected: u32,
     prefix_cache: PrefixCache,
@@ -77,8 +79,9 @@ impl<M: Model> Core<M> {
                 tile_rows,
             ),
             row_cost: RowCost::default(),
-            turns: Turns::new(options.inter_token_target),
+            inter_token_target: options.inter_token_target,
             aside_took: Duration::ZERO,
+            was_aside: false,
             scratch: Scratch::default(),
             masks,
             clock,
@@ -110,13 +113,14 @@ impl<M: Model> Core<M> {
         let streams = u32::try_from(self.scheduler.decoding()).expect("sequences fit a u32");
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
-        let pace = match self.scheduler.aside() {
-            Some(_) => self.pace.room_beside_aside(streams),
-            None => self.pace.room(streams),
-        };
-        let room = Room {
-            row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
-            ..pace
+        let room = if std::mem::take(&mut self.was_aside) || self.scheduler.awaits_aside() {
+            // A guess takes as long as a row of the prompt that waits, and may be wrong.
+            self.pace.room_beside_aside(streams)
+        } else {
+            Room {
+                row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
+                ..self.pace.room(streams)
+            }
         };
         let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
@@ -186,14 +190,16 @@ impl<M: Model> Core<M> {
         if self.scheduler.aside().is_none() {
             return;
         }
+        self.was_aside = true;
         let now = (self.clock)();
-        let turn = self.turns.next(now.saturating_sub(begin), streams > 0);
+        let step = now.saturating_sub(begin);
+        let turn = turns::next(self.inter_token_target, step, streams > 0);
         let went = self.model.go_aside(turn);
         let took = (self.clock)().saturating_sub(now);
         self.aside_took += took;
         tracing::trace!(?turn, ?took, ?went, "aside");
         match went {
-            Ok(Aside::Paused) => self.turns.measure(turn, took),
+            Ok(Aside::Paused) => {}
             Ok(Aside::Done) => {
                 let rows = self.scheduler.commit_aside();
                 self.pace.measure(Measured {

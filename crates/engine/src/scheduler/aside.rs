@@ -1,9 +1,11 @@
 //! Long prompts are computed aside where the model can, one piece at a time ([`Model::begin_aside`](crate::model::Model::begin_aside)):
-//! steps are for streams and short prompts meanwhile. Whose piece is next goes by whose turn it is.
+//! steps are for streams, short prompts and those of other accounts meanwhile. Whose piece is next goes by whose turn it is.
+
+use std::sync::Arc;
 
 use crate::model::{AsideCapacity, Row, SequenceId};
 use crate::scheduler::plan::{Draft, ROWS_ALIGNED};
-use crate::scheduler::sequence::Sequence;
+use crate::scheduler::sequence::{PromptAside, Sequence};
 use crate::scheduler::{ChoiceId, RequestId, Scheduler};
 
 /// What is computed aside, and what may be.
@@ -17,6 +19,7 @@ pub(super) struct Aside {
 #[derive(Debug)]
 struct Piece {
     choice: ChoiceId,
+    account: Arc<str>,
     rows: u32,
 }
 
@@ -33,10 +36,15 @@ impl Scheduler {
         self.aside.piece.as_ref().map(|piece| piece.choice.request)
     }
 
+    /// Whether somebody waits for a piece of its prompt.
+    pub fn awaits_aside(&self) -> bool {
+        self.aside.piece.is_some() || self.running.keys().any(|choice| self.goes_aside(*choice))
+    }
+
     /// The piece is computed; how many rows it had.
     pub fn commit_aside(&mut self) -> u32 {
         let piece = self.aside.piece.take();
-        let Piece { choice, rows } = piece.expect("a piece was under way");
+        let Piece { choice, rows, .. } = piece.expect("a piece was under way");
         self.kv.reserve(0);
         let (id, sequence) = self.running.get_mut(&choice).expect("it is given up else");
         self.kv.extend(*id, rows);
@@ -52,7 +60,7 @@ impl Scheduler {
         };
         self.kv.reserve(0);
         let (_, sequence) = self.running.get_mut(&choice).expect("it is given up else");
-        sequence.aside = false;
+        sequence.aside = PromptAside::Refused;
     }
 
     /// Its cells are taken away, or nobody wants it any more.
@@ -63,8 +71,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes the next piece of a choice's prompt on, unless another is under way, which it waits for. `false` if the prompt is computed
-    /// in steps.
+    /// Takes the next piece of a choice's prompt on, unless another is under way: one of the same account it waits for. `false` if
+    /// the prompt goes on in steps.
     pub(super) fn place_aside(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) -> bool {
         let (id, sequence) = &self.running[&choice];
         let (id, from) = (*id, self.kv.length(*id));
@@ -78,9 +86,14 @@ impl Scheduler {
             return false;
         }
         self.kv.reserve(rows);
-        let sequence = &self.running[&choice].1;
+        let (_, sequence) = self.running.get_mut(&choice).expect("it was there");
+        sequence.aside = PromptAside::Begun;
         draft.step.aside = piece_rows(id, sequence, from, rows);
-        self.aside.piece = Some(Piece { choice, rows });
+        self.aside.piece = Some(Piece {
+            choice,
+            account: Arc::clone(&sequence.account),
+            rows,
+        });
         true
     }
 
@@ -94,7 +107,7 @@ impl Scheduler {
             .is_some_and(|(sequence, from)| self.piece(choice, sequence, from).is_some())
     }
 
-    /// Rows of the next piece: as even parts as there can be.
+    /// Rows of the next piece, if it may have one now: as even parts as there can be.
     fn piece(&self, choice: ChoiceId, sequence: &Sequence, from: u32) -> Option<u32> {
         let AsideCapacity {
             rows,
@@ -104,7 +117,14 @@ impl Scheduler {
         // The last token's logits are wanted, and come from a step.
         let left = (sequence.known() - 1).min(tokens).saturating_sub(from);
         let prompt = &self.prompts[choice.siblings(sequence).start()];
-        if left < rows_min.max(1) || !sequence.aside || !prompt.unscored.is_empty() {
+        let least = match sequence.aside {
+            PromptAside::Open => rows_min.max(1),
+            PromptAside::Begun => 1,
+            PromptAside::Refused => return None,
+        };
+        let piece = self.aside.piece.as_ref();
+        let others = piece.is_some_and(|piece| piece.account != sequence.account);
+        if left < least || others || !prompt.unscored.is_empty() {
             return None;
         }
         let even = left.div_ceil(left.div_ceil(rows));

@@ -24,8 +24,18 @@ pub(super) struct Sequence {
     /// What it may say next, if anything is to be drafted for it.
     pub(super) guesses: Option<Guesses>,
     pub(super) marks: Marks,
-    /// Whether its prompt may be computed aside.
-    pub(super) aside: bool,
+    pub(super) aside: PromptAside,
+}
+
+/// Whether its prompt is computed aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PromptAside {
+    /// If it is long enough.
+    Open,
+    /// It is, to its end.
+    Begun,
+    /// That was refused.
+    Refused,
 }
 
 /// A prompt, and what was generated after it.
@@ -50,7 +60,7 @@ impl Sequence {
             stepped: 0,
             guesses,
             marks: Marks::default(),
-            aside: true,
+            aside: PromptAside::Open,
         }
     }
 

@@ -10,9 +10,11 @@ use crate::load::{LoadOptions, kv_type};
 use crate::log::collect_errors;
 use crate::model::LlamaModel;
 use crate::shim::{Handle, Weights};
-use crate::sizes::{ROWS, Sizes};
+use crate::sizes::Sizes;
 
-/// So many rows of fused attention are hardly slower for each than [`ROWS`], and take about a second.
+/// With more, rows are no faster, and an operation takes longer: until the next one nothing can pause.
+const ROWS: u32 = 256;
+/// Shorter prompts are as soon computed in the steps of streams.
 const ROWS_MIN: u32 = 256;
 
 /// Makes the context if there is to be one. Without it all is computed as well, so that what is in its way is only told.
