@@ -20,7 +20,7 @@ use weir_engine::model::{AsideCapacity, DecodeError, Row, SequenceId};
 
 pub(crate) use crate::aside::values::Values;
 use crate::batch::Batch;
-use crate::shim::{Handle, Threw};
+use crate::shim::{Handle, Threw, UNWANTED};
 use crate::threads::Team;
 
 #[expect(
@@ -201,7 +201,8 @@ impl Aside {
 
     /// Goes on with the piece for about so long. The other context computes nothing meanwhile.
     pub(crate) fn go(&mut self, time: Duration, team: Team) -> Result<Went, DecodeError> {
-        let ended = || fault("the thread for prompts aside has ended");
+        // After a panic, which it has told of, prompts are computed in steps.
+        let ended = DecodeError::Unwanted;
         let piece = self.piece.take();
         let mut piece = piece.ok_or_else(|| fault("no piece of a prompt was begun"))?;
         let until = now() + time.min(A_LONG_TIME);
@@ -215,8 +216,8 @@ impl Aside {
             Stage::Paused => Work::GoOn { until },
         };
         self.held = None;
-        self.work.send(work).map_err(|_| ended())?;
-        match self.said.recv().map_err(|_| ended())? {
+        self.work.send(work).map_err(|_| ended.clone())?;
+        match self.said.recv().map_err(|_| ended)? {
             Said::Paused => {
                 self.piece = Some(piece);
                 Ok(Went::Paused)
@@ -401,7 +402,7 @@ impl Worker {
             .map_err(fault)?;
         match code {
             0 => {}
-            2 => return Err(DecodeError::Unwanted),
+            UNWANTED => return Err(DecodeError::Unwanted),
             code => {
                 return Err(fault(format!(
                     "llama_decode of a prompt aside failed with code {code}"

@@ -12,7 +12,7 @@ use weir_engine::model::{
 
 use crate::aside::{A_LONG_TIME, Aside, Done, Went, fault};
 use crate::batch::Batch;
-use crate::shim::{self, Context, guarded};
+use crate::shim::{self, Context, UNWANTED, guarded};
 use crate::sizes::{Sizes, Traits};
 use crate::tokenizer::LlamaTokenizer;
 
@@ -263,7 +263,7 @@ impl LlamaModel {
         match computed {
             Ok(0) => Ok(()),
             Ok(1) => Err(DecodeError::CacheFull),
-            Ok(2) => Err(DecodeError::Unwanted),
+            Ok(UNWANTED) => Err(DecodeError::Unwanted),
             Ok(code) => Err(DecodeError::Fault(format!(
                 "llama_decode failed with code {code}"
             ))),

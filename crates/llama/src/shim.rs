@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use crate::log::collect_errors;
 use crate::threads::{Team, Threads, Use};
 
 /// A call threw; the text is the exception's.
@@ -212,6 +213,9 @@ impl Drop for Weights {
     }
 }
 
+/// llama.cpp's code of a step that was given up.
+pub(crate) const UNWANTED: i32 = 2;
+
 /// A context: the KV cache and the buffers of a step.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -252,10 +256,17 @@ impl Handle {
         data: *mut c_void,
     ) -> Result<i32, Threw> {
         let (mut code, context) = (0, self.pointer());
-        guarded(|what, size| {
-            // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
-            unsafe { weir_decode(context, batch, unwanted, data, &raw mut code, what, size) }
-        })?;
+        let (called, errors) = collect_errors(|| {
+            guarded(|what, size| {
+                // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
+                unsafe { weir_decode(context, batch, unwanted, data, &raw mut code, what, size) }
+            })
+        });
+        // That it was given up is an error to llama.cpp only.
+        if code != UNWANTED && !errors.is_empty() {
+            tracing::error!(target: "llama.cpp", "{errors}");
+        }
+        called?;
         Ok(code)
     }
 

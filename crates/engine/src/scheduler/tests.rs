@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 
+mod aside;
 mod fair;
 mod prefix;
 mod snapshots;
