@@ -8,10 +8,11 @@
 
 mod values;
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -117,13 +118,15 @@ impl Aside {
     ) -> Result<Option<Self>, String> {
         let (work, to_do) = channel();
         let (to_say, said) = channel();
-        let places = Box::new(Places {
-            work: to_do,
-            said: to_say,
-            until: Cell::new(now()),
-            given_up: Cell::new(false),
-            last: Cell::new((sys::GGML_OP_NONE, now())),
-            spans: RefCell::default(),
+        let places = Arc::new(Places {
+            turn: Mutex::new(Turn {
+                work: to_do,
+                said: to_say,
+                until: now(),
+                last: (sys::GGML_OP_NONE, now()),
+                spans: BTreeMap::new(),
+            }),
+            given_up: AtomicBool::new(false),
         });
         let made = make(&places).map_err(|threw| threw.to_string())?;
         let Some(context) = made else {
@@ -185,8 +188,8 @@ impl Aside {
         }) = self.piece.take()
         {
             self.held = None;
-            // Else it has ended, and there is nothing to give up.
-            let _ = self.work.send(Work::GiveUp);
+            // It may be computing until it says so. If it has ended, there is nothing to give up.
+            let _ = self.work.send(Work::GiveUp).is_ok() && self.said.recv().is_ok();
         }
     }
 
@@ -250,17 +253,22 @@ impl Drop for Aside {
     }
 }
 
-/// Where the graph may pause, on the thread that computes it.
+/// Where the graph may pause. Only the thread that computes it comes there.
 #[derive(Debug)]
 pub(crate) struct Places {
+    turn: Mutex<Turn>,
+    given_up: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Turn {
     work: Receiver<Work>,
     said: Sender<Said>,
-    until: Cell<Moment>,
-    given_up: Cell<bool>,
+    until: Moment,
     /// The last place, and when it was left.
-    last: Cell<(sys::ggml_op, Moment)>,
+    last: (sys::ggml_op, Moment),
     /// How long it takes from behind an operation to the next place.
-    spans: RefCell<BTreeMap<sys::ggml_op, Duration>>,
+    spans: BTreeMap<sys::ggml_op, Duration>,
 }
 
 /// Not every operation of a kind is followed by as much: what is expected is the longest, and less of it each time.
@@ -277,25 +285,41 @@ impl Places {
         std::ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// Behind an operation: whether there is time until the next place.
-    fn pass(&self, operation: sys::ggml_op) {
-        let now = now();
-        let (last, left) = self.last.replace((operation, now));
-        let mut spans = self.spans.borrow_mut();
-        let span = spans.entry(last).or_default();
-        *span = span.mul_f64(SPAN_KEPT).max(now - left);
-        let next = spans.get(&operation).copied().unwrap_or_default();
-        if now + next >= self.until.get() && !self.given_up.get() {
-            self.pause();
-            self.last.set((operation, Moment::now()));
-        }
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pause(&self) {
+    /// Pauses behind an operation if there is no time for what comes before the next place. `false` if it isn't to go on.
+    fn pass(&self, operation: sys::ggml_op) -> bool {
+        let mut turn = self.turn();
+        if turn.is_over(operation) {
+            if !turn.pause() {
+                self.given_up.store(true, Ordering::Relaxed);
+            }
+            turn.last = (operation, now());
+        }
+        !self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+impl Turn {
+    fn is_over(&mut self, operation: sys::ggml_op) -> bool {
+        let now = now();
+        let (last, left) = std::mem::replace(&mut self.last, (operation, now));
+        let span = self.spans.entry(last).or_default();
+        *span = span.mul_f64(SPAN_KEPT).max(now - left);
+        let next = self.spans.get(&operation).copied().unwrap_or_default();
+        now + next >= self.until
+    }
+
+    fn pause(&mut self) -> bool {
         let told = self.said.send(Said::Paused).is_ok();
         match self.work.recv() {
-            Ok(Work::GoOn { until }) if told => self.until.set(until),
-            _ => self.given_up.set(true),
+            Ok(Work::GoOn { until }) if told => {
+                self.until = until;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -320,8 +344,7 @@ unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut 
     }
     // SAFETY: as the caller promises.
     let places = unsafe { &*data.cast_const().cast::<Places>() };
-    places.pass(operation);
-    true
+    places.pass(operation)
 }
 
 /// llama.cpp's question between any two operations.
@@ -332,7 +355,7 @@ unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut 
 unsafe extern "C" fn given_up(data: *mut c_void) -> bool {
     // SAFETY: as the caller promises.
     let places = unsafe { &*data.cast_const().cast::<Places>() };
-    places.given_up.get()
+    places.given_up.load(Ordering::Relaxed)
 }
 
 fn now() -> Moment {
@@ -346,14 +369,17 @@ pub(crate) fn fault(why: impl ToString) -> DecodeError {
 struct Worker {
     // Goes before the places that it asks at.
     context: Handle,
-    /// llama.cpp has its address.
-    places: Box<Places>,
+    places: Arc<Places>,
     values: Values,
 }
 
 impl Worker {
     fn run(mut self) {
-        while let Ok(work) = self.places.work.recv() {
+        loop {
+            let work = self.places.turn().work.recv();
+            let Ok(work) = work else {
+                return;
+            };
             let Work::Begin {
                 rows,
                 beginning,
@@ -363,15 +389,17 @@ impl Worker {
             else {
                 continue;
             };
-            self.places.until.set(until);
-            self.places.last.set((sys::GGML_OP_NONE, now()));
+            let mut turn = self.places.turn();
+            (turn.until, turn.last) = (until, (sys::GGML_OP_NONE, now()));
+            drop(turn);
+            self.places.given_up.store(false, Ordering::Relaxed);
             // SAFETY: whoever has the pool drops this thread first.
             unsafe { self.context.join(team) };
             let done = self.compute(&rows, beginning);
             if done.is_err() {
                 self.context.clear();
             }
-            if !self.places.given_up.take() && self.places.said.send(Said::Done(done)).is_err() {
+            if self.places.turn().said.send(Said::Done(done)).is_err() {
                 return;
             }
         }
@@ -400,9 +428,11 @@ impl Worker {
             // cache has; the places are as alive as the context.
             .lend(|batch| unsafe { self.context.decode(batch, Some(given_up), data) })
             .map_err(fault)?;
+        // A graph that isn't to go on may end without an error.
+        let given_up = self.places.given_up.load(Ordering::Relaxed);
         match code {
-            0 => {}
-            UNWANTED => return Err(DecodeError::Unwanted),
+            0 if !given_up => {}
+            0 | UNWANTED => return Err(DecodeError::Unwanted),
             code => {
                 return Err(fault(format!(
                     "llama_decode of a prompt aside failed with code {code}"
