@@ -275,6 +275,11 @@ impl Model for SimModel {
                 .all(|row| row.sequence == first.sequence && !row.output),
             "a piece of several sequences, or with outputs"
         );
+        let step = self.probe.steps();
+        let unlucky = unit(mix(self.options.seed ^ 0xa51d, step));
+        if unlucky < self.options.faults.cache_full_probability {
+            return Err(DecodeError::Fault("this piece was to fail".to_owned()));
+        }
         let (rows, left) = (rows.to_vec(), rows.len());
         self.piece = Some(Piece { rows, left });
         Ok(())

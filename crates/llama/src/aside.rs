@@ -291,6 +291,10 @@ impl Places {
 
     /// Pauses behind an operation if there is no time for what comes before the next place. `false` if it isn't to go on.
     fn pass(&self, operation: sys::ggml_op) -> bool {
+        // Where a graph is in several parts, the next one still begins.
+        if self.given_up.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut turn = self.turn();
         if turn.is_over(operation) {
             if !turn.pause() {

@@ -1,6 +1,6 @@
 //! The step: plan → decode → sample → commit → send. No thread, no waiting, and a clock that is given.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +113,8 @@ impl<M: Model> Core<M> {
         let streams = u32::try_from(self.scheduler.decoding()).expect("sequences fit a u32");
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
-        let room = if std::mem::take(&mut self.was_aside) || self.scheduler.awaits_aside() {
+        let was_aside = std::mem::take(&mut self.was_aside);
+        let room = if was_aside || self.scheduler.awaits_aside(quota) {
             // A guess takes as long as a row of the prompt that waits, and may be wrong.
             self.pace.room_beside_aside(streams)
         } else {
@@ -124,7 +125,6 @@ impl<M: Model> Core<M> {
         };
         let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
-        self.begin_aside(&step);
         if !step.rows.is_empty() {
             self.decode(&step, begin, streams);
         } else if self.scheduler.aside().is_none() {
@@ -134,7 +134,7 @@ impl<M: Model> Core<M> {
                 Progress::Blocked
             };
         }
-        self.go_aside(begin, streams);
+        self.go_aside(&step, begin, streams);
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
@@ -149,9 +149,9 @@ impl<M: Model> Core<M> {
             Err(DecodeError::CacheFull) => self.cache_full(step),
             // Whoever was in it is let go before the next one, which has what its time says.
             Err(DecodeError::Unwanted) => return,
-            Err(DecodeError::Fault(why)) => self.fault(&step.requests, why),
+            Err(DecodeError::Fault(why)) => self.fault(step, why),
             Err(DecodeError::Lost(why)) => {
-                self.fault(&step.requests, why);
+                self.fault(step, why);
                 self.scheduler.lost();
             }
         }
@@ -175,25 +175,21 @@ impl<M: Model> Core<M> {
         });
     }
 
-    fn begin_aside(&mut self, step: &Step) {
-        if step.aside.is_empty() {
-            return;
-        }
-        self.aside_took = Duration::ZERO;
-        if let Err(error) = self.model.begin_aside(&step.aside) {
-            self.aside_failed(error);
-        }
-    }
-
     /// Goes on with what is computed aside, if anything is, behind a step that began at `begin` or none.
-    fn go_aside(&mut self, begin: Duration, streams: u32) {
+    fn go_aside(&mut self, step: &Step, begin: Duration, streams: u32) {
         if self.scheduler.aside().is_none() {
             return;
         }
+        if !step.aside.is_empty() {
+            self.aside_took = Duration::ZERO;
+            if let Err(error) = self.model.begin_aside(&step.aside) {
+                return self.refuse_aside(&error);
+            }
+        }
         self.was_aside = true;
         let now = (self.clock)();
-        let step = now.saturating_sub(begin);
-        let turn = turns::next(self.inter_token_target, step, streams > 0);
+        let gone = now.saturating_sub(begin);
+        let turn = turns::next(self.inter_token_target, gone, streams > 0);
         let went = self.model.go_aside(turn);
         let took = (self.clock)().saturating_sub(now);
         self.aside_took += took;
@@ -209,19 +205,19 @@ impl<M: Model> Core<M> {
                     decoding: false,
                 });
             }
-            Err(error) => self.aside_failed(error),
+            Err(error) => self.refuse_aside(&error),
         }
     }
 
-    fn aside_failed(&mut self, error: DecodeError) {
-        let request = self.scheduler.aside();
+    /// The cache is as before, so the prompt goes on in steps.
+    fn refuse_aside(&mut self, error: &DecodeError) {
         self.scheduler.refuse_aside();
         match error {
             DecodeError::CacheFull | DecodeError::Unwanted => {
                 tracing::debug!("a prompt goes on in steps: {error}");
             }
-            DecodeError::Fault(why) | DecodeError::Lost(why) => {
-                self.fault(&request.into_iter().collect(), why);
+            DecodeError::Fault(_) | DecodeError::Lost(_) => {
+                tracing::error!("a prompt goes on in steps: {error}");
             }
         }
     }
@@ -371,11 +367,15 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// Whoever was in it fails. The others go on.
-    fn fault(&mut self, requests: &BTreeSet<RequestId>, why: String) {
+    /// Whoever was in the step fails. The others go on.
+    fn fault(&mut self, step: &Step, why: String) {
         let error = EngineError::Fault(why);
-        tracing::error!(requests = requests.len(), "a step failed: {error}");
-        for &request in requests {
+        tracing::error!(
+            requests = step.requests.len(),
+            rows = step.rows.len(),
+            "a step failed: {error}"
+        );
+        for &request in &step.requests {
             self.scheduler.discard(request);
             if let Some(generation) = self.generations.remove(&request) {
                 generation.fail(error.clone());

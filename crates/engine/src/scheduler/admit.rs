@@ -1,5 +1,6 @@
 //! Who comes in from the queue: the oldest that is ready of the account whose turn it is, as soon as its tokens and
-//! some of its answer fit the cache beside those that run. Only whoever would compute what somebody else is computing is overtaken.
+//! some of its answer fit the cache beside those that run. Only whoever would compute what somebody else is computing, or would wait for what
+//! is computed aside, is overtaken.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -75,10 +76,17 @@ impl Scheduler {
             if draft.is_blocked(choice.request) {
                 skipped = *choice.request.all().end();
             } else if let Some(sequence) = self.waiting.get(&choice) {
-                match self.source(draft, choice) {
-                    Source::Computing => skipped = *choice.siblings(sequence).end(),
-                    Source::Ready { from, length } => return Some((choice, Some((from, length)))),
-                    Source::Nowhere => return Some((choice, None)),
+                let beginning = match self.source(draft, choice) {
+                    Source::Computing => None,
+                    Source::Ready { from, length } => Some(Some((from, length))),
+                    Source::Nowhere => Some(None),
+                };
+                let length = beginning.flatten().map_or(0, |(_, length)| length);
+                match beginning {
+                    None => skipped = *choice.siblings(sequence).end(),
+                    // It would hold a place and cells, and nothing of it were computed.
+                    Some(_) if self.would_wait(choice, length) => {}
+                    Some(beginning) => return Some((choice, beginning)),
                 }
             }
             next = choices

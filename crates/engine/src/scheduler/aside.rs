@@ -36,9 +36,11 @@ impl Scheduler {
         self.aside.piece.as_ref().map(|piece| piece.choice.request)
     }
 
-    /// Whether somebody waits for a piece of its prompt.
-    pub fn awaits_aside(&self) -> bool {
-        self.aside.piece.is_some() || self.running.keys().any(|choice| self.goes_aside(*choice))
+    /// Whether somebody who isn't blocked waits for a piece of its prompt.
+    pub fn awaits_aside(&self, quota: impl Fn(RequestId) -> u32) -> bool {
+        let mut running = self.running.keys();
+        self.aside.piece.is_some()
+            || running.any(|&choice| quota(choice.request) > 0 && self.goes_aside(choice))
     }
 
     /// The piece is computed; how many rows it had.
@@ -48,6 +50,7 @@ impl Scheduler {
         self.kv.reserve(0);
         let (id, sequence) = self.running.get_mut(&choice).expect("it is given up else");
         self.kv.extend(*id, rows);
+        sequence.aside = PromptAside::Begun(self.kv.length(*id));
         sequence.stepped = self.steps;
         self.accounts.serve(&sequence.account, rows);
         rows
@@ -82,12 +85,14 @@ impl Scheduler {
         if self.aside.piece.is_some() {
             return true;
         }
-        if !self.make_room(draft.rows() + rows) {
+        let cells = draft.rows() + rows;
+        // Nothing that is kept goes for what doesn't fit anyway.
+        if self.kv.free_cells() + self.kv.idle_cells() < cells || !self.make_room(cells) {
             return false;
         }
         self.kv.reserve(rows);
         let (_, sequence) = self.running.get_mut(&choice).expect("it was there");
-        sequence.aside = PromptAside::Begun;
+        sequence.aside = PromptAside::Begun(from);
         draft.step.aside = piece_rows(id, sequence, from, rows);
         self.aside.piece = Some(Piece {
             choice,
@@ -107,6 +112,13 @@ impl Scheduler {
             .is_some_and(|(sequence, from)| self.piece(choice, sequence, from).is_some())
     }
 
+    /// Whether a choice that begins with `from` tokens would only wait for what is under way.
+    pub(super) fn would_wait(&self, choice: ChoiceId, from: u32) -> bool {
+        let waiting = self.waiting.get(&choice);
+        self.aside.piece.is_some()
+            && waiting.is_some_and(|sequence| self.piece(choice, sequence, from).is_some())
+    }
+
     /// Rows of the next piece, if it may have one now: as even parts as there can be.
     fn piece(&self, choice: ChoiceId, sequence: &Sequence, from: u32) -> Option<u32> {
         let AsideCapacity {
@@ -118,8 +130,8 @@ impl Scheduler {
         let left = (sequence.known() - 1).min(tokens).saturating_sub(from);
         let prompt = &self.prompts[choice.siblings(sequence).start()];
         let least = match sequence.aside {
-            PromptAside::Open => rows_min.max(1),
-            PromptAside::Begun => 1,
+            PromptAside::Begun(length) if length == from => 1,
+            PromptAside::Open | PromptAside::Begun(_) => rows_min.max(1),
             PromptAside::Refused => return None,
         };
         let piece = self.aside.piece.as_ref();

@@ -32,8 +32,9 @@ pub(super) struct Sequence {
 pub(super) enum PromptAside {
     /// If it is long enough.
     Open,
-    /// It is, to its end.
-    Begun,
+    /// So many tokens are there since its last piece; it goes on to its end, however short that is, unless steps have gone on
+    /// meanwhile.
+    Begun(u32),
     /// That was refused.
     Refused,
 }

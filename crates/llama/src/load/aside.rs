@@ -6,7 +6,7 @@ use llama_cpp_sys_2 as sys;
 use weir_engine::model::AsideCapacity;
 
 use crate::aside::{Aside, Places, SEQUENCES, Values};
-use crate::load::{LoadOptions, kv_type};
+use crate::load::{LoadOptions, kv_type, metadata};
 use crate::log::collect_errors;
 use crate::model::LlamaModel;
 use crate::shim::{Handle, Weights};
@@ -27,6 +27,11 @@ pub(super) fn add(
     let Some(tokens) = sizes.aside_tokens else {
         return Ok(());
     };
+    if original_context(weights).is_some_and(|it| (tokens > it) != (sizes.cells > it)) {
+        return Err(
+            "its rotations depend on the context's length, which isn't the same".to_owned(),
+        );
+    }
     let capacity = AsideCapacity {
         rows: ROWS,
         rows_min: ROWS_MIN,
@@ -44,6 +49,13 @@ pub(super) fn add(
     });
     let aside = started?.ok_or(errors)?;
     model.add_aside(aside).map_err(|error| error.to_string())
+}
+
+/// Contexts that are longer than this rotate keys in another way (long rope).
+fn original_context(weights: &Weights) -> Option<u32> {
+    metadata(weights, "rope.scaling.original_context_length")?
+        .parse()
+        .ok()
 }
 
 fn params(

@@ -389,7 +389,7 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].aside_tokens",
         whole(0, 16_777_216),
         Some("8192"),
-        "So many tokens of a prompt, from its beginning, are computed aside if they are 256 or more that aren't cached: 512 at a time, \
+        "So many tokens of a prompt, from its beginning, are computed aside if they are 256 or more that aren't cached: 256 at a time, \
          with pauses for the steps of streams. So a long prompt is answered sooner, and streams beside it get on. It takes a second KV \
          cache of so many cells (of the longest context, if that is shorter); with 0, or less than 512, prompts are computed in the steps of \
          streams. Models with a sliding window, recurrent and hybrid ones, `kv_layout = \"split\"`, `kv_format = \"f32\"`, \

@@ -63,9 +63,9 @@ fn a_long_prompt_is_computed_aside_and_its_last_token_in_a_step() {
     assert_eq!(step(&mut bench), "0:5+1=0.0 aside 1:10+8");
     bench.scheduler.commit_aside();
     assert_eq!(step(&mut bench), "0:6+1=0.0 aside 1:18+7");
-    assert!(bench.scheduler.awaits_aside());
+    assert!(bench.scheduler.awaits_aside(|_| 1));
     bench.scheduler.commit_aside();
-    assert!(!bench.scheduler.awaits_aside());
+    assert!(!bench.scheduler.awaits_aside(|_| 1));
     assert_eq!(step(&mut bench), "0:7+1=0.0 1:25+1=1.0");
     assert_eq!(bench.scheduler.kv().used_cells(), 8 + 26);
 }
@@ -92,12 +92,15 @@ fn one_piece_is_under_way_at_a_time() {
     enqueue(&mut bench, 0, "a", 0..21);
     enqueue(&mut bench, 1, "a", 100..121);
     assert_eq!(step(&mut bench), "aside 0:0+10");
+    // Whoever waits holds nothing meanwhile.
+    assert_eq!(bench.scheduler.kv().free_sequences(), 3);
+    assert!(bench.scheduler.awaits_aside(|_| 0));
     enqueue(&mut bench, 2, "b", 200..221);
-    assert_eq!(step(&mut bench), "2:0+8");
+    assert_eq!(step(&mut bench), "1:0+8");
     bench.scheduler.commit_aside();
-    assert_eq!(step(&mut bench), "2:8+8 aside 0:10+10");
+    assert_eq!(step(&mut bench), "1:8+8 aside 0:10+10");
     bench.scheduler.commit_aside();
-    assert_eq!(step(&mut bench), "0:20+1=0.0 2:16+5=2.0 aside 1:0+10");
+    assert_eq!(step(&mut bench), "0:20+1=0.0 1:16+5=2.0 aside 2:0+10");
 }
 
 #[test]
@@ -114,12 +117,27 @@ fn who_is_gone_has_nothing_under_way() {
         ),
         (None, 0)
     );
-    assert_eq!(step(&mut bench), "aside 1:0+10");
+    assert_eq!(step(&mut bench), "aside 0:0+10");
     bench.scheduler.discard(RequestId(1));
     assert_eq!(
         (bench.scheduler.aside(), step(&mut bench)),
         (None, String::new())
     );
+}
+
+/// For a few rows after steps it isn't worth bringing all that is there along.
+#[test]
+fn what_has_gone_on_in_steps_is_long_again_or_ends_there() {
+    let mut bench = bench(200);
+    enqueue(&mut bench, 0, "a", 0..31);
+    assert_eq!(step(&mut bench), "aside 0:0+10");
+    bench.scheduler.commit_aside();
+    let aside = bench.scheduler.aside.capacity.take();
+    assert_eq!(step(&mut bench), "0:10+8");
+    assert_eq!(step(&mut bench), "0:18+8");
+    bench.scheduler.aside.capacity = aside;
+    // Four are left before its last one, and six would be worth it.
+    assert_eq!(step(&mut bench), "0:26+5=0.0");
 }
 
 #[test]
