@@ -1,10 +1,10 @@
 //! Pieces of prompts that are computed aside: in a second context of the same weights, with as many rows at once as its kernels
 //! are fastest with, and with pauses between operations in which the first context makes its steps. So a long prompt takes
-//! hardly longer than alone, and nobody waits for more than a few operations of it.
+//! hardly longer than alone but for these steps, and streams wait for a turn of it, not for all.
 //!
 //! llama.cpp computes a graph up to an operation if asked to (`cb_eval`), calls back, and goes on. The second context is on a
-//! thread of its own, which waits in that call while the first one computes; never do both at once. What was computed is
-//! copied into the first context's cache when the piece is done, and a beginning that is there already the other way.
+//! thread of its own, which waits in that call while the first one computes; never do both at once. The cells of a piece are
+//! handed over when it is done, and the first context takes them when it needs them; a beginning that only it has is copied the other way.
 
 mod values;
 

@@ -81,7 +81,7 @@ const ROWS_ALONE: u32 = 64;
 /// longer than a whole tile does.
 const TILE_ROWS: u32 = 64;
 /// llama.cpp rounds each sequence's share of cells up to this.
-const SHARE_ALIGNED: u32 = 256;
+pub(crate) const SHARE_ALIGNED: u32 = 256;
 /// Without flash attention values are cached in rows with a number for each cell. Where these are a multiple of a page apart, all
 /// rows compete for the same few places of the processor's first cache, and attention takes up to half as long again.
 const CELLS_ALIASED: u32 = 2048;

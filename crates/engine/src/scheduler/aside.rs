@@ -56,7 +56,7 @@ impl Scheduler {
         rows
     }
 
-    /// The model had no cells for it: the prompt goes on in steps.
+    /// The model had no cells for it, or it went wrong: the prompt goes on in steps.
     pub fn refuse_aside(&mut self) {
         let Some(Piece { choice, .. }) = self.aside.piece.take() else {
             return;

@@ -10,7 +10,7 @@ use crate::load::{LoadOptions, kv_type, metadata};
 use crate::log::collect_errors;
 use crate::model::LlamaModel;
 use crate::shim::{Handle, Weights};
-use crate::sizes::Sizes;
+use crate::sizes::{SHARE_ALIGNED, Sizes};
 
 /// With more, rows are no faster, and an operation takes longer: until the next one nothing can pause.
 const ROWS: u32 = 256;
@@ -27,7 +27,9 @@ pub(super) fn add(
     let Some(tokens) = sizes.aside_tokens else {
         return Ok(());
     };
-    if original_context(weights).is_some_and(|it| (tokens > it) != (sizes.cells > it)) {
+    if original_context(weights)
+        .is_some_and(|it| is_longer(tokens, it) != is_longer(sizes.cells_allocated(), it))
+    {
         return Err(
             "its rotations depend on the context's length, which isn't the same".to_owned(),
         );
@@ -49,6 +51,11 @@ pub(super) fn add(
     });
     let aside = started?.ok_or(errors)?;
     model.add_aside(aside).map_err(|error| error.to_string())
+}
+
+/// llama.cpp rounds the cells of a context up.
+fn is_longer(cells: u32, than: u32) -> bool {
+    cells.next_multiple_of(SHARE_ALIGNED) > than
 }
 
 /// Contexts that are longer than this rotate keys in another way (long rope).
