@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit torture e2e documents reference test-clients bench bench-threads package test-package docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e hostile documents reference test-clients bench bench-threads package test-package docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -34,7 +34,7 @@ build: ## set up what is missing, build target/release/weir
 	@[[ -e target/release/weir ]] || echo "building; the first time llama.cpp's kernels too: 5 to 10 minutes" >&2
 	cargo build --locked --release -p weir
 
-test: fmt clippy doc unit e2e reference test-clients ## all that CI checks
+test: fmt clippy doc unit e2e hostile reference test-clients ## all that CI checks
 
 fmt: ## is everything formatted?
 	@scripts/setup.sh build
@@ -63,6 +63,10 @@ torture: ## processes die 1,000 times on SQLite and 300 times on PostgreSQL; the
 e2e: $(DEMO) $(GEMMA) build ## the real binary with the real models, driven by OpenAI's Python client and curl
 	@scripts/setup.sh test
 	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e --ignore tests/e2e/test_documents.py
+
+hostile: $(DEMO) build ## what must not bring the real binary down: damaged files, full disks, wrong clocks, signals; under three minutes
+	@scripts/setup.sh test
+	$$(scripts/venv.sh)/bin/python -m pytest tests/hostile
 
 documents: $(DEMO) $(GEMMA) build ## 200 documents that a schema allows, at a high temperature, over HTTP: two to three minutes
 	@scripts/setup.sh test

@@ -39,6 +39,7 @@ missing_packages() {
     have curl || echo curl
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || have initdb || echo postgresql
     have_store || store_package
+    have faketime || echo faketime
     [[ $1 == clients ]] || return 0
     have node || echo nodejs
     have npm || echo npm
