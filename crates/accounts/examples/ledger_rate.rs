@@ -115,7 +115,6 @@ async fn pairs(
             model: "org/model".to_owned(),
             price: PRICE,
             amount: Nanos::new(100_000),
-            expires_at: Timestamp::MAX,
             now: NOW,
         };
         let hold = accounts.hold(new)?.durable().await?;

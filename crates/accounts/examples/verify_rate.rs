@@ -173,7 +173,8 @@ async fn export(accounts: &Accounts) -> Result<(), Box<dyn Error>> {
 async fn prune(accounts: &Accounts) -> Result<(), Box<dyn Error>> {
     for what in ["delete half of the records", "find none to delete"] {
         let part = Part::begin(what);
-        accounts.prune_usage(HALF.parse()?).await?;
+        let half: Timestamp = HALF.parse()?;
+        accounts.prune_usage(half, half).await?;
         part.end("")?;
     }
     Ok(())

@@ -103,6 +103,13 @@ impl AdminError {
         let message = message.into();
         AdminError::Invalid { field, message }
     }
+
+    /// A length from now can't be counted on.
+    pub(crate) fn untrusted_clock(field: &'static str) -> Self {
+        let message = "the clock is more than a week away from the newest time in the books: set it, or say that it is right \
+             with `weir clock accept`";
+        AdminError::invalid(field, message)
+    }
 }
 
 /// A name is 1 to 64 letters, digits and `.` `_` `-` `@` `+`, and begins with a letter or digit: it

@@ -242,8 +242,8 @@ impl Accounts {
     }
 
     /// Deletes the usage records that ended before a time, except for those that were refunded. Bills by hour and
-    /// refunds need the records, longer sums don't.
-    pub async fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
+    /// refunds need the records, longer sums don't. While the clock can't be trusted, nothing is deleted.
+    pub async fn prune_usage(&self, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         let mut after = String::new();
         loop {
             let accounts = account::after(&self.0.readers, &after, PAGE_MAX).await?;
@@ -259,6 +259,7 @@ impl Accounts {
                         account: account.clone(),
                         after,
                         before,
+                        now,
                     };
                     next = self.0.writer.write(prune).await?;
                 }

@@ -13,7 +13,7 @@ mod value;
 use std::fs::File;
 use std::time::Duration;
 
-pub use self::error::{OpenError, StoreError};
+pub use self::error::{OpenError, StoreError, Trouble};
 pub use self::location::{Location, PostgresUrl, UrlError};
 pub use self::schema::Schema;
 pub(crate) use self::value::{Column, Row, Value, values};
@@ -32,7 +32,7 @@ impl Database {
         readers_max: u32,
     ) -> Result<Self, OpenError> {
         Ok(match location {
-            Location::Sqlite(path) => Database::Sqlite(sqlite::Database::at(path, timeout)?),
+            Location::Sqlite(path) => Database::Sqlite(sqlite::Database::at(path, timeout)),
             Location::Postgres(url) => {
                 let database = postgres::Database::at(url, timeout, readers_max)?;
                 Database::Postgres(Box::new(database))
@@ -63,12 +63,60 @@ impl Database {
             .unwrap_or_else(|error| Err(StoreError::contradiction(error.to_string())))
     }
 
+    /// Finds the database, or makes it.
+    pub(crate) fn prepare(&mut self) -> Result<(), OpenError> {
+        match self {
+            Database::Sqlite(database) => database.prepare(),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Finds the database for somebody who only reads.
+    pub(crate) fn prepare_reading(&mut self) -> Result<(), OpenError> {
+        match self {
+            Database::Sqlite(database) => database.prepare_reading(),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Notes where a lost database would be missed that there is one.
+    pub(crate) fn remember(&self, id: &str) -> Result<(), OpenError> {
+        match self {
+            Database::Sqlite(database) => database.remember(id),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
     /// What keeps a second server off, if there can be only one.
     pub(crate) fn lock(&self) -> Result<Option<File>, OpenError> {
         match self {
             Database::Sqlite(database) => database.lock().map(Some),
             Database::Postgres(_) => Ok(None),
         }
+    }
+
+    /// From now on the database's files have to stay where they are.
+    pub(crate) fn watch(&mut self) -> Result<(), OpenError> {
+        match self {
+            Database::Sqlite(database) => database.watch(),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Whether they have.
+    pub(crate) fn check_place(&self) -> Result<(), StoreError> {
+        match self {
+            Database::Sqlite(database) => database.check_place(),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// The connection that writes, opened anew.
+    pub(crate) async fn connect_writer(&self) -> Result<Connection, StoreError> {
+        if let Database::Sqlite(database) = self {
+            database.forget_log();
+        }
+        self.connect().await
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, StoreError> {

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use jiff::Timestamp;
 
 use crate::Accounts;
+use crate::clock::CLOCK_GAP_MAX;
 use crate::db::{Connection, StoreError, values};
 use crate::events::EventKind;
 use crate::writer::{Operation, Written};
@@ -49,8 +50,8 @@ impl Accounts {
             .0
             .readers
             .row(
-                "SELECT 1 FROM delivery WHERE webhook = $1 AND next_at <= $2 LIMIT 1",
-                values![webhook, now],
+                "SELECT 1 FROM delivery WHERE webhook = $1 AND (next_at <= $2 OR next_at > $3) LIMIT 1",
+                values![webhook, now, latest(now)],
             )
             .await?;
         if due.is_none() {
@@ -90,6 +91,11 @@ impl Accounts {
         let webhook = webhook.to_owned();
         self.0.writer.write(GiveUp { webhook, until }).await
     }
+}
+
+/// A delivery that is put off for longer was put off by a clock that was ahead: it is due.
+fn latest(now: Timestamp) -> Timestamp {
+    now.saturating_add(CLOCK_GAP_MAX).unwrap_or(Timestamp::MAX)
 }
 
 #[derive(Debug)]
@@ -147,9 +153,10 @@ impl Operation for Claim {
         let row = connection
             .row(
                 "UPDATE delivery SET attempts = attempts + 1, next_at = $3
-                 WHERE id = (SELECT MIN(id) FROM delivery WHERE webhook = $1 AND next_at <= $2) AND next_at <= $2
+                 WHERE id = (SELECT MIN(id) FROM delivery WHERE webhook = $1 AND (next_at <= $2 OR next_at > $4))
+                     AND (next_at <= $2 OR next_at > $4)
                  RETURNING id, event, kind, body, attempts, created_at",
-                values![self.webhook.as_str(), self.now, self.until],
+                values![self.webhook.as_str(), self.now, self.until, latest(self.now)],
             )
             .await?;
         let Some(row) = row else {

@@ -22,6 +22,7 @@ pub(crate) mod movement;
 pub(crate) mod notices;
 pub(crate) mod promo;
 pub(crate) mod recover;
+pub(crate) mod replay;
 pub(crate) mod reserve;
 pub(crate) mod settle;
 pub(crate) mod take;

@@ -11,37 +11,48 @@
 mod account;
 mod administer;
 mod audit;
+mod clock;
 mod db;
 mod deliveries;
 mod events;
 mod failpoint;
+mod health;
+mod identity;
 mod key;
+mod lease;
 mod ledger;
 mod money;
 mod node;
 mod quotas;
+mod spill;
 mod usage;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
+use crate::clock::BooksClock;
 use crate::db::{Database, Readers};
+use crate::health::Health;
 use crate::ledger::notices::Notices;
 use crate::ledger::promo::ExpirePromo;
-use crate::ledger::recover::{Lost, Recover};
+use crate::ledger::recover::Recover;
+use crate::ledger::replay::{Replay, Replayed};
 use crate::ledger::settle::{End, How};
 use crate::ledger::take::Take;
 use crate::ledger::verify;
 use crate::node::Node;
+use crate::spill::{Kept, Spill};
 use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::admin::{AccountChange, Standing};
 pub use crate::account::{Account, AccountId, AdminError, Suspension};
 pub use crate::audit::{Actor, AuditRecord, By, Page};
-pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, UrlError};
+pub use crate::clock::{CLOCK_GAP_MAX, ClockState};
+pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, Trouble, UrlError};
 pub use crate::deliveries::{Delivery, Subscription};
 pub use crate::events::EventKind;
 #[cfg(feature = "failpoints")]
@@ -50,6 +61,7 @@ pub use crate::key::admin::KeyChange;
 pub use crate::key::caller::{Caller, KeyError};
 pub use crate::key::cap::{CapPeriod, KeySpend, SpendCaps};
 pub use crate::key::{KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
+pub use crate::lease::Uptime;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::list::LedgerRecord;
 pub use crate::ledger::movement::{Adjustment, Moved, PromoGift, Refund};
@@ -58,21 +70,21 @@ pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
 pub use crate::quotas::by_model::ModelQuotas;
 pub use crate::quotas::{NoSuchTier, Quotas, Tier};
+pub use crate::spill::{SpillError, SpillOptions};
 pub use crate::usage::UsageRecord;
 pub use crate::usage::report::export::{UsageDay, UsageFilter};
 pub use crate::usage::report::list::UsageEntry;
 pub use crate::usage::report::{BillLine, Cycle};
 
-/// Random characters that tell a process from an earlier one of the same node.
-const NODE_LEN: usize = 8;
-
 /// Who opens the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Serves requests. On SQLite one at a time: a lock file beside the database keeps a second one off.
+    /// Serves requests. On SQLite one at a time: a lock on the database's file keeps a second one off.
     Server,
     /// The command line: may read and write beside a running server.
     Tool,
+    /// Reads beside a running server, or a backup on a disk that can't be written. It makes and changes nothing.
+    Reader,
 }
 
 #[derive(Debug, Clone)]
@@ -86,9 +98,13 @@ pub struct Options {
     pub timeout: Duration,
     /// Connections that read beside the writer's, on PostgreSQL.
     pub readers_max: u32,
-    /// Where several serve from one PostgreSQL, one of which nothing was heard for so long is dead, and
-    /// another one ends its holds.
+    /// Where several serve from one PostgreSQL, one that doesn't renew its lease for so long is dead, and another one
+    /// ends its holds.
     pub node_silence: Duration,
+    /// The time that leases are measured by.
+    pub uptime: Uptime,
+    /// Where a server keeps the ends of requests while the database can't be written.
+    pub spill: Option<SpillOptions>,
     /// Writes that may wait; a hold beyond it is refused.
     pub queue: usize,
 }
@@ -102,6 +118,8 @@ impl Options {
             timeout: Duration::from_secs(5),
             readers_max: 8,
             node_silence: Duration::from_secs(30),
+            uptime: Uptime::system(),
+            spill: None,
             queue: 4096,
         }
     }
@@ -118,7 +136,13 @@ struct Inner {
     writer: WriterHandle,
     notices: Arc<Notices>,
     role: Role,
-    node: Node,
+    node: Arc<Node>,
+    clock: BooksClock,
+    health: Arc<Health>,
+    /// Held by the one that looks whether the database can be used.
+    looking: tokio::sync::Mutex<()>,
+    /// What processes that are gone have kept beside the database.
+    left: Mutex<Vec<Kept>>,
 }
 
 /// Whether the schema of a database is this program's. Changes nothing.
@@ -128,36 +152,53 @@ pub async fn schema(location: &Location, timeout: Duration) -> Result<Schema, Op
     {
         return Ok(Schema::missing());
     }
-    let mut connection = Database::at(location, timeout, 1)?.connect().await?;
-    Ok(connection.schema().await?)
+    let mut database = Database::at(location, timeout, 1)?;
+    database.prepare_reading()?;
+    Ok(database.connect().await?.schema().await?)
 }
 
 impl Accounts {
-    /// Creates the database if needed and brings its schema up to date. Refuses a newer schema.
+    /// Creates the database if needed and brings its schema up to date. Refuses a newer schema. For a
+    /// [reader](Role::Reader) the database has to be there, with the schema that this program knows.
     pub async fn open(options: Options, now: Timestamp) -> Result<Accounts, OpenError> {
-        let database = Database::at(&options.database, options.timeout, options.readers_max)?;
-        let lock = match options.role {
-            Role::Server => database.lock()?,
-            Role::Tool => None,
-        };
+        let mut database = Database::at(&options.database, options.timeout, options.readers_max)?;
+        if options.role == Role::Reader {
+            return Accounts::open_reader(database, options, now).await;
+        }
+        database.prepare()?;
+        let serves = options.role == Role::Server;
+        let lock = if serves { database.lock()? } else { None };
         let mut connection = database.connect().await?;
         connection.migrate(now).await?;
-        let node = Node {
-            name: format!("{}-{}", options.node, key::random(NODE_LEN)).into(),
-            silence: options.node_silence,
-            beats: options.role == Role::Server && database.is_shared(),
-        };
-        if node.beats {
-            node.beat(&mut connection).await?;
+        let identity = identity::open(&mut connection).await?;
+        database.remember(&identity)?;
+        let newest = clock::open(&mut connection, now).await?;
+        let shared = serves && database.is_shared();
+        let node = Node::new(options.node, options.node_silence, options.uptime, shared);
+        let node = Arc::new(node);
+        if shared {
+            node.register(&mut connection).await?;
         }
-        let notices = Arc::new(Notices::default());
+        let mut left = Vec::new();
+        let mut spill = None;
+        if serves {
+            database.watch()?;
+            if let Some(options) = &options.spill {
+                let (opened, found) = Spill::open(options, &identity)?;
+                spill = Some(opened);
+                left = found;
+            }
+        }
+        let notices = Arc::new(Notices::new(spill));
+        let health = Arc::new(Health::default());
         let writer = WriterHandle::start(
             database.clone(),
             connection,
             Arc::clone(&notices),
             options.queue,
             lock,
-            node.beats.then(|| node.clone()),
+            shared.then(|| Arc::clone(&node)),
+            Arc::clone(&health),
         );
         let readers = database.readers();
         Ok(Accounts(Arc::new(Inner {
@@ -167,6 +208,41 @@ impl Accounts {
             notices,
             role: options.role,
             node,
+            clock: BooksClock::new(newest, now, Instant::now()),
+            health,
+            looking: tokio::sync::Mutex::default(),
+            left: Mutex::new(left),
+        })))
+    }
+
+    async fn open_reader(
+        mut database: Database,
+        options: Options,
+        now: Timestamp,
+    ) -> Result<Accounts, OpenError> {
+        database.prepare_reading()?;
+        let schema = database.connect().await?.schema().await?;
+        let Schema { found, known } = schema;
+        if schema.is_newer() {
+            return Err(OpenError::Newer { found, known });
+        }
+        if !schema.is_current() {
+            return Err(OpenError::Older { found, known });
+        }
+        let readers = database.readers();
+        let newest = clock::newest(&readers).await?;
+        let node = Node::new(options.node, options.node_silence, options.uptime, false);
+        Ok(Accounts(Arc::new(Inner {
+            database,
+            readers,
+            writer: WriterHandle::none(),
+            notices: Arc::default(),
+            role: options.role,
+            node: Arc::new(node),
+            clock: BooksClock::new(newest, now, Instant::now()),
+            health: Arc::default(),
+            looking: tokio::sync::Mutex::default(),
+            left: Mutex::default(),
         })))
     }
 
@@ -208,9 +284,14 @@ impl Accounts {
     /// Asks the writer for a hold at once. Nothing may be released to the client before it is
     /// [durable](PendingHold::durable).
     pub fn hold(&self, new: NewHold) -> Result<PendingHold, HoldError> {
-        let node = Arc::clone(&self.0.node.name);
+        let lease = self.0.node.lease();
         let notices = Arc::clone(&self.0.notices);
-        match self.0.writer.ask(Take { new, node, notices }) {
+        let take = Take {
+            new,
+            lease,
+            notices,
+        };
+        match self.0.writer.ask(take) {
             Asked::Queued(answer) => Ok(PendingHold::new(answer)),
             Asked::Full => Err(HoldError::Overloaded),
             Asked::Closed => Err(HoldError::Store(StoreError::closed())),
@@ -273,30 +354,68 @@ impl Accounts {
             .map(|_| ())
     }
 
-    /// At boot: ends the open holds of dead processes. For a server those are all that aren't its own,
-    /// except for those of others that are alive; a tool, beside which a server may run, ends only what is
-    /// overdue.
-    pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
-        match self.0.role {
-            Role::Server => self.end_lost(Lost::OfOthers, now).await,
-            Role::Tool => self.end_lost(Lost::Overdue, now).await,
-        }
+    /// Keeps how a request ended beside the database, durably: for one whose settlement has failed. The hold is to be
+    /// settled all the same as soon as that works; if this process doesn't live to see it, the next one does it.
+    pub async fn keep(&self, hold: &Hold, settlement: Settlement) -> Result<(), SpillError> {
+        hold.keep(settlement).await
     }
 
-    /// Now and then: ends what others have lost since. On PostgreSQL those are the holds of dead nodes; on
-    /// SQLite, overdue holds, of which nothing was heard for their whole lifetime. This process can't lose a
-    /// hold, and a clock that jumps must not end them. Books promotional credit that has expired, too.
+    /// How many requests are kept beside the database.
+    pub fn kept(&self) -> usize {
+        self.0.notices.spill().map_or(0, Spill::used)
+    }
+
+    /// At boot, of a server: brings into the database what dead processes have kept beside it, and ends their open holds.
+    pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
+        if self.0.role != Role::Server {
+            return Ok(Recovered::default());
+        }
+        let mut recovered = self.replay().await?;
+        let ended = self.end_lost(now).await?;
+        recovered.add(ended)?;
+        Ok(recovered)
+    }
+
+    /// Now and then: ends what others have lost since, which on PostgreSQL are the holds of dead nodes, and books
+    /// promotional credit that has expired.
     pub async fn expire(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         self.0.writer.write(ExpirePromo { now }).await?;
-        if self.0.database.is_shared() {
-            return self.recover(now).await;
+        if self.0.node.is_shared() {
+            return self.end_lost(now).await;
         }
-        self.end_lost(Lost::Overdue, now).await
+        Ok(Recovered::default())
     }
 
-    async fn end_lost(&self, which: Lost, now: Timestamp) -> Result<Recovered, StoreError> {
-        let node = self.0.node.clone();
-        self.0.writer.write(Recover { node, which, now }).await
+    async fn end_lost(&self, now: Timestamp) -> Result<Recovered, StoreError> {
+        let node = Arc::clone(&self.0.node);
+        self.0.writer.write(Recover { node, now }).await
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn replay(&self) -> Result<Recovered, StoreError> {
+        let mut recovered = Recovered::default();
+        let left = std::mem::take(&mut *self.left());
+        for kept in left {
+            let (hold, request) = (kept.hold, kept.request.clone());
+            match self.0.writer.write(Replay { kept: kept.clone() }).await {
+                Ok(Replayed::Charged(charged)) => recovered.charge(charged)?,
+                Ok(Replayed::Known) => {}
+                Ok(Replayed::Unknown) => tracing::error!(
+                    request,
+                    ?kept,
+                    "a request was kept beside the database, which doesn't know it: is the database older?"
+                ),
+                Err(error) => {
+                    self.left().push(kept);
+                    return Err(error);
+                }
+            }
+            self.0.notices.ended(hold);
+        }
+        Ok(recovered)
     }
 
     /// Recomputes all balances and charges from the entries and names each difference.

@@ -1,140 +1,187 @@
-//! Processes that serve from one database tell each other that they are alive.
-//!
-//! Only the database's clock counts, for each node's own may be wrong. A node of which nothing was heard for
-//! some time is taken for dead, and another one ends its holds at their last checkpoints. If it wakes up
-//! after all, it finds them ended: extending one is refused, settling one changes nothing.
+//! Processes that serve from one database beside each other: their rows, renewed and looked at.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::db::{Connection, StoreError, values};
+use crate::key;
+use crate::lease::{Judge, Lease, Mark, Uptime, renew_every};
 
-#[derive(Debug, Clone)]
+/// Random characters that tell a process from an earlier one of the same node.
+const NAME_LEN: usize = 8;
+
+/// This process among those that serve from one database.
+#[derive(Debug)]
 pub(crate) struct Node {
-    /// This process, in holds.
-    pub(crate) name: Arc<str>,
-    /// A node is dead when nothing was heard of it for so long.
-    pub(crate) silence: Duration,
-    /// Whether it serves beside others, and tells that it is alive.
-    pub(crate) beats: bool,
+    prefix: String,
+    silence: Duration,
+    uptime: Uptime,
+    /// Whether others may serve beside it.
+    shared: bool,
+    lease: Mutex<Arc<Lease>>,
+    judge: Mutex<Judge>,
 }
 
 impl Node {
-    /// How often a node tells that it is alive: two such notes may be lost.
-    fn beat_every(&self) -> Duration {
-        self.silence
-            .checked_div(3)
-            .unwrap_or(self.silence)
-            .max(Duration::from_millis(1))
-    }
-
-    /// Whoever was heard of after this is alive.
-    pub(crate) async fn heard_after(&self, connection: &mut Connection) -> Result<i64, StoreError> {
-        let silence = i64::try_from(self.silence.as_millis()).unwrap_or(i64::MAX);
-        Ok(connection.clock_ms().await?.saturating_sub(silence))
-    }
-
-    pub(crate) async fn beat(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let now = connection.clock_ms().await?;
-        let heard_after = self.heard_after(connection).await?;
-        connection
-            .execute(
-                "INSERT INTO node (name, started_at, since, seen_at) VALUES ($1, $2, $2, $2)
-                 ON CONFLICT (name) DO UPDATE SET seen_at = $2,
-                     since = CASE WHEN node.seen_at > $3 THEN node.since ELSE $2 END",
-                values![&*self.name, now, heard_after],
-            )
-            .await
-    }
-
-    /// What it leaves open is nobody's from now on.
-    async fn leave(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let name = values![&*self.name];
-        connection
-            .execute("DELETE FROM node WHERE name = $1", name)
-            .await
-    }
-
-    /// After an outage of the database nobody was heard of for long, and that says nothing. So only a node
-    /// that was heard of for a whole while without a gap tells who is dead. One that serves alone always can.
-    pub(crate) async fn can_tell(
-        &self,
-        connection: &mut Connection,
-        heard_after: i64,
-    ) -> Result<bool, StoreError> {
-        if !self.beats {
-            return Ok(true);
+    pub(crate) fn new(prefix: String, silence: Duration, uptime: Uptime, shared: bool) -> Self {
+        let first = name(&prefix);
+        let lease = match shared {
+            true => Lease::new(first, uptime.clone()),
+            false => Lease::endless(first, uptime.clone()),
+        };
+        Node {
+            prefix,
+            silence,
+            uptime,
+            shared,
+            lease: Mutex::new(Arc::new(lease)),
+            judge: Mutex::new(Judge::new(silence)),
         }
-        self.beat(connection).await?;
-        let name = values![&*self.name];
-        let own = connection
-            .row("SELECT since FROM node WHERE name = $1", name)
-            .await?
-            .ok_or_else(|| StoreError::contradiction("a node is forgotten"))?;
-        Ok(own.integer(0)? <= heard_after)
     }
 
-    /// Forgets the dead whose holds have all ended.
-    pub(crate) async fn bury(
-        &self,
-        connection: &mut Connection,
-        heard_after: i64,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The lease under which new holds are made.
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&lease)
+    }
+
+    /// Renews the lease. A process whose row was taken away has lost its holds, and goes on under another name.
+    pub(crate) async fn renew(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let lease = self.lease();
+        let asked_at = self.uptime.now();
+        let now = connection.clock_ms().await?;
+        let renewed = connection
+            .row(
+                "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE name = $1 RETURNING beat",
+                values![&*lease.name, now],
+            )
+            .await?;
+        if renewed.is_some() {
+            lease.renew(asked_at, self.silence);
+            return self.look(connection).await.map(drop);
+        }
+        lease.lose();
+        tracing::error!(
+            node = &*lease.name,
+            "this node was taken for dead: another one has ended its open requests"
+        );
+        self.register(connection).await
+    }
+
+    /// A row under a name that no process had before.
+    pub(crate) async fn register(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let lease = Lease::new(name(&self.prefix), self.uptime.clone());
+        let asked_at = self.uptime.now();
+        let now = connection.clock_ms().await?;
         connection
             .execute(
-                "DELETE FROM node WHERE seen_at <= $1 AND name <> $2
-                     AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.node = node.name AND hold.state = 'open')",
-                values![heard_after, &*self.name],
+                "INSERT INTO node (name, started_at, since, seen_at) VALUES ($1, $2, $2, $2)",
+                values![&*lease.name, now],
             )
-            .await
+            .await?;
+        lease.renew(asked_at, self.silence);
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(lease);
+        Ok(())
+    }
+
+    /// Looks at the others' rows. Those that have been silent for too long are dead.
+    async fn look(&self, connection: &mut Connection) -> Result<Vec<(String, Mark)>, StoreError> {
+        let own = self.lease();
+        let asked_at = self.uptime.now();
+        let sql = "SELECT name, beat, seen_at FROM node WHERE name <> $1";
+        let rows = connection.rows(sql, values![&*own.name]).await?;
+        let nodes: Result<Vec<_>, StoreError> = rows
+            .iter()
+            .map(|row| Ok((row.text(0)?, [row.integer(1)?, row.integer(2)?])))
+            .collect();
+        Ok(self.judge().look(asked_at, self.uptime.now(), nodes?))
+    }
+
+    /// Takes the rows of dead nodes away. One that has renewed its lease since keeps it, and lives.
+    pub(crate) async fn bury(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        for (name, [beat, seen_at]) in self.look(connection).await? {
+            let sql =
+                "DELETE FROM node WHERE name = $1 AND beat = $2 AND seen_at = $3 RETURNING name";
+            let buried = connection
+                .row(sql, values![name.as_str(), beat, seen_at])
+                .await?;
+            if buried.is_some() {
+                tracing::warn!(node = name, "a node is dead");
+            }
+        }
+        Ok(())
+    }
+
+    /// What this process leaves open is nobody's from now on.
+    async fn leave(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let lease = self.lease();
+        lease.lose();
+        let sql = "DELETE FROM node WHERE name = $1";
+        connection.execute(sql, values![&*lease.name]).await
+    }
+
+    fn after_pause(&self) -> Duration {
+        let pause = renew_every(self.silence);
+        self.uptime.now().saturating_add(pause)
+    }
+
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When to tell that this node is alive.
+fn name(prefix: &str) -> Arc<str> {
+    format!("{prefix}-{}", key::random(NAME_LEN)).into()
+}
+
+/// When to renew the lease.
 #[derive(Debug)]
 pub(crate) struct Beat {
-    node: Node,
-    next: Instant,
-    late: bool,
+    node: Arc<Node>,
+    /// From when on it is due, by uptime.
+    next: Duration,
+    /// When to wake the writer for it.
+    wake: Duration,
 }
 
 impl Beat {
-    pub(crate) fn new(node: Node) -> Self {
-        let next = next_after(Instant::now(), node.beat_every());
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let next = node.after_pause();
         Beat {
             node,
             next,
-            late: false,
+            wake: next,
         }
     }
 
-    /// Also when the timer has fired and nobody looked yet: a node that slept tells that it is alive before
-    /// it writes anything else.
+    /// Also when nobody looked for long: a node that slept renews its lease before it writes anything else. What can't be
+    /// renewed is tried with every transaction.
     pub(crate) fn is_due(&self) -> bool {
-        self.late || Instant::now() >= self.next
+        self.node.uptime.now() >= self.next
     }
 
-    /// Waits until it is due; for ever without one.
+    /// Waits until it may be due; for ever without one.
     pub(crate) async fn due(beat: &mut Option<Beat>) {
         match beat {
             Some(beat) => {
-                tokio::time::sleep_until(beat.next).await;
-                // If it can't be told now, that is tried with every transaction, and after a while again.
-                beat.late = true;
-                beat.next = next_after(Instant::now(), beat.node.beat_every());
+                let pause = beat.wake.saturating_sub(beat.node.uptime.now());
+                tokio::time::sleep(pause).await;
+                beat.wake = beat.node.after_pause();
             }
             None => std::future::pending().await,
         }
     }
 
-    /// Tells it if it is due.
+    /// Renews the lease if that is due.
     pub(crate) async fn tell(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
         if self.is_due() {
-            self.node.beat(connection).await?;
-            self.late = false;
-            self.next = next_after(Instant::now(), self.node.beat_every());
+            self.node.renew(connection).await?;
+            self.next = self.node.after_pause();
+            self.wake = self.next;
         }
         Ok(())
     }
@@ -142,8 +189,4 @@ impl Beat {
     pub(crate) async fn leave(&self, connection: &mut Connection) -> Result<(), StoreError> {
         self.node.leave(connection).await
     }
-}
-
-fn next_after(now: Instant, pause: Duration) -> Instant {
-    now.checked_add(pause).unwrap_or(now)
 }

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::AccountId;
 use crate::db::{Connection, Database, StoreError};
 use crate::failpoint;
+use crate::health::Health;
 use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Noted, Notices};
 use crate::node::{Beat, Node};
@@ -180,6 +181,16 @@ pub(crate) enum Asked<A> {
 }
 
 impl WriterHandle {
+    /// The way to nobody: whoever only reads has no writer.
+    pub(crate) fn none() -> Self {
+        let (jobs, _) = mpsc::channel(1);
+        WriterHandle {
+            jobs,
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
     /// `lock` is held until the writer has ended. `node` is told to be alive until then.
     pub(crate) fn start(
         database: Database,
@@ -187,7 +198,8 @@ impl WriterHandle {
         notices: Arc<Notices>,
         queue: usize,
         lock: Option<File>,
-        node: Option<Node>,
+        node: Option<Arc<Node>>,
+        health: Arc<Health>,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let closing = CancellationToken::new();
@@ -197,6 +209,7 @@ impl WriterHandle {
             jobs: receiver,
             notices,
             closing: closing.clone(),
+            health,
             beat: node.map(Beat::new),
             _lock: lock,
         };
@@ -298,6 +311,7 @@ struct Writer {
     jobs: mpsc::Receiver<Box<dyn Job>>,
     notices: Arc<Notices>,
     closing: CancellationToken,
+    health: Arc<Health>,
     beat: Option<Beat>,
     _lock: Option<File>,
 }
@@ -359,15 +373,21 @@ impl Writer {
             return;
         }
         let written = self.write(batch, &noted).await;
+        self.health.wrote(match &written {
+            Ok(()) => Ok(()),
+            Err(Failure { error, .. }) => Err(error.clone()),
+        });
         if let Err(Failure { error, doubtful }) = &written {
             tracing::error!(%error, doubtful, operations = batch.len(), "a transaction failed");
             self.connection = None;
+            self.notices.keep_beside(&noted);
             self.notices.put_back(noted);
             if *doubtful {
                 batch.iter().for_each(|job| job.doubt());
             }
         } else if !noted.is_empty() {
             failpoint::pass("checkpoint-committed");
+            self.notices.written(&noted);
         }
         let committed = written.map_err(|failure| failure.error);
         for job in batch.drain(..) {
@@ -415,8 +435,9 @@ impl Writer {
     ) -> Result<Tried, StoreError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.database.connect().await?),
+            none => none.insert(self.database.connect_writer().await?),
         };
+        self.database.check_place()?;
         if let Some(beat) = &mut self.beat {
             beat.tell(connection).await?;
         }

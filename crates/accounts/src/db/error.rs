@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::postgres;
+use crate::spill::SpillError;
 
 /// The database failed: it can't be reached, is locked or full, or refused what should have been
 /// possible. The text is for the log.
@@ -12,6 +14,39 @@ use super::postgres;
 pub struct StoreError {
     text: Arc<str>,
     kind: Kind,
+    trouble: Trouble,
+}
+
+/// What is wrong with the database, in words that are nobody's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    Full,
+    ReadOnly,
+    /// Its files are gone, were moved or replaced.
+    Moved,
+    /// It doesn't answer.
+    Unreachable,
+    /// Another process has locked it.
+    Locked,
+    Damaged,
+    /// This process was taken for dead.
+    CutOff,
+    Other,
+}
+
+impl Trouble {
+    pub fn plainly(self) -> &'static str {
+        match self {
+            Trouble::Full => "the database's disk is full",
+            Trouble::ReadOnly => "the database can only be read",
+            Trouble::Moved => "the database's files are not where they were",
+            Trouble::Unreachable => "the database does not answer",
+            Trouble::Locked => "the database is locked by another process",
+            Trouble::Damaged => "the database is damaged",
+            Trouble::CutOff => "this node was cut off from the database",
+            Trouble::Other => "the database can't be written",
+        }
+    }
 }
 
 /// How much an error has spoiled.
@@ -32,7 +67,29 @@ impl StoreError {
         StoreError {
             text: text.into(),
             kind,
+            trouble: Trouble::Other,
         }
+    }
+
+    pub(super) fn with(self, trouble: Trouble) -> Self {
+        StoreError { trouble, ..self }
+    }
+
+    pub fn trouble(&self) -> Trouble {
+        self.trouble
+    }
+
+    pub(crate) fn moved(text: impl Into<Arc<str>>) -> Self {
+        StoreError::new(text, Kind::Failed).with(Trouble::Moved)
+    }
+
+    pub(crate) fn slow(waited: Duration) -> Self {
+        let text = format!("no answer within {waited:?}");
+        StoreError::new(text, Kind::Failed).with(Trouble::Unreachable)
+    }
+
+    pub(crate) fn cut_off() -> Self {
+        StoreError::contradiction("this node was taken for dead").with(Trouble::CutOff)
     }
 
     /// What the database holds or was asked for contradicts what this crate takes for granted.
@@ -69,7 +126,11 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(refused) => postgres::kind(&**refused).unwrap_or(Kind::Failed),
             _ => Kind::Failed,
         };
-        StoreError::new(error.to_string(), kind)
+        let trouble = match &error {
+            sqlx::Error::Database(refused) => postgres::trouble(&**refused),
+            _ => Trouble::Unreachable,
+        };
+        StoreError::new(error.to_string(), kind).with(trouble)
     }
 }
 
@@ -77,6 +138,22 @@ impl From<sqlx::Error> for StoreError {
 pub enum OpenError {
     #[error("another weir server uses {}", .0.display())]
     InUse(PathBuf),
+    #[error("a weir server uses {} under another name; use that name", .0.display())]
+    OtherName(PathBuf),
+    #[error("{} has a second name (a hard link), and SQLite would keep a log for each: remove one of them", .0.display())]
+    HardLinked(PathBuf),
+    #[error("there is no database at {}", .0.display())]
+    Missing(PathBuf),
+    #[error(
+        "the database {} is missing or empty, but there was one: {} is still there. Restore it from a backup; \
+         or, to start anew with empty books, remove {} first",
+        path.display(), trace.display(), trace.display()
+    )]
+    Lost { path: PathBuf, trace: PathBuf },
+    #[error(
+        "the database has schema {found}, this weir reads {known}: `weir migrate`, or the next start of the server, brings it up to date"
+    )]
+    Older { found: i64, known: i64 },
     #[error("the database has schema {found}, this weir knows up to {known}: use a newer weir")]
     Newer { found: i64, known: i64 },
     #[error("can't open {}: {error}", path.display())]
@@ -84,6 +161,8 @@ pub enum OpenError {
         path: PathBuf,
         error: std::io::Error,
     },
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

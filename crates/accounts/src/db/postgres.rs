@@ -10,7 +10,7 @@ use sqlx::postgres::{
 };
 use sqlx::{ConnectOptions, Connection as _};
 
-use super::error::Kind;
+use super::error::{Kind, Trouble};
 use super::location::PostgresUrl;
 use super::{Column, Row, StoreError, Value};
 
@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0005_retention.sql"),
     include_str!("../../migrations/postgres/0006_key_idempotency.sql"),
     include_str!("../../migrations/postgres/0007_model_limits.sql"),
+    include_str!("../../migrations/postgres/0008_guards.sql"),
 ];
 /// The server ends a statement that takes too long, and says why. It is waited for a bit longer than that.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -43,6 +44,21 @@ pub(super) fn kind(error: &dyn DatabaseError) -> Option<Kind> {
             Some(_) | None => Kind::Failed,
         },
     })
+}
+
+pub(super) fn trouble(error: &dyn DatabaseError) -> Trouble {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    match error.map(PgDatabaseError::code) {
+        Some("53100") => Trouble::Full,
+        Some("25006") => Trouble::ReadOnly,
+        Some("55P03" | "57014") => Trouble::Locked,
+        Some(code) => match code.get(..2) {
+            Some("08" | "53" | "57") => Trouble::Unreachable,
+            Some("58" | "XX") => Trouble::Damaged,
+            Some(_) | None => Trouble::Other,
+        },
+        None => Trouble::Other,
+    }
 }
 
 /// The text of an error has nothing of the address.
@@ -142,10 +158,7 @@ async fn within<T>(
 ) -> Result<T, StoreError> {
     tokio::time::timeout(timeout, answer)
         .await
-        .unwrap_or_else(|_| {
-            let text = format!("no answer within {timeout:?}");
-            Err(StoreError::new(text, Kind::Failed))
-        })
+        .unwrap_or_else(|_| Err(StoreError::slow(timeout)))
 }
 
 pub(crate) struct Connection {

@@ -52,18 +52,30 @@ impl Connection {
             &[],
         )
         .await?;
+        self.newest_migration().await
+    }
+
+    /// Looks, and writes nothing.
+    pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
+        let sql = match &self.driver {
+            Driver::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'migration'",
+            Driver::Postgres(_) => {
+                "SELECT COUNT(*) FROM pg_class WHERE oid = to_regclass('migration')"
+            }
+        };
+        let made = self.row(sql, &[]).await?;
+        if made.map_or(Ok(0), |row| row.integer(0))? == 0 {
+            return Ok(Schema::new(0, self.migrations()));
+        }
+        self.newest_migration().await
+    }
+
+    async fn newest_migration(&mut self) -> Result<Schema, StoreError> {
         let newest = self
             .row("SELECT COALESCE(MAX(version), 0) FROM migration", &[])
             .await?;
         let found = newest.map_or(Ok(0), |row| row.integer(0))?;
         Ok(Schema::new(found, self.migrations()))
-    }
-
-    /// Looks, and leaves everything as it is.
-    pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
-        let schema = self.begin_migrating().await?;
-        self.rollback().await?;
-        Ok(schema)
     }
 
     /// Brings the schema up to date, in one transaction, so that several processes can start at once.

@@ -1,17 +1,22 @@
 //! SQLite: one file, one process that serves.
 
+mod file;
 mod readers;
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::{FromSql, ToSqlOutput, Value as Owned, ValueRef};
-use rusqlite::{ErrorCode, ToSql};
+use rusqlite::{ErrorCode, OpenFlags, ToSql};
+use tempfile::TempDir;
 
+use self::file::Place;
 pub(crate) use self::readers::Readers;
-use super::error::Kind;
+use super::error::{Kind, Trouble};
 use super::{OpenError, Row, StoreError, Value};
 
 /// Statements that a connection keeps prepared.
@@ -21,6 +26,7 @@ const STATEMENTS_MAX: usize = 256;
 const SETTINGS: &str =
     "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
     PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096";
+const ONLY_READ: &str = "PRAGMA query_only = ON";
 /// A file that just became SQLite's may be busy without waiting for anybody: how soon to look again.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Forward only; a database that has more than these is newer than this program.
@@ -32,6 +38,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0005_retention.sql"),
     include_str!("../../migrations/sqlite/0006_key_idempotency.sql"),
     include_str!("../../migrations/sqlite/0007_model_limits.sql"),
+    include_str!("../../migrations/sqlite/0008_guards.sql"),
 ];
 
 pub(super) const CLOCK_MS: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
@@ -44,7 +51,17 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::ConstraintViolation) => Kind::Statement,
             Some(_) | None => Kind::Failed,
         };
-        StoreError::new(error.to_string(), kind)
+        let trouble = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Trouble::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
+            Some(ErrorCode::CannotOpen) => Trouble::Moved,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Trouble::Locked,
+            Some(
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure,
+            ) => Trouble::Damaged,
+            Some(_) | None => Trouble::Other,
+        };
+        StoreError::new(error.to_string(), kind).with(trouble)
     }
 }
 
@@ -52,52 +69,119 @@ impl From<rusqlite::Error> for StoreError {
 pub(crate) struct Database {
     path: PathBuf,
     timeout: Duration,
+    access: Access,
+    /// Where the files of a server have to be.
+    place: Option<Arc<Place>>,
+}
+
+/// How connections use the file.
+#[derive(Debug, Clone)]
+enum Access {
+    Write,
+    /// The file may be written by others meanwhile.
+    Read,
+    /// Nothing is written by anybody, not even SQLite's own files: a backup on a read-only disk.
+    ReadFixed,
+    /// A copy that is gone with the last connection.
+    ReadCopy(Arc<TempDir>),
 }
 
 impl Database {
-    /// Makes the file if it isn't there, for its owner only.
-    pub(super) fn at(path: &Path, timeout: Duration) -> Result<Self, OpenError> {
-        create(path).map_err(|error| OpenError::File {
-            path: path.to_owned(),
-            error,
-        })?;
-        Ok(Database {
+    pub(super) fn at(path: &Path, timeout: Duration) -> Self {
+        Database {
             path: path.to_owned(),
             timeout,
-        })
+            access: Access::Write,
+            place: None,
+        }
     }
 
-    /// A lock that only one server holds; it ends with the file.
-    pub(super) fn lock(&self) -> Result<File, OpenError> {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let failed = |error| OpenError::File {
-            path: path.clone(),
-            error,
+    /// Makes the file if there never was one, for its owner only. An error if it was there once and is gone.
+    pub(super) fn prepare(&mut self) -> Result<(), OpenError> {
+        self.path = file::prepare(&self.path)?;
+        Ok(())
+    }
+
+    /// From now on connections only read, also where nothing can be written. An error if there is no file.
+    pub(super) fn prepare_reading(&mut self) -> Result<(), OpenError> {
+        self.path = file::prepare_reading(&self.path)?;
+        self.access = Access::Read;
+        let probe = |database: &Self| {
+            let sql = "SELECT 1 FROM sqlite_schema LIMIT 1";
+            database.connect()?.rows(sql, &[] as &[Value<'_>])
         };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(self.path.clone())),
-            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        let Err(error) = probe(self) else {
+            return Ok(());
+        };
+        if !file::has_log(&self.path) {
+            self.access = Access::ReadFixed;
+        } else {
+            self.access = Access::ReadCopy(Arc::new(file::copy(&self.path)?));
         }
+        // What else was wrong with it is wrong still, and the first error says it best.
+        probe(self).map_err(|_| error)?;
+        Ok(())
+    }
+
+    /// A lock on the file itself, whatever its name; only one server holds it. The descriptor stays open until the last
+    /// connection of this process is closed: closing any descriptor of a file drops the locks that SQLite has on it.
+    pub(super) fn lock(&self) -> Result<File, OpenError> {
+        file::lock(&self.path)
+    }
+
+    /// From now on the files have to stay where they are.
+    pub(super) fn watch(&mut self) -> Result<(), OpenError> {
+        self.place = Some(Arc::new(Place::of(&self.path)?));
+        Ok(())
+    }
+
+    pub(super) fn check_place(&self) -> Result<(), StoreError> {
+        self.place.as_ref().map_or(Ok(()), |place| place.check())
+    }
+
+    /// A connection that writes is opened anew.
+    pub(super) fn forget_log(&self) {
+        if let Some(place) = &self.place {
+            place.forget_log();
+        }
+    }
+
+    /// Notes beside the file that there is a database with this id.
+    pub(super) fn remember(&self, id: &str) -> Result<(), OpenError> {
+        file::remember(&self.path, id)
     }
 
     /// Blocks, as all that a connection does.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
-        let connection = rusqlite::Connection::open(&self.path)?;
+        let connection = self.open()?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.busy_timeout(self.timeout)?;
-        self.write_ahead(&connection)?;
         connection.execute_batch(SETTINGS)?;
+        match self.access {
+            Access::Write => self.write_ahead(&connection)?,
+            Access::Read | Access::ReadFixed | Access::ReadCopy(_) => {
+                connection.execute_batch(ONLY_READ)?;
+            }
+        }
         Ok(Connection(connection))
+    }
+
+    /// Never makes the file: one that has vanished is not to be taken for an empty one.
+    fn open(&self) -> rusqlite::Result<rusqlite::Connection> {
+        let shared = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let usual = OpenFlags::SQLITE_OPEN_READ_WRITE | shared;
+        match &self.access {
+            Access::Write | Access::Read => {
+                rusqlite::Connection::open_with_flags(&self.path, usual)
+            }
+            Access::ReadCopy(folder) => {
+                rusqlite::Connection::open_with_flags(file::copied(folder), usual)
+            }
+            Access::ReadFixed => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | shared;
+                rusqlite::Connection::open_with_flags(fixed(&self.path), flags)
+            }
+        }
     }
 
     /// Two that make the same file don't wait for each other here: SQLite says at once that it is busy.
@@ -121,23 +205,17 @@ impl Database {
     }
 }
 
-fn create(path: &Path) -> std::io::Result<()> {
-    if let Some(folder) = path.parent()
-        && !folder.as_os_str().is_empty()
-    {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+/// The address by which SQLite takes a file that nobody writes.
+fn fixed(path: &Path) -> PathBuf {
+    let mut address = b"file:".to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'?' | b'#' | b'%' => address.extend(format!("%{byte:02X}").bytes()),
+            _ => address.push(byte),
+        }
     }
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    // It may have been made by something less careful. The files beside it get the same rights.
-    file.set_permissions(Permissions::from_mode(0o600))
+    address.extend(b"?immutable=1");
+    OsString::from_vec(address).into()
 }
 
 /// Its functions block the thread: the writer has one of its own.
@@ -179,7 +257,7 @@ impl Connection {
     }
 
     fn only_read(&self) -> Result<(), StoreError> {
-        self.script("PRAGMA query_only = ON")
+        self.script(ONLY_READ)
     }
 
     /// Moves the log into the database file, and closes.

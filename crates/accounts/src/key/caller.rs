@@ -107,7 +107,7 @@ pub(crate) async fn authenticate(
     }
     if key
         .last_used_at
-        .is_none_or(|last| now.duration_since(last) >= USED_EVERY)
+        .is_none_or(|last| now.duration_since(last).abs() >= USED_EVERY)
     {
         notices.used(&key.id, now);
     }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::account::AdminError;
+use crate::clock::{self, CLOCK_GAP_MAX};
 use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::key::KeyId;
 use crate::ledger::hold::HoldError;
@@ -84,6 +85,14 @@ pub(crate) fn day(at: Timestamp) -> i64 {
     at.as_millisecond().div_euclid(DAY_MS)
 }
 
+/// The last day whose costs count for the current period. A day after today is one that a clock was set back from, and
+/// counts as today; but one that is further away than a clock is trusted was a clock's fault, and would keep a key locked
+/// out until then.
+fn last_day(now: Timestamp) -> i64 {
+    let week = CLOCK_GAP_MAX.as_millis().div_euclid(DAY_MS.into());
+    day(now).saturating_add(i64::try_from(week).unwrap_or(0))
+}
+
 /// The first day of the UTC month of a time.
 fn first_of_month(at: Timestamp) -> i64 {
     let date = at.to_zoned(TimeZone::UTC).date();
@@ -116,13 +125,13 @@ pub(crate) async fn spend(
     let row = readers
         .row(
             "SELECT CAST(COALESCE(SUM(cost), 0) AS BIGINT),
-                 CAST(COALESCE(SUM(CASE WHEN day >= $2 THEN cost END), 0) AS BIGINT),
-                 CAST(COALESCE(SUM(CASE WHEN day >= $3 THEN cost END), 0) AS BIGINT),
-                 CAST(COALESCE(SUM(CASE WHEN day >= $4 THEN cost END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day BETWEEN $2 AND $5 THEN cost END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day BETWEEN $3 AND $5 THEN cost END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN day BETWEEN $4 AND $5 THEN cost END), 0) AS BIGINT),
                  (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM hold h
                   WHERE h.account = (SELECT account FROM api_key WHERE id = $1) AND h.api_key = $1 AND h.state = 'open')
              FROM usage_day WHERE api_key = $1",
-            values![key.as_str(), first_of_month(now), monday(now), day(now)],
+            values![key.as_str(), first_of_month(now), monday(now), day(now), last_day(now)],
         )
         .await?
         .ok_or_else(|| StoreError::contradiction("a sum has no row"))?;
@@ -187,18 +196,19 @@ struct Left {
 }
 
 async fn left(connection: &mut Connection, ask: &Ask<'_>) -> Result<Option<Left>, StoreError> {
-    // A day after today is one that a clock was set back from: it counts as today.
+    let today = clock::lapse(connection, ask.now).await?;
+    let until = last_day(ask.now.max(today));
     let row = connection
         .row(
             "SELECT k.cap_total, k.cap_month, k.cap_day,
                  CASE WHEN k.cap_total IS NULL THEN 0 ELSE
                      (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id) END,
-                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day >= $2),
-                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day >= $3),
+                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day BETWEEN $2 AND $4),
+                 (SELECT CAST(COALESCE(SUM(d.cost), 0) AS BIGINT) FROM usage_day d WHERE d.api_key = k.id AND d.day BETWEEN $3 AND $4),
                  (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM hold h
                   WHERE h.account = k.account AND h.api_key = k.id AND h.state = 'open')
              FROM api_key k WHERE k.id = $1",
-            values![ask.key, first_of_month(ask.now), day(ask.now)],
+            values![ask.key, first_of_month(today), day(today), until],
         )
         .await?;
     let Some(row) = row else {

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::account::AdminError;
 use crate::audit::By;
+use crate::clock;
 use crate::db::{Connection, values};
 use crate::key::admin::{audit, locked, no_key, public_part, revoked, whole};
 use crate::key::{KeyId, NewKey, SECRET_LEN, Secret, columns, hash, random, read};
@@ -47,6 +48,9 @@ impl Operation for RotateKey {
         let Some(old) = locked(connection, &self.id).await? else {
             return Ok(Err(no_key(&self.id)));
         };
+        if self.grace.is_positive() && !clock::is_trusted(connection, self.by.now).await? {
+            return Ok(Err(AdminError::untrusted_clock("grace_seconds")));
+        }
         if old.revoked_at.is_some() {
             return Ok(Err(revoked(&self.id)));
         }

@@ -22,7 +22,6 @@ pub(crate) struct Extend {
     pub(crate) held: Nanos,
     pub(crate) more: Nanos,
     pub(crate) idempotency_key: String,
-    pub(crate) expires_at: Timestamp,
     pub(crate) now: Timestamp,
 }
 
@@ -65,9 +64,9 @@ impl Operation for Extend {
         };
         let raised = connection
             .row(
-                "UPDATE hold SET amount = amount + $2, expires_at = $3 WHERE id = $1 AND state = 'open'
+                "UPDATE hold SET amount = amount + $2 WHERE id = $1 AND state = 'open'
                  RETURNING amount, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
-                values![self.hold, self.more, self.expires_at],
+                values![self.hold, self.more],
             )
             .await?;
         let Some(raised) = raised else {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::account::AccountId;
@@ -11,10 +12,13 @@ use crate::db::StoreError;
 use crate::key::KeyId;
 use crate::key::caller::Caller;
 use crate::key::cap::CapPeriod;
+use crate::lease::Lease;
 use crate::ledger::extend::{Extend, Extended};
 use crate::ledger::notices::{Checkpoint, Notices};
+use crate::ledger::settle::Settlement;
 use crate::ledger::take::Taken;
 use crate::money::{Counts, Nanos, Price};
+use crate::spill::{Kept, KeptWhat, SpillError};
 
 /// What to hold, for which attempt of which request.
 #[derive(Debug, Clone)]
@@ -26,9 +30,6 @@ pub struct NewHold {
     pub model: String,
     pub price: Price,
     pub amount: Nanos,
-    /// When others may end the hold if nothing is heard of it; extending it and checkpoints renew it
-    /// for as long again.
-    pub expires_at: Timestamp,
     pub now: Timestamp,
 }
 
@@ -57,13 +58,14 @@ impl PendingHold {
 pub struct Hold {
     facts: Box<Facts>,
     notices: Arc<Notices>,
+    lease: Arc<Lease>,
     ended: bool,
 }
 
 #[derive(Debug)]
 struct Facts {
     id: i64,
-    request: String,
+    request: Arc<str>,
     attempt: u32,
     account: AccountId,
     key: KeyId,
@@ -71,17 +73,21 @@ struct Facts {
     gifts: bool,
     price: Price,
     amount: Nanos,
-    lifetime: SignedDuration,
     extensions: u32,
     /// When it was last heard of, in milliseconds.
     seen_ms: AtomicI64,
 }
 
 impl Hold {
-    pub(crate) fn new(taken: Taken, new: NewHold, notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(
+        taken: Taken,
+        new: NewHold,
+        notices: Arc<Notices>,
+        lease: Arc<Lease>,
+    ) -> Self {
         let facts = Facts {
             id: taken.id,
-            request: new.request,
+            request: new.request.into(),
             attempt: new.attempt,
             account: new.caller.account,
             key: new.caller.key,
@@ -89,15 +95,25 @@ impl Hold {
             gifts: taken.gifts,
             price: new.price,
             amount: taken.amount,
-            lifetime: new.expires_at.duration_since(new.now),
             extensions: 0,
             seen_ms: AtomicI64::new(new.now.as_millisecond()),
         };
         Hold {
             facts: Box::new(facts),
             notices,
+            lease,
             ended: false,
         }
+    }
+
+    /// Whether what it pays for may be handed out now: nobody else can have ended the hold.
+    pub fn is_leased(&self) -> bool {
+        self.lease.is_valid()
+    }
+
+    /// Waits until it may be, but no longer than this. Whether it may.
+    pub async fn wait_leased(&self, at_most: Duration) -> bool {
+        self.lease.wait(at_most).await
     }
 
     pub fn request(&self) -> &str {
@@ -129,21 +145,42 @@ impl Hold {
     /// The end of the hold is in the database.
     pub(crate) fn close(&mut self) {
         self.ended = true;
+        self.notices.ended(self.facts.id);
+    }
+
+    /// Keeps how it ended beside the database, which can't be written now.
+    pub(crate) async fn keep(&self, settlement: Settlement) -> Result<(), SpillError> {
+        let Some(spill) = self.notices.spill() else {
+            return Err(SpillError::new("there is no room for it"));
+        };
+        let Settlement {
+            counts,
+            outcome,
+            source,
+            now,
+        } = settlement;
+        let kept = Kept {
+            hold: self.facts.id,
+            request: self.facts.request.to_string(),
+            attempt: self.facts.attempt,
+            counts,
+            at: now,
+            what: KeptWhat::Ended { outcome, source },
+        };
+        spill.keep(kept).await
     }
 
     pub(crate) fn note(&self, counts: Counts, now: Timestamp) {
         self.facts
             .seen_ms
             .store(now.as_millisecond(), Ordering::Relaxed);
-        let expires_at = later(now, self.facts.lifetime);
-        self.notices.checkpoint(
-            self.facts.id,
-            Checkpoint {
-                counts,
-                now,
-                expires_at,
-            },
-        );
+        let checkpoint = Checkpoint {
+            request: Arc::clone(&self.facts.request),
+            attempt: self.facts.attempt,
+            counts,
+            now,
+        };
+        self.notices.checkpoint(self.facts.id, checkpoint);
     }
 
     /// The next extension; each has a number, so that a replay can be told from another one.
@@ -163,7 +200,6 @@ impl Hold {
                 "extend:{}:{}:{}",
                 facts.request, facts.attempt, facts.extensions
             ),
-            expires_at: later(now, facts.lifetime),
             now,
         })
     }
@@ -190,10 +226,6 @@ impl Drop for Hold {
             );
         }
     }
-}
-
-fn later(now: Timestamp, lifetime: SignedDuration) -> Timestamp {
-    now.checked_add(lifetime).unwrap_or(Timestamp::MAX)
 }
 
 #[derive(Debug, Clone, thiserror::Error)]

@@ -160,8 +160,8 @@ impl Ends {
 struct Holds {
     /// Request, account, key, model and node.
     texts: [Vec<String>; 5],
-    /// Attempt, prices of input, output and cached, amount, creation, expiry, and what is posted then.
-    numbers: [Vec<i64>; 8],
+    /// Attempt, prices of input, output and cached, amount, creation, and what is posted then.
+    numbers: [Vec<i64>; 7],
     at: Vec<usize>,
 }
 
@@ -179,7 +179,7 @@ impl Holds {
             new.caller.account.as_str(),
             new.caller.key.as_str(),
             &new.model,
-            &take.node,
+            &take.lease.name,
         ];
         for (column, text) in self.texts.iter_mut().zip(texts) {
             column.push(text.to_owned());
@@ -191,7 +191,6 @@ impl Holds {
             new.price.cached_or_input(),
             new.amount.get(),
             new.now.as_millisecond(),
-            new.expires_at.as_millisecond(),
             balance.posted.get(),
         ];
         for (column, number) in self.numbers.iter_mut().zip(numbers) {
@@ -234,12 +233,12 @@ impl Holds {
 const HOLD: &str = "
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
-        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
     WITH ORDINALITY AS row (request, account, api_key, model, node,
-        attempt, input, output, cached, amount, created_at, expires_at, posted, place)
+        attempt, input, output, cached, amount, created_at, posted, place)
 ), made AS (
     INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
-    SELECT a.request, a.attempt, a.account, a.api_key, a.model, p.id, a.amount, 'open', a.node, a.created_at, a.expires_at
+    SELECT a.request, a.attempt, a.account, a.api_key, a.model, p.id, a.amount, 'open', a.node, a.created_at, a.created_at
     FROM asked a
     JOIN price p ON p.model = a.model AND p.input = a.input AND p.output = a.output AND p.cached = a.cached
     JOIN api_key k ON k.id = a.api_key AND COALESCE(k.cap_total, k.cap_month, k.cap_day) IS NULL

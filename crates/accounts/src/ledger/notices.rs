@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::account::AccountId;
+use crate::clock::{self, CLOCK_GAP_MAX};
 use crate::db::{Connection, StoreError, values};
 use crate::events;
 use crate::failpoint;
 use crate::key::KeyId;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
+use crate::spill::{Kept, KeptWhat, Spill};
 
 /// It is no queue: there is at most one of each for a hold, so that its size is bounded by the holds
 /// of this process, the keys and the accounts, and a checkpoint that was noted before its hold was dropped is written first.
@@ -21,6 +23,8 @@ use crate::money::Counts;
 pub(crate) struct Notices {
     waiting: Mutex<Noted>,
     wake: Notify,
+    /// Where ends and checkpoints go while the database can't be written.
+    spill: Option<Spill>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +39,8 @@ pub(crate) struct Noted {
     /// Attempts of requests whose holds were to be made when the connection broke. Those that were made
     /// are nobody's.
     doubtful: BTreeMap<(String, i64), Doubtful>,
+    /// The newest time that can be trusted. Nobody is woken for it.
+    newest: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,14 +50,57 @@ pub(crate) struct Doubtful {
     pub(crate) now: Timestamp,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Checkpoint {
+    pub(crate) request: Arc<str>,
+    pub(crate) attempt: u32,
     pub(crate) counts: Counts,
     pub(crate) now: Timestamp,
-    pub(crate) expires_at: Timestamp,
 }
 
 impl Notices {
+    pub(crate) fn new(spill: Option<Spill>) -> Self {
+        Notices {
+            spill,
+            ..Notices::default()
+        }
+    }
+
+    pub(crate) fn spill(&self) -> Option<&Spill> {
+        self.spill.as_ref()
+    }
+
+    /// The hold has ended in the database: what is kept of it beside that isn't needed any more.
+    pub(crate) fn ended(&self, hold: i64) {
+        if let Some(spill) = &self.spill {
+            spill.free(hold);
+        }
+    }
+
+    /// Keeps what was delivered beside the database, which can't be written.
+    pub(crate) fn keep_beside(&self, noted: &Noted) {
+        let Some(spill) = &self.spill else { return };
+        for (&hold, checkpoint) in &noted.checkpoints {
+            spill.note(Kept {
+                hold,
+                request: checkpoint.request.to_string(),
+                attempt: checkpoint.attempt,
+                counts: checkpoint.counts,
+                at: checkpoint.now,
+                what: KeptWhat::Delivered,
+            });
+        }
+    }
+
+    /// These are in the database.
+    pub(crate) fn written(&self, noted: &Noted) {
+        noted.abandoned.keys().for_each(|&hold| self.ended(hold));
+    }
+
+    pub(crate) fn newest(&self, newest: Timestamp) {
+        self.waiting().newest = Some(newest);
+    }
+
     pub(crate) fn checkpoint(&self, hold: i64, checkpoint: Checkpoint) {
         self.waiting().checkpoints.insert(hold, checkpoint);
         self.wake.notify_one();
@@ -98,6 +147,7 @@ impl Notices {
             waiting.exhausted.entry(account).or_insert(at);
         }
         waiting.doubtful.extend(noted.doubtful);
+        waiting.newest = waiting.newest.or(noted.newest);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Noted> {
@@ -112,6 +162,7 @@ impl Noted {
             && self.doubtful.is_empty()
             && self.used.is_empty()
             && self.exhausted.is_empty()
+            && self.newest.is_none()
     }
 
     /// Whose balances it will change.
@@ -143,13 +194,17 @@ impl Noted {
         for (key, &at) in &self.used {
             connection
                 .execute(
-                    "UPDATE api_key SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
-                    values![key.as_str(), at],
+                    "UPDATE api_key SET last_used_at = $2
+                     WHERE id = $1 AND (last_used_at IS NULL OR last_used_at NOT BETWEEN $2 AND $3)",
+                    values![key.as_str(), at, at.saturating_add(CLOCK_GAP_MAX).unwrap_or(Timestamp::MAX)],
                 )
                 .await?;
         }
         for (account, &at) in &self.exhausted {
             events::exhausted(connection, account, at).await?;
+        }
+        if let Some(newest) = self.newest {
+            clock::note(connection, newest).await?;
         }
         Ok(())
     }
@@ -185,9 +240,9 @@ async fn write_checkpoint(
     let [prompt, cached, completion, reasoning] = checkpoint.counts.columns();
     connection
         .execute(
-            "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6, expires_at = $7
+            "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6
              WHERE id = $1 AND state = 'open'",
-            values![hold, prompt, cached, completion, reasoning, checkpoint.now, checkpoint.expires_at],
+            values![hold, prompt, cached, completion, reasoning, checkpoint.now],
         )
         .await
 }

@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use jiff::Timestamp;
 
 use crate::account::AccountId;
+use crate::clock;
 use crate::db::{Connection, StoreError, values};
 use crate::events::LowBalance;
 use crate::ledger::{Book, Posting, checked, post};
@@ -112,6 +113,7 @@ pub(crate) async fn settle(
     cost: Nanos,
     now: Timestamp,
 ) -> Result<Spent, StoreError> {
+    let now = clock::lapse(connection, now).await?;
     let taken = connection
         .rows(
             "SELECT u.promo, u.held, p.expires_at, p.expired_at FROM promo_use u JOIN promo p ON p.id = u.promo
@@ -240,6 +242,9 @@ impl Operation for ExpirePromo {
     type Answer = Result<(), StoreError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+        if !clock::is_trusted(connection, self.now).await? {
+            return Ok(Ok(()));
+        }
         let due = connection
             .rows(
                 "SELECT account FROM balance WHERE promo_expires_at <= $1 ORDER BY account LIMIT $2",

@@ -1,6 +1,7 @@
 //! Holds whose process is gone.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -22,21 +23,30 @@ pub struct Recovered {
     pub charged: Nanos,
 }
 
-/// Ends holds whose owner is gone.
+impl Recovered {
+    pub(crate) fn charge(&mut self, charged: Nanos) -> Result<(), StoreError> {
+        self.add(Recovered {
+            settled: 1,
+            released: 0,
+            charged,
+        })
+    }
+
+    pub(crate) fn add(&mut self, more: Recovered) -> Result<(), StoreError> {
+        self.settled = self.settled.saturating_add(more.settled);
+        self.released = self.released.saturating_add(more.released);
+        self.charged = checked(self.charged.checked_add(more.charged))?;
+        Ok(())
+    }
+}
+
+/// Ends the holds of processes that are gone, at their last checkpoints. On SQLite there is only one process that serves;
+/// on PostgreSQL a process that is gone has no row any more, or loses it here.
 #[derive(Debug)]
 pub(crate) struct Recover {
     /// The process that asks; it has not lost its own holds.
-    pub(crate) node: Node,
-    pub(crate) which: Lost,
+    pub(crate) node: Arc<Node>,
     pub(crate) now: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Lost {
-    /// Of those that aren't alive: every hold.
-    OfOthers,
-    /// The same, but only holds of which nothing was heard for their whole lifetime.
-    Overdue,
 }
 
 impl Operation for Recover {
@@ -45,22 +55,16 @@ impl Operation for Recover {
     type Answer = Result<Recovered, StoreError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Recovered, Infallible> {
-        let (before, how) = match self.which {
-            Lost::OfOthers => (Timestamp::MAX, How::AtCheckpoint),
-            Lost::Overdue => (self.now, How::Expire),
-        };
-        let heard_after = self.node.heard_after(connection).await?;
-        let mut recovered = Recovered::default();
-        if !self.node.can_tell(connection, heard_after).await? {
-            return Ok(Ok(recovered));
+        if self.node.is_shared() {
+            self.node.bury(connection).await?;
         }
+        let mut recovered = Recovered::default();
         let open = connection
             .rows(
                 "SELECT id, account FROM hold
-                 WHERE state = 'open' AND node <> $1 AND expires_at <= $2
-                     AND node NOT IN (SELECT name FROM node WHERE seen_at > $3)
+                 WHERE state = 'open' AND node <> $1 AND node NOT IN (SELECT name FROM node)
                  ORDER BY account, id",
-                values![&*self.node.name, before, heard_after],
+                values![&*self.node.lease().name],
             )
             .await?;
         let mut accounts = Vec::new();
@@ -76,7 +80,7 @@ impl Operation for Recover {
                 connection,
                 &Ending {
                     hold: row.integer(0)?,
-                    how,
+                    how: How::AtCheckpoint,
                     now: self.now,
                 },
             )
@@ -89,7 +93,6 @@ impl Operation for Recover {
             *count = count.saturating_add(1);
             recovered.charged = checked(recovered.charged.checked_add(ended.charged))?;
         }
-        self.node.bury(connection, heard_after).await?;
         Ok(Ok(recovered))
     }
 

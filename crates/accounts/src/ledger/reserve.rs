@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::account::AccountId;
+use crate::clock;
 use crate::db::{Connection, StoreError, values};
 use crate::key::cap::{self, Ask};
 use crate::ledger::hold::HoldError;
@@ -36,9 +37,12 @@ impl Reserve<'_> {
         if self.amount.is_negative() {
             return Err(StoreError::contradiction("a hold can't be negative"));
         }
-        let mut reserved = self.take(connection).await?;
-        if reserved.is_none() && promo::expire(connection, self.account, self.now).await? {
-            reserved = self.take(connection).await?;
+        let mut reserved = self.take(connection, self.now).await?;
+        if reserved.is_none() {
+            let lapse = clock::lapse(connection, self.now).await?;
+            if promo::expire(connection, self.account, lapse).await? || lapse != self.now {
+                reserved = self.take(connection, lapse).await?;
+            }
         }
         if let Some(reserved) = reserved {
             return Ok(Ok(reserved));
@@ -56,7 +60,8 @@ impl Reserve<'_> {
         capped: bool,
     ) -> Written<Nanos, HoldError> {
         let promo = if reserved.gifts {
-            promo::hold(connection, self.account, hold, self.amount, self.now).await?
+            let lapse = clock::lapse(connection, self.now).await?;
+            promo::hold(connection, self.account, hold, self.amount, lapse).await?
         } else {
             Nanos::ZERO
         };
@@ -78,14 +83,18 @@ impl Reserve<'_> {
     }
 
     /// `None` if the balance doesn't do, or promotional credit has to expire first.
-    async fn take(&self, connection: &mut Connection) -> Result<Option<Reserved>, StoreError> {
+    async fn take(
+        &self,
+        connection: &mut Connection,
+        now: Timestamp,
+    ) -> Result<Option<Reserved>, StoreError> {
         let row = connection
             .row(
                 "UPDATE balance SET held = held + $2, promo = CASE WHEN promo > $2 THEN promo - $2 ELSE 0 END
                  WHERE account = $1 AND posted + credit_limit - held >= $2
                      AND (promo_expires_at IS NULL OR promo_expires_at > $3)
                  RETURNING posted, promo_expires_at",
-                values![self.account.as_str(), self.amount, self.now],
+                values![self.account.as_str(), self.amount, now],
             )
             .await?;
         row.map(|row| {

@@ -31,7 +31,7 @@ pub enum Outcome {
     /// The client hung up.
     Disconnected,
     EngineFailed,
-    /// Nobody settled the hold: its process died or lost it.
+    /// Nobody settled the hold: its process died, or was cut off from the database.
     Expired,
 }
 
@@ -160,8 +160,6 @@ pub(crate) enum How {
     Release,
     /// Its owner is gone: charged for what the last checkpoint says was delivered, or released.
     AtCheckpoint,
-    /// The same, because its time is over.
-    Expire,
 }
 
 impl How {
@@ -171,7 +169,6 @@ impl How {
             How::Settle { .. } => ["settled", "settled"],
             How::Release => ["released", "released"],
             How::AtCheckpoint => ["released", "settled"],
-            How::Expire => ["expired", "expired"],
         }
     }
 }
@@ -260,7 +257,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
             source,
         } => (Some(counts), outcome, source),
         How::Release => (None, Outcome::Expired, Source::Estimated),
-        How::AtCheckpoint | How::Expire => (closed.delivered, Outcome::Expired, Source::Estimated),
+        How::AtCheckpoint => (closed.delivered, Outcome::Expired, Source::Estimated),
     };
     let closing = Closing {
         request: &closed.request,
@@ -346,8 +343,7 @@ impl Closed {
         let posting = Posting {
             kind: match state {
                 "settled" => "settle",
-                "released" => "release",
-                _ => "expire",
+                _ => "release",
             },
             idempotency_key: &format!("end:{}:{}", self.request, self.attempt),
             account,

@@ -6,6 +6,7 @@ use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
 use crate::key::caller::Caller;
+use crate::lease::Lease;
 use crate::ledger::hold::{Hold, HoldError, NewHold};
 use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Doubtful, Notices};
@@ -17,7 +18,7 @@ use crate::writer::{Operation, Written};
 #[derive(Debug)]
 pub(crate) struct Take {
     pub(crate) new: NewHold,
-    pub(crate) node: Arc<str>,
+    pub(crate) lease: Arc<Lease>,
     pub(crate) notices: Arc<Notices>,
 }
 
@@ -35,6 +36,9 @@ impl Operation for Take {
     type Answer = Result<Hold, HoldError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Taken, Self::Refused> {
+        if self.lease.is_lost() {
+            return Err(StoreError::cut_off());
+        }
         let new = &self.new;
         let account = &new.caller.account;
         let reserve = Reserve {
@@ -89,7 +93,7 @@ impl Operation for Take {
     }
 
     fn plain(&self) -> Option<Plain<'_>> {
-        Some(Plain::Hold(self))
+        (!self.lease.is_lost()).then_some(Plain::Hold(self))
     }
 
     fn plainly(&self, written: many::Written) -> Option<Taken> {
@@ -112,7 +116,7 @@ impl Operation for Take {
         let new = &self.new;
         let doubtful = Doubtful {
             account: new.caller.account.clone(),
-            node: Arc::clone(&self.node),
+            node: Arc::clone(&self.lease.name),
             now: new.now,
         };
         self.notices
@@ -125,7 +129,7 @@ impl Operation for Take {
             Err(unchanged) => unchanged.inspect_err(|refusal| self.refused(refusal))?,
         };
         failpoint::pass("hold-committed");
-        Ok(Hold::new(taken, self.new, self.notices))
+        Ok(Hold::new(taken, self.new, self.notices, self.lease))
     }
 }
 
@@ -156,8 +160,8 @@ impl Take {
         let row = connection
             .row(
                 "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
-                 SELECT $1, $2, $3, $4, $5, price.id, $6, 'open', $7, $8, $9 FROM price
-                 WHERE model = $5 AND input = $10 AND output = $11 AND cached = $12
+                 SELECT $1, $2, $3, $4, $5, price.id, $6, 'open', $7, $8, $8 FROM price
+                 WHERE model = $5 AND input = $9 AND output = $10 AND cached = $11
                  ON CONFLICT (request, attempt) DO NOTHING
                  RETURNING id, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
                 values![
@@ -167,9 +171,8 @@ impl Take {
                     new.caller.key.as_str(),
                     new.model.as_str(),
                     new.amount,
-                    &*self.node,
+                    &*self.lease.name,
                     new.now,
-                    new.expires_at,
                     new.price.input,
                     new.price.output,
                     new.price.cached_or_input(),
@@ -217,7 +220,7 @@ impl Take {
         let price = [row.integer(6)?, row.integer(7)?, row.integer(8)?];
         let same = row.text(3)? == account.as_str()
             && row.text(4)? == key.as_str()
-            && row.text(5)? == *self.node
+            && row.text(5)? == *self.lease.name
             && price
                 == [
                     new.price.input,

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use jiff::Timestamp;
 
 use crate::account::AccountId;
+use crate::clock;
 use crate::db::{Connection, Readers, StoreError, values};
 use crate::writer::{Operation, Written};
 
@@ -38,6 +39,7 @@ pub(crate) struct Prune {
     pub(crate) account: AccountId,
     pub(crate) after: Place,
     pub(crate) before: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 impl Operation for Prune {
@@ -46,6 +48,9 @@ impl Operation for Prune {
     type Answer = Result<Option<Place>, StoreError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Option<Place>, Infallible> {
+        if !clock::is_trusted(connection, self.now).await? {
+            return Ok(Ok(None));
+        }
         let account = self.account.as_str();
         let (from, after) = self.after;
         let last = connection

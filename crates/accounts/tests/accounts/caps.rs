@@ -38,7 +38,6 @@ impl Capped {
         self.requests += 1;
         let new = NewHold {
             now: at(second),
-            expires_at: at(second + 600),
             ..self.fixture.hold(&format!("r{}", self.requests), amount)
         };
         self.fixture.accounts.hold(new).unwrap().durable().await
@@ -138,6 +137,8 @@ async fn days_and_months_begin_at_midnight_utc() {
         (CapPeriod::Month, 50, false),
     );
     capped.spend(50, NEXT_DAY + day).await.unwrap();
+    let clock = capped.fixture.accounts.accept_clock(at(NEXT_MONTH));
+    clock.await.unwrap();
     refused(
         capped.hold(1, NEXT_MONTH - 1).await,
         (CapPeriod::Month, 0, false),

@@ -1,8 +1,9 @@
 //! What is about SQLite's file.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use weir_accounts::{Accounts, OpenError, Role};
+use weir_accounts::{Accounts, AdminError, OpenError, Options, Role, Trouble};
 
 use crate::fixture::{at, database, open, options};
 
@@ -20,7 +21,7 @@ async fn only_its_owner_can_read_the_database() {
         assert_eq!(mode, 0o600, "{}", file.path().display());
         files += 1;
     }
-    assert_eq!(files, 4, "the database, its log and index, and the lock");
+    assert_eq!(files, 4, "the database, its log and index, and its id");
 }
 
 #[tokio::test]
@@ -37,6 +38,202 @@ async fn two_servers_do_not_share_a_file() {
         .account("demo")
         .await
         .unwrap();
+}
+
+/// Whatever name a second server finds the file by, and whatever is removed beside it.
+#[tokio::test]
+async fn the_lock_is_on_the_file_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = open(folder.path(), Role::Server).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let linked = elsewhere.path().join("linked.db");
+    symlink(database(folder.path()), &linked).unwrap();
+    let linked_folder = elsewhere.path().join("folder");
+    symlink(folder.path(), &linked_folder).unwrap();
+    for path in [
+        linked.clone(),
+        database(&linked_folder),
+        folder
+            .path()
+            .join("../")
+            .join(folder.path())
+            .join("weir.db"),
+    ] {
+        let second = Accounts::open(Options::new(path.clone(), Role::Server), at(0)).await;
+        assert!(
+            matches!(second, Err(OpenError::InUse(_))),
+            "{path:?}: {second:?}"
+        );
+    }
+    // A tool finds the log beside the file, not beside the link.
+    let tool = Accounts::open(Options::new(linked, Role::Tool), at(0))
+        .await
+        .unwrap();
+    tool.add_account("demo", at(0)).await.unwrap();
+    server.account("demo").await.unwrap();
+
+    let hard = elsewhere.path().join("hard.db");
+    std::fs::hard_link(database(folder.path()), &hard).unwrap();
+    for role in [Role::Server, Role::Tool] {
+        let second = Accounts::open(Options::new(hard.clone(), role), at(0)).await;
+        assert!(
+            matches!(second, Err(OpenError::HardLinked(_))),
+            "{second:?}"
+        );
+    }
+    // Whoever only reads would see an old state: the log is beside the other name.
+    let reader = Accounts::open(Options::new(hard.clone(), Role::Reader), at(0)).await;
+    assert!(matches!(reader, Err(OpenError::OtherName(_))), "{reader:?}");
+    std::fs::remove_file(hard).unwrap();
+    open(folder.path(), Role::Tool).await;
+}
+
+/// A database that was there once is not made anew, whatever is left of it.
+#[tokio::test]
+async fn a_lost_database_is_not_made_anew() {
+    let lose: [(&str, fn(&Path)); 6] = [
+        ("removed", |path| std::fs::remove_file(path).unwrap()),
+        ("emptied", |path| std::fs::write(path, "").unwrap()),
+        ("emptied, without its log", |path| {
+            std::fs::write(path, "").unwrap();
+            std::fs::remove_file(path.with_extension("db-wal")).unwrap();
+        }),
+        ("removed, without its log and index", |path| {
+            for name in ["weir.db", "weir.db-wal", "weir.db-shm"] {
+                std::fs::remove_file(path.with_file_name(name)).unwrap();
+            }
+        }),
+        ("removed, without its id", |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::remove_file(path.with_extension("db-id")).unwrap();
+        }),
+        ("behind a link that leads nowhere", |path| {
+            std::fs::remove_file(path).unwrap();
+            symlink("/nowhere/weir.db", path).unwrap();
+        }),
+    ];
+    for (how, lose) in lose {
+        let folder = tempfile::tempdir().unwrap();
+        let server = open(folder.path(), Role::Server).await;
+        server.add_account("demo", at(0)).await.unwrap();
+        // As after kill -9: the log is there.
+        let raw = rusqlite::Connection::open(database(folder.path())).unwrap();
+        raw.query_row("SELECT COUNT(*) FROM account", [], |_| Ok(()))
+            .unwrap();
+        server.close().await;
+        std::fs::write(folder.path().join("weir.db-wal"), "what was not moved yet").unwrap();
+        lose(&database(folder.path()));
+        for role in [Role::Server, Role::Tool, Role::Reader] {
+            let opened = Accounts::open(options(folder.path(), role).await, at(0)).await;
+            let refused = matches!(opened, Err(OpenError::Lost { .. } | OpenError::Missing(_)));
+            assert!(refused, "{how}, {role:?}: {opened:?}");
+        }
+    }
+}
+
+/// The message says how to start anew on purpose, and that works.
+#[tokio::test]
+async fn one_can_start_anew_on_purpose() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = open(folder.path(), Role::Server).await;
+    server.add_account("demo", at(0)).await.unwrap();
+    server.close().await;
+    std::fs::remove_file(database(folder.path())).unwrap();
+    let refused = Accounts::open(options(folder.path(), Role::Server).await, at(0)).await;
+    let Err(OpenError::Lost { trace, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    std::fs::remove_file(trace).unwrap();
+    let anew = open(folder.path(), Role::Server).await;
+    assert_eq!(anew.accounts().await.unwrap(), []);
+}
+
+/// A server whose files are moved, removed or replaced says so with the next thing that it is asked for, and goes on when
+/// they are back.
+#[tokio::test]
+async fn files_that_are_not_in_their_place_are_not_used() {
+    type Act = fn(&Path);
+    let acts: [(&str, Act, Option<Act>); 5] = [
+        (
+            "the folder is moved",
+            |path| std::fs::rename(folder_of(path), moved(path)).unwrap(),
+            Some(|path| std::fs::rename(moved(path), folder_of(path)).unwrap()),
+        ),
+        (
+            "the folder is replaced",
+            |path| {
+                std::fs::rename(folder_of(path), moved(path)).unwrap();
+                std::fs::create_dir(folder_of(path)).unwrap();
+                std::fs::copy(moved(path).join("weir.db"), path).unwrap();
+            },
+            Some(|path| {
+                std::fs::remove_dir_all(folder_of(path)).unwrap();
+                std::fs::rename(moved(path), folder_of(path)).unwrap();
+            }),
+        ),
+        (
+            "the folder is removed",
+            |path| std::fs::remove_dir_all(folder_of(path)).unwrap(),
+            None,
+        ),
+        (
+            "the file is replaced by a copy",
+            |path| {
+                std::fs::copy(path, path.with_extension("copy")).unwrap();
+                std::fs::rename(path, path.with_extension("old")).unwrap();
+                std::fs::rename(path.with_extension("copy"), path).unwrap();
+            },
+            Some(|path| std::fs::rename(path.with_extension("old"), path).unwrap()),
+        ),
+        (
+            "the log is removed",
+            |path| std::fs::remove_file(path.with_extension("db-wal")).unwrap(),
+            None,
+        ),
+    ];
+    for (what, act, undo) in acts {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        std::fs::create_dir(&folder).unwrap();
+        let server = open(&folder, Role::Server).await;
+        server.add_account("before", at(0)).await.unwrap();
+        server.check().await.unwrap();
+        act(&database(&folder));
+        let troubles = [
+            server
+                .add_account("lost", at(1))
+                .await
+                .map(drop)
+                .map_err(trouble),
+            server
+                .accounts()
+                .await
+                .map(drop)
+                .map_err(|error| error.trouble()),
+            server.check().await.map_err(|error| error.trouble()),
+        ];
+        assert_eq!(troubles, [Err(Trouble::Moved); 3], "{what}");
+        if let Some(undo) = undo {
+            undo(&database(&folder));
+            server.add_account("after", at(2)).await.unwrap();
+            assert_eq!(server.accounts().await.unwrap().len(), 2, "{what}");
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().unwrap().to_owned()
+}
+
+fn moved(path: &Path) -> PathBuf {
+    folder_of(path).with_file_name("moved")
+}
+
+fn trouble(error: AdminError) -> Trouble {
+    match error {
+        AdminError::Store(error) => error.trouble(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -20,9 +20,6 @@ pub(crate) const PRICE: Price = Price {
     output: 20,
     cached: Some(5),
 };
-/// How long holds live, in seconds.
-pub(crate) const LIFETIME: i64 = 600;
-
 pub(crate) struct Fixture {
     pub(crate) folder: TempDir,
     pub(crate) accounts: Accounts,
@@ -99,22 +96,18 @@ pub(crate) async fn raw(folder: &Path) -> Raw {
     Raw::Sqlite(raw)
 }
 
-/// As if the newest process had been heard of for long, and no other one. On SQLite only one is alive anyway.
+/// As if another node had taken all processes but the newest for dead, long after they died. On SQLite only one is alive
+/// anyway.
 pub(crate) async fn long_after(folder: &Path) {
-    let mut raw = raw(folder).await;
     let newest = "(SELECT name FROM node ORDER BY started_at DESC, name LIMIT 1)";
-    for sql in [
-        "UPDATE node SET since = 0".to_owned(),
-        format!("UPDATE node SET seen_at = 0 WHERE name <> {newest}"),
-    ] {
-        raw.execute(&sql).await.unwrap();
-    }
+    let sql = format!("DELETE FROM node WHERE name <> {newest}");
+    raw(folder).await.execute(&sql).await.unwrap();
 }
 
-/// As if nothing had been heard of any process for long.
-pub(crate) async fn silence(folder: &Path) {
-    let mut raw = raw(folder).await;
-    raw.execute("UPDATE node SET seen_at = 0").await.unwrap();
+/// As if the open holds were those of a process that is gone.
+pub(crate) async fn lose(folder: &Path) {
+    let sql = "UPDATE hold SET node = 'gone' WHERE state = 'open'";
+    raw(folder).await.execute(sql).await.unwrap();
 }
 
 impl Raw {
@@ -162,7 +155,6 @@ impl Fixture {
             model: "org/model".to_owned(),
             price: PRICE,
             amount: nanos(amount),
-            expires_at: at(1 + LIFETIME),
             now: at(1),
         }
     }

@@ -1,8 +1,8 @@
 //! Holds and how they end.
 
-use weir_accounts::{Counts, HoldError, Nanos, Outcome, Price, Role, Settlement, Source};
+use weir_accounts::{Counts, HoldError, Nanos, Outcome, Price, Settlement, Source};
 
-use crate::fixture::{Fixture, LIFETIME, PRICE, at, nanos, open, silence, success, tokens};
+use crate::fixture::{Fixture, PRICE, at, lose, nanos, success, tokens};
 
 #[tokio::test]
 async fn a_hold_is_settled_at_its_cost() {
@@ -215,7 +215,7 @@ async fn each_attempt_is_charged_once_at_its_own_price() {
 }
 
 #[tokio::test]
-async fn a_settlement_after_expiry_changes_nothing() {
+async fn a_settlement_after_its_hold_was_lost_changes_nothing() {
     let fixture = Fixture::with(1_000).await;
     let delivered = fixture.held("delivered", 300).await.unwrap();
     let silent = fixture.held("silent", 300).await.unwrap();
@@ -224,20 +224,11 @@ async fn a_settlement_after_expiry_changes_nothing() {
         .checkpoint(&delivered, tokens(10, 5), at(100));
     fixture.written().await;
 
-    silence(fixture.folder.path()).await;
-    let tool = open(fixture.folder.path(), Role::Tool).await;
-    let ended = tool.expire(at(LIFETIME)).await.unwrap();
-    assert_eq!((ended.settled, ended.released), (0, 0), "too early");
-    let ended = tool.expire(at(1 + LIFETIME)).await.unwrap();
-    assert_eq!(
-        (ended.settled, ended.released),
-        (0, 1),
-        "a checkpoint renews its hold"
-    );
-    let ended = tool.expire(at(100 + LIFETIME)).await.unwrap();
+    lose(fixture.folder.path()).await;
+    let ended = fixture.accounts.recover(at(101)).await.unwrap();
     assert_eq!(
         (ended.settled, ended.released, ended.charged),
-        (1, 0, nanos(20))
+        (1, 1, nanos(20))
     );
     assert_eq!(fixture.balance().await, (980, 0));
 
@@ -352,11 +343,9 @@ async fn a_hold_rolls_until_the_balance_is_used_up() {
     assert_eq!(fixture.balance().await, (1_000, 1_000));
     fixture.accounts.release(other, at(4)).await.unwrap();
 
-    // Extending renews: it is overdue only a whole lifetime after the last extension.
-    silence(fixture.folder.path()).await;
-    let tool = open(fixture.folder.path(), Role::Tool).await;
-    assert_eq!(tool.expire(at(2 + LIFETIME)).await.unwrap().released, 0);
-    assert_eq!(tool.expire(at(3 + LIFETIME)).await.unwrap().released, 1);
+    lose(fixture.folder.path()).await;
+    let ended = fixture.accounts.recover(at(4)).await.unwrap();
+    assert_eq!(ended.released, 1);
     let ended = fixture.accounts.extend(&mut hold, nanos(1), at(5)).await;
     assert!(matches!(ended, Err(HoldError::Ended)), "{ended:?}");
     drop(hold);

@@ -4,6 +4,7 @@
 mod admin;
 mod books;
 mod caps;
+mod clock;
 mod cluster;
 mod file;
 mod fixture;
@@ -13,8 +14,10 @@ mod model;
 mod movements;
 mod opening;
 mod promo_model;
+mod reading;
 mod recovery;
 mod reports;
+mod spill;
 mod webhooks;
 mod writer;
 

@@ -52,7 +52,6 @@ async fn refund(
 async fn spend(fixture: &Fixture, request: &str, cost: i64, second: i64) {
     let new = NewHold {
         now: at(second),
-        expires_at: at(second + 600),
         ..fixture.hold(request, cost)
     };
     let hold = fixture.accounts.hold(new).unwrap().durable().await.unwrap();
@@ -153,7 +152,6 @@ async fn nothing_is_held_of_credit_that_has_expired() {
     let hold = async |request: &str, amount, second| {
         let new = NewHold {
             now: at(second),
-            expires_at: at(second + 600),
             ..fixture.hold(request, amount)
         };
         fixture.accounts.hold(new).unwrap().durable().await

@@ -224,7 +224,6 @@ impl World {
         let now = self.model.now;
         let new = NewHold {
             now: at(now),
-            expires_at: at(now + 10_000),
             ..self.fixture.hold(&id, amount)
         };
         let hold = self.fixture.accounts.hold(new).unwrap().durable().await;

@@ -27,7 +27,6 @@ async fn used() -> Fixture {
                 model: model.to_owned(),
                 price: if dearer { DEARER } else { PRICE },
                 now: at(end),
-                expires_at: at(end + 600),
                 ..fixture.hold(&format!("{model}{number}"), 10_000)
             };
             let hold = fixture.accounts.hold(new).unwrap().durable().await.unwrap();
@@ -179,7 +178,8 @@ async fn old_records_are_deleted() {
         (3 * DAY, 7),
         (100 * DAY, 1),
     ] {
-        accounts.prune_usage(at(before)).await.unwrap();
+        accounts.accept_clock(at(before)).await.unwrap();
+        accounts.prune_usage(at(before), at(before)).await.unwrap();
         let kept = accounts.usage(account, 100).await.unwrap();
         assert_eq!(kept.len(), left, "before {before}");
         for record in &kept {
@@ -233,12 +233,12 @@ async fn many_old_records_are_deleted() {
         };
         accounts.refund(refund, at(5)).await.unwrap();
     }
-    accounts.prune_usage(at(5)).await.unwrap();
+    accounts.prune_usage(at(5), at(5)).await.unwrap();
     let usage = async || accounts.usage(account, 2_000).await.unwrap();
     let count = usage().await.len();
     assert_eq!(count, 1_100, "they ended at that time, not before");
     for again in [false, true] {
-        accounts.prune_usage(at(6)).await.unwrap();
+        accounts.prune_usage(at(6), at(6)).await.unwrap();
         let left = usage().await;
         let left: Vec<_> = left.iter().map(|record| record.request.as_str()).collect();
         assert_eq!(left, refunded, "again: {again}");

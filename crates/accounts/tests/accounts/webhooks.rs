@@ -69,7 +69,6 @@ async fn warn_below(fixture: &Fixture, amount: i64) {
 async fn spend(fixture: &Fixture, request: &str, held: i64, cost: i64, second: i64) {
     let new = NewHold {
         now: at(second),
-        expires_at: at(second + 600),
         ..fixture.hold(request, held)
     };
     let hold = fixture.accounts.hold(new).unwrap().durable().await.unwrap();

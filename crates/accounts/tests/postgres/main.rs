@@ -8,6 +8,8 @@ mod books;
 mod breaks;
 #[path = "../accounts/caps.rs"]
 mod caps;
+#[path = "../accounts/clock.rs"]
+mod clock;
 #[path = "../accounts/cluster.rs"]
 mod cluster;
 #[path = "../accounts/fixture.rs"]
@@ -29,6 +31,8 @@ mod promo_model;
 mod recovery;
 #[path = "../accounts/reports.rs"]
 mod reports;
+#[path = "../accounts/spill.rs"]
+mod spill;
 #[path = "../accounts/webhooks.rs"]
 mod webhooks;
 #[path = "../accounts/writer.rs"]

@@ -1,13 +1,13 @@
 //! Several processes serve from one database.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use weir_accounts::{Accounts, HoldError, Options, Recovered, Role};
+use weir_accounts::{Accounts, HoldError, Options, Recovered, Role, Uptime};
 
-use crate::fixture::{
-    Fixture, at, long_after, nanos, open, options, raw, silence, success, tokens,
-};
+use crate::fixture::{Fixture, at, lose, nanos, open, options, success, tokens};
 
 /// A node that holds for the fixture's account.
 async fn node(fixture: &Fixture) -> Fixture {
@@ -18,55 +18,127 @@ async fn node(fixture: &Fixture) -> Fixture {
     }
 }
 
+/// Nodes of one database, whose time passes when the test says so.
+struct Cluster {
+    first: Fixture,
+    uptime: Uptime,
+    /// In milliseconds.
+    passed: Arc<AtomicU64>,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let passed = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&passed);
+        let uptime = Uptime::from_fn(move || Duration::from_millis(read.load(Ordering::SeqCst)));
+        Cluster {
+            first: Fixture::with(1_000).await,
+            uptime,
+            passed,
+        }
+    }
+
+    async fn node(&self) -> Fixture {
+        let options = Options {
+            uptime: self.uptime.clone(),
+            ..options(self.first.folder.path(), Role::Server).await
+        };
+        Fixture {
+            folder: tempfile::tempdir().unwrap(),
+            accounts: Accounts::open(options, at(0)).await.unwrap(),
+            caller: self.first.caller.clone(),
+        }
+    }
+
+    /// So much time passes, in which these nodes live; what they found.
+    async fn live(&self, nodes: &[&Fixture], seconds: u64) -> Recovered {
+        let mut found = Recovered::default();
+        for _ in 0..seconds {
+            self.passed.fetch_add(1_000, Ordering::SeqCst);
+            for node in nodes {
+                let ended = node.accounts.expire(at(9)).await.unwrap();
+                found.settled += ended.settled;
+                found.released += ended.released;
+                found.charged = found.charged.checked_add(ended.charged).unwrap();
+            }
+        }
+        found
+    }
+}
+
 #[tokio::test]
 async fn only_holds_of_the_dead_are_ended() {
-    let alive = Fixture::with(1_000).await;
-    let folder = alive.folder.path();
-    let dead = node(&alive).await;
+    let cluster = Cluster::new().await;
+    let (alive, dead, third) = (
+        cluster.node().await,
+        cluster.node().await,
+        cluster.node().await,
+    );
     let own = alive.held("own", 100).await.unwrap();
     let silent = dead.held("silent", 100).await.unwrap();
     let delivered = dead.held("delivered", 100).await.unwrap();
     dead.accounts.checkpoint(&delivered, tokens(10, 0), at(2));
     dead.written().await;
-
-    let third = node(&alive).await;
     for asked in [&alive, &third] {
         let ended = asked.accounts.recover(at(100_000_000)).await.unwrap();
         assert_eq!(ended, Recovered::default(), "all are alive");
     }
-    // Nothing was heard of anybody: the database was out of reach, and nobody can tell who is dead.
-    long_after(folder).await;
-    silence(folder).await;
-    for asked in [&alive, &third] {
-        asked.accounts.expire(at(100_000_000)).await.unwrap();
-    }
-    assert_eq!(alive.account().await.held, nanos(300));
+    let all = [&alive, &dead, &third];
+    assert_eq!(cluster.live(&all, 100).await, Recovered::default());
 
-    // `third` was heard of all the time since, `alive` now.
-    long_after(folder).await;
-    let heard = "UPDATE node SET seen_at = 1000 * EXTRACT(EPOCH FROM clock_timestamp())
-         WHERE name = (SELECT node FROM hold WHERE request = 'own')";
-    raw(folder).await.execute(heard).await.unwrap();
-    let ended = third.accounts.expire(at(9)).await.unwrap();
+    // `dead` goes silent. Its lease is over before anybody ends its holds.
+    let living = [&alive, &third];
+    assert_eq!(cluster.live(&living, 26).await, Recovered::default());
+    assert!(silent.is_leased() && own.is_leased());
+    assert_eq!(cluster.live(&living, 3).await, Recovered::default());
+    assert!(!silent.is_leased() && own.is_leased());
     let expected = Recovered {
         settled: 1,
         released: 1,
         charged: nanos(10),
     };
-    assert_eq!(ended, expected);
+    assert_eq!(cluster.live(&living, 8).await, expected);
 
-    // It wakes up: its holds have ended, and are not charged a second time.
+    // It wakes up: its holds have ended, and are not charged a second time. It goes on under another name.
     let mut silent = silent;
     let extended = dead.accounts.extend(&mut silent, nanos(1), at(10)).await;
     assert!(matches!(extended, Err(HoldError::Ended)), "{extended:?}");
+    assert!(!silent.is_leased());
     for (hold, first) in [(silent, 0), (delivered, 10)] {
         let charged = dead.accounts.settle(hold, success(tokens(90, 0))).await;
         assert_eq!(charged.unwrap(), nanos(first));
     }
+    let again = dead.held("again", 100).await.unwrap();
+    assert!(again.is_leased());
+    assert_eq!(cluster.live(&all, 100).await, Recovered::default());
+    let charged = dead.accounts.settle(again, success(tokens(30, 0))).await;
+    assert_eq!(charged.unwrap(), nanos(30));
     let charged = alive.accounts.settle(own, success(tokens(20, 0))).await;
     assert_eq!(charged.unwrap(), nanos(20));
-    assert_eq!(alive.balance().await, (970, 0));
+    assert_eq!(alive.balance().await, (940, 0));
     alive.assert_books().await;
+}
+
+/// Whoever could not look for some time, as the database was out of reach, judges nobody: neither for an outage that is
+/// shorter than the silence, nor for a longer one.
+#[tokio::test]
+async fn nobody_is_judged_after_a_gap() {
+    let cluster = Cluster::new().await;
+    let (one, other) = (cluster.node().await, cluster.node().await);
+    let hold = one.held("r1", 100).await.unwrap();
+    assert_eq!(
+        cluster.live(&[&one, &other], 60).await,
+        Recovered::default()
+    );
+    for outage in [16, 20, 25, 29, 30, 31, 45, 3_600] {
+        cluster.passed.fetch_add(outage * 1_000, Ordering::SeqCst);
+        // The other one is the first to come back, by most of a lease's length.
+        let ended = cluster.live(&[&other], 24).await;
+        assert_eq!(ended, Recovered::default(), "{outage} s");
+        let ended = cluster.live(&[&one, &other], 10).await;
+        assert_eq!(ended, Recovered::default(), "{outage} s");
+        assert!(hold.is_leased(), "{outage} s");
+    }
 }
 
 /// A node that ends in order is not waited for.
@@ -76,23 +148,19 @@ async fn who_leaves_is_not_alive() {
     let leaves = node(&stays).await;
     let open = leaves.held("open", 100).await.unwrap();
     leaves.accounts.close().await;
-    raw(stays.folder.path())
-        .await
-        .execute("UPDATE node SET since = 0")
-        .await
-        .unwrap();
+    assert!(!open.is_leased());
     let ended = stays.accounts.expire(at(9)).await.unwrap();
     assert_eq!((ended.settled, ended.released), (0, 1));
     drop(open);
 }
 
-/// Heartbeats keep a node alive, for much longer than a silence.
+/// Real time: leases are renewed by themselves.
 #[tokio::test]
-async fn who_lives_is_heard_of() {
+async fn who_lives_keeps_its_lease() {
     let fixture = Fixture::with(1_000).await;
     let quick = || async {
         let options = Options {
-            node_silence: Duration::from_millis(600),
+            node_silence: Duration::from_millis(1_200),
             ..options(fixture.folder.path(), Role::Server).await
         };
         Accounts::open(options, at(0)).await.unwrap()
@@ -100,17 +168,14 @@ async fn who_lives_is_heard_of() {
     let (first, second) = (quick().await, quick().await);
     let held = first.hold(fixture.hold("r1", 100)).unwrap().durable().await;
     let hold = held.unwrap();
-    // The other one looks for the dead again and again, longer than the silence it waits for. The
-    // fixture's own node beats too seldom for it, and holds nothing.
+    // The other one looks for the dead again and again, longer than the silence it waits for.
     let watched = tokio::time::Instant::now();
-    while watched.elapsed() < Duration::from_millis(1_500) {
+    while watched.elapsed() < Duration::from_millis(2_500) {
         let ended = second.expire(at(9)).await.unwrap();
         assert_eq!(ended, Recovered::default());
+        assert!(hold.wait_leased(Duration::from_secs(1)).await);
     }
-    // It is gone without a word.
-    let mut raw = raw(fixture.folder.path()).await;
-    let gone = "UPDATE hold SET node = 'gone' WHERE request = 'r1'";
-    raw.execute(gone).await.unwrap();
+    lose(fixture.folder.path()).await;
     assert_eq!(second.expire(at(9)).await.unwrap().released, 1);
     drop(hold);
 }

@@ -67,6 +67,7 @@ impl Readers {
 
 impl Pool {
     fn read(&self, sql: &'static str, values: &[Owned]) -> Result<Vec<Row>, StoreError> {
+        self.database.check_place()?;
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,

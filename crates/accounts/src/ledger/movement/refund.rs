@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{Done, Move, Moved};
 use crate::account::{AccountId, AdminError};
+use crate::clock;
 use crate::db::{Connection, StoreError, values};
 use crate::ledger::{Book, checked};
 use crate::money::Nanos;
@@ -141,6 +142,7 @@ impl Charge {
         if amount == Nanos::ZERO {
             return Ok(Nanos::ZERO);
         }
+        let now = clock::lapse(connection, now).await?;
         let rows = connection
             .rows(
                 "SELECT u.promo, u.used - u.refunded FROM promo_use u JOIN promo p ON p.id = u.promo

@@ -1,0 +1,270 @@
+//! The database's file: made for its owner only, told from one that is gone, and locked by the one that serves from it.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::super::{OpenError, StoreError};
+
+/// Beside the database, with its id: a folder that has this had a database once.
+const ID: &str = "-id";
+/// SQLite's log of what isn't in the database's file yet.
+const LOG: &str = "-wal";
+/// SQLite's index of the log, shared by the processes that have the database open.
+const INDEX: &str = "-shm";
+/// How often the lock is tried, and the pause between: a tool that looks for a server holds it for a moment.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Finds the file behind symbolic links, or makes it if there never was one. A database that is missing or empty beside
+/// traces of an earlier one was lost, and is not made anew: the next backup would be of the new one.
+pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
+    let failed = |error| failure(path, error);
+    let Some((path, found)) = find(path)? else {
+        refuse_traces(path)?;
+        create(path).map_err(failed)?;
+        return fs::canonicalize(path).map_err(failed);
+    };
+    if found.len() == 0 {
+        refuse_traces(&path)?;
+    }
+    if found.nlink() > 1 {
+        return Err(OpenError::HardLinked(path));
+    }
+    refuse_other_names(&path, found.len())?;
+    protect(&path, found.mode()).map_err(failed)?;
+    Ok(path)
+}
+
+/// Finds the file for somebody who only reads it.
+pub(super) fn prepare_reading(path: &Path) -> Result<PathBuf, OpenError> {
+    match find(path)? {
+        Some((path, found)) if found.len() > 0 => {
+            refuse_other_names(&path, found.len())?;
+            Ok(path)
+        }
+        Some(_) | None => {
+            refuse_traces(path)?;
+            Err(OpenError::Missing(path.to_owned()))
+        }
+    }
+}
+
+/// The file behind symbolic links. `None` if there is none.
+fn find(path: &Path) -> Result<Option<(PathBuf, Metadata)>, OpenError> {
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        // A link that leads nowhere led somewhere once.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return match fs::symlink_metadata(path) {
+                Ok(_) => Err(lost(path, path.to_owned())),
+                Err(_) => Ok(None),
+            };
+        }
+        Err(error) => return Err(failure(path, error)),
+    };
+    let found = fs::metadata(&real).map_err(|error| failure(path, error))?;
+    if !found.is_file() {
+        return Err(failure(path, ErrorKind::IsADirectory.into()));
+    }
+    Ok(Some((real, found)))
+}
+
+fn failure(path: &Path, error: io::Error) -> OpenError {
+    OpenError::File {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+fn lost(path: &Path, trace: PathBuf) -> OpenError {
+    OpenError::Lost {
+        path: path.to_owned(),
+        trace,
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// An earlier database has left its id, or what it had not moved out of its log.
+fn refuse_traces(path: &Path) -> Result<(), OpenError> {
+    let traces = [ID, LOG].map(|suffix| beside(path, suffix));
+    let has = |trace: &PathBuf| size(trace) > 0;
+    match traces.into_iter().find(has) {
+        Some(trace) => Err(lost(path, trace)),
+        None => Ok(()),
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |found| found.len())
+}
+
+/// A copy of the database and its log in a folder of its own. A log can't be read where nothing can be written.
+pub(super) fn copy(path: &Path) -> Result<TempDir, OpenError> {
+    let copy = || {
+        let folder = tempfile::tempdir()?;
+        let copy = copied(&folder);
+        fs::copy(path, &copy)?;
+        fs::copy(beside(path, LOG), beside(&copy, LOG))?;
+        Ok(folder)
+    };
+    copy().map_err(|error| failure(path, error))
+}
+
+pub(super) fn copied(folder: &TempDir) -> PathBuf {
+    folder.path().join("copy.db")
+}
+
+pub(super) fn has_log(path: &Path) -> bool {
+    size(&beside(path, LOG)) > 0
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent()
+        && !folder.as_os_str().is_empty()
+    {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    // Another process may make it at the same time.
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
+}
+
+/// It may have been made by something less careful. The files beside it get the same rights. Changed by its name:
+/// a descriptor that is closed would drop the locks that this process has.
+fn protect(path: &Path, mode: u32) -> io::Result<()> {
+    if mode & 0o777 == 0o600 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
+        changed => changed,
+    }
+}
+
+/// SQLite keeps its log and the locks of readers beside the *name* of a file. Where a server uses the same file under
+/// another name (a file mounted into a container), there are two logs, and each process would undo what the other writes.
+fn refuse_other_names(path: &Path, len: u64) -> Result<(), OpenError> {
+    if len == 0 || beside(path, INDEX).exists() {
+        return Ok(());
+    }
+    let Ok(file) = File::open(path) else {
+        return Ok(());
+    };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(OpenError::OtherName(path.to_owned())),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |error| failure(path, error);
+    let file = File::open(path).map_err(failed)?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+    Err(OpenError::InUse(path.to_owned()))
+}
+
+/// Durable before anything is served.
+pub(super) fn remember(path: &Path, id: &str) -> Result<(), OpenError> {
+    let note = beside(path, ID);
+    if fs::read_to_string(&note).is_ok_and(|found| found.trim_end() == id) {
+        return Ok(());
+    }
+    let written = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&note)?;
+        writeln!(file, "{id}")?;
+        file.sync_all()?;
+        let folder = note
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    written().map_err(|error| failure(&note, error))
+}
+
+/// Which files a server has open, to notice when others stand in their place, or none.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    database: Inode,
+    /// The log's, once it is there. It is made anew when the last connection has closed it.
+    log: Mutex<Option<Inode>>,
+}
+
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> Option<Inode> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+impl Place {
+    pub(super) fn of(path: &Path) -> Result<Self, OpenError> {
+        let found = fs::metadata(path).map_err(|error| failure(path, error))?;
+        Ok(Place {
+            path: path.to_owned(),
+            database: (found.dev(), found.ino()),
+            log: Mutex::new(None),
+        })
+    }
+
+    /// The log may be another one from now on.
+    pub(super) fn forget_log(&self) {
+        *self.log() = None;
+    }
+
+    /// What is written to files that have no name any more is lost, and nobody else sees it.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match inode(&self.path) {
+            Some(found) if found == self.database => {}
+            Some(_) => {
+                return Err(StoreError::moved(
+                    "another file stands in the database's place: stop the server, or put the database back",
+                ));
+            }
+            None => {
+                return Err(StoreError::moved(
+                    "the database's file is gone from where it was: stop the server, or put it back",
+                ));
+            }
+        }
+        let found = inode(&beside(&self.path, LOG));
+        let mut log = self.log();
+        match *log {
+            None => *log = found,
+            Some(_) if found == *log => {}
+            Some(_) => {
+                return Err(StoreError::moved(
+                    "the database's log (-wal) was taken away: stop the server with SIGTERM, which saves what is in it",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<Inode>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

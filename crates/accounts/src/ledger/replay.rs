@@ -1,0 +1,85 @@
+//! What was kept beside the database is brought into it.
+
+use std::convert::Infallible;
+
+use crate::db::{Connection, StoreError, values};
+use crate::ledger::settle::{Ending, How, end};
+use crate::money::Nanos;
+use crate::spill::{Kept, KeptWhat};
+use crate::writer::{Operation, Written};
+
+/// Ends the hold of a request whose process is gone, as that process had noted beside the database.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) kept: Kept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replayed {
+    Charged(Nanos),
+    /// It is in the database already.
+    Known,
+    /// The database has no such hold: it is older than what was noted.
+    Unknown,
+}
+
+impl Operation for Replay {
+    type Done = Replayed;
+    type Refused = Infallible;
+    type Answer = Result<Replayed, StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<Replayed, Infallible> {
+        let Kept {
+            hold,
+            request,
+            attempt,
+            counts,
+            at,
+            what,
+        } = &self.kept;
+        // Locks the balance's row first, as all do that end holds.
+        let found = connection
+            .row(
+                "UPDATE balance SET held = held
+                 WHERE account = (SELECT account FROM hold WHERE id = $1 AND request = $2 AND attempt = $3)
+                 RETURNING (SELECT state FROM hold WHERE id = $1)",
+                values![*hold, request.as_str(), i64::from(*attempt)],
+            )
+            .await?;
+        let Some(found) = found else {
+            return Ok(Ok(Replayed::Unknown));
+        };
+        if found.text(0)? != "open" {
+            return Ok(Ok(Replayed::Known));
+        }
+        let how = match *what {
+            KeptWhat::Ended { outcome, source } => How::Settle {
+                counts: *counts,
+                outcome,
+                source,
+            },
+            KeptWhat::Delivered => {
+                let [prompt, cached, completion, reasoning] = counts.columns();
+                connection
+                    .execute(
+                        "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6
+                         WHERE id = $1 AND (checkpoint_at IS NULL OR completion < $4)",
+                        values![*hold, prompt, cached, completion, reasoning, *at],
+                    )
+                    .await?;
+                How::AtCheckpoint
+            }
+        };
+        let ending = Ending {
+            hold: *hold,
+            how,
+            now: *at,
+        };
+        let ended = end(connection, &ending).await?;
+        Ok(Ok(Replayed::Charged(ended.charged)))
+    }
+
+    fn answer(self, outcome: Written<Replayed, Infallible>) -> Result<Replayed, StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
+}

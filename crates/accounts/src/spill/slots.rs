@@ -1,0 +1,324 @@
+//! A file of slots. Each has room for two copies of what is kept of a request, which are written in turns: when the power
+//! goes while one is written, the other is still there. A copy is smaller than a disk's sector.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{Kept, KeptWhat};
+use crate::ledger::settle::{Outcome, Source};
+use crate::money::Counts;
+
+const COPY_BYTES: usize = 128;
+const SLOT_BYTES: u64 = 256;
+const HEAD_BYTES: u64 = 4096;
+const MAGIC: &str = "weir unsettled requests, version 1, of the database ";
+const SUM_BYTES: usize = 8;
+const REQUEST_AT: usize = 72;
+
+#[derive(Debug)]
+pub(super) struct SlotFile {
+    path: PathBuf,
+    file: File,
+    slots: u64,
+    /// By hold: its slot, how often that was written, and what it says.
+    used: HashMap<i64, Slot>,
+    /// Slots that nobody uses, with how often they were written.
+    free: Vec<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    number: u64,
+    written: u64,
+    kept: Kept,
+}
+
+impl SlotFile {
+    /// Takes the file, or makes it. `None` if another process has it. What it has of another database is set aside.
+    pub(super) fn open(path: &Path, slots: usize, database: &str) -> io::Result<Option<Self>> {
+        let Some(file) = lock(path)? else {
+            return Ok(None);
+        };
+        let head = format!("{MAGIC}{database}\n");
+        let mut found = vec![0; head.len()];
+        let known = match file.read_exact_at(&mut found, 0) {
+            Ok(()) => found == head.as_bytes(),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error),
+        };
+        let mut slot_file = SlotFile {
+            path: path.to_owned(),
+            file,
+            slots: 0,
+            used: HashMap::new(),
+            free: Vec::new(),
+        };
+        slot_file.read()?;
+        if !known && !slot_file.used.is_empty() {
+            let aside = path.with_extension("other");
+            tracing::error!(
+                file = %aside.display(),
+                requests = slot_file.used.len(),
+                "requests of another database were never settled; they are set aside"
+            );
+            std::fs::rename(path, aside)?;
+            return SlotFile::open(path, slots, database);
+        }
+        slot_file.make_room(u64::try_from(slots).unwrap_or(u64::MAX), &head)?;
+        Ok(Some(slot_file))
+    }
+
+    /// Written once, so that the disk has the room later.
+    fn make_room(&mut self, slots: u64, head: &str) -> io::Result<()> {
+        let mut first = vec![0; COPY_BYTES.saturating_mul(32)];
+        let head = head.as_bytes();
+        first
+            .get_mut(..head.len())
+            .ok_or(ErrorKind::InvalidInput)?
+            .copy_from_slice(head);
+        self.file.write_all_at(&first, 0)?;
+        let empty = [0; COPY_BYTES + COPY_BYTES];
+        for number in self.slots..slots {
+            self.file.write_all_at(&empty, place(number, 0))?;
+            self.free.push((number, 0));
+        }
+        self.slots = self.slots.max(slots);
+        self.file.sync_all()?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        (&self.file).read_to_end(&mut bytes)?;
+        let head = usize::try_from(HEAD_BYTES).unwrap_or(usize::MAX);
+        let slots = bytes.get(head..).unwrap_or_default();
+        for (number, slot) in (0..).zip(slots.chunks_exact(COPY_BYTES + COPY_BYTES)) {
+            let copies = slot.chunks_exact(COPY_BYTES).filter_map(decode);
+            let newest = copies.max_by_key(|(written, _)| *written);
+            self.slots = self.slots.saturating_add(1);
+            match newest {
+                Some((written, Some(kept))) => {
+                    let slot = Slot {
+                        number,
+                        written,
+                        kept,
+                    };
+                    self.used.insert(slot.kept.hold, slot);
+                }
+                Some((written, None)) => self.free.push((number, written)),
+                None => self.free.push((number, 0)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn all(&self) -> Vec<Kept> {
+        self.used.values().map(|slot| slot.kept.clone()).collect()
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Not durable before [`sync`](SlotFile::sync). A request that has ended stays ended.
+    pub(super) fn put(&mut self, kept: &Kept) -> io::Result<()> {
+        self.check_place()?;
+        let (number, written) = match self.used.get(&kept.hold) {
+            Some(slot) if slot.kept == *kept => return Ok(()),
+            Some(slot)
+                if slot.kept.what != KeptWhat::Delivered && kept.what == KeptWhat::Delivered =>
+            {
+                return Ok(());
+            }
+            Some(slot) => (slot.number, slot.written),
+            None => self.free.pop().ok_or_else(|| {
+                io::Error::new(
+                    ErrorKind::StorageFull,
+                    "as many are kept as there is room for",
+                )
+            })?,
+        };
+        let written = written.saturating_add(1);
+        let result = self.write(number, written, Some(kept));
+        match &result {
+            Ok(()) => {
+                let kept = kept.clone();
+                let slot = Slot {
+                    number,
+                    written,
+                    kept,
+                };
+                self.used.insert(slot.kept.hold, slot);
+            }
+            Err(_) if !self.used.contains_key(&kept.hold) => self.free.push((number, written)),
+            Err(_) => {}
+        }
+        result
+    }
+
+    pub(super) fn free(&mut self, hold: i64) {
+        if let Some(Slot {
+            number, written, ..
+        }) = self.used.remove(&hold)
+        {
+            let written = written.saturating_add(1);
+            // If it can't be written, the next start finds a request that has ended.
+            if let Err(error) = self.write(number, written, None) {
+                tracing::debug!(%error, "a slot can't be freed");
+            }
+            self.free.push((number, written));
+        }
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Everything that another file has, which is gone then.
+    pub(super) fn take_over(&mut self, other: SlotFile) -> io::Result<()> {
+        for slot in other.used.values() {
+            self.put(&slot.kept)?;
+        }
+        self.sync()?;
+        std::fs::remove_file(&other.path)
+    }
+
+    fn write(&self, number: u64, written: u64, kept: Option<&Kept>) -> io::Result<()> {
+        let copy = encode(written, kept)?;
+        self.file.write_all_at(&copy, place(number, written % 2))
+    }
+
+    /// What is written to a file that has no name any more is lost.
+    fn check_place(&self) -> io::Result<()> {
+        let (named, own) = (std::fs::metadata(&self.path)?, self.file.metadata()?);
+        if (named.dev(), named.ino()) == (own.dev(), own.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            ErrorKind::NotFound,
+            "the file was replaced by another one",
+        ))
+    }
+}
+
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Where a copy of a slot begins.
+fn place(number: u64, copy: u64) -> u64 {
+    let slot = number.saturating_mul(SLOT_BYTES);
+    let copy = copy.saturating_mul(SLOT_BYTES / 2);
+    HEAD_BYTES.saturating_add(slot).saturating_add(copy)
+}
+
+fn checksum(bytes: &[u8]) -> [u8; SUM_BYTES] {
+    let hash = Sha256::digest(bytes);
+    let mut sum = [0; SUM_BYTES];
+    sum.iter_mut().zip(hash).for_each(|(sum, byte)| *sum = byte);
+    sum
+}
+
+fn encode(written: u64, kept: Option<&Kept>) -> io::Result<[u8; COPY_BYTES]> {
+    let mut body = Vec::with_capacity(COPY_BYTES);
+    body.extend(written.to_le_bytes());
+    if let Some(kept) = kept {
+        let (kind, outcome, source) = match kept.what {
+            KeptWhat::Delivered => (1, 0, 0),
+            KeptWhat::Ended { outcome, source } => (
+                2,
+                position(&Outcome::ALL, outcome),
+                position(&Source::ALL, source),
+            ),
+        };
+        let length = u8::try_from(kept.request.len()).map_err(io::Error::other)?;
+        body.extend(kept.hold.to_le_bytes());
+        body.extend(kept.attempt.to_le_bytes());
+        body.extend([kind, outcome, source, length]);
+        let Counts {
+            prompt,
+            cached,
+            completion,
+            reasoning,
+        } = kept.counts;
+        for count in [prompt, cached, completion, reasoning] {
+            body.extend(count.to_le_bytes());
+        }
+        body.extend(kept.at.as_millisecond().to_le_bytes());
+        body.extend(kept.request.as_bytes());
+    }
+    let room = COPY_BYTES.saturating_sub(SUM_BYTES);
+    if body.len() > room {
+        return Err(io::Error::other("the request's id is too long"));
+    }
+    body.resize(room, 0);
+    let mut copy = [0; COPY_BYTES];
+    let sum = checksum(&body);
+    copy.iter_mut()
+        .zip(sum.iter().chain(&body))
+        .for_each(|(to, from)| *to = *from);
+    Ok(copy)
+}
+
+fn position<T: PartialEq>(all: &[T], one: T) -> u8 {
+    let found = all.iter().position(|other| *other == one);
+    u8::try_from(found.unwrap_or(0)).unwrap_or(0)
+}
+
+/// How often the slot had been written, and what it says: nothing if it is free. `None` for a copy that was never written,
+/// or not to its end.
+fn decode(copy: &[u8]) -> Option<(u64, Option<Kept>)> {
+    let (sum, body) = copy.split_at_checked(SUM_BYTES)?;
+    if sum != checksum(body) {
+        return None;
+    }
+    let number = |at: usize| -> Option<u64> {
+        let bytes = copy.get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let written = number(8)?;
+    let [kind, outcome, source, length] = *copy.get(28..32)? else {
+        return None;
+    };
+    let what = match kind {
+        0 => return Some((written, None)),
+        1 => KeptWhat::Delivered,
+        _ => KeptWhat::Ended {
+            outcome: *Outcome::ALL.get(usize::from(outcome))?,
+            source: *Source::ALL.get(usize::from(source))?,
+        },
+    };
+    let end = REQUEST_AT.checked_add(usize::from(length))?;
+    let request = std::str::from_utf8(copy.get(REQUEST_AT..end)?).ok()?;
+    let kept = Kept {
+        hold: number(16)?.cast_signed(),
+        attempt: u32::from_le_bytes(copy.get(24..28)?.try_into().ok()?),
+        request: request.to_owned(),
+        counts: Counts {
+            prompt: number(32)?,
+            cached: number(40)?,
+            completion: number(48)?,
+            reasoning: number(56)?,
+        },
+        at: Timestamp::from_millisecond(number(64)?.cast_signed()).ok()?,
+        what,
+    };
+    Some((written, Some(kept)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! A system clock that is far off destroys nothing.
+
+use weir_accounts::{Accounts, By, KeyOptions, Nanos, PromoGift, Role, SpendCaps};
+
+use crate::fixture::{Fixture, at, nanos, open, success, tokens};
+
+const DAY: i64 = 86_400;
+
+async fn promo(fixture: &Fixture) -> Nanos {
+    fixture.account().await.promo
+}
+
+async fn with_promo(amount: i64, expires: i64) -> Fixture {
+    let fixture = Fixture::with(1_000).await;
+    let gift = PromoGift {
+        account: fixture.caller.account.clone(),
+        amount: nanos(amount),
+        expires_at: at(expires),
+        idempotency_key: "gift".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    fixture.accounts.give_promo(gift, at(0)).await.unwrap();
+    fixture
+}
+
+/// Years ahead: no gift expires, whoever asks; it is used as if it were still the newest time in the books. A clock that
+/// is accepted goes on from there.
+#[tokio::test]
+async fn nothing_expires_by_a_clock_that_is_far_ahead() {
+    let fixture = with_promo(300, 30 * DAY).await;
+    let accounts = &fixture.accounts;
+    accounts.expire(at(3_650 * DAY)).await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(300));
+    let new = weir_accounts::NewHold {
+        now: at(3_650 * DAY),
+        ..fixture.hold("ahead", 200)
+    };
+    let hold = accounts.hold(new).unwrap().durable().await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(100), "the gift is used");
+    let charged = accounts.settle(hold, success(tokens(50, 0))).await;
+    assert_eq!(charged.unwrap(), nanos(50));
+    assert_eq!(promo(&fixture).await, nanos(250));
+    fixture.assert_books().await;
+
+    accounts.expire(at(6 * DAY)).await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(250));
+    let state = accounts.clock(at(31 * DAY)).await.unwrap();
+    assert!(!state.trusted);
+    accounts.expire(at(31 * DAY)).await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(250));
+    accounts.accept_clock(at(31 * DAY)).await.unwrap();
+    assert!(accounts.clock(at(31 * DAY)).await.unwrap().trusted);
+    accounts.expire(at(31 * DAY)).await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(0));
+    fixture.assert_books().await;
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_by_a_clock_that_is_far_ahead() {
+    let fixture = Fixture::with(1_000).await;
+    let hold = fixture.held("r1", 100).await.unwrap();
+    let accounts = &fixture.accounts;
+    accounts.settle(hold, success(tokens(10, 0))).await.unwrap();
+    let account = &fixture.caller.account;
+    let now = at(3_650 * DAY);
+    accounts.prune_usage(at(3_560 * DAY), now).await.unwrap();
+    assert_eq!(accounts.usage(account, 10).await.unwrap().len(), 1);
+    accounts.accept_clock(now).await.unwrap();
+    accounts.prune_usage(at(3_560 * DAY), now).await.unwrap();
+    assert_eq!(accounts.usage(account, 10).await.unwrap().len(), 0);
+    fixture.assert_books().await;
+}
+
+/// What was charged while the clock was 400 days ahead counts for a daily cap as long as it is, and doesn't keep the key
+/// out for 400 days afterwards.
+#[tokio::test]
+async fn a_daily_cap_is_not_moved_by_a_clock_that_was_ahead() {
+    let mut fixture = Fixture::with(10_000).await;
+    let options = KeyOptions {
+        caps: SpendCaps {
+            day: Some(nanos(100)),
+            ..SpendCaps::default()
+        },
+        ..KeyOptions::default()
+    };
+    let accounts = fixture.accounts.clone();
+    let key = accounts.add_key_with(&fixture.caller.account, options, at(0));
+    let key = key.await.unwrap();
+    let caller = accounts.authenticate(key.secret.expose(), at(0)).await;
+    fixture.caller = caller.unwrap();
+    let spend = async |request: &str, second: i64| {
+        let new = weir_accounts::NewHold {
+            now: at(second),
+            ..fixture.hold(request, 60)
+        };
+        let hold = fixture.accounts.hold(new).unwrap().durable().await.ok()?;
+        let settlement = weir_accounts::Settlement {
+            now: at(second),
+            ..success(tokens(60, 0))
+        };
+        fixture.accounts.settle(hold, settlement).await.ok()
+    };
+    let ahead = 400 * DAY;
+    assert!(spend("first", ahead).await.is_some());
+    assert!(spend("second", ahead).await.is_none(), "the cap holds");
+    assert!(
+        spend("third", 10).await.is_some(),
+        "the clock is right again"
+    );
+    assert!(spend("fourth", 20).await.is_none(), "the cap holds");
+    assert!(spend("next day", DAY + 20).await.is_some());
+    let spent = accounts.key_spend(&fixture.caller.key, at(20)).await;
+    assert_eq!(spent.unwrap().day, nanos(120), "with the day after");
+    fixture.assert_books().await;
+}
+
+/// A server goes by the books' time: 400 days back, an expired key stays expired.
+#[tokio::test]
+async fn a_clock_that_is_far_behind_is_not_gone_by() {
+    let fixture = Fixture::with(1_000).await;
+    let options = KeyOptions {
+        expires_at: Some(at(60)),
+        ..KeyOptions::default()
+    };
+    let key = fixture
+        .accounts
+        .add_key_with(&fixture.caller.account, options, at(0))
+        .await
+        .unwrap();
+    assert_eq!(fixture.accounts.time(at(100)), at(100));
+    fixture.written().await;
+    fixture.accounts.close().await;
+
+    let restarted = restarted(&fixture, -400 * DAY).await;
+    let now = restarted.time(at(-400 * DAY));
+    assert!(now >= at(100), "{now}");
+    let refused = restarted.authenticate(key.secret.expose(), now).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let state = restarted.clock(at(-400 * DAY)).await.unwrap();
+    assert_eq!((state.newest, state.trusted), (at(100), false));
+    assert!(restarted.clock(at(130)).await.unwrap().trusted);
+    assert_eq!(restarted.time(at(130)), at(130));
+}
+
+async fn restarted(fixture: &Fixture, second: i64) -> Accounts {
+    let options = crate::fixture::options(fixture.folder.path(), Role::Server).await;
+    Accounts::open(options, at(second)).await.unwrap()
+}
+
+/// Two processes: what one accepts, the other goes by.
+#[tokio::test]
+async fn an_accepted_clock_is_seen_by_the_server() {
+    let fixture = with_promo(300, 30 * DAY).await;
+    let tool = open(fixture.folder.path(), Role::Tool).await;
+    tool.accept_clock(at(40 * DAY)).await.unwrap();
+    assert!(fixture.accounts.clock(at(40 * DAY)).await.unwrap().trusted);
+    assert_eq!(fixture.accounts.time(at(40 * DAY)), at(40 * DAY));
+    fixture.accounts.expire(at(40 * DAY)).await.unwrap();
+    assert_eq!(promo(&fixture).await, nanos(0));
+}
+
+/// A secret that is rotated by a clock that is ahead would be accepted for as long.
+#[tokio::test]
+async fn no_grace_is_given_by_a_clock_that_is_far_off() {
+    let fixture = Fixture::with(1_000).await;
+    let id = fixture.caller.key.as_str();
+    for second in [400 * DAY, -400 * DAY] {
+        let by = By::from(at(second));
+        let hour = jiff::SignedDuration::from_hours(1);
+        let refused = fixture.accounts.rotate_key(id, hour, by.clone()).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let zero = jiff::SignedDuration::ZERO;
+        fixture.accounts.rotate_key(id, zero, by).await.unwrap();
+    }
+}
