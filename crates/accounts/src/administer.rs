@@ -21,7 +21,18 @@ use crate::{
 impl Accounts {
     /// Names are unique.
     pub async fn add_account(&self, name: &str, by: impl Into<By>) -> Result<Account, AdminError> {
-        self.0.writer.write(AddAccount::new(name, by.into())?).await
+        self.open_account(name, Nanos::ZERO, by).await
+    }
+
+    /// An account that begins with credit, or no account.
+    pub async fn open_account(
+        &self,
+        name: &str,
+        credit: Nanos,
+        by: impl Into<By>,
+    ) -> Result<Account, AdminError> {
+        let add = AddAccount::new(name, credit, by.into())?;
+        self.0.writer.write(add).await
     }
 
     pub async fn update_account(

@@ -65,6 +65,8 @@ pub(crate) struct Lease {
     /// This process, in holds.
     pub(crate) name: Arc<str>,
     uptime: Uptime,
+    /// The longest that anybody waits for a renewal.
+    patience: Duration,
     /// Nanoseconds of uptime until which tokens may be handed out.
     until: AtomicU64,
     lost: AtomicBool,
@@ -72,10 +74,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(name: Arc<str>, uptime: Uptime) -> Self {
+    pub(crate) fn new(name: Arc<str>, uptime: Uptime, patience: Duration) -> Self {
         Lease {
             name,
             uptime,
+            patience,
             until: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             changed: Notify::new(),
@@ -84,7 +87,7 @@ impl Lease {
 
     /// The lease of a process that nobody else could take for dead.
     pub(crate) fn endless(name: Arc<str>, uptime: Uptime) -> Self {
-        let lease = Lease::new(name, uptime);
+        let lease = Lease::new(name, uptime, Duration::ZERO);
         lease.until.store(u64::MAX, Ordering::Relaxed);
         lease
     }
@@ -111,8 +114,8 @@ impl Lease {
         !self.is_lost() && self.uptime.now().as_nanos() < u128::from(until)
     }
 
-    /// Waits until the lease is renewed or lost, but no longer than this. Whether it is valid then.
-    pub(crate) async fn wait(&self, at_most: Duration) -> bool {
+    /// Waits until the lease is renewed or lost, as long as a transaction may take. Whether it is valid then.
+    pub(crate) async fn wait(&self) -> bool {
         let renewed = async {
             loop {
                 let changed = self.changed.notified();
@@ -123,7 +126,7 @@ impl Lease {
             }
         };
         // Whether it came in time shows below.
-        let _ = tokio::time::timeout(at_most, renewed).await;
+        let _ = tokio::time::timeout(self.patience, renewed).await;
         self.is_valid()
     }
 }

@@ -64,7 +64,7 @@ pub use crate::key::{KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::lease::Uptime;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::list::LedgerRecord;
-pub use crate::ledger::movement::{Adjustment, Moved, PromoGift, Refund};
+pub use crate::ledger::movement::{Adjustment, Expiry, Moved, PromoGift, Refund};
 pub use crate::ledger::recover::Recovered;
 pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
@@ -174,8 +174,7 @@ impl Accounts {
         database.remember(&identity)?;
         let newest = clock::open(&mut connection, now).await?;
         let shared = serves && database.is_shared();
-        let node = Node::new(options.node, options.node_silence, options.uptime, shared);
-        let node = Arc::new(node);
+        let node = Arc::new(Node::new(&options, shared));
         if shared {
             node.register(&mut connection).await?;
         }
@@ -231,7 +230,7 @@ impl Accounts {
         }
         let readers = database.readers();
         let newest = clock::newest(&readers).await?;
-        let node = Node::new(options.node, options.node_silence, options.uptime, false);
+        let node = Node::new(&options, false);
         Ok(Accounts(Arc::new(Inner {
             database,
             readers,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::Options;
 use crate::db::{Connection, StoreError, values};
 use crate::key;
 use crate::lease::{Judge, Lease, Mark, Uptime, renew_every};
@@ -15,6 +16,8 @@ const NAME_LEN: usize = 8;
 pub(crate) struct Node {
     prefix: String,
     silence: Duration,
+    /// How long a transaction may take.
+    timeout: Duration,
     uptime: Uptime,
     /// Whether others may serve beside it.
     shared: bool,
@@ -23,19 +26,27 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(prefix: String, silence: Duration, uptime: Uptime, shared: bool) -> Self {
-        let first = name(&prefix);
+    pub(crate) fn new(options: &Options, shared: bool) -> Self {
+        let Options {
+            node,
+            node_silence: silence,
+            timeout,
+            uptime,
+            ..
+        } = options;
+        let first = name(node);
         let lease = match shared {
-            true => Lease::new(first, uptime.clone()),
+            true => Lease::new(first, uptime.clone(), *timeout),
             false => Lease::endless(first, uptime.clone()),
         };
         Node {
-            prefix,
-            silence,
-            uptime,
+            prefix: node.clone(),
+            silence: *silence,
+            timeout: *timeout,
+            uptime: uptime.clone(),
             shared,
             lease: Mutex::new(Arc::new(lease)),
-            judge: Mutex::new(Judge::new(silence)),
+            judge: Mutex::new(Judge::new(*silence)),
         }
     }
 
@@ -74,7 +85,7 @@ impl Node {
 
     /// A row under a name that no process had before.
     pub(crate) async fn register(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let lease = Lease::new(name(&self.prefix), self.uptime.clone());
+        let lease = Lease::new(name(&self.prefix), self.uptime.clone(), self.timeout);
         let asked_at = self.uptime.now();
         let now = connection.clock_ms().await?;
         connection

@@ -1,8 +1,9 @@
 //! What pays for a generation: its hold, extended while it runs, and its place among the limits.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use tokio::time::Instant;
 use weir_accounts::{
     Caller, Counts, Hold, HoldError, Nanos, NewHold, Outcome, Price, Settlement, Source,
@@ -18,8 +19,6 @@ pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
 /// Output tokens that an engine may generate before the hold is durable. With none it wouldn't begin
 /// with the prompt; every hold covers at least this.
 pub(crate) const HEAD_START_TOKENS: u64 = 1;
-/// A hold whose process is gone is void after this. A running generation renews it by its checkpoints.
-const HOLD_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 /// When to come back while other requests hold the balance.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to settle while the database is out of reach.
@@ -55,6 +54,23 @@ impl Order {
             .output_covered(amount, &prompt)
             .min(self.output_tokens_max)
     }
+}
+
+/// How a request ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) used: Usage,
+    pub(crate) outcome: Outcome,
+    /// What the caller has got before the end.
+    pub(crate) delivered: Usage,
+}
+
+/// Whether a process that dies now has charged for what it gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Settled {
+    Durably,
+    NotYet,
 }
 
 #[derive(Debug)]
@@ -179,26 +195,49 @@ impl Bill {
         }
     }
 
-    /// Charges what was used and frees the rest. Returns when that is durable; while the database is
-    /// out of reach it goes on in the background.
-    pub(crate) async fn settle(self, gateway: &Gateway, used: Usage, outcome: Outcome) {
+    pub(crate) fn model(&self) -> &str {
+        &self.order.model
+    }
+
+    /// Whether the caller may be handed more: nobody else can have ended the hold. A node that has slept, or was cut off
+    /// from the database for a while, first has to renew its lease.
+    pub(crate) async fn may_deliver(&self) -> bool {
+        self.hold.is_leased() || self.hold.wait_leased().await
+    }
+
+    /// Charges what was used and frees the rest. While the database can't be written that is noted beside it, and goes on
+    /// in the background.
+    pub(crate) async fn settle(self, gateway: &Gateway, ending: Ending) -> Settled {
+        let Ending {
+            used,
+            outcome,
+            delivered,
+        } = ending;
         let ended = self
             .permit
             .end(used.prompt + used.completion, Instant::now());
-        let now = gateway.now();
-        let settlement = Settlement {
-            counts: counts(used),
-            outcome,
-            source: Source::Engine,
-            now,
-        };
+        let settlement = settlement(used, outcome, gateway.now());
         let settling = gateway.0.accounts.settle(self.hold, settlement);
         let (settled, ()) = tokio::join!(settling, ended);
-        if let Err(failed) = settled {
-            tracing::error!(error = %failed.error, request_id = self.order.request_id, "a settlement waits for the database");
-            let again = settle_again(gateway.clone(), failed.hold, settlement);
-            gateway.0.tasks.spawn(again);
-        }
+        let Err(failed) = settled else {
+            return Settled::Durably;
+        };
+        let request_id = self.order.request_id;
+        tracing::error!(error = %failed.error, request_id, "a settlement waits for the database");
+        let kept = gateway.0.accounts.keep(&failed.hold, settlement).await;
+        let (settled, settlement) = match kept {
+            Ok(()) => (Settled::Durably, settlement),
+            Err(error) => {
+                tracing::error!(%error, request_id, "a settlement can be kept nowhere");
+                // The caller is told of an error, and pays for what it got before.
+                let got = self::settlement(delivered, Outcome::EngineFailed, settlement.now);
+                (Settled::NotYet, got)
+            }
+        };
+        gateway.0.unsettled.fetch_add(1, Ordering::Relaxed);
+        let again = settle_again(gateway.clone(), failed.hold, settlement);
+        gateway.0.tasks.spawn(again);
+        settled
     }
 
     /// For a generation that the engine didn't accept. A hold that can't be released now is ended by
@@ -211,12 +250,24 @@ impl Bill {
     }
 }
 
+fn settlement(used: Usage, outcome: Outcome, now: Timestamp) -> Settlement {
+    Settlement {
+        counts: counts(used),
+        outcome,
+        source: Source::Engine,
+        now,
+    }
+}
+
 async fn settle_again(gateway: Gateway, mut hold: Hold, settlement: Settlement) {
     let mut pause = STORE_RETRY;
     loop {
         tokio::time::sleep(pause).await;
         match gateway.0.accounts.settle(hold, settlement).await {
-            Ok(_) => return,
+            Ok(_) => {
+                gateway.0.unsettled.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
             Err(failed) => hold = failed.hold,
         }
         pause = (pause * 2).min(SETTLE_PAUSE_MAX);
@@ -241,9 +292,6 @@ async fn first_hold(
         model: order.model.clone(),
         price: order.price,
         amount,
-        expires_at: now
-            .saturating_add(HOLD_LIFETIME)
-            .unwrap_or(jiff::Timestamp::MAX),
         now,
     })?;
     pending.durable().await
@@ -278,7 +326,7 @@ fn refusal(error: HoldError, affordable: u64) -> Refusal {
         HoldError::Ended => Refusal::Internal("a new hold had ended already".to_owned()),
         HoldError::Store(error) => {
             tracing::error!(%error, "holds can't be made");
-            Refusal::Overloaded {
+            Refusal::StoreUnavailable {
                 retry_after: STORE_RETRY,
             }
         }

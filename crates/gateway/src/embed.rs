@@ -5,8 +5,8 @@ use weir_accounts::{Caller, Outcome};
 use weir_engine::embed::{EmbedRequest, Embedded};
 use weir_engine::{Allowance, Usage};
 
-use crate::bill::{Bill, Order};
-use crate::{Admitted, Gateway, Refusal};
+use crate::bill::{Bill, Ending, Order, Settled};
+use crate::{Admitted, Gateway, Refusal, STORE_RETRY};
 
 /// A request of a caller for a model's embeddings.
 #[derive(Debug, Clone)]
@@ -52,8 +52,17 @@ impl Gateway {
                     prompt: embedded.tokens,
                     ..Usage::default()
                 };
-                bill.settle(self, used, Outcome::Success).await;
-                Ok(embedded)
+                let ending = Ending {
+                    used,
+                    outcome: Outcome::Success,
+                    delivered: Usage::default(),
+                };
+                match bill.settle(self, ending).await {
+                    Settled::Durably => Ok(embedded),
+                    Settled::NotYet => Err(Refusal::StoreUnavailable {
+                        retry_after: STORE_RETRY,
+                    }),
+                }
             }
             Err(error) => {
                 bill.cancel(self.clone()).await;

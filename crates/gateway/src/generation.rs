@@ -5,8 +5,8 @@ use std::time::Duration;
 use weir_accounts::Outcome;
 use weir_engine::{EngineError, Event, Events, Usage};
 
-use crate::bill::Bill;
-use crate::{Delivery, Gateway};
+use crate::bill::{Bill, Ending, Settled};
+use crate::{Delivery, Gateway, Refusal, STORE_RETRY};
 
 /// How often the hold is looked at when no text comes: tokens may be generated that have none.
 const ROLL_POLL: Duration = Duration::from_millis(50);
@@ -48,29 +48,63 @@ impl Generation {
         }
     }
 
-    /// The next event; `None` after the last. The last one comes when the bill is settled, durably.
-    pub async fn next(&mut self) -> Option<Event> {
+    /// The next event, or why the answer ends here; `None` after the last. The last one comes when the bill is settled,
+    /// durably. [`Event::Failed`] never comes: it is a refusal.
+    pub async fn next(&mut self) -> Option<Result<Event, Refusal>> {
         let running = self.running.as_mut()?;
         running.delivered += std::mem::take(&mut running.handed_out);
         running.checkpoint(&self.gateway);
         let event = running.receive(&self.gateway).await;
-        match event {
-            Event::Text { tokens, .. } => running.handed_out = u64::from(tokens),
-            Event::Call { .. } | Event::Finished { .. } => {}
-            Event::Done(usage) => self.settle(usage, Outcome::Success).await,
-            Event::Failed(ref error) => {
-                tracing::warn!(%error, "a generation failed");
-                let delivered = running.delivered_usage();
-                self.settle(delivered, Outcome::EngineFailed).await;
-            }
+        // What may be somebody else's to end is not handed out.
+        if !running.bill.may_deliver().await {
+            tracing::warn!("this node is cut off from the database: an answer ends here");
+            running.events.close();
+            return Some(self.break_off(unsettled()).await);
         }
-        Some(event)
+        Some(match event {
+            Event::Text { tokens, .. } => {
+                running.handed_out = u64::from(tokens);
+                Ok(event)
+            }
+            Event::Call { .. } | Event::Finished { .. } => Ok(event),
+            Event::Done(usage) => match self.settle(usage, Outcome::Success).await {
+                Settled::Durably => Ok(event),
+                Settled::NotYet => Err(unsettled()),
+            },
+            Event::Failed(error) => {
+                tracing::warn!(%error, "a generation failed");
+                let refusal = Refusal::from_engine(error, running.bill.model());
+                self.break_off(refusal).await
+            }
+        })
     }
 
-    async fn settle(&mut self, used: Usage, outcome: Outcome) {
-        if let Some(Running { bill, .. }) = self.running.take() {
-            bill.settle(&self.gateway, used, outcome).await;
+    /// Charges what the caller has got so far.
+    async fn break_off(&mut self, refusal: Refusal) -> Result<Event, Refusal> {
+        if let Some(running) = &self.running {
+            let delivered = running.delivered_usage();
+            // The answer ends with an error, settled or not.
+            let _ = self.settle(delivered, Outcome::EngineFailed).await;
         }
+        Err(refusal)
+    }
+
+    async fn settle(&mut self, used: Usage, outcome: Outcome) -> Settled {
+        let Some(running) = self.running.take() else {
+            return Settled::Durably;
+        };
+        let ending = Ending {
+            used,
+            outcome,
+            delivered: running.delivered_usage(),
+        };
+        running.bill.settle(&self.gateway, ending).await
+    }
+}
+
+fn unsettled() -> Refusal {
+    Refusal::StoreUnavailable {
+        retry_after: STORE_RETRY,
     }
 }
 
@@ -142,5 +176,11 @@ async fn settle_cancelled(gateway: Gateway, events: Events, bill: Bill) {
     let used = tokio::time::timeout(CANCEL_WAIT_MAX, events.cancel())
         .await
         .unwrap_or(so_far);
-    bill.settle(&gateway, used, Outcome::Disconnected).await;
+    let ending = Ending {
+        used,
+        outcome: Outcome::Disconnected,
+        delivered: used,
+    };
+    // Nobody waits for it.
+    let _ = bill.settle(&gateway, ending).await;
 }

@@ -14,16 +14,17 @@ pub mod limits;
 mod own;
 mod refusal;
 mod tiers;
+mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_accounts::{Accounts, Caller, KeyError, KeyRole};
+use weir_accounts::{Accounts, Caller, KeyError, KeyRole, Trouble};
 use weir_engine::{Allowance, Request};
 
 pub use crate::admitted::{Admitted, Estimate};
@@ -104,6 +105,16 @@ struct Inner {
     usage_kept: Option<jiff::SignedDuration>,
     tasks: TaskTracker,
     draining: AtomicBool,
+    /// Settlements that aren't in the database yet.
+    unsettled: AtomicUsize,
+}
+
+/// Why no requests can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    Draining,
+    NoModel,
+    Database(Trouble),
 }
 
 impl Gateway {
@@ -125,6 +136,7 @@ impl Gateway {
             usage_kept: None,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            unsettled: AtomicUsize::new(0),
         }))
     }
 
@@ -155,8 +167,9 @@ impl Gateway {
         &self.0.catalog
     }
 
+    /// The time by the books: the system's, as far as it can be trusted.
     pub fn now(&self) -> jiff::Timestamp {
-        self.0.clock.now()
+        self.0.accounts.time(self.0.clock.now())
     }
 
     /// Who presents this key, whatever its role.
@@ -167,7 +180,7 @@ impl Gateway {
             Err(KeyError::Rejected) => Err(Refusal::InvalidApiKey),
             Err(KeyError::Store(error)) => {
                 tracing::error!(%error, "keys can't be looked up");
-                Err(Refusal::Overloaded {
+                Err(Refusal::StoreUnavailable {
                     retry_after: STORE_RETRY,
                 })
             }
@@ -282,20 +295,31 @@ impl Gateway {
         })
     }
 
-    /// Whether requests can be served: the database answers, and an engine is up.
-    pub async fn ready(&self) -> bool {
-        let serving = !self.0.draining.load(Ordering::Relaxed);
-        serving
-            && self
-                .0
-                .catalog
-                .offers()
-                .iter()
-                .any(|offer| offer.available())
-            && self.0.accounts.ping().await.is_ok()
+    /// Whether requests can be served: an engine is up, and the database can be read and written.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err(NotReady::Draining);
+        }
+        if !self
+            .0
+            .catalog
+            .offers()
+            .iter()
+            .any(|offer| offer.available())
+        {
+            return Err(NotReady::NoModel);
+        }
+        let checked = self.0.accounts.check().await;
+        checked.map_err(|error| NotReady::Database(error.trouble()))
     }
 
-    /// Ends the holds whose processes have vanished, once a minute, until `stop`.
+    /// Settlements that aren't in the database yet.
+    pub fn unsettled(&self) -> usize {
+        self.0.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// Ends the holds whose processes have vanished, books what has expired and deletes what is too old, now and then,
+    /// until `stop`.
     pub async fn keep_house(&self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EXPIRE_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -318,11 +342,12 @@ impl Gateway {
         let Some(kept) = self.0.usage_kept else {
             return;
         };
-        let before = self.now().saturating_sub(kept);
+        let now = self.now();
+        let before = now.saturating_sub(kept);
         let pruned = self
             .0
             .accounts
-            .prune_usage(before.unwrap_or(jiff::Timestamp::MIN));
+            .prune_usage(before.unwrap_or(jiff::Timestamp::MIN), now);
         if let Err(error) = pruned.await {
             tracing::warn!(%error, "old usage records can't be deleted now");
         }

@@ -60,7 +60,7 @@ fn refused(error: AdminError) -> Refusal {
 
 fn unreachable(error: StoreError) -> Refusal {
     tracing::error!(%error, "a caller's account can't be read");
-    Refusal::Overloaded {
+    Refusal::StoreUnavailable {
         retry_after: STORE_RETRY,
     }
 }

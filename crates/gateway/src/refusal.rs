@@ -61,9 +61,12 @@ pub enum Refusal {
     ConcurrencyLimit { limit: u32, retry_after: Duration },
     #[error("too many tokens")]
     TokenLimit { retry_after: Duration },
-    /// The queue is full, the process is draining, or the database is out of reach.
+    /// The queue is full, or the process is draining.
     #[error("overloaded")]
     Overloaded { retry_after: Duration },
+    /// The database can't be read or written.
+    #[error("the database is out of reach")]
+    StoreUnavailable { retry_after: Duration },
     /// Our fault; the text is for the log.
     #[error("internal error: {0}")]
     Internal(String),

@@ -102,7 +102,7 @@ fn job(id: &str, tokens: Option<u32>) -> Job {
 
 async fn finish(mut generation: Generation) -> Usage {
     while let Some(event) = generation.next().await {
-        if let Event::Done(usage) = event {
+        if let Event::Done(usage) = event.unwrap() {
             return usage;
         }
     }

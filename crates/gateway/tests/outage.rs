@@ -6,17 +6,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tempfile::TempDir;
 use tokio::time::Instant;
-use weir_accounts::{Accounts, Nanos, Options, Outcome, PostgresUrl, Price, Role};
+use weir_accounts::{
+    Accounts, Caller, Nanos, Options, Outcome, PostgresUrl, Price, Role, SpillOptions, Uptime,
+};
 use weir_engine::local::LocalEngine;
 use weir_engine::request::{Input, OutputLimit, Overflow, Prompt};
-use weir_engine::sim::{self, SimModel, SimOptions};
-use weir_engine::{Event, Request, Sampling};
+use weir_engine::sim::{self, Gate, SimModel, SimOptions};
+use weir_engine::{Event, Request, Sampling, Usage};
 use weir_gateway::limits::Quotas;
-use weir_gateway::{Catalog, Clock, Delivery, Gateway, Job, Offer, Refusal};
+use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, Offer, Refusal};
 
 fn noon() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
@@ -46,82 +50,260 @@ fn job(id: &str) -> Job {
     }
 }
 
+/// A database server, a gateway on it with a simulated engine that waits for a sign, and a caller who has a dollar.
+struct Outage {
+    folder: TempDir,
+    options: Options,
+    accounts: Accounts,
+    gateway: Gateway,
+    caller: Caller,
+    gate: Gate,
+    /// In milliseconds: the time that leases are measured by.
+    uptime: Arc<AtomicU64>,
+}
+
+const PRICE: Price = Price {
+    input: 10_000,
+    output: 20_000,
+    cached: None,
+};
+
+impl Outage {
+    async fn new(room: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // The server's user isn't who runs the test.
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).unwrap();
+        let cluster = folder.path().join("cluster");
+        postgres(&cluster, &std::process::id().to_string());
+        let socket = cluster.to_str().unwrap().replace('/', "%2F");
+        let url: PostgresUrl = format!("postgres://weir@{socket}/postgres")
+            .parse()
+            .unwrap();
+        let uptime = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&uptime);
+        let options = Options {
+            timeout: Duration::from_secs(2),
+            uptime: Uptime::from_fn(move || Duration::from_millis(read.load(Ordering::SeqCst))),
+            spill: Some(SpillOptions {
+                folder: folder.path().join("data"),
+                requests_max: room,
+            }),
+            ..Options::new(url, Role::Server)
+        };
+        let accounts = Accounts::open(options.clone(), noon()).await.unwrap();
+        let account = accounts.add_account("alice", noon()).await.unwrap();
+        let paid = accounts.credit(&account.id, dollar(), "first", "", noon());
+        paid.await.unwrap();
+        let key = accounts.add_key(&account.id, None, noon()).await.unwrap();
+        let caller = accounts.authenticate(key.secret.expose(), noon()).await;
+        let (model, gate) = SimModel::new(SimOptions {
+            end_probability: 0.0,
+            ..SimOptions::default()
+        })
+        .gated();
+        let engine = LocalEngine::spawn(model, sim::options()).unwrap();
+        let offer = Offer {
+            id: "m".to_owned(),
+            created: 0,
+            title: "m".to_owned(),
+            description: String::new(),
+            price: PRICE,
+            max_output_tokens: None,
+            engines: vec![Arc::new(engine)],
+        };
+        let catalog = Catalog::new(vec![offer]);
+        let clock = Clock::from_fn(noon);
+        let gateway = Gateway::new(catalog, accounts.clone(), Quotas::default(), clock);
+        Outage {
+            folder,
+            options,
+            accounts,
+            gateway,
+            caller: caller.unwrap(),
+            gate,
+            uptime,
+        }
+    }
+
+    fn database(&self, what: &str) {
+        postgres(&self.folder.path().join("cluster"), what);
+    }
+
+    async fn start(&self, id: &str, delivery: Delivery) -> Generation {
+        let job = Job {
+            delivery,
+            ..job(id)
+        };
+        self.gateway.start(&self.caller, job).await.unwrap()
+    }
+
+    /// What is charged in the end, which is one record at most.
+    async fn charged(&self, accounts: &Accounts) -> (i64, Option<(Outcome, u64)>) {
+        let account = accounts.account("alice").await.unwrap();
+        assert_eq!(account.held, Nanos::ZERO);
+        assert_eq!(accounts.verify().await.unwrap(), Vec::<String>::new());
+        let records = accounts.usage(&account.id, 10).await.unwrap();
+        assert!(records.len() <= 1, "{records:?}");
+        let record = records.first();
+        let record = record.map(|record| (record.outcome, record.counts.completion));
+        let charged = dollar().checked_sub(account.posted).unwrap();
+        (charged.get(), record)
+    }
+}
+
+fn dollar() -> Nanos {
+    Nanos::from_usd(1).unwrap()
+}
+
+/// The texts' tokens, and how it ended.
+async fn collect(generation: &mut Generation) -> (u64, Result<Usage, Refusal>) {
+    let mut texts = 0;
+    loop {
+        match generation.next().await.unwrap() {
+            Ok(Event::Done(usage)) => return (texts, Ok(usage)),
+            Ok(Event::Text { tokens, .. }) => texts += u64::from(tokens),
+            Ok(_) => {}
+            Err(refusal) => return (texts, Err(refusal)),
+        }
+    }
+}
+
+fn cost(usage: Usage) -> i64 {
+    i64::try_from(usage.prompt * 1_000 + usage.completion * 2_000).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_outlives_the_database_and_is_settled_when_it_is_back() {
-    let folder = tempfile::tempdir().unwrap();
-    // The server's user isn't who runs the test.
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), everybody).unwrap();
-    let cluster = folder.path().join("cluster");
-    postgres(&cluster, &std::process::id().to_string());
-    let socket = cluster.to_str().unwrap().replace('/', "%2F");
-    let url: PostgresUrl = format!("postgres://weir@{socket}/postgres")
-        .parse()
-        .unwrap();
-    let options = Options {
-        timeout: Duration::from_secs(2),
-        ..Options::new(url, Role::Server)
-    };
-    let accounts = Accounts::open(options, noon()).await.unwrap();
-    let account = accounts.add_account("alice", noon()).await.unwrap();
-    let dollar = Nanos::from_usd(1).unwrap();
-    let paid = accounts.credit(&account.id, dollar, "first", "", noon());
-    paid.await.unwrap();
-    let key = accounts.add_key(&account.id, None, noon()).await.unwrap();
-    let caller = accounts.authenticate(key.secret.expose(), noon()).await;
-    let caller = caller.unwrap();
-    let (model, gate) = SimModel::new(SimOptions {
-        end_probability: 0.0,
-        ..SimOptions::default()
-    })
-    .gated();
-    let engine = LocalEngine::spawn(model, sim::options()).unwrap();
-    let offer = Offer {
-        id: "m".to_owned(),
-        created: 0,
-        title: "m".to_owned(),
-        description: String::new(),
-        price: Price {
-            input: 10_000,
-            output: 20_000,
-            cached: None,
-        },
-        max_output_tokens: None,
-        engines: vec![Arc::new(engine)],
-    };
-    let catalog = Catalog::new(vec![offer]);
-    let clock = Clock::from_fn(noon);
-    let gateway = Gateway::new(catalog, accounts.clone(), Quotas::default(), clock);
-    let mut generation = gateway.start(&caller, job("r1")).await.unwrap();
-
-    postgres(&cluster, "stop");
+    let outage = Outage::new(8).await;
+    let mut generation = outage.start("r1", Delivery::Stream).await;
+    outage.database("stop");
     let began = Instant::now();
-    let refused = gateway.start(&caller, job("r2")).await.map(|_| ());
+    let refused = outage.gateway.start(&outage.caller, job("r2")).await;
+    let refused = refused.map(|_| ());
     assert!(
-        matches!(refused, Err(Refusal::Overloaded { .. })),
+        matches!(refused, Err(Refusal::StoreUnavailable { .. })),
         "{refused:?}"
     );
-    gate.open();
-    let done = loop {
-        match generation.next().await.unwrap() {
-            Event::Done(usage) => break usage,
-            Event::Failed(error) => panic!("{error:?}"),
-            Event::Text { .. } | Event::Finished { .. } | Event::Call { .. } => {}
-        }
-    };
+    outage.gate.open();
+    let (_, done) = collect(&mut generation).await;
+    let done = done.unwrap();
     drop(generation);
     assert_eq!(done.completion, 20);
-    assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
+    assert_eq!(outage.accounts.kept(), 1, "durable before the last event");
+    assert!(began.elapsed() < Duration::from_secs(12), "{began:?}");
 
-    postgres(&cluster, "start");
-    gateway.settled().await;
-    let account = accounts.account("alice").await.unwrap();
-    let cost = i64::try_from(done.prompt * 1_000 + done.completion * 2_000).unwrap();
-    assert_eq!(account.held, Nanos::ZERO);
-    assert_eq!(dollar.checked_sub(account.posted), Some(Nanos::new(cost)));
-    let records = accounts.usage(&account.id, 10).await.unwrap();
-    assert_eq!(records.len(), 1);
-    assert_eq!(records[0].outcome, Outcome::Success);
-    assert_eq!(accounts.verify().await.unwrap(), Vec::<String>::new());
-    accounts.close().await;
+    outage.database("start");
+    outage.gateway.settled().await;
+    let expected = (cost(done), Some((Outcome::Success, 20)));
+    assert_eq!(outage.charged(&outage.accounts).await, expected);
+    assert_eq!(outage.gateway.unsettled(), 0);
+    outage.accounts.close().await;
+}
+
+/// The process dies before the database is back: the next start charges what the caller has got.
+#[test]
+fn an_answer_that_was_complete_is_charged_by_the_next_start() {
+    for delivery in [Delivery::Stream, Delivery::Whole] {
+        let runtime = runtime();
+        let (outage, done) = runtime.block_on(async {
+            let outage = Outage::new(8).await;
+            let mut generation = outage.start("r1", delivery).await;
+            outage.database("stop");
+            outage.gate.open();
+            let (_, done) = collect(&mut generation).await;
+            (outage, done.unwrap())
+        });
+        drop(runtime);
+        self::runtime().block_on(async {
+            outage.database("start");
+            let Outage {
+                folder,
+                options,
+                accounts,
+                gateway,
+                caller,
+                gate,
+                uptime,
+            } = outage;
+            drop((accounts, gateway));
+            let next = Accounts::open(options.clone(), noon()).await.unwrap();
+            let recovered = next.recover(noon()).await.unwrap();
+            assert_eq!((recovered.settled, recovered.released), (1, 0));
+            let account = next.account("alice").await.unwrap();
+            assert_eq!(account.held, Nanos::ZERO);
+            let charged = dollar().checked_sub(account.posted).unwrap();
+            assert_eq!(charged.get(), cost(done), "{delivery:?}");
+            assert_eq!(next.verify().await.unwrap(), Vec::<String>::new());
+            drop((folder, caller, gate, uptime));
+        });
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Where its end can be written nowhere, an answer has no last event, and what nobody got isn't charged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_can_be_charged_nowhere_is_not_complete() {
+    for (delivery, charged) in [(Delivery::Stream, true), (Delivery::Whole, false)] {
+        let outage = Outage::new(0).await;
+        let mut generation = outage.start("r1", delivery).await;
+        outage.database("stop");
+        outage.gate.open();
+        let (texts, end) = collect(&mut generation).await;
+        let refused = matches!(end, Err(Refusal::StoreUnavailable { .. }));
+        assert!(refused, "{delivery:?}: {end:?}");
+        assert!(generation.next().await.is_none());
+        assert_eq!(outage.gateway.unsettled(), 1);
+        outage.database("start");
+        outage.gateway.settled().await;
+        let (nanos, record) = outage.charged(&outage.accounts).await;
+        let expected = if charged { texts } else { 0 };
+        assert_eq!(
+            record,
+            Some((Outcome::EngineFailed, expected)),
+            "{delivery:?}"
+        );
+        assert_eq!(nanos > 0, charged, "{delivery:?}");
+        outage.accounts.close().await;
+    }
+}
+
+/// A node that can't prove that it is alive hands out nothing more, and charges for what it handed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_the_lease() {
+    let outage = Outage::new(8).await;
+    let mut generation = outage.start("r1", Delivery::Stream).await;
+    outage.gate.open();
+    let first = generation.next().await.unwrap();
+    assert!(first.is_ok(), "{first:?}");
+    outage.database("stop");
+    outage.uptime.store(28_000, Ordering::SeqCst);
+    let (_, end) = collect(&mut generation).await;
+    let refused = matches!(end, Err(Refusal::StoreUnavailable { .. }));
+    assert!(refused, "{end:?}");
+    outage.database("start");
+    outage.gateway.settled().await;
+    let (nanos, record) = outage.charged(&outage.accounts).await;
+    let (outcome, completion) = record.unwrap();
+    assert_eq!(outcome, Outcome::EngineFailed);
+    assert!(nanos > 0 && (1..20).contains(&completion), "{completion}");
+    outage.accounts.close().await;
+}
+
+/// A node that slept for longer than its lease goes on if nobody has ended its holds meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_when_the_lease_is_renewed() {
+    let outage = Outage::new(8).await;
+    let mut generation = outage.start("r1", Delivery::Stream).await;
+    outage.uptime.store(3_600_000, Ordering::SeqCst);
+    outage.gate.open();
+    let renewed = outage.accounts.expire(noon());
+    let ((_, done), renewed) = tokio::join!(collect(&mut generation), renewed);
+    renewed.unwrap();
+    assert_eq!(done.unwrap().completion, 20);
+    outage.accounts.close().await;
 }

@@ -14,7 +14,7 @@ use weir_engine::request::{
 use weir_engine::sim::{self, Faults, Gate, Probe, SimModel, SimOptions};
 use weir_engine::{Engine, Event, FinishReason, Request, Sampling, Usage};
 use weir_gateway::limits::Quotas;
-use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, Offer, Refusal};
+use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, NotReady, Offer, Refusal};
 
 const MODEL: &str = "test/model";
 /// 1 USD per million prompt tokens, 2 USD per million generated ones: 1,000 and 2,000 nano-USD each.
@@ -241,17 +241,17 @@ async fn prompt_tokens(request: Request) -> u64 {
 struct Answer {
     reasons: Vec<FinishReason>,
     tokens_of_text: u64,
-    last: Event,
+    last: Result<Event, Refusal>,
 }
 
 async fn collect(mut generation: Generation) -> Answer {
     let (mut reasons, mut tokens_of_text) = (Vec::new(), 0);
     loop {
         match generation.next().await.expect("a last event") {
-            Event::Text { tokens, .. } => tokens_of_text += u64::from(tokens),
-            Event::Call { .. } => panic!("a call that nobody asked for"),
-            Event::Finished { reason, .. } => reasons.push(reason),
-            last @ (Event::Done(_) | Event::Failed(_)) => {
+            Ok(Event::Text { tokens, .. }) => tokens_of_text += u64::from(tokens),
+            Ok(Event::Call { .. }) => panic!("a call that nobody asked for"),
+            Ok(Event::Finished { reason, .. }) => reasons.push(reason),
+            last @ (Ok(Event::Done(_) | Event::Failed(_)) | Err(_)) => {
                 assert_eq!(
                     generation.next().await,
                     None,
@@ -269,7 +269,7 @@ async fn collect(mut generation: Generation) -> Answer {
 
 fn usage(answer: &Answer) -> Usage {
     match answer.last {
-        Event::Done(usage) => usage,
+        Ok(Event::Done(usage)) => usage,
         ref other => panic!("not done: {other:?}"),
     }
 }
@@ -326,7 +326,7 @@ async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
             // A step may complete no character; its token is counted all the same.
             let next =
                 tokio::time::timeout(std::time::Duration::from_millis(50), generation.next()).await;
-            if let Ok(Some(Event::Text { tokens, .. })) = next {
+            if let Ok(Some(Ok(Event::Text { tokens, .. }))) = next {
                 read += tokens;
             }
         }
@@ -505,7 +505,11 @@ async fn an_engine_that_fails_charges_only_what_was_delivered() {
             ..bench.job(completion("hello", 100))
         };
         let answer = collect(bench.gateway.start(&bench.caller, job).await.unwrap()).await;
-        assert!(matches!(answer.last, Event::Failed(_)), "{:?}", answer.last);
+        assert!(
+            matches!(answer.last, Err(Refusal::Internal(_))),
+            "{:?}",
+            answer.last
+        );
         let record = &bench.records().await[0];
         assert_eq!(record.outcome, Outcome::EngineFailed);
         let delivered = if charged_something {
@@ -663,14 +667,14 @@ async fn a_draining_gateway_starts_nothing_and_finishes_all() {
         ..Setup::default()
     })
     .await;
-    assert!(bench.gateway.ready().await);
+    assert_eq!(bench.gateway.ready().await, Ok(()));
     let running = bench.start(completion("hello", 20)).await.unwrap();
     bench.gateway.drain();
-    assert!(!bench.gateway.ready().await);
+    assert_eq!(bench.gateway.ready().await, Err(NotReady::Draining));
     let refusal = bench.start(completion("hello", 20)).await.unwrap_err();
     assert!(matches!(refusal, Refusal::Overloaded { .. }), "{refusal:?}");
     bench.gate.as_ref().unwrap().open();
-    assert!(matches!(collect(running).await.last, Event::Done(_)));
+    assert!(matches!(collect(running).await.last, Ok(Event::Done(_))));
     bench.gateway.settled().await;
     bench.check_clean().await;
 }

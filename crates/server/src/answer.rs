@@ -97,9 +97,9 @@ pub(crate) async fn whole(
     let mut fold = Fold::new(envelope.choices());
     let usage = loop {
         match generation.next().await {
-            Some(Event::Done(usage)) => break usage,
-            Some(Event::Failed(error)) => return Err(ApiError::failed(error, &envelope.model)),
-            Some(event) => fold.add(event)?,
+            Some(Ok(Event::Done(usage))) => break usage,
+            Some(Ok(event)) => fold.add(event)?,
+            Some(Err(refusal)) => return Err(refusal.into()),
             None => return Err(broken("a generation ended without a last event")),
         }
     };

@@ -126,34 +126,31 @@ impl Frames {
             Place::BeforeText | Place::Middle => {}
         }
         match self.generation.next().await {
-            Some(Event::Text {
+            Some(Ok(Event::Text {
                 choice,
                 channel,
                 text,
                 tokens: _,
                 logprobs,
-            }) => {
+            })) => {
                 let part = Part::Text(channel, &text, &logprobs);
                 self.chunk(&mut frames, choice, &part);
             }
-            Some(Event::Call { choice, call, name }) => {
+            Some(Ok(Event::Call { choice, call, name })) => {
                 self.chunk(&mut frames, choice, &Part::Call(call, &name));
             }
-            Some(Event::Finished { choice, reason }) => {
+            Some(Ok(Event::Finished { choice, reason })) => {
                 self.chunk(&mut frames, choice, &Part::Finish(reason));
             }
-            Some(Event::Done(used)) => {
+            Some(Ok(Event::Done(used))) => {
                 if self.usage == StreamUsage::Null {
                     self.usage_chunk(&mut frames, used);
                 }
                 frames.extend_from_slice(sse::DONE);
                 self.place = Place::End;
             }
-            Some(Event::Failed(error)) => {
-                let error = ApiError::failed(error, &self.envelope.model);
-                self.fail(&mut frames, &error);
-            }
-            None => self.fail(
+            Some(Err(refusal)) => self.fail(&mut frames, &refusal.into()),
+            Some(Ok(Event::Failed(_))) | None => self.fail(
                 &mut frames,
                 &broken("a generation ended without a last event"),
             ),

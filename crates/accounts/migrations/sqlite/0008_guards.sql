@@ -20,5 +20,7 @@ ALTER TABLE node ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;
 -- What was asked, as it was asked: 30 days from now are another day tomorrow, and yet the same command.
 ALTER TABLE movement ADD COLUMN asked TEXT;
 
--- What rotated a key last, where the caller gave it a number: the same one again rotates nothing.
-ALTER TABLE api_key ADD COLUMN rotation_key TEXT;
+-- When the secret of now was first used. Rotating a key whose new secret nobody has used (it was lost, or the command was
+-- repeated) leaves the old secret that is still in use.
+ALTER TABLE api_key ADD COLUMN secret_used_at INTEGER;
+UPDATE api_key SET secret_used_at = last_used_at;

@@ -8,12 +8,15 @@ use crate::account::{
 use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
 use crate::key::random;
+use crate::ledger::movement::{Move, What};
 use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{Quotas, Tier};
 use crate::writer::{Operation, Written};
 
 const ID_LEN: usize = 12;
+/// The idempotency key of the credit that an account begins with.
+const OPENING: &str = "opening";
 const REASON_MAX: usize = 256;
 
 /// What to change of an account; `None` leaves it as it is.
@@ -66,15 +69,32 @@ fn state(account: &Account) -> Value {
 pub(crate) struct AddAccount {
     id: AccountId,
     name: String,
+    /// What it begins with.
+    credit: Option<Move>,
     by: By,
 }
 
 impl AddAccount {
-    pub(crate) fn new(name: &str, by: By) -> Result<Self, AdminError> {
+    pub(crate) fn new(name: &str, credit: Nanos, by: By) -> Result<Self, AdminError> {
         check_name(name)?;
         let id = AccountId::from(format!("{ID_PREFIX}{}", random(ID_LEN)));
+        let credit = match credit {
+            Nanos::ZERO => None,
+            amount => {
+                let what = What::Credit {
+                    account: id.clone(),
+                    amount,
+                };
+                Some(Move::new(what, OPENING, "opening credit", by.clone())?)
+            }
+        };
         let name = name.to_owned();
-        Ok(AddAccount { id, name, by })
+        Ok(AddAccount {
+            id,
+            name,
+            credit,
+            by,
+        })
     }
 }
 
@@ -111,7 +131,14 @@ impl Operation for AddAccount {
             new: state(&account),
         };
         record(connection, &self.by, &act).await?;
-        Ok(Ok(account))
+        let Some(credit) = &self.credit else {
+            return Ok(Ok(account));
+        };
+        if let Err(Err(refusal)) = credit.apply(connection).await? {
+            return Ok(Err(refusal));
+        }
+        let account = find(connection, &self.id).await?;
+        Ok(account.ok_or_else(|| not_found(&self.id)))
     }
 
     fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {

@@ -9,7 +9,7 @@ use crate::account::AccountId;
 use crate::db::{Readers, StoreError, values};
 use crate::key::cap::SpendCaps;
 use crate::key::{KeyId, KeyRole, columns, hash, parse, read};
-use crate::ledger::notices::Notices;
+use crate::ledger::notices::{Notices, UsedSecret};
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
@@ -82,7 +82,8 @@ pub(crate) async fn authenticate(
                 "SELECT ",
                 columns!(),
                 ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
-                    account.concurrent_requests, account.tier, account.suspended_at, account.model_limits
+                    account.concurrent_requests, account.tier, account.suspended_at, account.model_limits,
+                    secret_used_at
                  FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
             ),
             values![public],
@@ -105,11 +106,16 @@ pub(crate) async fn authenticate(
     if outdated || key.revoked_at.is_some() || ended(key.expires_at) {
         return Err(KeyError::Rejected);
     }
-    if key
+    let secret = UsedSecret {
+        at: now,
+        current: bool::from(current),
+    };
+    let first = secret.current && row.integer_or_null(25)?.is_none();
+    let stale = key
         .last_used_at
-        .is_none_or(|last| now.duration_since(last).abs() >= USED_EVERY)
-    {
-        notices.used(&key.id, now);
+        .is_none_or(|last| now.duration_since(last).abs() >= USED_EVERY);
+    if first || stale {
+        notices.used(&key.id, secret);
     }
     let account_limits = Quotas::read(&row, 19)?;
     Ok(Caller {

@@ -13,8 +13,9 @@ use crate::writer::{Operation, Written};
 /// The longest that an old secret is accepted beside the new one.
 const GRACE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A new secret for a key, which stays the same key: its usage, caps and limits go on. There is one old
-/// secret at most: rotating again before the grace is over ends the one before at once.
+/// A new secret for a key, which stays the same key: its usage, caps and limits go on. There is one old secret at most:
+/// rotating again before the grace is over ends the one before at once. But a secret that nobody has used, as it was lost
+/// on its way or the command was repeated, is not the old one: what is in use stays in use.
 #[derive(Debug)]
 pub(crate) struct RotateKey {
     id: String,
@@ -58,7 +59,9 @@ impl Operation for RotateKey {
         let row = connection
             .row(
                 concat!(
-                    "UPDATE api_key SET previous_hash = secret_hash, previous_until = $2, secret_hash = $3, rotated_at = $4
+                    "UPDATE api_key SET secret_hash = $3, rotated_at = $4, secret_used_at = NULL, previous_until = $2,
+                         previous_hash = CASE WHEN secret_used_at IS NULL AND previous_until > $4 THEN previous_hash
+                             ELSE secret_hash END
                      WHERE id = $1 RETURNING ",
                     columns!()
                 ),

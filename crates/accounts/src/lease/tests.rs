@@ -155,7 +155,7 @@ impl World {
             let node = SimNode {
                 rate: 990 + random.below(21),
                 offset: random.below(1_000_000_000),
-                lease: Arc::new(Lease::new("none".into(), clock)),
+                lease: Arc::new(Lease::new("none".into(), clock, Duration::ZERO)),
                 uptime,
                 judge: Judge::new(SILENCE),
                 link: phases(random, 100_000, bad),
@@ -208,7 +208,11 @@ impl World {
         let node = &mut self.nodes[number];
         node.names += 1;
         let name = format!("n{number}-{}", node.names);
-        let lease = Lease::new(name.as_str().into(), node.lease.uptime.clone());
+        let lease = Lease::new(
+            name.as_str().into(),
+            node.lease.uptime.clone(),
+            Duration::ZERO,
+        );
         lease.renew(node.local(at), SILENCE);
         node.lease = Arc::new(lease);
         self.rows.insert(name.clone(), [0, 0]);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -111,9 +110,9 @@ impl Hold {
         self.lease.is_valid()
     }
 
-    /// Waits until it may be, but no longer than this. Whether it may.
-    pub async fn wait_leased(&self, at_most: Duration) -> bool {
-        self.lease.wait(at_most).await
+    /// Waits until it may be, but no longer than a transaction may take. Whether it may.
+    pub async fn wait_leased(&self) -> bool {
+        self.lease.wait().await
     }
 
     pub fn request(&self) -> &str {

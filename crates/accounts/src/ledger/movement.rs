@@ -5,18 +5,19 @@ mod refund;
 mod what;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
-use crate::db::{Connection, Row, StoreError, values};
+use crate::clock;
+use crate::db::{Connection, Row, StoreError, Value, values};
 use crate::events::{self, Event, LowBalance};
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
 use crate::writer::{Operation, Written};
 
 pub(crate) use self::what::What;
-pub use self::what::{Adjustment, Moved, PromoGift, Refund};
+pub use self::what::{Adjustment, Expiry, Moved, PromoGift, Refund};
 
 /// Idempotency keys and reasons are short.
 const TEXT_MAX: usize = 256;
@@ -24,7 +25,7 @@ const TEXT_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Move {
     what: What,
-    /// With the kind before it.
+    /// Unique among the movements of an account, whatever their kind and whichever way they come.
     idempotency_key: String,
     reason: String,
     by: By,
@@ -48,7 +49,7 @@ impl Move {
         reason: &str,
         by: By,
     ) -> Result<Self, AdminError> {
-        what.check(by.now)?;
+        what.check()?;
         // The opening credit of an account needs no words; what is unusual does.
         let needs_reason = !matches!(what, What::Credit { .. });
         let plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
@@ -67,26 +68,40 @@ impl Move {
             return Err(AdminError::invalid(field, message));
         }
         Ok(Move {
-            idempotency_key: format!("{}:{idempotency_key}", what.kind()),
+            idempotency_key: idempotency_key.to_owned(),
             what,
             reason: reason.to_owned(),
             by,
         })
     }
 
-    /// What the idempotency key did when it was first used, if it was.
-    async fn first(&self, connection: &mut Connection) -> Written<Option<Moved>, AdminError> {
+    /// The idempotency key among those of all accounts.
+    fn unique_key(&self, account: &AccountId) -> String {
+        format!("move:{account}:{}", self.idempotency_key)
+    }
+
+    /// What the idempotency key did for the account when it was first used, if it was.
+    async fn first(
+        &self,
+        connection: &mut Connection,
+        account: &AccountId,
+    ) -> Written<Option<Moved>, AdminError> {
+        let mut keys = old_keys(&self.idempotency_key);
+        keys.push(self.unique_key(account));
+        let mut values = values![account.as_str()].to_vec();
+        values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         let row = connection
             .row(
-                "SELECT t.id, t.account, t.posted, t.created_at, p.expires_at, u.request, u.attempt,
+                "SELECT t.id, t.posted, t.created_at, t.kind, m.asked, p.expires_at, u.request, u.attempt,
                      (SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT) FROM entry e
                       WHERE e.ledger_transaction = t.id AND (e.book LIKE 'wallet:%' OR e.book LIKE 'promo:%'))
                  FROM ledger_transaction t
                  LEFT JOIN promo p ON p.ledger_transaction = t.id
                  LEFT JOIN movement m ON m.ledger_transaction = t.id
                  LEFT JOIN usage_record u ON u.id = m.usage_record
-                 WHERE t.idempotency_key = $1",
-                values![self.idempotency_key.as_str()],
+                 WHERE t.account = $1 AND t.idempotency_key IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                 ORDER BY t.id LIMIT 1",
+                &values,
             )
             .await?;
         let Some(row) = row else {
@@ -94,48 +109,67 @@ impl Move {
         };
         let moved = Moved {
             transaction: row.integer(0)?,
-            account: AccountId::from(row.text(1)?),
-            amount: row.nanos(7)?,
-            posted: row.nanos(2)?,
-            at: row.time(3)?,
+            account: account.clone(),
+            amount: row.nanos(8)?,
+            posted: row.nanos(1)?,
+            at: row.time(2)?,
             replayed: true,
         };
-        let same_amount = self
-            .what
-            .amount()
-            .is_none_or(|amount| amount == moved.amount);
+        let same = match row.text_or_null(4)? {
+            Some(asked) => asked == self.what.asked(),
+            None => self.did(&row, moved.amount)?,
+        };
+        Ok(match same {
+            true => Ok(Some(moved)),
+            false => Err(self.conflict()),
+        })
+    }
+
+    /// Whether a movement of the time when it wasn't noted what was asked is this one, by what it did.
+    fn did(&self, row: &Row, amount: Nanos) -> Result<bool, StoreError> {
+        let same_amount = self.what.amount().is_none_or(|asked| asked == amount);
         let same = match &self.what {
-            What::Credit { account, .. } | What::Adjust { account, .. } => {
-                *account == moved.account
-            }
-            What::Promo {
-                account,
-                expires_at,
-                ..
-            } => {
-                let expiry = row.integer_or_null(4)?;
-                *account == moved.account && expiry == Some(expires_at.as_millisecond())
+            What::Credit { .. } | What::Adjust { .. } => true,
+            What::Promo { expires_at, .. } => {
+                let expiry = row.integer_or_null(5)?;
+                expiry == Some(expires_at.after(self.by.now).as_millisecond())
             }
             What::Refund {
                 request, attempt, ..
             } => {
-                let attempted = row.integer_or_null(6)?;
-                row.text_or_null(5)?.as_ref() == Some(request)
+                let attempted = row.integer_or_null(7)?;
+                row.text_or_null(6)?.as_ref() == Some(request)
                     && attempted == Some(i64::from(*attempt))
             }
         };
-        if same && same_amount {
-            return Ok(Ok(Some(moved)));
-        }
-        Ok(Err(self.conflict()))
+        Ok(same && same_amount && row.text(3)? == self.what.kind())
     }
 
     fn conflict(&self) -> AdminError {
-        let key = self
-            .idempotency_key
-            .split_once(':')
-            .map_or("", |(_, key)| key);
-        AdminError::IdempotencyConflict(key.to_owned())
+        AdminError::IdempotencyConflict(self.idempotency_key.clone())
+    }
+
+    /// The account whose money it is; `None` if there is no such request to refund.
+    async fn whose(&self, connection: &mut Connection) -> Result<Option<AccountId>, StoreError> {
+        match &self.what {
+            What::Credit { account, .. }
+            | What::Adjust { account, .. }
+            | What::Promo { account, .. } => Ok(Some(account.clone())),
+            What::Refund {
+                request, attempt, ..
+            } => refund::lock(connection, request, *attempt).await,
+        }
+    }
+
+    fn no_such_request(&self) -> AdminError {
+        let name = match &self.what {
+            What::Refund { request, .. } => request.clone(),
+            What::Credit { .. } | What::Adjust { .. } | What::Promo { .. } => String::new(),
+        };
+        AdminError::NotFound {
+            what: "charged request",
+            name,
+        }
     }
 
     /// Writes the transaction, who did it and the audit record.
@@ -146,7 +180,7 @@ impl Move {
     ) -> Written<Moved, AdminError> {
         let posting = Posting {
             kind: self.what.kind(),
-            idempotency_key: &self.idempotency_key,
+            idempotency_key: &self.unique_key(done.account),
             account: done.account,
             hold: None,
             reason: Some(&self.reason),
@@ -160,8 +194,8 @@ impl Move {
         };
         connection
             .execute(
-                "INSERT INTO movement (ledger_transaction, actor, usage_record) VALUES ($1, $2, $3)",
-                values![transaction, self.by.actor.as_str(), done.usage_record],
+                "INSERT INTO movement (ledger_transaction, actor, usage_record, asked) VALUES ($1, $2, $3, $4)",
+                values![transaction, self.by.actor.as_str(), done.usage_record, self.what.asked().as_str()],
             )
             .await?;
         let before = checked(done.posted.checked_sub(done.amount))?;
@@ -183,15 +217,16 @@ impl Move {
         }))
     }
 
-    fn audited(&self, done: &Done<'_>) -> Value {
+    fn audited(&self, done: &Done<'_>) -> Json {
         let mut members = Map::new();
-        let mut member = |name: &str, value: Value| members.insert(name.to_owned(), value);
+        let mut member = |name: &str, value: Json| members.insert(name.to_owned(), value);
         member("balance", done.posted.to_string().into());
         member("amount", done.amount.to_string().into());
         member("reason", self.reason.as_str().into());
         member("idempotency_key", self.idempotency_key.as_str().into());
         match &self.what {
             What::Promo { expires_at, .. } => {
+                let expires_at = expires_at.after(self.by.now);
                 member("expires_at", expires_at.to_string().into());
             }
             What::Refund {
@@ -202,7 +237,7 @@ impl Move {
             }
             What::Credit { .. } | What::Adjust { .. } => {}
         }
-        Value::Object(members)
+        Json::Object(members)
     }
 
     /// Cash from a book of ours to the account's wallet, or back.
@@ -304,6 +339,17 @@ impl Move {
     }
 }
 
+/// Before the keys of all movements of an account had one name space, they had one for each kind, and the command line had
+/// one of its own.
+fn old_keys(key: &str) -> Vec<String> {
+    let kinds = ["credit", "adjustment", "promo", "refund"];
+    let mut keys = vec![format!("credit:credit:{key}")];
+    for kind in kinds {
+        keys.extend([format!("{kind}:{key}"), format!("{kind}:cli:{key}")]);
+    }
+    keys
+}
+
 /// Changes the cash of a balance, as far as it can be counted and the credit limit covers it. Promotional
 /// credit covers nothing, as it may expire.
 async fn raise(
@@ -353,7 +399,10 @@ impl Operation for Move {
     type Answer = Result<Moved, AdminError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Moved, Self::Refused> {
-        match self.first(connection).await? {
+        let Some(account) = self.whose(connection).await? else {
+            return Ok(Err(Err(self.no_such_request())));
+        };
+        match self.first(connection, &account).await? {
             Ok(None) => {}
             Ok(Some(moved)) => return Ok(Err(Ok(moved))),
             Err(refusal) => return Ok(Err(Err(refusal))),
@@ -372,14 +421,26 @@ impl Operation for Move {
                 amount,
                 expires_at,
             } => {
-                self.promo(connection, account, *amount, *expires_at)
-                    .await?
+                let now = self.by.now;
+                let relative = matches!(expires_at, Expiry::In(_));
+                if relative && !clock::is_trusted(connection, now).await? {
+                    return Ok(Err(Err(AdminError::untrusted_clock("expires_at"))));
+                }
+                let expires_at = expires_at.after(now);
+                if expires_at <= now {
+                    let message = "promotional credit must expire later than now";
+                    return Ok(Err(Err(AdminError::invalid("expires_at", message))));
+                }
+                self.promo(connection, account, *amount, expires_at).await?
             }
             What::Refund {
                 request,
                 attempt,
                 amount,
-            } => self.refund(connection, request, *attempt, *amount).await?,
+            } => {
+                self.refund(connection, &account, request, *attempt, *amount)
+                    .await?
+            }
         };
         Ok(moved.map_err(Err))
     }

@@ -33,7 +33,7 @@ pub(crate) struct Noted {
     /// Holds of these accounts, and when they were last heard of.
     abandoned: BTreeMap<i64, (AccountId, Timestamp)>,
     /// Keys, and when they were last used. Nobody is woken for them: they go with what is written next.
-    used: BTreeMap<KeyId, Timestamp>,
+    used: BTreeMap<KeyId, UsedSecret>,
     /// Accounts whose balance didn't cover a request, and when. Nobody is woken for them either.
     exhausted: BTreeMap<AccountId, Timestamp>,
     /// Attempts of requests whose holds were to be made when the connection broke. Those that were made
@@ -41,6 +41,13 @@ pub(crate) struct Noted {
     doubtful: BTreeMap<(String, i64), Doubtful>,
     /// The newest time that can be trusted. Nobody is woken for it.
     newest: Option<Timestamp>,
+}
+
+/// When a key was used last, and whether with its newest secret.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UsedSecret {
+    pub(crate) at: Timestamp,
+    pub(crate) current: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -117,8 +124,11 @@ impl Notices {
         self.wake.notify_one();
     }
 
-    pub(crate) fn used(&self, key: &KeyId, at: Timestamp) {
-        self.waiting().used.insert(key.clone(), at);
+    pub(crate) fn used(&self, key: &KeyId, secret: UsedSecret) {
+        let mut waiting = self.waiting();
+        let used = waiting.used.entry(key.clone()).or_insert(secret);
+        used.at = secret.at;
+        used.current |= secret.current;
     }
 
     pub(crate) fn exhausted(&self, account: &AccountId, at: Timestamp) {
@@ -140,8 +150,8 @@ impl Notices {
             waiting.checkpoints.entry(hold).or_insert(checkpoint);
         }
         waiting.abandoned.extend(noted.abandoned);
-        for (key, at) in noted.used {
-            waiting.used.entry(key).or_insert(at);
+        for (key, secret) in noted.used {
+            waiting.used.entry(key).or_insert(secret);
         }
         for (account, at) in noted.exhausted {
             waiting.exhausted.entry(account).or_insert(at);
@@ -191,7 +201,11 @@ impl Noted {
                 end_abandoned(connection, hold.integer(0)?, doubtful.now).await?;
             }
         }
-        for (key, &at) in &self.used {
+        for (key, &UsedSecret { at, current }) in &self.used {
+            if current {
+                let sql = "UPDATE api_key SET secret_used_at = $2 WHERE id = $1 AND secret_used_at IS NULL";
+                connection.execute(sql, values![key.as_str(), at]).await?;
+            }
             connection
                 .execute(
                     "UPDATE api_key SET last_used_at = $2

@@ -15,7 +15,7 @@ async fn with_promo(amount: i64, expires: i64) -> Fixture {
     let gift = PromoGift {
         account: fixture.caller.account.clone(),
         amount: nanos(amount),
-        expires_at: at(expires),
+        expires_at: at(expires).into(),
         idempotency_key: "gift".to_owned(),
         reason: "a test".to_owned(),
     };

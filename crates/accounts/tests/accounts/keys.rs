@@ -294,3 +294,38 @@ async fn the_best_month_of_three_counts() {
     check("2024-04-01T00:00:00Z", 400).await;
     check("2024-06-01T00:00:00Z", 0).await;
 }
+
+/// A secret that was lost on its way, or a command that was repeated, doesn't end the one that is in use.
+#[tokio::test]
+async fn a_new_secret_that_nobody_used_is_not_the_old_one() {
+    let fixture = Fixture::with(0).await;
+    let accounts = &fixture.accounts;
+    let first = accounts.add_key(&fixture.caller.account, None, at(0)).await;
+    let first = first.unwrap();
+    let id = first.id.as_str();
+    let works = async |secret: &str, second| {
+        let known = accounts.authenticate(secret, at(second)).await.is_ok();
+        fixture.written().await;
+        known
+    };
+    let rotate = async |second| {
+        let hour = jiff::SignedDuration::from_hours(1);
+        accounts.rotate_key(id, hour, at(second)).await.unwrap()
+    };
+    assert!(works(first.secret.expose(), 1).await);
+    let lost = rotate(10).await;
+    let again = rotate(20).await;
+    assert!(works(first.secret.expose(), 30).await, "it is in use");
+    assert!(!works(lost.secret.expose(), 30).await);
+    assert!(works(again.secret.expose(), 30).await);
+    // Now the new one is in use, too: it is the old one next.
+    let third = rotate(40).await;
+    assert!(!works(first.secret.expose(), 50).await);
+    assert!(works(again.secret.expose(), 50).await);
+    assert!(works(third.secret.expose(), 50).await);
+    // The grace that counts is the last one's.
+    let _lost = rotate(60).await;
+    let _again = rotate(3_000).await;
+    assert!(works(third.secret.expose(), 3_000 + 3_599).await);
+    assert!(!works(third.secret.expose(), 3_000 + 3_600).await);
+}

@@ -1,10 +1,12 @@
 //! Adjustments, gifts of promotional credit, and refunds.
 
+use jiff::SignedDuration;
 use weir_accounts::{
-    AccountChange, Adjustment, AdminError, Moved, NewHold, Page, PromoGift, Refund, Settlement,
+    AccountChange, Adjustment, AdminError, Expiry, Moved, NewHold, Page, PromoGift, Refund,
+    Settlement,
 };
 
-use crate::fixture::{Fixture, at, nanos, success, tokens};
+use crate::fixture::{Fixture, at, nanos, raw, success, tokens};
 
 async fn adjust(fixture: &Fixture, amount: i64, key: &str) -> Result<Moved, AdminError> {
     let adjustment = Adjustment {
@@ -25,7 +27,7 @@ async fn give(
     let gift = PromoGift {
         account: fixture.caller.account.clone(),
         amount: nanos(amount),
-        expires_at: at(expires),
+        expires_at: at(expires).into(),
         idempotency_key: key.to_owned(),
         reason: "welcome".to_owned(),
     };
@@ -330,4 +332,93 @@ async fn a_refund_comes_back_as_what_was_paid() {
         "0 USD can be refunded now",
     );
     assert_eq!(money(&fixture, 500).await, (100, 0, 0));
+}
+
+/// One number pays once, whatever it is given for.
+#[tokio::test]
+async fn a_number_is_used_once_whatever_for() {
+    let fixture = Fixture::with(1_000).await;
+    spend(&fixture, "r1", 100, 1).await;
+    let accounts = &fixture.accounts;
+    let account = &fixture.caller.account;
+    let ask = async |way: &str, number: &str| match way {
+        "credit" => accounts.credit(account, nanos(50), number, "", at(2)).await,
+        "promo" => give(&fixture, 50, 500, number).await,
+        "adjustment" => adjust(&fixture, 50, number).await,
+        _ => refund(&fixture, Some(50), number, 2).await,
+    };
+    for first in ["credit", "promo", "adjustment", "refund"] {
+        let number = format!("the number of a {first}");
+        assert!(!ask(first, &number).await.unwrap().replayed, "{first}");
+        for second in ["credit", "promo", "adjustment", "refund"] {
+            let again = ask(second, &number).await;
+            match again {
+                Ok(moved) => assert!(moved.replayed && first == second, "{first}, {second}"),
+                Err(AdminError::IdempotencyConflict(_)) => assert_ne!(first, second),
+                Err(other) => panic!("{first}, {second}: {other:?}"),
+            }
+        }
+    }
+    fixture.assert_books().await;
+}
+
+/// 30 days from now are another day tomorrow, and yet the same command.
+#[tokio::test]
+async fn a_gift_for_some_days_can_be_asked_for_again() {
+    let fixture = Fixture::with(0).await;
+    let ask = async |length: i64, second: i64| {
+        let gift = PromoGift {
+            account: fixture.caller.account.clone(),
+            amount: nanos(50),
+            expires_at: Expiry::In(SignedDuration::from_hours(24 * length)),
+            idempotency_key: "gift".to_owned(),
+            reason: "welcome".to_owned(),
+        };
+        fixture.accounts.give_promo(gift, at(second)).await
+    };
+    assert!(!ask(30, 1).await.unwrap().replayed);
+    assert!(ask(30, 90_000).await.unwrap().replayed);
+    refused(ask(31, 90_000).await, "used for something else");
+    // Long after it has expired, it still was given.
+    let give = async |second: i64| {
+        let gift = PromoGift {
+            account: fixture.caller.account.clone(),
+            amount: nanos(70),
+            expires_at: at(500).into(),
+            idempotency_key: "until then".to_owned(),
+            reason: "welcome".to_owned(),
+        };
+        fixture.accounts.give_promo(gift, at(second)).await
+    };
+    assert!(!give(1).await.unwrap().replayed);
+    assert!(give(1_000).await.unwrap().replayed);
+    assert_eq!(fixture.account().await.promo, nanos(120));
+}
+
+/// Numbers of the time when each kind of movement had its own, and the command line another one.
+#[tokio::test]
+async fn old_numbers_are_still_known() {
+    for old in ["credit:n", "credit:cli:n", "credit:credit:n", "promo:cli:n"] {
+        let fixture = Fixture::with(0).await;
+        let account = &fixture.caller.account;
+        let credit = async || {
+            fixture
+                .accounts
+                .credit(account, nanos(50), "n", "", at(2))
+                .await
+        };
+        credit().await.unwrap();
+        let mut raw = raw(fixture.folder.path()).await;
+        raw.disable_triggers().await;
+        let sql = format!(
+            "UPDATE ledger_transaction SET idempotency_key = '{old}', kind = split.kind
+             FROM (SELECT '{}' AS kind) split WHERE idempotency_key LIKE 'move:%:n'",
+            old.split(':').next().unwrap()
+        );
+        raw.execute(&sql).await.unwrap();
+        let again = credit().await;
+        let known = matches!(&again, Ok(moved) if moved.replayed)
+            || matches!(again, Err(AdminError::IdempotencyConflict(_)));
+        assert!(known, "{old}: {again:?}");
+    }
 }

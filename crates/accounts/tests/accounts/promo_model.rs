@@ -208,7 +208,7 @@ impl World {
         let gift = PromoGift {
             account: self.fixture.caller.account.clone(),
             amount: nanos(amount),
-            expires_at: at(now + lives),
+            expires_at: at(now + lives).into(),
             idempotency_key,
             reason: "random".to_owned(),
         };

@@ -173,7 +173,7 @@ async fn a_balance_gets_low_without_requests_too() {
     let gift = PromoGift {
         account: account.clone(),
         amount: nanos(50),
-        expires_at: at(MIDNIGHT + 5),
+        expires_at: at(MIDNIGHT + 5).into(),
         idempotency_key: "gift".to_owned(),
         reason: "welcome".to_owned(),
     };

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use weir_accounts::CapPeriod;
-use weir_engine::EngineError;
 use weir_engine::request::Invalid;
 use weir_gateway::{BILLS_PER_MINUTE, Refusal};
 
@@ -94,6 +93,11 @@ impl From<Refusal> for ApiError {
                 "the service is overloaded; try again later",
             )
             .retry_after(retry_after),
+            Refusal::StoreUnavailable { retry_after } => ApiError::new(
+                Reason::ServiceNotAvailable,
+                "the service can't read or write its accounts at the moment; try again later",
+            )
+            .retry_after(retry_after),
             Refusal::Internal(cause) => {
                 tracing::error!(cause, "a request failed");
                 ApiError::internal()
@@ -129,11 +133,6 @@ impl ApiError {
             Reason::InternalError,
             "an internal error; the request's id is in the header x-request-id",
         )
-    }
-
-    /// An engine that failed after it had accepted.
-    pub(crate) fn failed(error: EngineError, model: &str) -> Self {
-        Refusal::from_engine(error, model).into()
     }
 }
 

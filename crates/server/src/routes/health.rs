@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use weir_gateway::NotReady;
 
 use crate::App;
 use crate::error::{ApiError, Reason};
@@ -12,13 +13,16 @@ pub(crate) async fn health() -> Json<Value> {
 }
 
 pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
-    match app.gateway.ready().await {
-        true => Ok(Json(json!({"status": "ready"}))),
-        false => Err(
-            ApiError::new(Reason::ServiceNotAvailable, "not ready to serve requests")
-                .retry_after(RETRY),
-        ),
-    }
+    let Err(why) = app.gateway.ready().await else {
+        return Ok(Json(json!({"status": "ready"})));
+    };
+    let why = match why {
+        NotReady::Draining => "the process is ending",
+        NotReady::NoModel => "no model is available",
+        NotReady::Database(trouble) => trouble.plainly(),
+    };
+    let message = format!("not ready to serve requests: {why}");
+    Err(ApiError::new(Reason::ServiceNotAvailable, message).retry_after(RETRY))
 }
 
 /// How soon it is worth asking again.

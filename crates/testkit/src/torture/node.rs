@@ -319,7 +319,7 @@ async fn request(world: &World, id: String, random: &mut Random) {
     let mut texts = 0;
     while let Some(event) = generation.next().await {
         match event {
-            Event::Text { tokens, .. } => {
+            Ok(Event::Text { tokens, .. }) => {
                 let at_us = u64::try_from(world.began.elapsed().as_micros()).unwrap();
                 say(&Fact::Delivered {
                     id: id.clone(),
@@ -332,13 +332,13 @@ async fn request(world: &World, id: String, random: &mut Random) {
                     return say(&Fact::HangsUp { id });
                 }
             }
-            Event::Call { .. } | Event::Finished { .. } => {}
-            Event::Done(usage) => say(&Fact::Done {
+            Ok(Event::Call { .. } | Event::Finished { .. }) => {}
+            Ok(Event::Done(usage)) => say(&Fact::Done {
                 id: id.clone(),
                 prompt: usage.prompt,
                 completion: usage.completion,
             }),
-            Event::Failed(_) => say(&Fact::Failed { id: id.clone() }),
+            Ok(Event::Failed(_)) | Err(_) => say(&Fact::Failed { id: id.clone() }),
         }
     }
 }

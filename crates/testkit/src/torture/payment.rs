@@ -26,7 +26,7 @@ impl Payment {
             let gift = PromoGift {
                 account,
                 amount,
-                expires_at: Timestamp::from_second(PROMO_ENDS).unwrap(),
+                expires_at: Timestamp::from_second(PROMO_ENDS).unwrap().into(),
                 idempotency_key: self.key.clone(),
                 reason: "a gift".to_owned(),
             };

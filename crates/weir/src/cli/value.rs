@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use weir_accounts::Expiry;
 
 /// A value, or `none` to take it away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,15 @@ impl When {
         match self {
             When::At(at) => at,
             When::In(length) => now.saturating_add(length).unwrap_or(Timestamp::MAX),
+        }
+    }
+}
+
+impl From<When> for Expiry {
+    fn from(when: When) -> Self {
+        match when {
+            When::At(at) => Expiry::At(at),
+            When::In(length) => Expiry::In(length),
         }
     }
 }

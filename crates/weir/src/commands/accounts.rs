@@ -85,14 +85,7 @@ async fn add(
     if credit.is_negative() {
         bail!("an account can't start with {credit} USD");
     }
-    let mut account = accounts.add_account(name, by.clone()).await?;
-    if credit.is_positive() {
-        let key = format!("opening:{}", account.id);
-        accounts
-            .credit(&account.id, credit, &key, "opening credit", by.clone())
-            .await?;
-        account = accounts.account(account.id.as_str()).await?;
-    }
+    let account = accounts.open_account(name, credit, by.clone()).await?;
     let text = format!(
         "{} {} with {} USD",
         account.id, account.name, account.posted
@@ -207,8 +200,9 @@ pub(crate) async fn demo(
     accounts: &Accounts,
     now: Timestamp,
 ) -> anyhow::Result<Option<weir_accounts::NewKey>> {
+    let five = Nanos::from_usd(5).expect("5 USD can be counted");
     let account = match accounts.accounts().await?.as_slice() {
-        [] => match accounts.add_account("demo", now).await {
+        [] => match accounts.open_account("demo", five, now).await {
             // Another node starts for the first time, too.
             Err(AdminError::NameTaken(_)) => return Ok(None),
             made => made?,
@@ -216,11 +210,6 @@ pub(crate) async fn demo(
         [only] if only.name == "demo" && accounts.keys(&only.id).await?.is_empty() => only.clone(),
         _ => return Ok(None),
     };
-    let five = Nanos::from_usd(5).expect("5 USD can be counted");
-    let key = format!("opening:{}", account.id);
-    accounts
-        .credit(&account.id, five, &key, "opening credit", now)
-        .await?;
     Ok(Some(
         accounts
             .add_key(&account.id, Some("first start"), now)
@@ -240,12 +229,13 @@ mod tests {
         let options = Options::new(folder.path().join(DATABASE), Role::Tool);
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let accounts = Accounts::open(options, now).await.unwrap();
-        accounts.add_account("demo", now).await.unwrap();
+        let five = Nanos::from_usd(5).unwrap();
+        accounts.open_account("demo", five, now).await.unwrap();
         let key = demo(&accounts, now).await.unwrap().expect("a key");
         let caller = accounts.authenticate(key.secret.expose(), now).await;
         assert!(caller.is_ok());
         let credit = accounts.account("demo").await.unwrap().available;
-        assert_eq!(credit, Nanos::from_usd(5).unwrap());
+        assert_eq!(credit, five);
         assert!(demo(&accounts, now).await.unwrap().is_none(), "only once");
         accounts.close().await;
     }

@@ -13,10 +13,7 @@ pub(crate) async fn credit(
     by: &By,
 ) -> anyhow::Result<()> {
     let account = accounts.account(&command.account).await?;
-    let key = match &command.reference {
-        Some(reference) => format!("credit:{reference}"),
-        None => format!("credit:{:016x}", getrandom::u64().context("no randomness")?),
-    };
+    let key = reference(command.reference)?;
     let moved = accounts
         .credit(
             &account.id,
@@ -34,7 +31,7 @@ pub(crate) async fn promo(accounts: &Accounts, command: cli::Promo, by: &By) -> 
     let gift = PromoGift {
         account: account.id,
         amount: command.amount,
-        expires_at: command.expires.after(by.now),
+        expires_at: command.expires.into(),
         idempotency_key: reference(command.reference)?,
         reason: command.reason,
     };
@@ -78,12 +75,14 @@ pub(crate) async fn refund(
 /// The idempotency key: the operator's own, or one that nobody has used.
 fn reference(given: Option<String>) -> anyhow::Result<String> {
     match given {
-        Some(reference) => Ok(format!("cli:{reference}")),
-        None => Ok(format!(
-            "cli:{:016x}",
-            getrandom::u64().context("no randomness")?
-        )),
+        Some(reference) => Ok(reference),
+        None => Ok(format!("{:032x}", random()?)),
     }
+}
+
+fn random() -> anyhow::Result<u128> {
+    let half = || getrandom::u64().context("no randomness").map(u128::from);
+    Ok(half()? << 64 | half()?)
 }
 
 fn told(name: &str, done: &str, moved: &Moved, output: Json) -> anyhow::Result<()> {

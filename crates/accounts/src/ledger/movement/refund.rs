@@ -26,16 +26,11 @@ impl Move {
     pub(super) async fn refund(
         &self,
         connection: &mut Connection,
+        account: &AccountId,
         request: &str,
         attempt: u32,
         amount: Option<Nanos>,
     ) -> Written<Moved, AdminError> {
-        let Some(account) = lock(connection, request, attempt).await? else {
-            return Ok(Err(AdminError::NotFound {
-                what: "charged request",
-                name: request.to_owned(),
-            }));
-        };
         let charge = Charge::of(connection, request, attempt).await?;
         let amount = amount.unwrap_or(charge.left);
         if !amount.is_positive() || amount > charge.left {
@@ -68,11 +63,11 @@ impl Move {
             })?;
         let entries = [
             (Book::Revenue, checked(amount.checked_neg())?),
-            (Book::Wallet(&account), cash),
-            (Book::Promo(&account), promo),
+            (Book::Wallet(account), cash),
+            (Book::Promo(account), promo),
         ];
         let done = Done {
-            account: &account,
+            account,
             amount,
             posted: row.nanos(0)?,
             entries: &entries,
@@ -84,7 +79,7 @@ impl Move {
 
 /// Whose request it was. Locks the balance's row before anything else is read, so that two refunds of one
 /// request come one after the other.
-async fn lock(
+pub(super) async fn lock(
     connection: &mut Connection,
     request: &str,
     attempt: u32,

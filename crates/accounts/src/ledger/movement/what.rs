@@ -1,6 +1,7 @@
 //! What moves, and what came of it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use crate::account::{AccountId, AdminError};
 use crate::money::Nanos;
@@ -20,9 +21,39 @@ pub struct Adjustment {
 pub struct PromoGift {
     pub account: AccountId,
     pub amount: Nanos,
-    pub expires_at: Timestamp,
+    pub expires_at: Expiry,
     pub idempotency_key: String,
     pub reason: String,
+}
+
+/// When something expires, as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    At(Timestamp),
+    /// From when it is done. The same length is the same thing, whenever it is asked for again.
+    In(SignedDuration),
+}
+
+impl Expiry {
+    pub(crate) fn after(self, now: Timestamp) -> Timestamp {
+        match self {
+            Expiry::At(at) => at,
+            Expiry::In(length) => now.saturating_add(length).unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    fn asked(self) -> String {
+        match self {
+            Expiry::At(at) => at.to_string(),
+            Expiry::In(length) => format!("in {} s", length.as_secs()),
+        }
+    }
+}
+
+impl From<Timestamp> for Expiry {
+    fn from(at: Timestamp) -> Self {
+        Expiry::At(at)
+    }
 }
 
 /// Gives back what a request cost, or a part of it: cash as cash, and promotional credit as such, where it
@@ -67,7 +98,7 @@ pub(crate) enum What {
     Promo {
         account: AccountId,
         amount: Nanos,
-        expires_at: Timestamp,
+        expires_at: Expiry,
     },
     Refund {
         request: String,
@@ -77,7 +108,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// The kind of the transaction, and what its idempotency keys begin with.
+    /// The kind of the transaction.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             What::Credit { .. } => "credit",
@@ -104,7 +135,20 @@ impl What {
         }
     }
 
-    pub(super) fn check(&self, now: Timestamp) -> Result<(), AdminError> {
+    /// What was asked, as it was asked: the same again is the same text.
+    pub(super) fn asked(&self) -> String {
+        let amount = self.amount().map(|amount| amount.to_string());
+        let asked = match self {
+            What::Credit { .. } | What::Adjust { .. } => json!([self.kind(), amount]),
+            What::Promo { expires_at, .. } => json!([self.kind(), amount, expires_at.asked()]),
+            What::Refund {
+                request, attempt, ..
+            } => json!([self.kind(), amount, request, attempt]),
+        };
+        asked.to_string()
+    }
+
+    pub(super) fn check(&self) -> Result<(), AdminError> {
         match self {
             What::Refund { request, .. } if request.chars().any(char::is_control) => Err(
                 AdminError::invalid("request", "a request's id has no control characters"),
@@ -113,10 +157,6 @@ impl What {
                 Err(AdminError::invalid("amount", "an adjustment can't be 0"))
             }
             What::Adjust { .. } => Ok(()),
-            What::Promo { expires_at, .. } if *expires_at <= now => Err(AdminError::invalid(
-                "expires_at",
-                "promotional credit must expire later than now",
-            )),
             What::Credit { .. } | What::Promo { .. } | What::Refund { .. } => {
                 match self.amount().filter(|amount| !amount.is_positive()) {
                     None => Ok(()),

@@ -25,7 +25,7 @@ pub(crate) async fn promo(call: Call<Nothing, Once<NewPromo>>) -> Result<Json<Mo
     let gift = PromoGift {
         account: account.id,
         amount: amount("amount", &body.amount)?,
-        expires_at: timestamp("expires_at", &body.expires_at)?,
+        expires_at: timestamp("expires_at", &body.expires_at)?.into(),
         idempotency_key: key,
         reason: body.reason,
     };

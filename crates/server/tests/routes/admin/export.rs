@@ -168,7 +168,6 @@ async fn charge(accounts: &Accounts, caller: &Caller, nth: usize) {
             cached: None,
         },
         amount: Nanos::new(1000),
-        expires_at: Timestamp::MAX,
         now: ended,
     };
     let hold = accounts.hold(new).unwrap().durable().await.unwrap();
