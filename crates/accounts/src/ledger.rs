@@ -6,6 +6,7 @@
 //! | promo | | + amount | | | | − amount | |
 //! | hold, extend | − cash | − promo | + amount | | | | |
 //! | settle | + cash − cash cost | + promo − promo cost − expired | − amount | + cost | | + expired | |
+//! | late | − amount | | | + amount | | | |
 //! | release, expire | + cash | + promo − expired | − amount | | | + expired | |
 //! | promo_expired | | − amount | | | | + amount | |
 //! | refund | + cash | + promo | | − amount | | | |
@@ -16,6 +17,7 @@
 
 pub(crate) mod extend;
 pub(crate) mod hold;
+pub(crate) mod late;
 pub(crate) mod list;
 pub(crate) mod many;
 pub(crate) mod movement;

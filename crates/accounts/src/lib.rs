@@ -400,8 +400,7 @@ impl Accounts {
         for kept in left {
             let (hold, request) = (kept.hold, kept.request.clone());
             match self.0.writer.write(Replay { kept: kept.clone() }).await {
-                Ok(Replayed::Charged(charged)) => recovered.charge(charged)?,
-                Ok(Replayed::Known) => {}
+                Ok(Replayed::Ended(charged)) => recovered.charge(charged)?,
                 Ok(Replayed::Unknown) => tracing::error!(
                     request,
                     ?kept,

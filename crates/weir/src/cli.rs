@@ -15,7 +15,7 @@ pub(crate) use self::manage::{
 pub(crate) use self::usage::{ExportUsage, Usage, UsageFile};
 
 const EXIT_CODES: &str = "\
-Exit status: 0 done; 1 it failed; 2 the command line or the config is wrong.
+Exit status: 0 done; 1 it failed; 2 the command line or the config is wrong; 3 (serve) requests wait to be settled.
 The config is --config, else WEIR_CONFIG, else ./weir.toml, else assumptions; see docs/config.md.";
 
 /// Your own hosted LLM API in one binary.
@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// The books
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Whether the system's clock can be trusted
+    #[command(subcommand)]
+    Clock(Clock),
     /// Measure which settings a model is fastest with: a minute or two, on a machine that does nothing else
     Tune(Tune),
     /// Say what is wrong with this machine, the config and the database
@@ -84,6 +87,21 @@ pub(crate) enum Command {
         /// The library
         library: PathBuf,
     },
+}
+
+impl Command {
+    /// Whether it changes nothing in the database: then it works where nothing can be written, too.
+    pub(crate) fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Command::Usage(_)
+                | Command::Audit(_)
+                | Command::Account(Account::List(_) | Account::Show { .. })
+                | Command::Key(Key::List { .. } | Key::Show { .. })
+                | Command::Ledger(_)
+                | Command::Clock(Clock::Show(_))
+        )
+    }
 }
 
 /// How data is printed.
@@ -124,6 +142,14 @@ pub(crate) enum Ledger {
     /// Recompute balances, holds, charges and usage, and name each difference; exit with 0 if there is none,
     /// 1 if there are some, 2 if it can't be told
     Verify(Json),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Clock {
+    /// Show the clock, and the newest time that the books have seen
+    Show(Json),
+    /// Say that the clock is right, however far it is from the newest time in the books: what is due by it expires
+    Accept(Json),
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod chat;
+pub(crate) mod clock;
 pub(crate) mod credit;
 pub(crate) mod doctor;
 #[cfg(feature = "dispatch")]

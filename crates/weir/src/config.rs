@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) webhooks: Vec<Webhook>,
     /// How long usage records are kept; `None` is for ever.
     pub(crate) usage_keep_days: Option<u32>,
+    /// Requests whose ends can be noted beside the database.
+    pub(crate) unsettled_requests_max: u32,
     pub(crate) http: Http,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: Log,
@@ -358,6 +360,9 @@ impl Reader<'_> {
             models: self.models(),
             webhooks: self.webhooks(),
             usage_keep_days: self.narrow("usage.keep_days"),
+            unsettled_requests_max: self
+                .narrow("usage.unsettled_requests_max")
+                .expect("it has a default"),
             http: Http {
                 body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
                 header_timeout: self.seconds("http.header_timeout_seconds"),

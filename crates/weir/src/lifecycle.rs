@@ -7,6 +7,7 @@ mod first_start;
 mod log;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ use crate::cli::Json;
 use crate::config::{Config, Invalid, Source};
 use crate::{output, wire};
 
-/// How long the last settlements may take; what is open then is ended at the next start.
+/// Requests wait to be settled.
+const EXIT_UNSETTLED: u8 = 3;
+/// How long the last settlements may take; what is open then is settled by the next start.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) async fn serve(
@@ -31,7 +34,7 @@ pub(crate) async fn serve(
     warnings: &[String],
     output: Json,
     clock: Clock,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     tell(&config, warnings)?;
     if config.models.is_empty() {
         let what = "there is no model to serve: `make models` fetches some into ./models, or add [[models]] to a config";
@@ -50,7 +53,7 @@ async fn serve_with(
     output: Json,
     clock: &Clock,
     accounts: &Accounts,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let (catalog, engines) = wire::catalog(config, clock).await;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -71,7 +74,8 @@ async fn serve_with(
     let serving = async {
         let served = weir_server::serve(listener, app, stop.clone());
         let told = webhooks.run(stop.soft.clone());
-        tokio::join!(served, gateway.keep_house(stop.soft.clone()), told)
+        let kept = gateway.keep_house(stop.soft.clone());
+        tokio::join!(served, kept, gateway.watch(stop.soft.clone()), told)
     };
     let stopping = async {
         signals.next().await;
@@ -86,12 +90,12 @@ async fn serve_with(
     };
     // Serving ends when the last connection has.
     tokio::select! {
-        ((), (), ()) = serving => {}
+        ((), (), (), ()) = serving => {}
         () = stopping => {}
     }
     settle(&gateway, &mut signals).await;
     end_engines(engines).await;
-    Ok(())
+    Ok(unsettled(&gateway, accounts))
 }
 
 /// Nothing new from now on; what runs may finish.
@@ -105,14 +109,28 @@ fn drain(gateway: &Gateway, stop: &Stop, output: Json) {
     }
 }
 
-/// Waits for the bills of answers that were cut. They are written within milliseconds, unless the
-/// database is out of reach; then the next start ends their holds.
+/// Waits for the bills of answers that were cut. They are written within milliseconds, unless the database is out of
+/// reach.
 async fn settle(gateway: &Gateway, signals: &mut Signals) {
     tokio::select! {
         () = gateway.settled() => {}
-        () = signals.next() => tracing::warn!("not all requests are settled; the next start does it"),
-        () = tokio::time::sleep(SETTLE_TIME_MAX) => tracing::error!("not all requests are settled; the next start does it"),
+        () = signals.next() => {}
+        () = tokio::time::sleep(SETTLE_TIME_MAX) => {}
     }
+}
+
+/// Says what is left for the next start.
+fn unsettled(gateway: &Gateway, accounts: &Accounts) -> ExitCode {
+    let (unsettled, noted) = (gateway.unsettled(), accounts.kept());
+    if unsettled == 0 && noted == 0 {
+        return ExitCode::SUCCESS;
+    }
+    tracing::error!(
+        unsettled,
+        noted,
+        "requests are not settled, as the database can't be written: the next start settles those that are noted in `data`"
+    );
+    ExitCode::from(EXIT_UNSETTLED)
 }
 
 async fn end_engines(engines: Vec<Arc<LocalEngine>>) {

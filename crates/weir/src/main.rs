@@ -22,7 +22,7 @@ use crate::commands::chat::Server;
 #[cfg(feature = "dispatch")]
 use crate::commands::kernels;
 use crate::commands::{
-    accounts, audit, chat, credit, doctor, keys, ledger, migrate, models, tune, usage,
+    accounts, audit, chat, clock, credit, doctor, keys, ledger, migrate, models, tune, usage,
 };
 use crate::config::{Config, Invalid, Loaded, Overrides};
 
@@ -72,8 +72,8 @@ fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { place, command } = cli;
-    let clock = Clock::system();
-    let now = clock.now();
+    let system = Clock::system();
+    let now = system.now();
     match command {
         Command::Serve(serve) => {
             let overrides = Overrides {
@@ -81,7 +81,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 ..overrides(&place)
             };
             let Loaded { config, warnings } = load(&overrides)?;
-            Box::pin(lifecycle::serve(config, &warnings, serve.output, clock)).await?;
+            return Box::pin(lifecycle::serve(config, &warnings, serve.output, system)).await;
         }
         Command::Account(_)
         | Command::Credit(_)
@@ -90,9 +90,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         | Command::Adjust(_)
         | Command::Key(_)
         | Command::Usage(_)
-        | Command::Audit(_) => {
+        | Command::Audit(_)
+        | Command::Clock(_) => {
             let adds = matches!(command, Command::Account(cli::Account::Add { .. }));
-            let opened = accounts::open(options(&place)?, adds, now).await?;
+            let role = match command.only_reads() {
+                true => Role::Reader,
+                false => Role::Tool,
+            };
+            let opened = accounts::open(options(&place, role)?, adds, now).await?;
             let done = Box::pin(manage(&opened, command, now)).await;
             opened.close().await;
             done?;
@@ -110,10 +115,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Config => output::piece(&config::reference::markdown())?,
         Command::Migrate(command) => {
-            return migrate::migrate(options(&place)?, command, now).await;
+            return migrate::migrate(options(&place, Role::Tool)?, command, now).await;
         }
         Command::Ledger(Ledger::Verify(output)) => {
-            return ledger::verify(options(&place)?, output, now).await;
+            return ledger::verify(options(&place, Role::Reader)?, output, now).await;
         }
         Command::Tune(command) => tune::tune(&configured(&place)?, &command)?,
         #[cfg(feature = "dispatch")]
@@ -131,8 +136,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// What is done to the database, beside a running server.
-async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::Result<()> {
+async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyhow::Result<()> {
     let actor = Actor::command_line(&user());
+    let now = opened.time(system);
     let by = By { actor, now };
     match command {
         Command::Account(command) => accounts::account(opened, command, &by).await,
@@ -143,6 +149,7 @@ async fn manage(opened: &Accounts, command: Command, now: Timestamp) -> anyhow::
         Command::Key(command) => keys::key(opened, command, &by).await,
         Command::Usage(command) => Box::pin(usage::usage(opened, command)).await,
         Command::Audit(command) => audit::audit(opened, command).await,
+        Command::Clock(command) => clock::clock(opened, command, system).await,
         Command::Serve(_)
         | Command::Model(_)
         | Command::Chat(_)
@@ -196,9 +203,9 @@ fn configured(place: &Place) -> anyhow::Result<Config> {
 }
 
 /// How to open the database; with `--data` no config is read.
-fn options(place: &Place) -> anyhow::Result<Options> {
+fn options(place: &Place, role: Role) -> anyhow::Result<Options> {
     match &place.data {
-        Some(data) => Ok(Options::new(data.join(accounts::DATABASE), Role::Tool)),
-        None => Ok(wire::options(&configured(place)?, Role::Tool)),
+        Some(data) => Ok(Options::new(data.join(accounts::DATABASE), role)),
+        None => Ok(wire::options(&configured(place)?, role)),
     }
 }

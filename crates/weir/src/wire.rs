@@ -10,7 +10,7 @@ use anyhow::Context;
 use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use weir_accounts::{Accounts, Options, Price, Role};
+use weir_accounts::{Accounts, Options, Price, Role, SpillOptions};
 use weir_engine::Engine;
 use weir_engine::local::LocalEngine;
 #[cfg(feature = "llama")]
@@ -39,6 +39,10 @@ pub(crate) fn options(config: &Config, role: Role) -> Options {
     Options {
         node: config.node.name.clone(),
         node_silence: config.node.silence,
+        spill: Some(SpillOptions {
+            folder: config.data.clone(),
+            requests_max: usize::try_from(config.unsettled_requests_max).expect("a u32 fits"),
+        }),
         ..options
     }
 }
@@ -186,7 +190,8 @@ pub(crate) async fn webhooks(
     clock: Clock,
 ) -> anyhow::Result<Webhooks> {
     let random = || getrandom::u64().expect("the operating system has randomness");
-    let world = World::new(move || clock.now(), random);
+    let time = accounts.clone();
+    let world = World::new(move || time.time(clock.now()), random);
     let started = Webhooks::start(accounts, config.webhooks.clone(), world).await;
     started.context("webhooks")
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use crate::db::{Connection, StoreError, values};
-use crate::ledger::settle::{Ending, How, end};
+use crate::ledger::settle::{Ending, How, Outcome, Source, end};
 use crate::money::Nanos;
 use crate::spill::{Kept, KeptWhat};
 use crate::writer::{Operation, Written};
@@ -16,9 +16,8 @@ pub(crate) struct Replay {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replayed {
-    Charged(Nanos),
-    /// It is in the database already.
-    Known,
+    /// With what it cost in all.
+    Ended(Nanos),
     /// The database has no such hold: it is older than what was noted.
     Unknown,
 }
@@ -49,14 +48,17 @@ impl Operation for Replay {
         let Some(found) = found else {
             return Ok(Ok(Replayed::Unknown));
         };
-        if found.text(0)? != "open" {
-            return Ok(Ok(Replayed::Known));
-        }
+        let open = found.text(0)? == "open";
         let how = match *what {
             KeptWhat::Ended { outcome, source } => How::Settle {
                 counts: *counts,
                 outcome,
                 source,
+            },
+            KeptWhat::Delivered if !open => How::Settle {
+                counts: *counts,
+                outcome: Outcome::Expired,
+                source: Source::Estimated,
             },
             KeptWhat::Delivered => {
                 let [prompt, cached, completion, reasoning] = counts.columns();
@@ -76,7 +78,7 @@ impl Operation for Replay {
             now: *at,
         };
         let ended = end(connection, &ending).await?;
-        Ok(Ok(Replayed::Charged(ended.charged)))
+        Ok(Ok(Replayed::Ended(ended.charged)))
     }
 
     fn answer(self, outcome: Written<Replayed, Infallible>) -> Result<Replayed, StoreError> {

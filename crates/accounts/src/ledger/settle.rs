@@ -9,6 +9,7 @@ use crate::db::{Connection, Row, StoreError, values};
 use crate::events::LowBalance;
 use crate::failpoint;
 use crate::ledger::hold::Hold;
+use crate::ledger::late;
 use crate::ledger::many::{self, Plain};
 use crate::ledger::promo::Spent;
 use crate::ledger::{Book, Posting, checked, post, promo};
@@ -222,13 +223,14 @@ pub(crate) struct Closed {
     pub(crate) price: Price,
     pub(crate) amount: Nanos,
     /// The part of the amount that is promotional credit.
-    promo: Nanos,
+    pub(crate) promo: Nanos,
     pub(crate) created_at: Timestamp,
     /// What the last checkpoint says was delivered.
     pub(crate) delivered: Option<Counts>,
 }
 
-/// Ends an open hold. A hold that has ended stays as it is, and the first result is returned.
+/// Ends an open hold. A hold that has ended stays as it is; what is due beyond it is charged late, if somebody else has
+/// ended it.
 pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
     let [empty, delivered] = ending.how.states();
     let row = connection
@@ -245,7 +247,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
         )
         .await?;
     let Some(row) = row else {
-        return first(connection, ending.hold).await;
+        return late::end(connection, ending).await;
     };
     failpoint::pass("settlement-begun");
     let closed = Closed::read(&row)?;
@@ -279,24 +281,6 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
     Ok(Ended {
         charged,
         used: counts.is_some(),
-    })
-}
-
-/// What ending the hold did when it was first ended.
-async fn first(connection: &mut Connection, hold: i64) -> Result<Ended, StoreError> {
-    let row = connection
-        .row(
-            "SELECT u.cost FROM hold h LEFT JOIN usage_record u ON u.request = h.request AND u.attempt = h.attempt
-             WHERE h.id = $1",
-            values![hold],
-        )
-        .await?
-        .ok_or_else(|| StoreError::contradiction(format!("there is no hold {hold}")))?;
-    let cost = row.integer_or_null(0)?;
-    tracing::warn!(hold, "a hold was ended again; nothing is changed");
-    Ok(Ended {
-        charged: Nanos::new(cost.unwrap_or(0)),
-        used: cost.is_some(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Holds and how they end.
 
-use weir_accounts::{Counts, HoldError, Nanos, Outcome, Price, Settlement, Source};
+use weir_accounts::{Counts, HoldError, Nanos, Outcome, Price, Refund, Settlement, Source};
 
 use crate::fixture::{Fixture, PRICE, at, lose, nanos, success, tokens};
 
@@ -215,37 +215,96 @@ async fn each_attempt_is_charged_once_at_its_own_price() {
 }
 
 #[tokio::test]
-async fn a_settlement_after_its_hold_was_lost_changes_nothing() {
+async fn a_settlement_after_its_hold_was_lost_is_charged_late() {
     let fixture = Fixture::with(1_000).await;
     let delivered = fixture.held("delivered", 300).await.unwrap();
     let silent = fixture.held("silent", 300).await.unwrap();
-    fixture
-        .accounts
-        .checkpoint(&delivered, tokens(10, 5), at(100));
+    let same = fixture.held("same", 300).await.unwrap();
+    let accounts = &fixture.accounts;
+    accounts.checkpoint(&delivered, tokens(10, 5), at(100));
+    accounts.checkpoint(&same, tokens(10, 5), at(100));
     fixture.written().await;
 
     lose(fixture.folder.path()).await;
-    let ended = fixture.accounts.recover(at(101)).await.unwrap();
+    let ended = accounts.recover(at(101)).await.unwrap();
     assert_eq!(
         (ended.settled, ended.released, ended.charged),
-        (1, 1, nanos(20))
+        (2, 1, nanos(40))
     );
-    assert_eq!(fixture.balance().await, (980, 0));
+    assert_eq!(fixture.balance().await, (960, 0));
 
-    for (hold, first) in [(delivered, 20), (silent, 0)] {
-        let charged = fixture.accounts.settle(hold, success(tokens(50, 50))).await;
-        assert_eq!(charged.unwrap(), nanos(first));
-    }
-    assert_eq!(fixture.balance().await, (980, 0));
-    let usage = fixture
-        .accounts
-        .usage(&fixture.caller.account, 10)
-        .await
-        .unwrap();
-    let [record] = &usage[..] else {
-        panic!("{usage:?}")
+    // It was cut off, and comes back.
+    let settle = async |hold, counts| {
+        let charged = accounts.settle(hold, success(counts)).await;
+        let charged = charged.unwrap();
+        fixture.assert_books().await;
+        charged.get()
     };
-    assert_eq!((record.outcome, record.cost), (Outcome::Expired, nanos(20)));
+    assert_eq!(settle(delivered, tokens(10, 50)).await, 110);
+    assert_eq!(settle(silent, tokens(7, 3)).await, 13);
+    assert_eq!(settle(same, tokens(10, 5)).await, 20);
+    assert_eq!(fixture.balance().await, (1_000 - 110 - 13 - 20, 0));
+    let usage = accounts.usage(&fixture.caller.account, 10).await.unwrap();
+    let mut found: Vec<_> = usage
+        .iter()
+        .map(|record| {
+            let Counts {
+                prompt, completion, ..
+            } = record.counts;
+            let what = (record.attempt, record.outcome, prompt, completion);
+            (record.request.as_str(), what, record.cost.get())
+        })
+        .collect();
+    found.sort_unstable_by_key(|(request, (attempt, ..), _)| (*request, *attempt));
+    let expected = [
+        ("delivered", (0, Outcome::Expired, 10, 5), 20),
+        ("delivered", (1_000_000, Outcome::Success, 0, 45), 90),
+        ("same", (0, Outcome::Expired, 10, 5), 20),
+        ("silent", (1_000_000, Outcome::Success, 7, 3), 13),
+    ];
+    assert_eq!(found, expected);
+
+    // What is charged late can be refunded like anything else.
+    let refund = Refund {
+        request: "delivered".to_owned(),
+        attempt: 1_000_000,
+        amount: None,
+        idempotency_key: "back".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    let refunded = accounts.refund(refund, at(200)).await.unwrap();
+    assert_eq!(refunded.amount, nanos(90));
+    fixture.assert_books().await;
+}
+
+/// The money may be gone meanwhile: then what is there is taken, and the books still add up.
+#[tokio::test]
+async fn what_is_charged_late_never_overdraws() {
+    for (left, charged) in [(500, 290), (300, 290), (100, 100), (1, 1), (0, 0)] {
+        let fixture = Fixture::with(1_000).await;
+        let hold = fixture.held("lost", 300).await.unwrap();
+        lose(fixture.folder.path()).await;
+        fixture.accounts.recover(at(2)).await.unwrap();
+        let spent = fixture.held("other", 1_000 - left).await.unwrap();
+        let counts = tokens(u64::try_from(1_000 - left).unwrap(), 0);
+        let settled = fixture.accounts.settle(spent, success(counts)).await;
+        settled.unwrap();
+        let late = fixture.accounts.settle(hold, success(tokens(290, 0)));
+        assert_eq!(late.await.unwrap(), nanos(charged), "{left}");
+        assert_eq!(fixture.balance().await, (left - charged, 0), "{left}");
+        fixture.assert_books().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_charged_late_is_never_more_than_was_held() {
+    let fixture = Fixture::with(1_000).await;
+    let hold = fixture.held("lost", 300).await.unwrap();
+    lose(fixture.folder.path()).await;
+    fixture.accounts.recover(at(2)).await.unwrap();
+    let late = fixture.accounts.settle(hold, success(tokens(900, 0)));
+    assert_eq!(late.await.unwrap(), nanos(300));
+    assert_eq!(fixture.balance().await, (700, 0));
     fixture.assert_books().await;
 }
 

@@ -4,8 +4,8 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weir_accounts::{
-    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, Options, Quotas, Standing,
-    Tier,
+    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, OpenError, Options, Quotas,
+    Role, Standing, Tier,
 };
 
 use crate::cli::value::OrNone;
@@ -26,11 +26,22 @@ pub(crate) async fn open(
         && !may_create
         && !path.exists()
     {
-        let folder = path.parent().unwrap_or(path);
-        bail!(
-            "there is no database in {}; does --data or the config name the server's directory?",
-            folder.display()
+        // What was there and is lost, opening it tells.
+        let reading = Options {
+            role: Role::Reader,
+            ..options.clone()
+        };
+        let missing = matches!(
+            Accounts::open(reading, now).await,
+            Err(OpenError::Missing(_))
         );
+        if missing {
+            let folder = path.parent().unwrap_or(path);
+            bail!(
+                "there is no database in {}; does --data or the config name the server's directory?",
+                folder.display()
+            );
+        }
     }
     let shown = options.database.to_string();
     Accounts::open(options, now)
@@ -219,8 +230,6 @@ pub(crate) async fn demo(
 
 #[cfg(test)]
 mod tests {
-    use weir_accounts::Role;
-
     use super::*;
 
     #[tokio::test]

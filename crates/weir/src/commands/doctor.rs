@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use weir_accounts::{Location, Options, Role};
+use weir_accounts::{Accounts, Location, Options, Role};
 
 use super::ledger;
 use crate::cli::Json;
@@ -68,7 +68,8 @@ pub(crate) async fn doctor(
                 checks.push(disk(&config.data));
             }
             checks.push(open_files(config.http.connections_max));
-            checks.push(database(wire::options(&config, Role::Tool), now).await);
+            checks.extend(books_clock(wire::options(&config, Role::Reader), now).await);
+            checks.push(database(wire::options(&config, Role::Reader), now).await);
             checks.push(port(config.listen).await);
         }
         Err(Invalid(problems)) => {
@@ -268,6 +269,18 @@ fn open_files(connections: u64) -> Check {
             limit.map_or("no limit".to_owned(), |limit| format!("up to {limit}")),
         ),
     }
+}
+
+/// Whether the clock is near the newest time in the books, if there are any.
+async fn books_clock(options: Options, now: Timestamp) -> Option<Check> {
+    let opened = Accounts::open(options, now).await.ok()?;
+    let state = opened.clock(now).await.ok()?;
+    opened.close().await;
+    let verdict = match state.trusted {
+        true => Verdict::Ok,
+        false => Verdict::Wrong,
+    };
+    Some(check("books' clock", verdict, super::clock::told(&state)))
 }
 
 async fn database(options: Options, now: Timestamp) -> Check {

@@ -118,8 +118,8 @@ pub(crate) const KEYS: &[Key] = &[
         "node.silence_seconds",
         whole(5, DAY),
         Some("30"),
-        "A node of which nothing was heard for so long is dead: another one ends its open requests, charged for what \
-         was delivered.",
+        "A node that doesn't renew its lease for so long is dead: another one ends its open requests, charged for what was \
+         delivered. A node that can't renew its lease ends its streams with an error before, after nine tenths of that.",
     ),
     key(
         "limits.requests_per_minute",
@@ -508,6 +508,14 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "Usage records that are older are deleted, except for refunded ones. Sums by day, and with them bills, stay; refunds and \
          bills by hour need the records. Absent: they are kept for ever.",
+    ),
+    key(
+        "usage.unsettled_requests_max",
+        whole(1, 1_000_000),
+        Some("4096"),
+        "While the database can't be written, ends of so many running requests are noted in `data` (files `unsettled-…`), to be \
+         settled later, by the next start if need be. Each takes 256 bytes, of which the room is taken at the start. An \
+         answer whose end can be noted nowhere ends with an error.",
     ),
     key(
         "shutdown.grace_seconds",

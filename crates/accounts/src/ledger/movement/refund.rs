@@ -106,8 +106,10 @@ impl Charge {
                      (SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT) FROM movement m
                       JOIN entry e ON e.ledger_transaction = m.ledger_transaction AND e.book = 'revenue'
                       WHERE m.usage_record = u.id),
-                     (SELECT CAST(COALESCE(SUM(refunded), 0) AS BIGINT) FROM promo_use WHERE hold = h.id)
-                 FROM usage_record u JOIN hold h ON h.request = u.request AND h.attempt = u.attempt
+                     CASE t.kind WHEN 'late' THEN 0 ELSE
+                         (SELECT CAST(COALESCE(SUM(refunded), 0) AS BIGINT) FROM promo_use WHERE hold = h.id) END
+                 FROM usage_record u JOIN ledger_transaction t ON t.id = u.ledger_transaction
+                 JOIN hold h ON h.id = t.hold
                  WHERE u.request = $1 AND u.attempt = $2",
                 values![request, i64::from(attempt)],
             )

@@ -13,14 +13,18 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// Records of which anything may differ. The cost is computed where the tables are, as far as that can't overflow:
+/// Records of which anything may differ. One of what was charged late is of a hold that had ended at a checkpoint, and
+/// has another attempt. The cost is computed where the tables are, as far as that can't overflow:
 /// counts below 2^31 and prices below 2^30. What was cut at what was held is left to [`Record`], too.
 const DOUBTFUL: &str = "
     SELECT u.request, u.attempt, u.prompt, u.cached, u.completion, p.input, p.output, p.cached,
         u.held, u.cost, COALESCE(e.amount, 0), u.promo,
-        (SELECT CAST(COALESCE(SUM(g.used), 0) AS BIGINT) FROM promo_use g WHERE g.hold = h.id),
-        h.state, h.amount,
-        CAST(CASE WHEN h.request = u.request AND h.attempt = u.attempt AND h.account = u.account AND h.api_key = u.api_key
+        CASE t.kind WHEN 'late' THEN 0 ELSE
+            (SELECT CAST(COALESCE(SUM(g.used), 0) AS BIGINT) FROM promo_use g WHERE g.hold = h.id) END,
+        CASE WHEN t.kind = 'late' AND h.state <> 'open' THEN 'settled' ELSE h.state END,
+        CASE t.kind WHEN 'late' THEN u.held ELSE h.amount END,
+        CAST(CASE WHEN h.request = u.request AND u.attempt - h.attempt = CASE t.kind WHEN 'late' THEN 1000000 ELSE 0 END
+            AND h.account = u.account AND h.api_key = u.api_key
             AND h.model = u.model AND h.price = u.price AND t.account = u.account THEN 1 ELSE 0 END AS BIGINT)
     FROM usage_record u
     LEFT JOIN price p ON p.id = u.price
@@ -34,7 +38,7 @@ const DOUBTFUL: &str = "
             + CASE WHEN u.cached < u.prompt THEN u.cached ELSE u.prompt END * (p.cached - p.input) + 9) / 10 <> u.cost
         ELSE TRUE END
         OR COALESCE(e.amount, 0) <> u.cost
-        OR h.id IS NULL OR h.state NOT IN ('settled', 'expired') OR h.amount <> u.held
+        OR h.id IS NULL OR h.state = 'open' OR h.state = 'released' AND t.kind <> 'late' OR h.amount <> u.held
         OR h.request <> u.request OR h.attempt <> u.attempt OR h.account <> u.account OR h.api_key <> u.api_key
         OR h.model <> u.model OR h.price <> u.price OR t.account <> u.account
         OR u.promo <> (SELECT COALESCE(SUM(g.used), 0) FROM promo_use g WHERE g.hold = h.id)

@@ -1,0 +1,246 @@
+//! A request is settled after another node has ended its hold.
+//!
+//! A node that is cut off from the database for longer than its lease is taken for dead, and its holds end at their last
+//! checkpoints, which frees the rest of them. What it delivered since then it has kept beside the database, and when it is
+//! back that is charged: as another transaction, with a usage record of its own, as far as the account has cash for it.
+//! Never more than was held.
+
+use crate::account::AccountId;
+use crate::db::{Connection, Row, StoreError, values};
+use crate::events::LowBalance;
+use crate::ledger::settle::{Closed, Ended, Ending, How, Outcome, Settlement};
+use crate::ledger::{Book, Posting, checked, post};
+use crate::money::{Counts, Nanos, Price};
+use crate::usage::{self, Cost};
+
+/// The usage record of what is charged late has the attempt of the request, and this added.
+pub(crate) const LATE_ATTEMPT: i64 = 1_000_000;
+
+/// How a hold that isn't open any more was ended.
+#[derive(Debug)]
+struct Before {
+    request: String,
+    attempt: i64,
+    account: AccountId,
+    api_key: String,
+    model: String,
+    price_version: i64,
+    price: Price,
+    amount: Nanos,
+    created_at: jiff::Timestamp,
+    /// What was charged, and for what, if anything was.
+    charged: Option<(Nanos, Counts)>,
+    /// Nobody has settled it: it ended at its last checkpoint.
+    lost: bool,
+}
+
+impl Before {
+    async fn read(connection: &mut Connection, hold: i64) -> Result<Self, StoreError> {
+        // Locks the balance's row before anything is decided.
+        let row = connection
+            .row(
+                "UPDATE balance SET held = held WHERE account = (SELECT account FROM hold WHERE id = $1) RETURNING account",
+                values![hold],
+            )
+            .await?;
+        row.ok_or_else(|| StoreError::contradiction(format!("there is no hold {hold}")))?;
+        let row = connection
+            .row(
+                "SELECT h.request, h.attempt, h.account, h.api_key, h.model, h.price, p.input, p.output, p.cached,
+                     h.amount, h.created_at, u.outcome, u.cost, u.prompt, u.cached, u.completion, u.reasoning, h.state,
+                     (SELECT id FROM ledger_transaction WHERE idempotency_key = 'late:' || h.request || ':' || h.attempt)
+                 FROM hold h JOIN price p ON p.id = h.price
+                 LEFT JOIN usage_record u ON u.request = h.request AND u.attempt = h.attempt
+                 WHERE h.id = $1",
+                values![hold],
+            )
+            .await?
+            .ok_or_else(|| StoreError::contradiction(format!("hold {hold} has no price")))?;
+        let outcome = row.text_or_null(11)?;
+        let charged = match outcome.is_some() {
+            true => Some((row.nanos(12)?, counts(&row, 13)?)),
+            false => None,
+        };
+        let ended_by_another = match outcome.as_deref() {
+            Some(outcome) => outcome == Outcome::Expired.name(),
+            None => row.text(17)? == "released",
+        };
+        Ok(Before {
+            request: row.text(0)?,
+            attempt: row.integer(1)?,
+            account: AccountId::from(row.text(2)?),
+            api_key: row.text(3)?,
+            model: row.text(4)?,
+            price_version: row.integer(5)?,
+            price: Price {
+                input: row.integer(6)?,
+                output: row.integer(7)?,
+                cached: Some(row.integer(8)?),
+            },
+            amount: row.nanos(9)?,
+            created_at: row.time(10)?,
+            charged,
+            lost: ended_by_another && row.integer_or_null(18)?.is_none(),
+        })
+    }
+
+    fn first(&self) -> Ended {
+        Ended {
+            charged: self.charged.map_or(Nanos::ZERO, |(charged, _)| charged),
+            used: self.charged.is_some(),
+        }
+    }
+}
+
+fn counts(row: &Row, column: usize) -> Result<Counts, StoreError> {
+    let count = |n: usize| row.count(column.saturating_add(n));
+    Ok(Counts {
+        prompt: count(0)?,
+        cached: count(1)?,
+        completion: count(2)?,
+        reasoning: count(3)?,
+    })
+}
+
+/// Charges what is due beyond what was charged when another node ended the hold. In all other cases the first result
+/// stands.
+pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
+    let before = Before::read(connection, ending.hold).await?;
+    let first = before.first();
+    let How::Settle {
+        counts,
+        outcome,
+        source,
+    } = ending.how
+    else {
+        return Ok(first);
+    };
+    if !before.lost {
+        tracing::warn!(
+            hold = ending.hold,
+            "a hold was ended again; nothing is changed"
+        );
+        return Ok(first);
+    }
+    let cost = before.price.cost(&counts).unwrap_or(Nanos::MAX);
+    let due = checked(cost.min(before.amount).checked_sub(first.charged))?;
+    if !due.is_positive() {
+        return Ok(first);
+    }
+    let charged = before.take(connection, ending, due).await?;
+    if charged < due {
+        let lost = checked(due.checked_sub(charged))?;
+        tracing::error!(request = before.request, %lost, "a request that was settled late can't be charged in full");
+    }
+    let Some(transaction) = before.post(connection, ending, charged).await? else {
+        return Ok(first);
+    };
+    let settlement = Settlement {
+        counts: before.beyond(&counts),
+        outcome,
+        source,
+        now: ending.now,
+    };
+    let cost = Cost {
+        charged,
+        promo: Nanos::ZERO,
+    };
+    usage::record(
+        connection,
+        transaction,
+        &before.record(charged),
+        &settlement,
+        cost,
+    )
+    .await?;
+    Ok(Ended {
+        charged: checked(first.charged.checked_add(charged))?,
+        used: true,
+    })
+}
+
+impl Before {
+    /// Takes what is due out of the account's cash, as far as there is some.
+    async fn take(
+        &self,
+        connection: &mut Connection,
+        ending: &Ending,
+        due: Nanos,
+    ) -> Result<Nanos, StoreError> {
+        let account = self.account.as_str();
+        let sql = "SELECT posted + credit_limit - held - promo FROM balance WHERE account = $1";
+        let row = connection.row(sql, values![account]).await?;
+        let cash = row.map_or(Ok(Nanos::ZERO), |row| row.nanos(0))?;
+        let taken = due.min(cash).max(Nanos::ZERO);
+        let row = connection
+            .row(
+                "UPDATE balance SET posted = posted - $2 WHERE account = $1
+                 RETURNING posted, credit_limit, low_balance, low_day",
+                values![account, taken],
+            )
+            .await?
+            .ok_or_else(|| {
+                StoreError::contradiction(format!("account {account} has no balance"))
+            })?;
+        let low = LowBalance::read(&row, [1, 2, 3])?;
+        low.tell(connection, &self.account, row.nanos(0)?, ending.now)
+            .await?;
+        Ok(taken)
+    }
+
+    /// `None` if there was nothing to take.
+    async fn post(
+        &self,
+        connection: &mut Connection,
+        ending: &Ending,
+        charged: Nanos,
+    ) -> Result<Option<i64>, StoreError> {
+        if charged == Nanos::ZERO {
+            return Ok(None);
+        }
+        let sql = "SELECT posted FROM balance WHERE account = $1";
+        let row = connection.row(sql, values![self.account.as_str()]).await?;
+        let posting = Posting {
+            kind: "late",
+            idempotency_key: &format!("late:{}:{}", self.request, self.attempt),
+            account: &self.account,
+            hold: Some(ending.hold),
+            reason: None,
+            posted: row.map_or(Ok(Nanos::ZERO), |row| row.nanos(0))?,
+            now: ending.now,
+            entries: &[
+                (Book::Wallet(&self.account), checked(charged.checked_neg())?),
+                (Book::Revenue, charged),
+            ],
+        };
+        post(connection, &posting).await
+    }
+
+    /// What was used beyond what was charged already.
+    fn beyond(&self, counts: &Counts) -> Counts {
+        let (_, before) = self.charged.unwrap_or_default();
+        Counts {
+            prompt: counts.prompt.saturating_sub(before.prompt),
+            cached: counts.cached.saturating_sub(before.cached),
+            completion: counts.completion.saturating_sub(before.completion),
+            reasoning: counts.reasoning.saturating_sub(before.reasoning),
+        }
+    }
+
+    /// What the usage record says of the request.
+    fn record(&self, charged: Nanos) -> Closed {
+        Closed {
+            request: self.request.clone(),
+            attempt: self.attempt.saturating_add(LATE_ATTEMPT),
+            account: self.account.clone(),
+            api_key: self.api_key.clone(),
+            model: self.model.clone(),
+            price_version: self.price_version,
+            price: self.price,
+            amount: charged,
+            promo: Nanos::ZERO,
+            created_at: self.created_at,
+            delivered: None,
+        }
+    }
+}
