@@ -11,6 +11,8 @@ use super::{Judge, Lease, Mark, Uptime, renew_every};
 
 const SILENCE: Duration = Duration::from_secs(30);
 const NODES: usize = 4;
+/// Worlds that are tried; 20,000 were, once.
+const SEEDS: u64 = 300;
 /// How long a run is, in milliseconds.
 const END: u64 = 900_000;
 
@@ -313,9 +315,8 @@ impl World {
 
 #[test]
 fn nobody_hands_out_what_another_has_ended() {
-    let seeds = std::env::var("WEIR_SIM_SEEDS").map_or(300, |seeds| seeds.parse().unwrap());
     let mut ended = 0;
-    for seed in 0..seeds {
+    for seed in 0..SEEDS {
         let mut world = World::new(seed, true);
         world.run();
         ended += world.ended.len();
@@ -330,6 +331,18 @@ fn the_healthy_live() {
         world.run();
         assert!(world.ended.is_empty(), "seed {seed}");
         assert!(world.rows.values().all(|mark| mark[0] > 150), "seed {seed}");
+    }
+}
+
+/// The database is gone for everybody, now and then, for times of every length: that says nothing of anybody.
+#[test]
+fn an_outage_is_nobodys_death() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed, false);
+        let length = 1 + seed * 60_000 / SEEDS;
+        world.database = Phases::random(&mut world.random, 90_000, length);
+        world.run();
+        assert!(world.ended.is_empty(), "seed {seed}: {:?}", world.ended);
     }
 }
 

@@ -99,7 +99,7 @@ impl Move {
                  LEFT JOIN promo p ON p.ledger_transaction = t.id
                  LEFT JOIN movement m ON m.ledger_transaction = t.id
                  LEFT JOIN usage_record u ON u.id = m.usage_record
-                 WHERE t.account = $1 AND t.idempotency_key IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                 WHERE t.account = $1 AND t.idempotency_key IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
                  ORDER BY t.id LIMIT 1",
                 &values,
             )
@@ -339,13 +339,12 @@ impl Move {
     }
 }
 
-/// Before the keys of all movements of an account had one name space, they had one for each kind, and the command line had
-/// one of its own.
+/// Before the keys of all movements of an account had one name space, they had one for each kind and each way.
 fn old_keys(key: &str) -> Vec<String> {
     let kinds = ["credit", "adjustment", "promo", "refund"];
     let mut keys = vec![format!("credit:credit:{key}")];
     for kind in kinds {
-        keys.extend([format!("{kind}:{key}"), format!("{kind}:cli:{key}")]);
+        keys.extend(["", "cli:", "api:"].map(|way| format!("{kind}:{way}{key}")));
     }
     keys
 }

@@ -398,7 +398,13 @@ async fn a_gift_for_some_days_can_be_asked_for_again() {
 /// Numbers of the time when each kind of movement had its own, and the command line another one.
 #[tokio::test]
 async fn old_numbers_are_still_known() {
-    for old in ["credit:n", "credit:cli:n", "credit:credit:n", "promo:cli:n"] {
+    for old in [
+        "credit:n",
+        "credit:cli:n",
+        "credit:api:n",
+        "credit:credit:n",
+        "promo:cli:n",
+    ] {
         let fixture = Fixture::with(0).await;
         let account = &fixture.caller.account;
         let credit = async || {

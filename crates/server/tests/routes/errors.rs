@@ -334,7 +334,7 @@ async fn service_not_available() {
     let app = TestApp::new().await;
     app.app.gateway.drain();
     assert_snapshot!(shown(&app.post(CHAT, chat(json!({}))).await), @r#"503 Retry-After {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"the service is overloaded; try again later","metadata":{},"error":{"message":"the service is overloaded; try again later","type":"server_error","param":null,"code":"overloaded"}}"#);
-    assert_snapshot!(shown(&app.get("/ready").await), @r#"503 Retry-After {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"not ready to serve requests","metadata":{},"error":{"message":"not ready to serve requests","type":"server_error","param":null,"code":"overloaded"}}"#);
+    assert_snapshot!(shown(&app.get("/ready").await), @r#"503 Retry-After {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"not ready to serve requests: the process is ending","metadata":{},"error":{"message":"not ready to serve requests: the process is ending","type":"server_error","param":null,"code":"overloaded"}}"#);
 }
 
 /// The table itself: no reason twice, and each status is what clients sort by.

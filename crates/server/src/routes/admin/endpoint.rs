@@ -225,7 +225,7 @@ pub(crate) struct MadeOnce<B> {
 impl<B: DeserializeOwned + JsonSchema> Input for MadeOnce<B> {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         Ok(MadeOnce {
-            key: idempotency_key(headers)?,
+            key: idempotency_key(headers)?.map(|key| format!("api:{key}")),
             body: object(body)?,
         })
     }
@@ -245,8 +245,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(key)), None) if (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) => {
-            // Not one that the command line has used.
-            Ok(Some(format!("api:{key}")))
+            Ok(Some(key.to_owned()))
         }
         _ => Err(no_idempotency_key()),
     }

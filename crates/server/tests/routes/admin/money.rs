@@ -65,13 +65,19 @@ async fn credit() {
             json!({"amount": "1"}),
             r#"404 NOT_FOUND null there is no account "nobody""#,
         ),
+        // One number pays once, whatever it is sent for.
         (
             "POST /accounts/test/promos #one",
+            json!({"amount": "0.000000001", "expires_at": "2027-01-01T00:00:00Z", "reason": "welcome"}),
+            r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
+        ),
+        (
+            "POST /accounts/test/promos #gift",
             json!({"amount": "2", "expires_at": "2027-01-01T00:00:00Z", "reason": "welcome"}),
             r#"{"transaction":3,"account":"ACCT1","amount":"2","balance":"7.000000001","at":"2026-11-22T12:00:00Z","replayed":false}"#,
         ),
         (
-            "POST /accounts/test/promos #one",
+            "POST /accounts/test/promos #gift",
             json!({"amount": "2", "expires_at": "2028-01-01T00:00:00Z", "reason": "welcome"}),
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),
@@ -86,12 +92,12 @@ async fn credit() {
             r#"400 INVALID_REQUEST_BODY "reason" reason: missing field `reason`"#,
         ),
         (
-            "POST /accounts/test/adjustments #one",
+            "POST /accounts/test/adjustments #mend",
             json!({"amount": "-1.5", "reason": "counted twice"}),
             r#"{"transaction":4,"account":"ACCT1","amount":"-1.5","balance":"5.500000001","at":"2026-11-22T12:00:00Z","replayed":false}"#,
         ),
         (
-            "POST /accounts/test/adjustments #one",
+            "POST /accounts/test/adjustments #mend",
             json!({"amount": "-1.5", "reason": "counted twice"}),
             r#"{"transaction":4,"account":"ACCT1","amount":"-1.5","balance":"5.500000001","at":"2026-11-22T12:00:00Z","replayed":true}"#,
         ),
@@ -107,7 +113,7 @@ async fn credit() {
         ),
         ("GET /accounts/test", none(), r#"{"id":"ACCT1","name":"test","balance":"5.500000001","held":"0","available":"5.500000001","promo":"2","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
         ("GET /accounts/test/ledger", none(), r#"{"data":[{"id":4,"at":"2026-11-22T12:00:00Z","kind":"adjustment","reason":"counted twice","actor":"key:ADMIN","request":null,"balance":"5.500000001","entries":[{"book":"adjustment","amount":"1.5"},{"book":"wallet:ACCT1","amount":"-1.5"}]},{"id":3,"at":"2026-11-22T12:00:00Z","kind":"promo","reason":"welcome","actor":"key:ADMIN","request":null,"balance":"7.000000001","entries":[{"book":"promo:ACCT1","amount":"2"},{"book":"promotion","amount":"-2"}]},{"id":2,"at":"2026-11-22T12:00:00Z","kind":"credit","reason":"","actor":"key:ADMIN","request":null,"balance":"5.000000001","entries":[{"book":"funding","amount":"-0.000000001"},{"book":"wallet:ACCT1","amount":"0.000000001"}]},{"id":1,"at":"2026-11-22T12:00:00Z","kind":"credit","reason":"for tests","actor":"system","request":null,"balance":"5","entries":[{"book":"funding","amount":"-5"},{"book":"wallet:ACCT1","amount":"5"}]}],"has_more":false,"next":null}"#),
-        ("GET /audit?limit=1", none(), r#"{"data":[{"id":8,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"credit.adjust","account":"ACCT1","target":"4","before":{"balance":"7.000000001"},"after":{"balance":"5.500000001","amount":"-1.5","reason":"counted twice","idempotency_key":"adjustment:api:one"}}],"has_more":true,"next":"8"}"#),
+        ("GET /audit?limit=1", none(), r#"{"data":[{"id":8,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"credit.adjust","account":"ACCT1","target":"4","before":{"balance":"7.000000001"},"after":{"balance":"5.500000001","amount":"-1.5","reason":"counted twice","idempotency_key":"mend"}}],"has_more":true,"next":"8"}"#),
     ])
     .await;
     assert_eq!(desk.app.accounts.verify().await.unwrap(), [""; 0]);
