@@ -63,6 +63,8 @@ class Weir:
         self.directory = Path(directory)
         self.config = self.directory / "weir.toml"
         self.config.write_text(f'listen = "127.0.0.1:0"\n{settings}\n{models}')
+        # What the program is run by, such as a command that enters a namespace.
+        self.prefix = []
         self.process = None
         self.key = None
         self.account = "demo"
@@ -72,7 +74,7 @@ class Weir:
     def run(self, *arguments, check=True, env=None, input=None):
         """Runs `weir ARGUMENTS`; what it printed, or the whole result without `check`."""
         done = subprocess.run(
-            [BINARY, *arguments],
+            [*self.prefix, BINARY, *arguments],
             cwd=self.directory, env=environment(env), input=input, text=True, capture_output=True, timeout=PATIENCE,
         )
         if check:
@@ -100,7 +102,7 @@ class Weir:
         self.log = self.directory / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--json"],
+                [*self.prefix, BINARY, "serve", "--json"],
                 cwd=self.directory, env=environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )
         self.lines = queue.Queue()

@@ -22,7 +22,7 @@ pub(crate) const HEAD_START_TOKENS: u64 = 1;
 /// When to come back while other requests hold the balance.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to settle while the database is out of reach.
-const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(30);
+const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a bill is for.
 #[derive(Debug)]
@@ -81,6 +81,28 @@ pub(crate) struct Bill {
     held_tokens: u64,
     permit: Permit,
     checkpoint_at: Instant,
+    stalled: Stalled,
+}
+
+/// A hold that can't be extended, as the database is out of reach.
+#[derive(Debug, Default)]
+struct Stalled {
+    since: Option<Instant>,
+    try_at: Option<Instant>,
+}
+
+impl Stalled {
+    fn may_try(&self) -> bool {
+        self.try_at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Whether to wait a bit more. What the hold covers is generated in any case.
+    fn wait(&mut self, used_up: bool, stall_max: Duration) -> bool {
+        let now = Instant::now();
+        self.try_at = Some(now + STORE_RETRY);
+        let since = *self.since.get_or_insert(now);
+        !used_up || now - since < stall_max
+    }
 }
 
 impl Bill {
@@ -117,6 +139,7 @@ impl Bill {
             held_tokens,
             permit,
             checkpoint_at,
+            stalled: Stalled::default(),
         };
         bill.order
             .allowance
@@ -132,22 +155,35 @@ impl Bill {
         !self.order.allowance.is_closed()
     }
 
-    /// Extends the hold when half of its last slice is used. What the balance can't cover any more ends
-    /// the generation where the hold ends.
-    pub(crate) async fn roll(&mut self, gateway: &Gateway, generated: u64) {
-        if !self.rolls() || self.held_tokens.saturating_sub(generated) > ROLLING_SLICE_TOKENS / 2 {
-            return;
+    /// Extends the hold when half of its last slice is used. What the balance can't cover any more ends the generation where
+    /// the hold ends. While the database is out of reach the engine waits there, for a while.
+    pub(crate) async fn roll(&mut self, gateway: &Gateway, generated: u64) -> Result<(), Refusal> {
+        let left = self.held_tokens.saturating_sub(generated);
+        if !self.rolls() || left > ROLLING_SLICE_TOKENS / 2 || !self.stalled.may_try() {
+            return Ok(());
         }
         let more = ROLLING_SLICE_TOKENS.min(self.order.output_tokens_max - self.held_tokens);
         let grown = match self.extend(gateway, more).await {
             Ok(()) => more,
-            Err(error) => self.extend_to_the_end(gateway, error).await,
+            Err(error) if available(&error).is_some() => {
+                self.extend_to_the_end(gateway, error).await
+            }
+            Err(HoldError::Ended) => 0,
+            Err(error) => {
+                tracing::warn!(%error, "a hold can't be extended now");
+                return match self.stalled.wait(left == 0, gateway.0.stall_max) {
+                    true => Ok(()),
+                    false => Err(refusal(error, 0)),
+                };
+            }
         };
+        self.stalled = Stalled::default();
         self.held_tokens += grown;
         self.order.allowance.raise(grown);
         if grown < more || self.held_tokens == self.order.output_tokens_max {
             self.order.allowance.close();
         }
+        Ok(())
     }
 
     async fn extend(&mut self, gateway: &Gateway, tokens: u64) -> Result<(), HoldError> {
@@ -166,10 +202,7 @@ impl Bill {
 
     /// Takes what is left of the balance; answers the tokens it covers.
     async fn extend_to_the_end(&mut self, gateway: &Gateway, error: HoldError) -> u64 {
-        let Some(available) = available(&error) else {
-            tracing::warn!(%error, "a hold can't be extended; its generation ends early");
-            return 0;
-        };
+        let available = available(&error).unwrap_or(Nanos::ZERO);
         let reach = available
             .checked_add(self.hold.amount())
             .map_or(0, |amount| self.order.affordable(amount));

@@ -54,7 +54,13 @@ impl Generation {
         let running = self.running.as_mut()?;
         running.delivered += std::mem::take(&mut running.handed_out);
         running.checkpoint(&self.gateway);
-        let event = running.receive(&self.gateway).await;
+        let event = match running.receive(&self.gateway).await {
+            Ok(event) => event,
+            Err(refusal) => {
+                running.events.close();
+                return Some(self.break_off(refusal).await);
+            }
+        };
         // What may be somebody else's to end is not handed out.
         if !running.bill.may_deliver().await {
             tracing::warn!("this node is cut off from the database: an answer ends here");
@@ -110,10 +116,10 @@ fn unsettled() -> Refusal {
 
 impl Running {
     /// Waits for an event, and meanwhile keeps the hold ahead of the engine.
-    async fn receive(&mut self, gateway: &Gateway) -> Event {
+    async fn receive(&mut self, gateway: &Gateway) -> Result<Event, Refusal> {
         loop {
             let generated = self.events.usage().completion;
-            self.bill.roll(gateway, generated).await;
+            self.bill.roll(gateway, generated).await?;
             let event = if self.bill.rolls() {
                 match tokio::time::timeout(ROLL_POLL, self.events.next()).await {
                     Ok(event) => event,
@@ -122,11 +128,11 @@ impl Running {
             } else {
                 self.events.next().await
             };
-            return event.unwrap_or_else(|| {
+            return Ok(event.unwrap_or_else(|| {
                 Event::Failed(EngineError::Fault(
                     "the engine ended without a last event".to_owned(),
                 ))
-            });
+            }));
         }
     }
 

@@ -45,6 +45,8 @@ const DRAIN_RETRY: Duration = Duration::from_secs(5);
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often the tokens that were delivered become durable: what a crash can cost the operator.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// How long a generation waits for the database where its hold ends.
+const STALL_MAX: Duration = Duration::from_secs(10);
 /// How often overdue holds are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How often old usage records are looked for.
@@ -101,6 +103,7 @@ struct Inner {
     tiers: Tiers,
     clock: Clock,
     checkpoint_every: Duration,
+    stall_max: Duration,
     /// For ever, if `None`.
     usage_kept: Option<jiff::SignedDuration>,
     tasks: TaskTracker,
@@ -133,6 +136,7 @@ impl Gateway {
             tiers: Tiers::new(tiers),
             clock,
             checkpoint_every: CHECKPOINT_EVERY,
+            stall_max: STALL_MAX,
             usage_kept: None,
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -146,6 +150,15 @@ impl Gateway {
         Arc::get_mut(&mut self.0)
             .expect("it is built before it is shared")
             .checkpoint_every = every;
+        self
+    }
+
+    /// The same, with generations that wait this long for the database where their holds end.
+    #[must_use]
+    pub fn with_stalls_of(mut self, stall_max: Duration) -> Self {
+        Arc::get_mut(&mut self.0)
+            .expect("it is built before it is shared")
+            .stall_max = stall_max;
         self
     }
 

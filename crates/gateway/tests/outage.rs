@@ -114,7 +114,8 @@ impl Outage {
         };
         let catalog = Catalog::new(vec![offer]);
         let clock = Clock::from_fn(noon);
-        let gateway = Gateway::new(catalog, accounts.clone(), Quotas::default(), clock);
+        let gateway = Gateway::new(catalog, accounts.clone(), Quotas::default(), clock)
+            .with_stalls_of(Duration::from_millis(1_500));
         Outage {
             folder,
             options,
@@ -306,4 +307,47 @@ async fn a_stream_goes_on_when_the_lease_is_renewed() {
     renewed.unwrap();
     assert_eq!(done.unwrap().completion, 20);
     outage.accounts.close().await;
+}
+
+/// Where its hold ends and can't be extended, an answer without a limit waits for the database: it doesn't end as if all
+/// were used up that the balance covers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_waits_where_its_hold_ends() {
+    for back in [true, false] {
+        let outage = Outage::new(8).await;
+        let mut job = job("r1");
+        job.request.output.tokens = None;
+        job.request.output.overflow = Overflow::Lower;
+        let started = outage.gateway.start(&outage.caller, job).await;
+        let mut generation = started.unwrap();
+        outage.database("stop");
+        outage.gate.open();
+        let mut texts = 0;
+        // The first hold covers 1,024 tokens; nothing more comes.
+        while texts < 1_000 {
+            match generation.next().await.unwrap().unwrap() {
+                Event::Text { tokens, .. } => texts += u64::from(tokens),
+                other => panic!("{other:?}"),
+            }
+        }
+        if back {
+            outage.database("start");
+            while texts < 1_100 {
+                match generation.next().await.unwrap().unwrap() {
+                    Event::Text { tokens, .. } => texts += u64::from(tokens),
+                    other => panic!("{other:?}"),
+                }
+            }
+            drop(generation);
+        } else {
+            let (_, end) = collect(&mut generation).await;
+            let refused = matches!(end, Err(Refusal::StoreUnavailable { .. }));
+            assert!(refused, "{end:?}");
+            outage.database("start");
+        }
+        outage.gateway.settled().await;
+        let (nanos, _) = outage.charged(&outage.accounts).await;
+        assert!(nanos > 2_000_000, "{nanos}");
+        outage.accounts.close().await;
+    }
 }
