@@ -98,5 +98,8 @@ def test_the_command_line_says_it(make_weir):
         assert '"trusted":false' in shown
         doctor = run_at(weir, offset, "doctor", check=False)
         assert doctor.returncode == 1 and "weir clock accept" in doctor.stdout
-        gift = run_at(weir, offset, "promo", "alice", "1", "--expires", "30d", "--reason", "x", check=False)
-        assert gift.returncode == 1 and "weir clock accept" in gift.stderr
+    gift = ["promo", "alice", "1", "--expires", "30d", "--reason", "x"]
+    ahead = run_at(weir, "+400d", *gift, check=False)
+    assert ahead.returncode == 1 and "weir clock accept" in ahead.stderr
+    # A clock that is behind the books is surely wrong: it goes by their time.
+    assert run_at(weir, "-400d", *gift).returncode == 0

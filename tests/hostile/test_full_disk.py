@@ -15,7 +15,7 @@ import pytest
 from weir import DEMO, PATIENCE, wait_until
 
 ENDLESS = dict(model=DEMO, prompt="A long story:", temperature=1, logit_bias={"2": -100, "0": -100})
-STREAMS = 5
+STREAMS = 3
 
 
 class Disk:
@@ -94,10 +94,10 @@ def check_charged(weir, usages, before):
 
 def test_complete_answers_are_charged_after_kill_9(small):
     weir, disk = small
-    running = streams(weir, 150)
+    running = streams(weir, 60)
     disk.fill()
     usages = [stream.result(PATIENCE) for stream in running]
-    assert [used.completion_tokens for used in usages] == [150] * STREAMS
+    assert [used.completion_tokens for used in usages] == [60] * STREAMS
     status, body = ready(weir)
     assert status == 503 and "disk is full" in body["message"]
     with pytest.raises(openai.InternalServerError) as error:
@@ -116,7 +116,7 @@ def test_a_regular_answer_is_charged_after_sigterm(small):
     first = weir.client().completions.create(**ENDLESS, max_tokens=1, stream=True)
     before = {weir.usage("demo")[0]["request"]} if list(first) else set()
     with ThreadPoolExecutor(1) as pool:
-        whole = pool.submit(lambda: weir.client().completions.create(**ENDLESS, max_tokens=60, seed=1))
+        whole = pool.submit(lambda: weir.client().completions.create(**ENDLESS, max_tokens=40, seed=1))
         wait_until(lambda: weir.balance("demo")["held"] != "0", "its hold is made")
         disk.fill()
         usage = whole.result(PATIENCE).usage
@@ -130,7 +130,7 @@ def test_a_regular_answer_is_charged_after_sigterm(small):
 
 def test_when_there_is_room_again_it_goes_on(small):
     weir, disk = small
-    running = streams(weir, 100)
+    running = streams(weir, 60)
     disk.fill()
     usages = [stream.result(PATIENCE) for stream in running]
     disk.free()

@@ -80,6 +80,13 @@ impl BooksClock {
         self.known().newest = newest;
     }
 
+    /// The newest time to write down at the end, if it is newer than what is written.
+    pub(crate) fn last(&self) -> Option<Timestamp> {
+        let known = self.known();
+        let (right, _) = known.right;
+        (near(right, known.newest) && right > known.newest).then_some(right)
+    }
+
     /// The newest time to write down, if `now` is enough newer than what is written.
     pub(crate) fn to_note(&self, now: Timestamp) -> Option<Timestamp> {
         let newest = self.newest();
@@ -132,6 +139,26 @@ pub(crate) async fn newest(readers: &Readers) -> Result<Timestamp, StoreError> {
 pub(crate) async fn note(connection: &mut Connection, newest: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE clock SET newest = $1 WHERE newest < $1";
     connection.execute(sql, values![newest]).await
+}
+
+/// Writes down the newest time that a process has seen, at its end.
+#[derive(Debug)]
+pub(crate) struct Note {
+    pub(crate) newest: Timestamp,
+}
+
+impl Operation for Note {
+    type Done = ();
+    type Refused = Infallible;
+    type Answer = Result<(), StoreError>;
+
+    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+        note(connection, self.newest).await.map(Ok)
+    }
+
+    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+        outcome.map(|done| done.unwrap_or_else(|never| match never {}))
+    }
 }
 
 /// An operator says that the clock is right.

@@ -248,6 +248,13 @@ impl Accounts {
     /// Writes what waits, then closes. What is asked afterwards is a [`StoreError`].
     pub async fn close(&self) {
         self.0.readers.close().await;
+        if self.0.role == Role::Server
+            && let Some(newest) = self.0.clock.last()
+            && let Asked::Queued(noted) = self.0.writer.ask(clock::Note { newest })
+            && let Ok(Err(error)) = noted.await
+        {
+            tracing::warn!(%error, "the newest time can't be written down");
+        }
         self.0.writer.close().await;
     }
 
