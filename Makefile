@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve models build test fmt clippy doc unit torture e2e hostile documents reference test-clients bench bench-threads package test-package docs lint clean
+.PHONY: help serve models build test fmt clippy doc unit torture e2e hostile documents schemas reference test-clients bench bench-threads package test-package docs lint clean
 
 # With it set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
@@ -71,6 +71,10 @@ hostile: $(DEMO) build ## what must not bring the real binary down: damaged file
 documents: $(DEMO) $(GEMMA) build ## 200 documents that a schema allows, at a high temperature, over HTTP: two to three minutes
 	@scripts/setup.sh test
 	$$(scripts/venv.sh)/bin/python -m pytest tests/e2e/test_documents.py
+
+schemas: ## public JSON Schemas: how many are accepted and enforced, and whether random documents are valid; some minutes
+	@scripts/setup.sh clients
+	$$(scripts/venv.sh)/bin/python scripts/schemas.py
 
 reference: $(DEMO) $(GEMMA) build ## every sampling parameter against a reference in numpy, which shares no code
 	@scripts/setup.sh test

@@ -59,13 +59,19 @@ def test_a_document(client):
 
 def test_what_cannot_be_enforced_is_named(client):
     broken = {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}
+    strict = tool("there", broken)
+    strict["function"]["strict"] = True
     for fields, param in [
-        ({"tools": [tool("here"), tool("there", broken)], "tool_choice": "required"}, "tools.1.function.parameters"),
+        ({"tools": [tool("here"), strict], "tool_choice": "required"}, "tools.1.function.parameters"),
         ({"response_format": schema_format(broken)}, "response_format.json_schema.schema"),
     ]:
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model=DEMO, messages=QUESTION, max_tokens=4, **fields)
         assert refused.value.param == param
+    # Without `strict` it is left out, and told.
+    request = dict(model=DEMO, messages=QUESTION, max_tokens=4, tools=[tool("there", broken)], tool_choice="required")
+    answer = client.chat.completions.with_raw_response.create(**request)
+    assert answer.headers["x-weir-schema-relaxed"] == "/tools/0/function/parameters/properties/a/pattern"
 
 
 def test_a_reproducible_model_repeats_itself(make_weir):

@@ -10,7 +10,7 @@ pub use crate::chat::answer::{
 };
 pub use crate::chat::message::{Content, Message, Part, Role, ToolCall};
 pub use crate::chat::tools::{Tool, ToolChoice};
-use crate::format::ResponseFormat;
+use crate::format::{CHOICES_MAX, Foreign, GivenSchema, ResponseFormat, StructuredOutputs};
 use crate::json::Kwargs;
 use crate::sampling::{LogitBias, Stop, StreamOptions};
 use crate::value::{Anything, Integer, List, object};
@@ -46,6 +46,20 @@ object! {
         top_logprobs: Integer,
         return_tokens_as_token_ids: bool,
         response_format: ResponseFormat,
+        /// Formats of answers as vLLM takes them, by their names of now and before.
+        structured_outputs: StructuredOutputs,
+        guided_json: GivenSchema,
+        guided_regex: String,
+        guided_choice: List<String, CHOICES_MAX>,
+        guided_grammar: String,
+        guided_whitespace_pattern: Foreign,
+        /// Formats of answers as other servers take them.
+        grammar: Foreign,
+        regex: Foreign,
+        ebnf: Foreign,
+        json_schema: Foreign,
+        structural_tag: Foreign,
+        format: Foreign,
         tools: List<Tool, TOOLS_MAX>,
         tool_choice: ToolChoice,
         parallel_tool_calls: bool,

@@ -5,9 +5,9 @@ pub mod prompt;
 
 pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice, Logprobs, TopLogprobs};
 pub use crate::completion::prompt::Prompts;
-use crate::format::ResponseFormat;
+use crate::format::{CHOICES_MAX, Foreign, GivenSchema, ResponseFormat, StructuredOutputs};
 use crate::sampling::{LogitBias, Stop, StreamOptions};
-use crate::value::{Anything, Integer, object};
+use crate::value::{Anything, Integer, List, object};
 
 object! {
     /// The body of `POST completions`.
@@ -35,6 +35,20 @@ object! {
         echo: bool,
         suffix: String,
         response_format: ResponseFormat,
+        /// Formats of answers as vLLM takes them, by their names of now and before.
+        structured_outputs: StructuredOutputs,
+        guided_json: GivenSchema,
+        guided_regex: String,
+        guided_choice: List<String, CHOICES_MAX>,
+        guided_grammar: String,
+        guided_whitespace_pattern: Foreign,
+        /// Formats of answers as other servers take them.
+        grammar: Foreign,
+        regex: Foreign,
+        ebnf: Foreign,
+        json_schema: Foreign,
+        structural_tag: Foreign,
+        format: Foreign,
         /// Callers don't choose upstreams.
         api_base: Anything,
         base_url: Anything,

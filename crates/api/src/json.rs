@@ -7,14 +7,17 @@ use std::fmt;
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor,
 };
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 /// Values of one schema: objects, arrays, strings, numbers.
-pub const SCHEMA_VALUES_MAX: usize = 8_192;
+pub const SCHEMA_VALUES_MAX: usize = 32_768;
+/// Values of the schema of one tool, of which a request may have many.
+pub const PARAMETERS_VALUES_MAX: usize = 8_192;
 /// Objects and arrays inside each other in a schema.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 /// Bytes of all names and strings of one schema.
-pub const SCHEMA_TEXT_BYTES_MAX: usize = 262_144;
+pub const SCHEMA_TEXT_BYTES_MAX: usize = 524_288;
 /// Entries of `chat_template_kwargs`.
 pub const KWARGS_MAX: usize = 32;
 /// Bytes of a name or a string in `chat_template_kwargs`.
@@ -22,36 +25,66 @@ pub const KWARG_BYTES_MAX: usize = 1_024;
 
 /// A JSON Schema: an object, its names in their order. What it means is for others to say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Schema(pub Value);
+pub struct Schema<const VALUES: usize = SCHEMA_VALUES_MAX> {
+    pub value: Value,
+    /// The schema as it was written, where it has numbers of which `value` may not have all digits.
+    pub text: Option<Box<str>>,
+}
 
-impl<'de> Deserialize<'de> for Schema {
+impl<const VALUES: usize> Schema<VALUES> {
+    /// All of it as a text.
+    pub fn exact(self) -> String {
+        self.text
+            .map_or_else(|| self.value.to_string(), String::from)
+    }
+}
+
+impl<'de, const VALUES: usize> Deserialize<'de> for Schema<VALUES> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
         let budget = Budget {
-            values: Cell::new(SCHEMA_VALUES_MAX),
+            values_max: VALUES,
+            values: Cell::new(VALUES),
             text_bytes: Cell::new(SCHEMA_TEXT_BYTES_MAX),
+            has_fractions: Cell::new(false),
         };
         let seed = Bounded {
             budget: &budget,
             depth: SCHEMA_DEPTH_MAX,
         };
-        match seed.deserialize(deserializer)? {
-            schema @ Value::Object(_) => Ok(Schema(schema)),
+        let read = seed.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
+        match read.map_err(|error| D::Error::custom(without_place(&error)))? {
+            value @ Value::Object(_) => Ok(Schema {
+                value,
+                text: budget.has_fractions.get().then(|| raw.get().into()),
+            }),
             _ => Err(D::Error::custom("a JSON Schema must be an object")),
         }
     }
 }
 
+/// The message alone: the place would be one within the schema.
+fn without_place(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&place).unwrap_or(&message).to_owned()
+}
+
 /// What a schema may still have.
 struct Budget {
+    values_max: usize,
     values: Cell<usize>,
     text_bytes: Cell<usize>,
+    /// Numbers that aren't whole, or too large for 64 bits.
+    has_fractions: Cell<bool>,
 }
 
 impl Budget {
     fn value<E: Error>(&self) -> Result<(), E> {
         let left = self.values.get().checked_sub(1).ok_or_else(|| {
             E::custom(format!(
-                "a schema may have at most {SCHEMA_VALUES_MAX} values"
+                "a schema may have at most {} values",
+                self.values_max
             ))
         })?;
         self.values.set(left);
@@ -121,6 +154,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        self.budget.has_fractions.set(true);
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 

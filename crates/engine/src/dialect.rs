@@ -12,8 +12,8 @@ mod template;
 use jiff::Timestamp;
 
 use self::family::Family;
+pub(crate) use self::forced::text_grammar;
 use self::forced::{Form, Thoughts};
-pub(crate) use self::forced::{refused_tool, text_grammar};
 use self::format::HERMES;
 pub(crate) use self::reader::Readers;
 pub use self::reader::Reading;
@@ -132,7 +132,7 @@ impl Dialect {
         means: &mut Means,
     ) -> Result<Option<Grammar>, Invalid> {
         let tools = &conversation.tools;
-        let text = forced::schema_of(format).filter(|_| !tools.must_call());
+        let text = forced::part_of(format).filter(|_| !tools.must_call());
         if !tools.must_call() && text.is_none() {
             return Ok(None);
         }

@@ -9,6 +9,9 @@ pub enum EngineError {
     /// The queue is full or the engine is draining; admitted again after about this time.
     #[error("the engine is busy; try again in {retry_after:?}")]
     Busy { retry_after: Duration },
+    /// The account has had as much prepared for it as it may; admitted again after about this time.
+    #[error("too much is asked for by one account; try again in {retry_after:?}")]
+    TooMany { retry_after: Duration },
     /// A value that only the model can judge: a token id, a conversation that its template refuses.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -42,7 +45,8 @@ impl EngineError {
         match self {
             EngineError::Invalid(_)
             | EngineError::TooLong { .. }
-            | EngineError::Unsupported { .. } => Whose::Caller,
+            | EngineError::Unsupported { .. }
+            | EngineError::TooMany { .. } => Whose::Caller,
             EngineError::Busy { .. } => Whose::Load,
             EngineError::Unavailable(_) | EngineError::Fault(_) => Whose::Engine,
         }

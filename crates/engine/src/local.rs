@@ -19,11 +19,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use crate::constraint::Constraints;
+use crate::constraint::{
+    Admission, AdmissionOptions, Cancel, Compiled, Constraints, Grammar, NotAdmitted,
+};
 use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
-use crate::local::prepare::Preparer;
+use crate::local::prepare::{Preparer, kept_to};
 use crate::model::{Model, Tokenizer};
 use crate::scheduler::Drafted;
 use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
@@ -148,6 +151,7 @@ pub enum SpawnError {
 pub struct LocalEngine {
     facts: Facts,
     preparer: Arc<Preparer>,
+    admission: Arc<Admission>,
     inbox: Arc<Inbox>,
     /// The one that steps, and one that reads the vocabulary and ends.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -197,6 +201,7 @@ impl LocalEngine {
         Ok(LocalEngine {
             facts,
             preparer,
+            admission: Arc::new(Admission::new(AdmissionOptions::default())),
             inbox,
             threads: Mutex::new(threads),
         })
@@ -226,6 +231,52 @@ impl LocalEngine {
     }
 }
 
+impl LocalEngine {
+    /// Compiles a grammar when it is the account's turn. A caller that leaves meanwhile ends it.
+    async fn compile(&self, grammar: Grammar, account: &Arc<str>) -> Result<Compiled, EngineError> {
+        if let Some(kept) = self.preparer.constraints.kept(&grammar) {
+            return Ok(kept);
+        }
+        let admitted = self.admission.admit(account, Instant::now()).await;
+        let permit =
+            admitted.map_err(|NotAdmitted { retry_after }| EngineError::TooMany { retry_after })?;
+        let (preparer, admission, account) = (
+            Arc::clone(&self.preparer),
+            Arc::clone(&self.admission),
+            Arc::clone(account),
+        );
+        let leaving = CancelOnDrop(Cancel::default());
+        let cancel = leaving.0.clone();
+        let compiled = off_thread(move || {
+            // The turn lasts as long as the work does, also where nobody waits for it any more.
+            let _turn = permit;
+            let compiled = preparer.compile(&grammar, &cancel);
+            admission.charge(&account, cancel.steps(), Instant::now());
+            compiled
+        });
+        let compiled = compiled.await;
+        drop(leaving);
+        compiled
+    }
+}
+
+/// Whoever drops it doesn't want the work any more.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let work = tokio::task::spawn_blocking(work);
+    work.await
+        .unwrap_or_else(|panic| Err(EngineError::Fault(format!("preparing a request: {panic}"))))
+}
+
 impl Drop for LocalEngine {
     fn drop(&mut self) {
         self.inbox.stop();
@@ -240,11 +291,16 @@ impl Engine for LocalEngine {
     fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>> {
         let preparer = Arc::clone(&self.preparer);
         async move {
+            let account = Arc::clone(&request.account);
             // A long prompt takes milliseconds to tokenize: nothing for the async threads.
-            let work = tokio::task::spawn_blocking(move || preparer.prepare(request));
-            work.await.unwrap_or_else(|panic| {
-                Err(EngineError::Fault(format!("preparing a request: {panic}")))
-            })
+            let rendered = off_thread(move || preparer.render(request)).await?;
+            match rendered.grammar {
+                None => Ok(rendered.prepared),
+                Some(grammar) => {
+                    let compiled = self.compile(grammar, &account).await?;
+                    Ok(kept_to(rendered.prepared, Some(compiled)))
+                }
+            }
         }
         .boxed()
     }

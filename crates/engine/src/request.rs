@@ -7,10 +7,9 @@ mod tests;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::Token;
-use crate::constraint::Constraint;
+pub use crate::constraint::Schema;
+use crate::constraint::{Constraint, Relaxed};
 use crate::dialect::Reading;
 use crate::event::Allowance;
 pub use crate::request::conversation::{
@@ -41,6 +40,8 @@ pub struct Request {
     pub logprobs: Option<Logprobs>,
     /// Whether each answer begins with its prompt; with `logprobs` the prompt is scored too.
     pub echo: bool,
+    /// Whose request it is: what preparing it costs is the account's.
+    pub account: Arc<str>,
 }
 
 impl Request {
@@ -58,6 +59,7 @@ impl Request {
             format: Format::Text,
             logprobs: None,
             echo: false,
+            account: Arc::default(),
         }
     }
 }
@@ -91,7 +93,7 @@ pub enum Overflow {
     Refuse,
 }
 
-/// What an answer must look like: `response_format`.
+/// What an answer must look like: `response_format`, or `structured_outputs` and its kin.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Format {
     #[default]
@@ -99,7 +101,13 @@ pub enum Format {
     /// Any JSON object.
     JsonObject,
     /// JSON that this JSON Schema allows.
-    JsonSchema(Arc<Value>),
+    JsonSchema(Schema),
+    /// What an expression in Rust's syntax matches as a whole, and the field that it stands in.
+    Regex(Arc<str>, &'static str),
+    /// One of these texts.
+    Choice(Arc<[String]>),
+    /// What a grammar derives, in EBNF or Lark, and the field that it stands in.
+    Grammar(Arc<str>, &'static str),
 }
 
 /// `logprobs`: of each token, and of this many of the most likely ones in its place.
@@ -404,6 +412,8 @@ pub struct Prepared {
     pub output_max: u32,
     /// What each choice is kept to.
     pub constraint: Option<Constraint>,
+    /// What of the request's schemas isn't enforced, by JSON pointers from its beginning.
+    pub relaxed: Arc<[Relaxed]>,
     /// How many tokens may be generated now, over all choices. Whoever pays raises it.
     pub allowance: Allowance,
     /// What the text of the answers is.
@@ -424,6 +434,7 @@ impl Prepared {
             prompts,
             output_max,
             constraint: None,
+            relaxed: Arc::default(),
             allowance: Allowance::unlimited(),
             reading: Reading::PLAIN,
             shown: Vec::new(),

@@ -5,6 +5,7 @@
 //! should have been. It also asserts the whole contract of [`Model`].
 
 mod cache;
+mod documents;
 mod embedder;
 mod gate;
 mod masks;
@@ -28,6 +29,7 @@ use crate::sampler::{Sampler, Scratch};
 use crate::sim::cache::Cache;
 use crate::text::TextStream;
 
+pub use crate::sim::documents::random_text;
 pub use crate::sim::embedder::SimEmbedder;
 pub use crate::sim::gate::{Gate, Probe};
 pub use crate::sim::masks::{LateMasks, PromptMasks};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weir_engine::model::Capacity;
 use weir_engine::request::{
-    Conversation, Format, Message, Role, SamplingFields, Tool, ToolChoice, Tools,
+    Conversation, Format, Message, Role, SamplingFields, Schema, Tool, ToolChoice, Tools,
 };
 use weir_engine::{
     Channel, Engine, EngineError, Event, Feature, FinishReason, Input, Request, Sampling, sim,
@@ -20,6 +20,7 @@ fn conversation(choice: ToolChoice) -> Conversation {
         name: name.to_owned(),
         description: None,
         parameters: Some(Arc::new(parameters)),
+        parameters_text: None,
         strict: false,
     };
     let place = json!({
@@ -146,6 +147,7 @@ async fn a_schema_that_cannot_be_enforced_is_refused() {
     let check = async |choice: ToolChoice, at: usize, schema: Value, format, param: &str| {
         let mut conversation = conversation(choice);
         conversation.tools.tools[at].parameters = Some(Arc::new(schema.clone()));
+        conversation.tools.tools[at].strict = true;
         let mut request = Request::new(Input::Chat(conversation));
         request.format = format;
         match engine.prepare(request).await {
@@ -156,17 +158,10 @@ async fn a_schema_that_cannot_be_enforced_is_refused() {
     let free = || Format::Text;
     let any = || ToolChoice::Required;
     let named = || ToolChoice::Named("now".to_owned());
-    // What the walk over schemas sees, and what only compiling shows.
-    let unknown = json!({"properties": {"a": {"not": {}}}});
-    let overlapping =
-        json!({"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}});
+    let unique = json!({"properties": {"a": {"type": "array", "uniqueItems": true}}});
+    let foreign = json!({"properties": {"a": {"$ref": "https://example.com/a.json"}}});
     let broken = json!({"properties": {"a": {"type": "string", "pattern": "("}}});
-    for schema in [
-        unknown,
-        overlapping,
-        broken.clone(),
-        json!({"type": "nonsense"}),
-    ] {
+    for schema in [unique, foreign, broken.clone(), json!({"type": "nonsense"})] {
         let first = "tools.0.function.parameters";
         check(any(), 0, schema.clone(), free(), first).await;
         let second = "tools.1.function.parameters";
@@ -176,13 +171,42 @@ async fn a_schema_that_cannot_be_enforced_is_refused() {
         check(ToolChoice::Auto, 1, schema, document, second).await;
     }
     let format = "response_format.json_schema.schema";
-    let document = Format::JsonSchema(Arc::new(broken));
+    let document = Format::JsonSchema(Schema::from(broken).strict(true));
     check(ToolChoice::Auto, 1, json!({}), document, format).await;
+}
+
+/// Without `strict` a tool never refuses a request: what can't be enforced is told by its place in the request.
+#[tokio::test]
+async fn what_of_a_tool_cannot_be_enforced_is_listed() {
+    let engine = sim::engine(0);
+    let mut conversation = conversation(ToolChoice::Required);
+    conversation.tools.tools[1].parameters = Some(Arc::new(json!({
+        "properties": {"a": {"type": "array", "uniqueItems": true}, "b": {"type": "string", "pattern": "\\bx"}},
+        "not": {"required": ["c"]}, "strict": true,
+    })));
+    let prepared = engine
+        .prepare(Request::new(Input::Chat(conversation)))
+        .await
+        .unwrap();
+    let mut pointers: Vec<_> = prepared
+        .relaxed
+        .iter()
+        .map(|relaxed| relaxed.pointer.as_str())
+        .collect();
+    pointers.sort_unstable();
+    let within = "/tools/1/function/parameters/properties";
+    assert_eq!(
+        pointers,
+        [
+            format!("{within}/a/uniqueItems"),
+            format!("{within}/b/pattern")
+        ]
+    );
 }
 
 /// No tool is to blame for what only all of them are.
 #[tokio::test]
-async fn schemas_that_are_too_many_together_are_refused() {
+async fn schemas_that_are_too_many_together_are_refused_where_they_are_strict() {
     let mut conversation = conversation(ToolChoice::Required);
     let mut properties = serde_json::Map::new();
     for i in 0..250 {
@@ -197,7 +221,8 @@ async fn schemas_that_are_too_many_together_are_refused() {
             name: format!("tool_{i}"),
             description: None,
             parameters: Some(Arc::clone(&wide)),
-            strict: false,
+            parameters_text: None,
+            strict: true,
         })
         .collect();
     let long = 1 << 20;
@@ -209,11 +234,21 @@ async fn schemas_that_are_too_many_together_are_refused() {
         },
         ..sim::SimOptions::default()
     }));
-    match engine
-        .prepare(Request::new(Input::Chat(conversation)))
-        .await
-    {
-        Err(EngineError::Invalid(invalid)) => assert_eq!(invalid.param, "tools"),
+    let request = |strict: bool| {
+        let mut conversation = conversation.clone();
+        conversation
+            .tools
+            .tools
+            .iter_mut()
+            .for_each(|tool| tool.strict = strict);
+        Request::new(Input::Chat(conversation))
+    };
+    match engine.prepare(request(true)).await {
+        Err(EngineError::Invalid(invalid)) => {
+            assert!(invalid.param.starts_with("tools"), "{invalid}");
+        }
         other => panic!("{other:?}"),
     }
+    let prepared = engine.prepare(request(false)).await.unwrap();
+    assert!(!prepared.relaxed.is_empty());
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt;
-use weir_engine::constraint::{Constraint, Constraints, Grammar};
+use weir_engine::constraint::{Cancel, Constraint, Constraints, Grammar};
 use weir_engine::event::{
     self, Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage,
 };
@@ -97,10 +97,13 @@ static CONSTRAINTS: LazyLock<Vec<Constraint>> = LazyLock::new(|| {
         Grammar::json_object(),
         Grammar::json_schema(&object),
         Grammar::json_schema(&serde_json::json!({ "type": "boolean" })),
-        Grammar::lark("start: /[a-z ]*ü?/".to_owned()),
+        Grammar::regex("[a-z ]*ü?"),
     ];
-    let compiled = grammars.iter().map(|grammar| constraints.compile(grammar));
-    compiled.map(Result::unwrap).collect()
+    let compile = |grammar| constraints.compile(grammar, &Cancel::default()).unwrap();
+    grammars
+        .iter()
+        .map(|grammar| compile(grammar).constraint)
+        .collect()
 });
 
 /// What has happened in all simulations together.

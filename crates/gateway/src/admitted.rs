@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_accounts::{Counts, Nanos, Price};
+use weir_engine::constraint::Relaxed;
 use weir_engine::model::Tokenizer;
 use weir_engine::request::Invalid;
 use weir_engine::{Engine, Facts, Prepared, Request};
@@ -13,19 +14,22 @@ use crate::{Offer, Refusal};
 /// Counts as a running request until it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
+    pub(crate) account: Arc<str>,
     pub(crate) offer: Arc<Offer>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) permit: Permit,
 }
 
 /// What a request would need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
     pub prompt_tokens: u64,
     /// The most that can be generated, over all choices.
     pub output_tokens_max: u64,
     /// What is held for a request that says how many tokens it wants.
     pub cost_max: Nanos,
+    /// What of the request's schemas isn't enforced.
+    pub relaxed: Arc<[Relaxed]>,
 }
 
 impl Admitted {
@@ -45,6 +49,7 @@ impl Admitted {
     pub async fn prepare(&self, mut request: Request) -> Result<Prepared, Refusal> {
         request.output = self.offer.limit_output(request.output)?;
         request.sampling = request.sampling.or_seed(entropy()?);
+        request.account = Arc::clone(&self.account);
         self.engine
             .prepare(request)
             .await
@@ -60,6 +65,7 @@ impl Admitted {
             prompt_tokens,
             output_tokens_max,
             cost_max: cost_max(&self.offer.price, prompt_tokens, output_tokens_max)?,
+            relaxed: prepared.relaxed,
         })
     }
 }

@@ -26,6 +26,7 @@ impl Gateway {
             request,
         } = job;
         let Admitted {
+            account: _,
             offer,
             engine,
             mut permit,

@@ -1,8 +1,10 @@
 //! A generation under way: its events, and at its end, however it comes, the bill.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_accounts::Outcome;
+use weir_engine::constraint::Relaxed;
 use weir_engine::{EngineError, Event, Events, Usage};
 
 use crate::bill::{Bill, Ending, Settled};
@@ -18,6 +20,8 @@ const CANCEL_WAIT_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Generation {
     gateway: Gateway,
+    /// What of the request's schemas isn't enforced.
+    relaxed: Arc<[Relaxed]>,
     /// Gone once the last event is out.
     running: Option<Running>,
 }
@@ -44,8 +48,19 @@ impl Generation {
         };
         Generation {
             gateway,
+            relaxed: Arc::default(),
             running: Some(running),
         }
+    }
+
+    pub(crate) fn with_relaxed(mut self, relaxed: Arc<[Relaxed]>) -> Self {
+        self.relaxed = relaxed;
+        self
+    }
+
+    /// What of the request's schemas isn't enforced.
+    pub fn relaxed(&self) -> &[Relaxed] {
+        &self.relaxed
     }
 
     /// The next event, or why the answer ends here; `None` after the last. The last one comes when the bill is settled,

@@ -247,7 +247,9 @@ impl Gateway {
         prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
         prepared.account = caller.account.as_str().into();
         prepared.weight = self.0.tiers.weight(caller);
+        let relaxed = Arc::clone(&prepared.relaxed);
         let Admitted {
+            account: _,
             offer,
             engine,
             permit,
@@ -270,7 +272,9 @@ impl Gateway {
             Poll::Pending => tokio::join!(Bill::open(self, order, permit), generating),
         };
         match (bill, events) {
-            (Ok(bill), Ok(events)) => Ok(Generation::new(self.clone(), events, bill, delivery)),
+            (Ok(bill), Ok(events)) => {
+                Ok(Generation::new(self.clone(), events, bill, delivery).with_relaxed(relaxed))
+            }
             (Ok(bill), Err(error)) => {
                 self.0.tasks.spawn(bill.cancel(self.clone()));
                 Err(Refusal::from_engine(error, &offer.id))
@@ -302,6 +306,7 @@ impl Gateway {
             model: model.to_owned(),
         })?;
         Ok(Admitted {
+            account: caller.account.as_str().into(),
             offer: Arc::clone(offer),
             engine: Arc::clone(engine),
             permit,

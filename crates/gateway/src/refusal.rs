@@ -78,6 +78,7 @@ impl Refusal {
         let model = || model.to_owned();
         match error {
             EngineError::Busy { retry_after } => Refusal::Overloaded { retry_after },
+            EngineError::TooMany { retry_after } => Refusal::RequestLimit { retry_after },
             EngineError::Invalid(invalid) => Refusal::Invalid(invalid),
             EngineError::TooLong {
                 context,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weir_engine::constraint::{Constraints, Grammar, MaskComputer, MaskJob};
+use weir_engine::constraint::{Cancel, Constraints, Grammar, MaskComputer, MaskJob};
 use weir_engine::local::{LocalEngine, Options};
 use weir_engine::model::{Bos, Model, Tokenizer};
 use weir_engine::request::{
@@ -71,7 +71,10 @@ fn measure_masks(tokenizer: &Arc<dyn Tokenizer>) {
     let constraints = Constraints::new(Arc::clone(tokenizer));
     let compile = |grammar: &Grammar| {
         let start = Instant::now();
-        let constraint = constraints.compile(grammar).expect("a good grammar");
+        let constraint = constraints
+            .compile(grammar, &Cancel::default())
+            .expect("a good grammar")
+            .constraint;
         (constraint, start.elapsed())
     };
     let (_, first) = compile(&Grammar::json_object());
@@ -113,7 +116,7 @@ fn measure_streams(model: LlamaModel) {
     for streams in [1, 8] {
         let mut speeds = [Vec::new(), Vec::new()];
         for round in 0..ROUNDS {
-            let formats = [Format::Text, Format::JsonSchema(Arc::new(schema()))];
+            let formats = [Format::Text, Format::JsonSchema(schema().into())];
             for (speeds, format) in speeds.iter_mut().zip(formats) {
                 let seed = i64::try_from(round).expect("a few rounds");
                 let run = stream(&engine, format, streams, seed, ends.clone());

@@ -113,7 +113,7 @@ async fn documents(engine: &LocalEngine, seed: i64) -> Vec<(String, Option<Finis
     let request = Request {
         sampling: Sampling::new(fields).expect("values in range"),
         choices: Choices::new(choices as i64).expect("not too many"),
-        format: Format::JsonSchema(Arc::new(schema())),
+        format: Format::JsonSchema(schema().into()),
         output: OutputLimit {
             tokens: Some(600),
             overflow: Overflow::Refuse,

@@ -10,6 +10,7 @@ pub mod export;
 mod extract;
 mod layers;
 mod redact;
+mod relaxed;
 mod routes;
 mod serve;
 mod sse;

@@ -21,7 +21,7 @@ use crate::answer::{self, Envelope, Kind, Shape};
 use crate::convert::{Asked, Reply, Shown, Starts};
 use crate::error::{ApiError, Reason};
 use crate::layers::RequestId;
-use crate::{App, sse};
+use crate::{App, relaxed, sse};
 
 /// The way of both endpoints from a request to its answer.
 async fn respond(
@@ -62,10 +62,13 @@ async fn respond(
     let generation = started.map_err(|refusal| ApiError::of(refusal, kind, limit))?;
     // The prompts are known to be of this model, and not to be longer than its context.
     envelope.shape = shape(app, &envelope.model, shown);
-    match reply {
-        Reply::Whole => answer::whole(envelope, generation).await,
-        Reply::Stream | Reply::StreamWithUsage => Ok(sse::stream(envelope, reply, generation)),
-    }
+    let relaxed = generation.relaxed().to_vec();
+    let mut response = match reply {
+        Reply::Whole => answer::whole(envelope, generation).await?,
+        Reply::Stream | Reply::StreamWithUsage => sse::stream(envelope, reply, generation),
+    };
+    relaxed::list(response.headers_mut(), &relaxed);
+    Ok(response)
 }
 
 fn shape(app: &App, model: &str, shown: Shown) -> Shape {

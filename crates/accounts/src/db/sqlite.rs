@@ -108,7 +108,8 @@ impl Database {
         self.access = Access::Read;
         let probe = |database: &Self| {
             let sql = "SELECT 1 FROM sqlite_schema LIMIT 1";
-            database.connect()?.rows(sql, &[] as &[Value<'_>])
+            let none: [Value<'_>; 0] = [];
+            database.connect()?.rows(sql, &none)
         };
         let Err(error) = probe(self) else {
             return Ok(());

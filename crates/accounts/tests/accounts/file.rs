@@ -91,7 +91,8 @@ async fn the_lock_is_on_the_file_itself() {
 /// A database that was there once is not made anew, whatever is left of it.
 #[tokio::test]
 async fn a_lost_database_is_not_made_anew() {
-    let lose: [(&str, fn(&Path)); 6] = [
+    type Act = fn(&Path);
+    let lose: [(&str, Act); 6] = [
         ("removed", |path| std::fs::remove_file(path).unwrap()),
         ("emptied", |path| std::fs::write(path, "").unwrap()),
         ("emptied, without its log", |path| {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
-use crate::json::Schema;
+use crate::json::{PARAMETERS_VALUES_MAX, Schema};
 use crate::value::object;
 
 object! {
@@ -19,7 +19,7 @@ object! {
     pub struct Function {
         name: String,
         description: String,
-        parameters: Schema,
+        parameters: Schema<PARAMETERS_VALUES_MAX>,
         strict: bool,
     }
 }

@@ -1,293 +1,343 @@
-//! A caller's JSON Schema, checked and cleaned: what is enforced stays, what only describes goes, and all
-//! else is refused by name. llguidance would ignore keywords that it doesn't know or that another draft
-//! has, and take orders for itself from `x-guidance`.
+//! JSON Schemas as rules of a grammar, exactly, or with a list of what couldn't be enforced.
+//!
+//! A rule stands for a conjunction of schemas, each as it is or negated. [`merge`] makes a conjunction into branches without
+//! any alternatives left, and each branch becomes what its kinds of values look like ([`objects`], [`arrays`], [`scalars`]);
+//! the schemas of parts are conjunctions again. Conjunctions are worked off from a queue and known by what they consist of, so
+//! that neither recursion in a schema nor its depth through `$ref` is recursion here.
+//!
+//! What is written is a subset of what a schema allows: names in the schema's order, little white space, one spelling of each
+//! string. What can't be enforced is left out, and its JSON pointer noted ([`Relaxed`]).
 
-use serde_json::{Map, Value, json};
+mod arena;
+mod arrays;
+mod branch;
+mod constants;
+mod disjoint;
+mod keywords;
+mod merge;
+mod names;
+mod negate;
+mod objects;
+mod read;
+mod references;
+mod relax;
+mod scalars;
 
-/// Bytes of a schema, written compactly.
-pub const SCHEMA_BYTES_MAX: usize = 128 * 1024;
-/// Nesting of schemas within schemas.
-pub const SCHEMA_DEPTH_MAX: usize = 48;
-/// `minLength` and `maxLength`.
-pub const LENGTH_MAX: u64 = 20_000;
-/// `minItems`, `maxItems`, `minProperties` and `maxProperties`.
-pub const SCHEMA_ITEMS_MAX: u64 = 5_000;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-/// Properties that one object names.
-pub const PROPERTIES_MAX: usize = 256;
-/// Least common multiple of all `multipleOf`, counted in the smallest decimal place of any: as many states
-/// does a number have.
-pub const MULTIPLES_MAX: u64 = 10_000;
-/// Patterns and formats in a schema with `allOf`, which may ask for all of them at once.
-pub const PATTERNS_JOINED_MAX: usize = 8;
+pub use self::arrays::UNIQUE_VALUES_MAX;
+use self::keywords::{Keywords, NamedPattern, NodeId, TypeSet};
+pub use self::keywords::{LENGTH_MAX, SCHEMA_ITEMS_MAX};
+pub use self::merge::BRANCHES_MAX;
+pub use self::objects::PROPERTIES_MAX;
+pub use self::read::MULTIPLES_MAX;
+use self::references::References;
+use super::budget::{Budget, Stopped};
+use super::grammar::Schema;
+use super::json::{Document, JsonValue, ValueId};
+use super::rules::{Alternative, RuleId, Rules, Spacing, Symbol};
 
-/// Between the parts of a document: nothing, a blank, or a new line and its indentation. Without a bound
-/// a model may write blanks until its tokens are used up.
-const WHITESPACE: &str = r" |\n {0,16}";
-/// Escapes in strings, after the backslash. Without `u` there is one way to write a name, so that a free
-/// name can't be a declared one in disguise.
-const ESCAPES: &str = "nrbtf\"\\";
+/// Bytes of a schema's text.
+pub const SCHEMA_BYTES_MAX: usize = 768 * 1024;
+/// What can't be enforced is listed up to so many places of a schema.
+pub const RELAXED_MAX: usize = 256;
 
-/// What a keyword is.
-enum Keyword {
-    /// Its value is a schema.
-    Schema,
-    /// An array of schemas, or a single one.
-    Schemas,
-    /// An object whose values are schemas.
-    Named,
-    /// A value that is enforced as it is.
-    Value,
-    /// A number of things.
-    Count(u64),
-    /// It describes, and changes nothing.
-    Note,
+/// A place in a schema that isn't enforced, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relaxed {
+    /// JSON pointer (RFC 6901) within the schema.
+    pub pointer: String,
+    /// In words for callers.
+    pub reason: String,
 }
 
-impl Keyword {
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "additionalProperties" | "additionalItems" => Keyword::Schema,
-            "items" | "prefixItems" | "allOf" | "anyOf" | "oneOf" => Keyword::Schemas,
-            "properties" | "patternProperties" | "$defs" | "definitions" => Keyword::Named,
-            "$ref" | "type" | "const" | "enum" | "required" | "pattern" | "format" | "minimum"
-            | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => Keyword::Value,
-            "minLength" | "maxLength" => Keyword::Count(LENGTH_MAX),
-            "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
-                Keyword::Count(SCHEMA_ITEMS_MAX)
-            }
-            "$schema" | "$id" | "$comment" | "title" | "description" | "default" | "examples"
-            | "deprecated" | "readOnly" | "writeOnly" | "contentMediaType" | "contentEncoding"
-            | "discriminator" => Keyword::Note,
-            _ if name.starts_with("x-") && name != "x-guidance" => Keyword::Note,
-            _ => return None,
-        })
+/// How much of a schema is enforced, where all of it is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coarse {
+    Exact,
+    WithoutPatterns,
+    /// Any JSON.
+    Open,
+}
+
+/// Why a schema became no grammar at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    Stopped(Stopped),
+    /// In words for callers.
+    Refused(String),
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Failure::Stopped(stopped)
     }
 }
 
-/// The schema as it is given to llguidance, or why it isn't.
-pub(super) fn strict(schema: &Value) -> Result<Value, String> {
-    let bytes = schema.to_string().len();
-    if bytes > SCHEMA_BYTES_MAX {
-        return Err(format!(
+/// A schema as it is, or its opposite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Term {
+    node: NodeId,
+    is_negated: bool,
+}
+
+/// Schemas that a value has to satisfy together. Their order decides that of an object's names.
+type Conjunction = Vec<Term>;
+
+#[derive(Debug, Clone)]
+enum Node {
+    /// Not read yet.
+    Written(ValueId),
+    /// A value that is its own schema, not read yet.
+    Constant(ValueId),
+    Anything,
+    Nothing,
+    Schema(Rc<Keywords>),
+}
+
+/// Compiles one schema into rules.
+pub(super) struct Compiler<'a> {
+    document: &'a Document,
+    coarse: Coarse,
+    budget: &'a mut Budget,
+    rules: &'a mut Rules,
+    references: References,
+    nodes: Vec<Node>,
+    written: HashMap<ValueId, NodeId>,
+    constants: HashMap<ValueId, NodeId>,
+    negations: HashMap<NodeId, NodeId>,
+    patterns: HashMap<String, Result<Rc<NamedPattern>, &'static str>>,
+    /// Where a pattern or a format stands first.
+    pattern_places: HashMap<String, ValueId>,
+    /// What schemas don't allow, and what they leave open, once it was asked for.
+    negated: HashMap<NodeId, Option<merge::Alternatives>>,
+    open: HashMap<NodeId, Rc<[merge::Open]>>,
+    outlines: HashMap<NodeId, Rc<disjoint::Outline>>,
+    conjunctions: HashMap<Conjunction, RuleId>,
+    /// Conjunctions whose rules have no alternatives yet.
+    queue: Vec<(Conjunction, RuleId)>,
+    /// Schemas whose references are known to come to an end.
+    ending: HashSet<NodeId>,
+    /// Keywords that are not enforced, for they take too much work.
+    given_up: HashSet<(NodeId, merge::Choosing)>,
+    /// The conjunction whose rule is being made.
+    current: Conjunction,
+    relaxed: Vec<Relaxed>,
+    relaxed_at: HashSet<String>,
+}
+
+/// Adds the rules of a schema. `start` is complete afterwards, but may be one that no text completes.
+pub(super) fn compile(
+    schema: &Schema,
+    start: RuleId,
+    rules: &mut Rules,
+    coarse: Coarse,
+    budget: &mut Budget,
+) -> Result<Vec<Relaxed>, Failure> {
+    let text = schema.text();
+    if text.len() > SCHEMA_BYTES_MAX {
+        let bytes = text.len();
+        return Err(Failure::Refused(format!(
             "the schema has {bytes} bytes, more than the {SCHEMA_BYTES_MAX} that are allowed"
-        ));
+        )));
     }
-    let mut root = match clean(schema, 0)? {
-        Value::Object(root) => root,
-        Value::Bool(true) => Map::new(),
-        _ => return Err("the schema allows nothing".to_owned()),
+    let document = Document::parse(text).ok_or_else(|| {
+        Failure::Refused("the schema is no JSON, or is nested too deeply to be read".to_owned())
+    })?;
+    budget.spend(document.len())?;
+    if !matches!(
+        document.get(Document::ROOT),
+        JsonValue::Object(_) | JsonValue::Bool(_)
+    ) {
+        let kind = document.get(Document::ROOT).kind();
+        return Err(Failure::Refused(format!(
+            "a schema is an object or a boolean, not {kind}"
+        )));
+    }
+    let mut compiler = Compiler {
+        references: References::new(&document),
+        document: &document,
+        coarse,
+        budget,
+        rules,
+        nodes: vec![Node::Anything, Node::Nothing],
+        written: HashMap::new(),
+        constants: HashMap::new(),
+        negations: HashMap::new(),
+        patterns: HashMap::new(),
+        pattern_places: HashMap::new(),
+        negated: HashMap::new(),
+        open: HashMap::new(),
+        current: Vec::new(),
+        outlines: HashMap::new(),
+        conjunctions: HashMap::new(),
+        queue: Vec::new(),
+        ending: HashSet::new(),
+        given_up: HashSet::new(),
+        relaxed: Vec::new(),
+        relaxed_at: HashSet::new(),
     };
-    for schema in all(&root) {
-        if let Some(reference) = schema.get("$ref") {
-            follow(&root, reference)?;
-        }
+    let root = compiler.node(Document::ROOT);
+    let mut whole = vec![merge::positive(root)];
+    if schema.only_objects() {
+        let object = compiler.derive(Keywords::of_types(TypeSet::OBJECT));
+        whole.insert(0, merge::positive(object));
     }
-    patterns(&root)?;
-    multiples(&root)?;
-    root.insert(
-        "x-guidance".to_owned(),
-        json!({ "whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES }),
-    );
-    Ok(Value::Object(root))
+    compiler.conjunctions.insert(whole.clone(), start);
+    compiler.queue.push((whole, start));
+    compiler.work_off()?;
+    Ok(compiler.relaxed)
 }
 
-fn clean(schema: &Value, depth: usize) -> Result<Value, String> {
-    if depth > SCHEMA_DEPTH_MAX {
-        return Err(format!(
-            "the schema is nested deeper than the {SCHEMA_DEPTH_MAX} levels that are allowed"
-        ));
-    }
-    let schema = match schema {
-        Value::Object(schema) => schema,
-        Value::Bool(_) => return Ok(schema.clone()),
-        other => {
-            return Err(format!(
-                "a schema is an object or a boolean, not {}",
-                kind(other)
-            ));
-        }
-    };
-    let mut cleaned = Map::new();
-    for (name, value) in schema {
-        let keyword = Keyword::of(name)
-            .ok_or_else(|| format!("the schema keyword {name:?} is not supported"))?;
-        let value = match keyword {
-            Keyword::Note => continue,
-            Keyword::Value => value.clone(),
-            Keyword::Count(most) => count(name, value, most)?,
-            Keyword::Schema => clean(value, depth + 1)?,
-            Keyword::Schemas => match value {
-                Value::Array(schemas) => schemas
-                    .iter()
-                    .map(|schema| clean(schema, depth + 1))
-                    .collect::<Result<_, _>>()?,
-                schema => clean(schema, depth + 1)?,
-            },
-            Keyword::Named => named(name, value, depth)?,
-        };
-        cleaned.insert(name.clone(), value);
-    }
-    repeated_names(&cleaned)?;
-    Ok(Value::Object(cleaned))
-}
-
-fn named(name: &str, value: &Value, depth: usize) -> Result<Value, String> {
-    let Value::Object(schemas) = value else {
-        return Err(format!("{name} is an object, not {}", kind(value)));
-    };
-    if name == "properties" && schemas.len() > PROPERTIES_MAX {
-        let got = schemas.len();
-        return Err(format!(
-            "an object may name at most {PROPERTIES_MAX} properties, got {got}"
-        ));
-    }
-    let schemas = schemas
-        .iter()
-        .map(|(name, schema)| Ok((name.clone(), clean(schema, depth + 1)?)))
-        .collect::<Result<Map<_, _>, String>>()?;
-    Ok(Value::Object(schemas))
-}
-
-fn count(name: &str, value: &Value, most: u64) -> Result<Value, String> {
-    match value.as_u64() {
-        Some(count) if count <= most => Ok(value.clone()),
-        Some(count) => Err(format!("{name} may be at most {most}, got {count}")),
-        None => Err(format!("{name} is a whole number that isn't negative")),
-    }
-}
-
-/// A grammar can't tell whether a free name was there before, and the same name twice counts once.
-fn repeated_names(schema: &Map<String, Value>) -> Result<(), String> {
-    let least = schema.get("minProperties").and_then(Value::as_u64);
-    let required = schema.get("required").and_then(Value::as_array);
-    let required = required.map_or(0, |names| names.len() as u64);
-    match least {
-        Some(least) if least > required + 1 => Err(format!(
-            "minProperties is supported up to one more than the required properties, got {least}"
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The schema and all within it.
-fn all(root: &Map<String, Value>) -> Vec<&Map<String, Value>> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&schema) = found.get(next) {
-        next += 1;
-        for (name, value) in schema {
-            match (Keyword::of(name), value) {
-                (Some(Keyword::Schemas), Value::Array(schemas)) => {
-                    found.extend(schemas.iter().filter_map(Value::as_object));
+impl Compiler<'_> {
+    fn work_off(&mut self) -> Result<(), Failure> {
+        while let Some((conjunction, rule)) = self.queue.pop() {
+            self.current.clone_from(&conjunction);
+            let alternatives = match self.rules.is_full() || self.coarse == Coarse::Open {
+                true => Err(Failure::Stopped(Stopped::TooMuchWork)),
+                false => self.alternatives(&conjunction),
+            };
+            match alternatives {
+                Ok(alternatives) => self.rules.define(rule, alternatives),
+                Err(Failure::Stopped(Stopped::TooMuchWork)) => {
+                    // What is left of the schema is left open.
+                    self.leave_open(conjunction, rule);
+                    while let Some((conjunction, rule)) = self.queue.pop() {
+                        self.leave_open(conjunction, rule);
+                    }
                 }
-                (Some(Keyword::Schema | Keyword::Schemas), schema) => {
-                    found.extend(schema.as_object());
-                }
-                (Some(Keyword::Named), Value::Object(schemas)) => {
-                    found.extend(schemas.values().filter_map(Value::as_object));
-                }
-                _ => {}
+                Err(failure) => return Err(failure),
             }
         }
+        Ok(())
     }
-    found
-}
 
-/// An expression that is the intersection of many takes time without bound.
-fn patterns(root: &Map<String, Value>) -> Result<(), String> {
-    let schemas = all(root);
-    let count = |name: &str| {
-        let with = schemas.iter().filter(|schema| schema.contains_key(name));
-        with.count()
-    };
-    let joined = schemas.iter().any(|schema| {
-        schema.contains_key("allOf") || schema.contains_key("$ref") && schema.len() > 1
-    });
-    let patterns = count("pattern") + count("format");
-    if joined && patterns > PATTERNS_JOINED_MAX {
-        return Err(format!(
-            "a schema with allOf, or with keywords beside $ref, may have at most {PATTERNS_JOINED_MAX} patterns and formats, got {patterns}"
-        ));
-    }
-    Ok(())
-}
-
-fn multiples(root: &Map<String, Value>) -> Result<(), String> {
-    let too_many = || "multipleOf has too many digits to be enforced".to_owned();
-    let mut numbers = Vec::new();
-    for schema in all(root) {
-        match schema.get("multipleOf") {
-            Some(Value::Number(number)) => numbers.push(decimal(number).ok_or_else(too_many)?),
-            Some(other) => return Err(format!("multipleOf is a number, not {}", kind(other))),
-            None => {}
+    fn leave_open(&mut self, conjunction: Conjunction, rule: RuleId) {
+        for term in conjunction {
+            self.relax_node(
+                term.node,
+                "",
+                "the schema is too large to be enforced as a whole".to_owned(),
+            );
         }
+        let anything = self.anything();
+        self.rules.define(rule, vec![vec![Symbol::Rule(anything)]]);
     }
-    let places = numbers.iter().map(|&(_, places)| places).max();
-    let mut multiple = 1;
-    for (digits, less) in numbers {
-        let scale = 10_u64.checked_pow(places.unwrap_or(0) - less);
-        multiple = scale
-            .and_then(|scale| digits.checked_mul(scale))
-            .and_then(|digits| least_common_multiple(multiple, digits))
-            .filter(|&multiple| multiple <= MULTIPLES_MAX)
-            .ok_or_else(too_many)?;
+
+    /// All that values of a conjunction can look like.
+    fn alternatives(&mut self, conjunction: &[Term]) -> Result<Vec<Alternative>, Failure> {
+        if let Some(plain) = self.plain_union(conjunction)? {
+            return Ok(plain);
+        }
+        let mut alternatives = Vec::new();
+        for branch in self.branches(conjunction)? {
+            self.budget.spend(1)?;
+            if branch.is_free() {
+                let anything = self.anything();
+                return Ok(vec![vec![Symbol::Rule(anything)]]);
+            }
+            self.scalars(&branch, &mut alternatives)?;
+            if branch.may_be(TypeSet::ARRAY) {
+                alternatives.push(vec![self.array(&branch)?]);
+            }
+            if branch.may_be(TypeSet::OBJECT) {
+                alternatives.push(vec![self.object(&branch)?]);
+            }
+        }
+        let mut seen = HashSet::new();
+        alternatives.retain(|alternative| seen.insert(alternative.clone()));
+        Ok(alternatives)
     }
-    Ok(())
-}
 
-/// The digits of a positive number, and how many of them are behind the point.
-fn decimal(number: &serde_json::Number) -> Option<(u64, u32)> {
-    let text = number.as_f64()?.to_string();
-    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
-    let digits = format!("{whole}{part}").parse().ok()?;
-    Some((digits, u32::try_from(part.len()).ok()?)).filter(|&(digits, _)| digits > 0)
-}
-
-fn least_common_multiple(a: u64, b: u64) -> Option<u64> {
-    let (mut divisor, mut rest) = (a, b);
-    while rest != 0 {
-        (divisor, rest) = (rest, divisor % rest);
-    }
-    (a / divisor).checked_mul(b)
-}
-
-/// Goes on while the target is itself a reference; more often than there can be targets is a loop.
-fn follow(root: &Map<String, Value>, reference: &Value) -> Result<(), String> {
-    let mut reference = reference;
-    for _ in 0..SCHEMA_DEPTH_MAX {
-        let text = reference.as_str().ok_or("$ref is a string")?;
-        let Some(path) = text.strip_prefix('#') else {
-            return Err(format!("$ref may only point into the schema, got {text:?}"));
+    /// A schema that is nothing but an `anyOf` needs no branches: each of its schemas has a rule that others can share.
+    fn plain_union(&mut self, conjunction: &[Term]) -> Result<Option<Vec<Alternative>>, Failure> {
+        let &[
+            Term {
+                node,
+                is_negated: false,
+            },
+        ] = conjunction
+        else {
+            return Ok(None);
         };
-        let mut target: Option<&Value> = None;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            let within = match target {
-                None => root.get(name),
-                Some(Value::Array(items)) => name.parse::<usize>().ok().and_then(|i| items.get(i)),
-                Some(value) => value.get(name),
-            };
-            target = Some(within.ok_or_else(|| format!("$ref {text:?} leads nowhere"))?);
-        }
-        let next = match target {
-            None => root.get("$ref"),
-            Some(target) => target.get("$ref"),
+        let Some(Some(keywords)) = self.look_up(node)? else {
+            return Ok(None);
         };
-        match next {
-            None => return Ok(()),
-            Some(next) => reference = next,
+        let Some(branches) = keywords.only_any_of() else {
+            return Ok(None);
+        };
+        let mut alternatives = Vec::new();
+        for node in self.joined(branches)? {
+            self.budget.spend(4)?;
+            alternatives.push(vec![self.conjunction(vec![merge::positive(node)])]);
         }
+        Ok(Some(alternatives))
     }
-    Err("$ref leads from reference to reference, on and on".to_owned())
-}
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+    /// The symbol for values that satisfy all of some schemas.
+    fn conjunction(&mut self, mut terms: Conjunction) -> Symbol {
+        let mut seen = HashSet::new();
+        terms.retain(|term| {
+            let says_nothing =
+                matches!(self.nodes[term.node.0 as usize], Node::Anything) && !term.is_negated;
+            !says_nothing && seen.insert(*term)
+        });
+        if terms.is_empty() {
+            return Symbol::Rule(self.anything());
+        }
+        if let Some(&known) = self.conjunctions.get(&terms) {
+            return Symbol::Rule(known);
+        }
+        let rule = self.rules.reserve(Spacing::Json);
+        self.conjunctions.insert(terms.clone(), rule);
+        self.queue.push((terms, rule));
+        Symbol::Rule(rule)
+    }
+
+    /// Whether nothing satisfies a conjunction, as far as it shows at once.
+    fn is_plainly_empty(&self, terms: &[Term]) -> bool {
+        terms
+            .iter()
+            .any(|term| match self.nodes[term.node.0 as usize] {
+                Node::Nothing => !term.is_negated,
+                Node::Anything => term.is_negated,
+                _ => false,
+            })
+    }
+
+    /// The rule for any JSON value.
+    fn anything(&mut self) -> RuleId {
+        if let Some(anything) = self.rules.anything {
+            return anything;
+        }
+        let anything = self.rules.reserve(Spacing::Json);
+        self.rules.anything = Some(anything);
+        let free = scalars::free_scalars(self.rules);
+        let value = Symbol::Rule(anything);
+        let mut literal = |text: &str| self.rules.literal(text, Spacing::Json);
+        let (comma, colon) = (literal(","), literal(":"));
+        let (open_list, close_list, open, close) =
+            (literal("["), literal("]"), literal("{"), literal("}"));
+        let string = scalars::free_string(self.rules);
+        let item = self.rules.rule(vec![vec![comma, value]], Spacing::Json);
+        let items = self.rules.repeat(item, 1, None, Spacing::Json);
+        let member = self
+            .rules
+            .rule(vec![vec![string, colon, value]], Spacing::Json);
+        let another = self.rules.rule(vec![vec![comma, member]], Spacing::Json);
+        let others = self.rules.repeat(another, 1, None, Spacing::Json);
+        let mut alternatives: Vec<Alternative> =
+            free.into_iter().map(|symbol| vec![symbol]).collect();
+        alternatives.extend([
+            vec![open_list, close_list],
+            vec![open_list, value, close_list],
+            vec![open_list, value, items, close_list],
+            vec![open, close],
+            vec![open, member, close],
+            vec![open, member, others, close],
+        ]);
+        self.rules.define(anything, alternatives);
+        anything
     }
 }

@@ -1,3 +1,7 @@
+mod grammars;
+mod hostile;
+mod schemas;
+
 use serde_json::json;
 
 use super::*;
@@ -7,6 +11,13 @@ use crate::sim::{END, PromptMasks, SimTokenizer};
 
 fn constraints() -> Constraints {
     Constraints::new(Arc::new(SimTokenizer))
+}
+
+fn compile(grammar: &Grammar) -> Constraint {
+    let compiled = constraints().compile(grammar, &Cancel::default());
+    compiled
+        .unwrap_or_else(|error| panic!("{error}"))
+        .constraint
 }
 
 /// How far a text gets, token by token: all of it and whether it may end there or must, or the place
@@ -41,7 +52,10 @@ fn bit(words: &[u32], token: Token) -> bool {
 fn a_text_follows_its_grammar() {
     let constraints = constraints();
     let check = |grammar: &Grammar, text: &str, expected: &str| {
-        let constraint = constraints.compile(grammar).unwrap();
+        let constraint = constraints
+            .compile(grammar, &Cancel::default())
+            .unwrap()
+            .constraint;
         assert_eq!(walk(&constraint, text), expected, "{text} of {grammar:?}");
     };
     let object = Grammar::json_object();
@@ -111,169 +125,22 @@ fn a_text_follows_its_grammar() {
     let one_of = json!({ "oneOf": [{ "type": "string" }, { "type": "null" }] });
     check(&Grammar::json_schema(&one_of), "null", "ends");
 
-    let lark = Grammar::lark(format!(
-        "start: \"call \" args\nargs: {}",
-        json_rule(
-            &json!({ "type": "object", "properties": { "a": { "const": 1 } }, "required": ["a"],
-            "additionalProperties": false })
-        )
-        .unwrap()
-    ));
-    check(&lark, "call {\"a\":1}", "ends");
-    check(&lark, "call {\"a\":  ", "not at 11");
+    let schema = json!({ "type": "object", "properties": { "a": { "const": 1 } }, "required": ["a"],
+        "additionalProperties": false });
+    let call = Grammar(Part::Sequence(vec![
+        Part::literal("call "),
+        Part::Json(schema.into()),
+    ]));
+    check(&call, "call {\"a\":1}", "ends");
+    check(&call, "call {\"a\":  ", "not at 11");
     // A special token has no text, but a number.
-    let special = constraints.compile(&Grammar::lark("start: \"a\" <[0]> \"b\"".to_owned()));
-    let mut walk = special.unwrap().begin();
+    let parts = vec![Part::literal("a"), Part::Token(0), Part::literal("b")];
+    let mut walk = compile(&Grammar(Part::Sequence(parts))).begin();
     for token in SimTokenizer.tokenize("a<|bos|>b", Bos::Omit) {
         assert!(matches!(walk.ahead(), Next::Allowed(allowed) if bit(allowed, token)));
         walk.advance(token, &mut PromptMasks);
     }
     assert_eq!(walk.ahead(), Next::End);
-}
-
-#[test]
-fn what_cannot_be_enforced_is_refused_by_name() {
-    let constraints = constraints();
-    let check = |schema: Value, expected: &str| {
-        let refused = constraints.compile(&Grammar::json_schema(&schema));
-        let Err(invalid) = refused else {
-            panic!("{schema} is taken")
-        };
-        assert_eq!(invalid.param, SCHEMA_PARAM);
-        assert!(
-            invalid.message.contains(expected),
-            "{:?} of {schema}, not {expected:?}",
-            invalid.message
-        );
-    };
-    let within = |schema: Value| json!({ "type": "array", "items": schema });
-    for keyword in [
-        "not",
-        "if",
-        "contains",
-        "uniqueItems",
-        "propertyNames",
-        "dependentRequired",
-        "nullable",
-        "unevaluatedProperties",
-        "$dynamicRef",
-        "$anchor",
-        "minimun",
-        "x-guidance",
-    ] {
-        let mut schema = json!({ "type": "object" });
-        schema[keyword] = json!({});
-        check(schema.clone(), &format!("{keyword:?} is not supported"));
-        schema["$schema"] = json!("http://json-schema.org/draft-04/schema#");
-        check(within(schema), &format!("{keyword:?} is not supported"));
-    }
-    check(json!(3), "not a number");
-    check(json!(false), "allows nothing");
-    check(json!({ "enum": [] }), "empty");
-    check(json!({ "type": "strin" }), "strin");
-    check(
-        json!({ "type": "string", "format": "credit-card" }),
-        "credit-card",
-    );
-    check(json!({ "type": "string", "pattern": "(?=a)b" }), "regex");
-    check(
-        json!({ "type": "string", "pattern": "\\bfoo\\b" }),
-        "not supported",
-    );
-    check(
-        json!({ "type": "string", "pattern": "^[ab]*a[ab]{30}$", "minLength": 200 }),
-        "too complex",
-    );
-    check(
-        json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }),
-        "oneOf",
-    );
-    check(
-        json!({ "type": "object", "minProperties": 2 }),
-        "minProperties",
-    );
-    check(json!({ "type": "string", "minLength": -1 }), "minLength");
-
-    check(
-        json!({ "$ref": "http://example.com/schema" }),
-        "into the schema",
-    );
-    check(json!({ "$ref": "#/$defs/a" }), "leads nowhere");
-    check(json!({ "$ref": "#" }), "on and on");
-    let loops = json!({ "a": { "$ref": "#/$defs/b" }, "b": { "$ref": "#/$defs/a" } });
-    check(
-        json!({ "type": "array", "items": { "$ref": "#/$defs/a" }, "$defs": loops }),
-        "on and on",
-    );
-
-    check(json!({ "const": "x".repeat(SCHEMA_BYTES_MAX) }), "bytes");
-    let mut deep = json!({});
-    for _ in 0..=SCHEMA_DEPTH_MAX {
-        deep = within(deep);
-    }
-    check(deep, "deeper");
-    check(
-        json!({ "type": "string", "maxLength": LENGTH_MAX + 1 }),
-        "maxLength may be at most",
-    );
-    check(
-        json!({ "type": "array", "maxItems": SCHEMA_ITEMS_MAX + 1 }),
-        "maxItems may be at most",
-    );
-    let many: serde_json::Map<_, _> = (0..=PROPERTIES_MAX)
-        .map(|i| (i.to_string(), json!({})))
-        .collect();
-    check(
-        json!({ "type": "object", "properties": many }),
-        "at most 256 properties",
-    );
-    check(
-        json!({ "type": "integer", "multipleOf": MULTIPLES_MAX + 1 }),
-        "multipleOf",
-    );
-    check(json!({ "type": "number", "multipleOf": 0 }), "multipleOf");
-    check(
-        json!({ "allOf": [{ "multipleOf": 101 }, { "multipleOf": 0.07 }] }),
-        "multipleOf",
-    );
-    let pattern = |i: usize| json!({ "type": "string", "pattern": format!("a.{{{i}}}b") });
-    let patterns: Vec<_> = (0..=PATTERNS_JOINED_MAX).map(pattern).collect();
-    check(json!({ "allOf": patterns }), "at most 8 patterns");
-
-    let long = Grammar::lark("#".repeat(GRAMMAR_BYTES_MAX + 1));
-    assert!(
-        constraints
-            .compile(&long)
-            .unwrap_err()
-            .message
-            .contains("too long")
-    );
-    let broken = constraints
-        .compile(&Grammar::lark("start: (".to_owned()))
-        .unwrap_err();
-    assert!(broken.message.len() < 2 * REASON_CHARS_MAX, "{broken}");
-}
-
-#[test]
-fn the_largest_that_is_allowed_is_enforced() {
-    let constraints = constraints();
-    let check = |schema: Value| {
-        let compiled = constraints.compile(&Grammar::json_schema(&schema));
-        assert!(compiled.is_ok(), "{compiled:?} of {schema}");
-    };
-    let names = 0..PROPERTIES_MAX;
-    let many: serde_json::Map<_, _> = names.map(|i| (i.to_string(), json!({}))).collect();
-    check(json!({ "type": "object", "properties": many }));
-    check(json!({ "type": "string", "minLength": LENGTH_MAX, "maxLength": LENGTH_MAX }));
-    check(json!({ "type": "array", "minItems": SCHEMA_ITEMS_MAX }));
-    check(json!({ "type": "integer", "multipleOf": MULTIPLES_MAX }));
-    let mut deep = json!({});
-    for _ in 0..SCHEMA_DEPTH_MAX {
-        deep = json!({ "type": "array", "items": deep });
-    }
-    check(deep);
-    check(json!(true));
-    check(json!({ "const": "x".repeat(SCHEMA_BYTES_MAX - 100) }));
 }
 
 /// Like the simulated one, with a second token that ends a text.
@@ -299,7 +166,11 @@ impl Tokenizer for TwoEnds {
 fn every_end_is_allowed_where_the_grammar_may_end() {
     let constraints = Constraints::new(Arc::new(TwoEnds));
     let number = Grammar::json_schema(&json!({ "type": "integer" }));
-    let mut walk = constraints.compile(&number).unwrap().begin();
+    let mut walk = constraints
+        .compile(&number, &Cancel::default())
+        .unwrap()
+        .constraint
+        .begin();
     let mut ends = |expected: bool| match walk.ahead() {
         Next::Allowed(allowed) => {
             assert_eq!((bit(allowed, 0), bit(allowed, 1)), (expected, expected));
@@ -317,20 +188,24 @@ fn few_grammars_are_kept_and_what_breaks_in_one_request_stays_there() {
     let constraints = constraints();
     let grammar = |i: usize| Grammar::json_schema(&json!({ "const": i }));
     for i in 0..GRAMMARS_KEPT + 3 {
-        constraints.compile(&grammar(i)).unwrap();
-        constraints.compile(&grammar(0)).unwrap();
+        constraints
+            .compile(&grammar(i), &Cancel::default())
+            .unwrap();
+        constraints
+            .compile(&grammar(0), &Cancel::default())
+            .unwrap();
     }
-    let kept = constraints.kept();
+    let kept = constraints.lock();
     assert_eq!(kept.len(), GRAMMARS_KEPT);
     assert!(kept.iter().any(|(kept, _)| *kept == grammar(0)));
     assert!(!kept.iter().any(|(kept, _)| *kept == grammar(1)));
     drop(kept);
 
-    let mut broken = constraints.compile(&grammar(0)).unwrap().begin();
+    let mut broken = constraints.kept(&grammar(0)).unwrap().constraint.begin();
     broken.advance(END, &mut PromptMasks);
     assert!(matches!(broken.ahead(), Next::Failed(_)));
     assert_eq!(
-        walk(&constraints.compile(&grammar(0)).unwrap(), "0"),
+        walk(&constraints.kept(&grammar(0)).unwrap().constraint, "0"),
         "ends"
     );
 }

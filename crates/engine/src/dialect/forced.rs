@@ -1,11 +1,11 @@
 //! Answers that have a form: calls that must be, and texts that must be JSON, as grammars. A model that
 //! thinks may do so before.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::format::{Format, HERMES, PLAIN};
 use crate::Token;
-use crate::constraint::{Constraints, Grammar, json_rule};
+use crate::constraint::{Grammar, Part, Schema};
 use crate::request::{self, Invalid, Tool, ToolChoice, Tools};
 
 /// Calls of one answer.
@@ -19,8 +19,8 @@ pub(super) struct Form<'a> {
     pub(super) calls: Option<(&'a Tools, &'static Format)>,
     /// Whether any tool may be called several times; a named one is called once.
     pub(super) several: bool,
-    /// A text that this schema allows.
-    pub(super) text: Option<Value>,
+    /// A text that has a form.
+    pub(super) text: Option<Part>,
     /// Marks that are special tokens.
     pub(super) marks: &'a [(Token, &'static str)],
 }
@@ -41,125 +41,105 @@ pub(super) fn format_of(own: Option<&'static Format>) -> &'static Format {
     }
 }
 
-/// The schema of a text, if it must have one.
-pub(super) fn schema_of(format: &request::Format) -> Option<Value> {
-    match format {
-        request::Format::Text => None,
-        request::Format::JsonObject => Some(json!({"type": "object"})),
-        request::Format::JsonSchema(schema) => Some(Value::clone(schema)),
-    }
+/// What a text must look like, if it must have a form.
+pub(super) fn part_of(format: &request::Format) -> Option<Part> {
+    Some(match format {
+        request::Format::Text => return None,
+        request::Format::JsonObject => Grammar::json_object().0,
+        request::Format::JsonSchema(schema) => Part::Json(schema.clone()),
+        request::Format::Regex(regex, param) => Part::Pattern(regex.clone(), param),
+        request::Format::Choice(texts) => Part::OneOf(texts.iter().map(Part::literal).collect()),
+        request::Format::Grammar(text, param) => Part::Grammar(text.clone(), param),
+    })
 }
 
 /// What a text must look like that is nothing else.
 pub(crate) fn text_grammar(format: &request::Format) -> Option<Grammar> {
-    schema_of(format).map(|schema| Grammar::json_schema(&schema))
+    part_of(format).map(Grammar)
 }
 
 impl Form<'_> {
     pub(super) fn grammar(&self) -> Result<Grammar, Invalid> {
-        match self {
-            Form {
-                thoughts: None,
-                calls: None,
-                several: _,
-                text: Some(schema),
-                marks: _,
-            } => Ok(Grammar::json_schema(schema)),
-            _ => self.lark().map(Grammar::lark),
-        }
-    }
-
-    fn lark(&self) -> Result<String, Invalid> {
-        let mut rules = vec![String::new()];
         let mut answers = Vec::new();
         if let Some((tools, format)) = self.calls {
-            rules.extend(self.calls(tools, format)?);
-            answers.push("calls");
+            answers.push(self.calls(tools, format)?);
         }
-        if let Some(schema) = &self.text {
-            rules.push(format!("text: {}", json_rule(schema)?));
-            answers.push("text");
-        }
-        rules[0] = match &self.thoughts {
-            Some(thoughts) => {
-                rules.extend(self.thoughts(thoughts));
-                "start: thoughts? answer".to_owned()
-            }
-            None => "start: answer".to_owned(),
+        answers.extend(self.text.clone());
+        let answer = match answers.len() {
+            1 => answers.remove(0),
+            _ => Part::OneOf(answers),
         };
-        if self
-            .thoughts
-            .as_ref()
-            .is_some_and(|thoughts| thoughts.is_open)
-        {
-            rules[0] = "start: thoughts answer".to_owned();
-        }
-        rules.push(format!("answer: {}", answers.join(" | ")));
-        Ok(rules.join("\n") + "\n")
+        let Some(thoughts) = &self.thoughts else {
+            return Ok(Grammar(answer));
+        };
+        let before = self.thoughts(thoughts);
+        let before = if thoughts.is_open {
+            before
+        } else {
+            before.optional()
+        };
+        Ok(Grammar(Part::Sequence(vec![before, answer])))
     }
 
-    fn thoughts(&self, thoughts: &Thoughts) -> Vec<String> {
-        let open = match thoughts.is_open {
-            true => String::new(),
-            false => self.mark(thoughts.open) + " ",
-        };
-        let inside = match self.special(thoughts.close) {
-            Some(token) => format!("inside: THOUGHT {token}\nTHOUGHT: /(.|\\n)*/"),
+    fn thoughts(&self, thoughts: &Thoughts) -> Part {
+        let mut parts = Vec::new();
+        if !thoughts.is_open {
+            parts.push(self.mark(thoughts.open));
+        }
+        match self.special(thoughts.close) {
+            Some(token) => parts.extend([Part::Regex(r"(?s:.+)").optional(), token]),
             None => {
                 let close = escaped(thoughts.close);
-                format!("inside[lazy]: /(.|\\n)*{close}/")
+                parts.push(Part::Lazy(format!("(?s:.*){close}")));
             }
-        };
-        vec![
-            format!("thoughts: {open}inside gap?"),
-            inside,
-            "gap: /\\n{1,2}/".to_owned(),
-        ]
+        }
+        parts.push(Part::Regex(r"\n{1,2}").optional());
+        Part::Sequence(parts)
     }
 
-    fn calls(&self, tools: &Tools, format: &Format) -> Result<Vec<String>, Invalid> {
-        let callable: Vec<(usize, &Tool)> = callable(tools).collect();
-        if callable.is_empty() {
+    fn calls(&self, tools: &Tools, format: &Format) -> Result<Part, Invalid> {
+        let bodies: Vec<Part> = callable(tools)
+            .map(|(place, tool)| body(place, tool))
+            .collect();
+        if bodies.is_empty() {
             return Err(Invalid::new("tool_choice", "tool_choice names no tool"));
         }
-        let bodies: Vec<String> = (callable.iter().map(|(i, _)| format!("body_{i}"))).collect();
         let one = !self.several || matches!(tools.choice, ToolChoice::Named(_));
-        let more = CALLS_MAX - 1;
-        let mut rules = vec![format!("body: {}", bodies.join(" | "))];
+        let body = Part::OneOf(bodies);
+        let more = |another: Part| {
+            let part = Part::Repeat {
+                part: Box::new(another),
+                least: 1,
+                most: Some(CALLS_MAX as u64 - 1),
+            };
+            part.optional()
+        };
+        let newline = || Part::literal("\n");
         if *format == HERMES {
             let (open, close) = (self.mark("<tool_call>"), self.mark("</tool_call>"));
-            rules.push(format!("call: {open} \"\\n\" body \"\\n\" {close}"));
-            rules.push("another: \"\\n\" call".to_owned());
-            rules.push(match one {
-                true => "calls: call".to_owned(),
-                false => format!("calls: call another{{0,{more}}}"),
-            });
-        } else {
-            rules.push("another: \", \" body".to_owned());
-            rules.push(match one {
-                true => "calls: \"[\" body \"]\"".to_owned(),
-                false => format!("calls: \"[\" body another{{0,{more}}} \"]\""),
+            let call = Part::Sequence(vec![open, newline(), body, newline(), close]);
+            let another = Part::Sequence(vec![newline(), call.clone()]);
+            return Ok(match one {
+                true => call,
+                false => Part::Sequence(vec![call, more(another)]),
             });
         }
-        for (i, tool) in callable {
-            let head = json!(format!("{{\"name\": {}, \"arguments\": ", json!(tool.name)));
-            rules.push(format!("body_{i}: {head} arguments_{i} \"}}\""));
-            let schema =
-                json_rule(&arguments(tool)).map_err(|invalid| of_parameters(i, &invalid))?;
-            rules.push(format!("arguments_{i}: {schema}"));
+        let mut list = vec![Part::literal("["), body.clone()];
+        if !one {
+            list.push(more(Part::Sequence(vec![Part::literal(", "), body])));
         }
-        Ok(rules)
+        list.push(Part::literal("]"));
+        Ok(Part::Sequence(list))
     }
 
-    fn mark(&self, mark: &str) -> String {
-        self.special(mark)
-            .unwrap_or_else(|| json!(mark).to_string())
+    fn mark(&self, mark: &str) -> Part {
+        self.special(mark).unwrap_or_else(|| Part::literal(mark))
     }
 
     /// A mark as the special token that it is.
-    fn special(&self, mark: &str) -> Option<String> {
+    fn special(&self, mark: &str) -> Option<Part> {
         let token = self.marks.iter().find(|(_, name)| *name == mark);
-        token.map(|(token, _)| format!("<[{token}]>"))
+        token.map(|(token, _)| Part::Token(*token))
     }
 }
 
@@ -172,37 +152,27 @@ fn callable(tools: &Tools) -> impl Iterator<Item = (usize, &Tool)> {
     })
 }
 
-/// The tool whose parameters are the reason why a grammar with calls of these is refused.
-pub(crate) fn refused_tool(tools: &Tools, constraints: &Constraints) -> Option<Invalid> {
-    let (places, schemas): (Vec<_>, Vec<_>) = callable(tools)
-        .map(|(i, tool)| (i, arguments(tool)))
-        .unzip();
-    let (first, invalid) = constraints.first_refused(&schemas)?;
-    Some(of_parameters(places[first], &invalid))
-}
-
-fn of_parameters(tool: usize, invalid: &Invalid) -> Invalid {
-    let param = format!("tools.{tool}.function.parameters");
-    let message = format!("{param}: {}", invalid.message);
-    Invalid::new(param, message)
+fn body(place: usize, tool: &Tool) -> Part {
+    let head = format!("{{\"name\": {}, \"arguments\": ", json!(tool.name));
+    Part::Sequence(vec![
+        Part::literal(head),
+        Part::Json(arguments(place, tool)),
+        Part::literal("}"),
+    ])
 }
 
 /// Arguments are an object, also where the schema leaves it open.
-fn arguments(tool: &Tool) -> Value {
-    let Some(schema) = &tool.parameters else {
-        return json!({"type": "object", "properties": {}, "additionalProperties": false});
+fn arguments(place: usize, tool: &Tool) -> Schema {
+    let param = format!("tools.{place}.function.parameters");
+    let text = match (&tool.parameters_text, &tool.parameters) {
+        (Some(text), _) => text.to_string(),
+        (None, Some(schema)) => schema.to_string(),
+        (None, None) => json!({"additionalProperties": false}).to_string(),
     };
-    match &**schema {
-        Value::Object(schema) if !schema.contains_key("type") => {
-            let object = Map::from_iter([("type".to_owned(), Value::from("object"))]);
-            object.into_iter().chain(schema.clone()).collect()
-        }
-        Value::Bool(true) => json!({"type": "object"}),
-        schema => schema.clone(),
-    }
+    Schema::new(text, param).strict(tool.strict).of_objects()
 }
 
-/// A text as a regular expression of Lark that matches it alone.
+/// A text as a regular expression that matches it alone.
 fn escaped(text: &str) -> String {
     let special = |c: char| "\\/.+*?()[]{}|^$".contains(c);
     let escape = |c| if special(c) { Some('\\') } else { None };
@@ -216,7 +186,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::constraint::Next;
+    use serde_json::Value;
+
+    use crate::constraint::{Cancel, Constraints, Next};
     use crate::model::{Bos, Tokenizer};
     use crate::sim::{END, PromptMasks, SimTokenizer};
 
@@ -225,6 +197,7 @@ mod tests {
             name: name.to_owned(),
             description: None,
             parameters: parameters.map(Arc::new),
+            parameters_text: None,
             strict: false,
         };
         let city = json!({"properties": {"city": {"enum": ["Ulm", "Köln"]}}, "required": ["city"]});
@@ -239,8 +212,9 @@ mod tests {
     fn walk(form: &Form<'_>, text: &str) -> String {
         let grammar = form.grammar().unwrap();
         let constraint = Constraints::new(Arc::new(SimTokenizer))
-            .compile(&grammar)
-            .unwrap();
+            .compile(&grammar, &Cancel::default())
+            .unwrap()
+            .constraint;
         let mut walk = constraint.begin();
         let is_set =
             |words: &[u32], token: Token| words[token as usize / 32] >> (token % 32) & 1 == 1;
@@ -323,9 +297,9 @@ mod tests {
                 }),
                 calls: Some((&tools, &HERMES)),
                 several: true,
-                text: Some(
-                    json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": false}),
-                ),
+                text: Some(Part::Json(
+                    json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": false}).into(),
+                )),
                 marks,
             };
             assert_eq!(walk(&form, text), expected, "{text}");

@@ -144,6 +144,7 @@ mod tests {
                 name: "now".to_owned(),
                 description: Some("The \"time\"".to_owned()),
                 parameters: Some(Arc::new(json!({"type": "object"}))),
+                parameters_text: None,
                 strict: false,
             }],
             choice,

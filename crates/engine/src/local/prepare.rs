@@ -2,17 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::constraint::{Constraint, Constraints, Grammar};
+use crate::constraint::{Cancel, CompileError, Compiled, Constraints, Grammar};
 use crate::dialect::{self, Dialect, Reading};
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Invalid, OutputLimit, Overflow, Prompt, Tools};
+use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
 use crate::{EngineError, Input, Prepared, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
 pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
+
+/// When to come back with a grammar that was given up.
+const CANCELLED_RETRY: Duration = Duration::from_secs(1);
 
 /// Knows what a model knows about text. Used from any thread.
 pub(crate) struct Preparer {
@@ -31,8 +35,31 @@ impl fmt::Debug for Preparer {
     }
 }
 
+/// A request as tokens, and what its answer must look like.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    pub(crate) prepared: Prepared,
+    pub(crate) grammar: Option<Grammar>,
+}
+
+/// The request, kept to what its grammar became.
+pub(crate) fn kept_to(prepared: Prepared, compiled: Option<Compiled>) -> Prepared {
+    match compiled {
+        None => prepared,
+        Some(Compiled {
+            constraint,
+            relaxed,
+        }) => Prepared {
+            constraint: Some(constraint),
+            relaxed,
+            ..prepared
+        },
+    }
+}
+
 impl Preparer {
-    pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, EngineError> {
+    /// Everything but the grammar, which may take much longer.
+    pub(crate) fn render(&self, request: Request) -> Result<Rendered, EngineError> {
         for &(token, _) in request.sampling.logit_bias() {
             self.check_token("logit_bias", token)?;
         }
@@ -63,47 +90,45 @@ impl Preparer {
         }
         let output_max = self.output_max(&prompts, request.output)?;
         check_scores(&request, &prompts)?;
-        let constraint = self.constraint(&request, grammar)?;
-        Ok(Prepared {
-            reading,
-            shown,
-            constraint,
-            ..Prepared::new(request, prompts, output_max)
+        Ok(Rendered {
+            prepared: Prepared {
+                reading,
+                shown,
+                ..Prepared::new(request, prompts, output_max)
+            },
+            grammar,
         })
+    }
+
+    pub(crate) fn compile(
+        &self,
+        grammar: &Grammar,
+        cancel: &Cancel,
+    ) -> Result<Compiled, EngineError> {
+        self.constraints
+            .compile(grammar, cancel)
+            .map_err(|error| match error {
+                CompileError::Invalid(invalid) => invalid.into(),
+                CompileError::Cancelled => EngineError::Busy {
+                    retry_after: CANCELLED_RETRY,
+                },
+            })
+    }
+
+    /// All of it at once.
+    #[cfg(test)]
+    pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, EngineError> {
+        let Rendered { prepared, grammar } = self.render(request)?;
+        let compiled = grammar
+            .map(|grammar| self.compile(&grammar, &Cancel::default()))
+            .transpose()?;
+        Ok(kept_to(prepared, compiled))
     }
 
     fn dialect(&self) -> Result<&Dialect, EngineError> {
         self.dialect
             .as_ref()
             .ok_or(EngineError::Unsupported { feature: "chat" })
-    }
-
-    fn constraint(
-        &self,
-        request: &Request,
-        grammar: Option<Grammar>,
-    ) -> Result<Option<Constraint>, Invalid> {
-        let Some(grammar) = grammar else {
-            return Ok(None);
-        };
-        let compiled = self.constraints.compile(&grammar).map(Some);
-        compiled.map_err(|invalid| match &request.input {
-            Input::Chat(conversation) => self.refused(&conversation.tools, invalid),
-            Input::Prompts(_) => invalid,
-        })
-    }
-
-    /// A grammar has many schemas: whose fault it is that it is refused.
-    fn refused(&self, tools: &Tools, invalid: Invalid) -> Invalid {
-        match dialect::refused_tool(tools, &self.constraints) {
-            Some(invalid) => invalid,
-            // Each would do, all of them don't.
-            None if tools.must_call() => Invalid {
-                param: "tools".to_owned(),
-                ..invalid
-            },
-            None => invalid,
-        }
     }
 
     /// Whoever carries a prepared request to the engine may have changed it.

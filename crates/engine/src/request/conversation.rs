@@ -113,6 +113,8 @@ pub struct Tool {
     pub description: Option<String>,
     /// A JSON Schema of an object; `None` takes no arguments.
     pub parameters: Option<Arc<Value>>,
+    /// The schema as it was written, where `parameters` can't hold all digits of its numbers.
+    pub parameters_text: Option<Arc<str>>,
     /// Whether the arguments must match the schema also where the model is free to call.
     pub strict: bool,
 }

@@ -245,6 +245,7 @@ fn conversation(case: &Json) -> Conversation {
         name: text(&json["function"]["name"]).unwrap(),
         description: text(&json["function"]["description"]),
         parameters: Some(json["function"]["parameters"].clone().into()),
+        parameters_text: None,
         strict: false,
     };
     Conversation {

@@ -13,7 +13,7 @@ use weir_engine::{Feature, Request};
 use weir_gateway::Offer;
 
 use self::messages::messages;
-use super::format::format;
+use super::format::{format, given};
 use super::tools::{refuse_functions, tools};
 use super::{
     Asked, Needs, Shown, Starts, choices, max_tokens, refuse_upstreams, reply, sampling, scores,
@@ -39,7 +39,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
         body.parallel_tool_calls,
         &mut needs,
     )?;
-    let format = format(body.response_format, &mut needs)?;
+    let format = format(given!(body), &mut needs)?;
     let template_kwargs = template_kwargs(
         body.chat_template_kwargs,
         body.enable_thinking,

@@ -6,7 +6,7 @@ use weir_engine::Request;
 use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
 use weir_gateway::Offer;
 
-use super::format::format;
+use super::format::{format, given};
 use super::{
     Asked, Needs, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply,
     sampling, scores, spelling, stop, within,
@@ -28,7 +28,7 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
     let logprobs = logprobs(body.logprobs)?;
     let mut needs = Needs::default();
-    let format = format(body.response_format, &mut needs)?;
+    let format = format(given!(body), &mut needs)?;
     let echo = body.echo == Some(true);
     let sampling = sampling!(body)?;
     let stop = stop(body.stop)?;

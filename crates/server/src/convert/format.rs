@@ -1,39 +1,172 @@
-//! `response_format`, of chats and plain completions.
+//! What an answer must look like: `response_format`, and the names that vLLM has for the same and more.
 
-use std::sync::Arc;
-
-use weir_api::ResponseFormat;
-use weir_api::format::JsonSchema;
+use weir_api::format::{GivenSchema, JsonSchema, StructuredOutputs};
+use weir_api::{List, ResponseFormat};
 use weir_engine::Feature;
-use weir_engine::request::{Format, Invalid};
+use weir_engine::request::{Format, Invalid, Schema};
 
 use super::{Needs, is_name};
 
-/// What the answer must look like. A schema is enforced whether or not it says `strict`, as in vLLM.
-pub(super) fn format(format: Option<ResponseFormat>, needs: &mut Needs) -> Result<Format, Invalid> {
-    let Some(format) = format else {
-        return Ok(Format::Text);
-    };
-    let format = match format.kind.as_deref() {
-        Some("text") => return Ok(Format::Text),
-        // huggingface_hub says it so, of any server that isn't behind one of its providers.
-        Some("json_object") => match format.value {
-            Some(weir_api::json::Schema(schema)) => Format::JsonSchema(Arc::new(schema)),
-            None => Format::JsonObject,
-        },
-        Some("json_schema") => json_schema(format.json_schema.unwrap_or_default())?,
-        _ => {
-            return Err(Invalid::new(
-                "response_format.type",
-                "response_format.type must be one of text, json_object, json_schema",
-            ));
+/// All fields that say what an answer must look like.
+pub(super) struct Given {
+    pub(super) response_format: Option<ResponseFormat>,
+    pub(super) structured_outputs: Option<StructuredOutputs>,
+    pub(super) json: Option<GivenSchema>,
+    pub(super) regex: Option<String>,
+    pub(super) choice: Option<Vec<String>>,
+    pub(super) grammar: Option<String>,
+    /// Fields of other servers, and what to send instead.
+    pub(super) foreign: [(&'static str, bool, &'static str); 7],
+}
+
+/// The fields of a body, which both endpoints have under the same names.
+macro_rules! given {
+    ($body:ident) => {
+        crate::convert::format::Given {
+            response_format: $body.response_format,
+            structured_outputs: $body.structured_outputs,
+            json: $body.guided_json,
+            regex: $body.guided_regex,
+            choice: $body.guided_choice.map(|weir_api::List(texts)| texts),
+            grammar: $body.guided_grammar,
+            foreign: [
+                (
+                    "grammar",
+                    $body.grammar.is_some_and(|field| field.says_something),
+                    "structured_outputs.grammar",
+                ),
+                (
+                    "regex",
+                    $body.regex.is_some_and(|field| field.says_something),
+                    "structured_outputs.regex",
+                ),
+                (
+                    "ebnf",
+                    $body.ebnf.is_some_and(|field| field.says_something),
+                    "structured_outputs.grammar",
+                ),
+                (
+                    "json_schema",
+                    $body.json_schema.is_some_and(|field| field.says_something),
+                    "response_format",
+                ),
+                (
+                    "structural_tag",
+                    $body
+                        .structural_tag
+                        .is_some_and(|field| field.says_something),
+                    "tools or response_format",
+                ),
+                (
+                    "format",
+                    $body.format.is_some_and(|field| field.says_something),
+                    "response_format",
+                ),
+                (
+                    "guided_whitespace_pattern",
+                    $body
+                        .guided_whitespace_pattern
+                        .is_some_and(|field| field.says_something),
+                    "no pattern of white space",
+                ),
+            ],
         }
     };
-    needs.feature("response_format", Feature::StructuredOutputs);
+}
+pub(super) use given;
+
+/// What the answer must look like. Only one field may say so.
+pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid> {
+    let foreign = given.foreign.into_iter().find(|(_, is_given, _)| *is_given);
+    if let Some((param, _, instead)) = foreign {
+        return Err(Invalid::new(
+            param,
+            format!("{param} is not supported; send {instead} instead"),
+        ));
+    }
+    let mut formats = Vec::new();
+    if let Some(format) = given.response_format {
+        formats.push(("response_format", response_format(format)?));
+    }
+    if let Some(outputs) = given.structured_outputs {
+        formats.extend(structured_outputs(outputs)?.map(|format| ("structured_outputs", format)));
+    }
+    let guided = [
+        given.json.map(|schema| {
+            Ok((
+                "guided_json",
+                Format::JsonSchema(given_schema(schema, "guided_json")),
+            ))
+        }),
+        given
+            .regex
+            .map(|regex| Ok(("guided_regex", Format::Regex(regex.into(), "guided_regex")))),
+        given
+            .choice
+            .map(|texts| Ok(("guided_choice", choice(texts, "guided_choice")?))),
+        given.grammar.map(|text| {
+            Ok((
+                "guided_grammar",
+                Format::Grammar(text.into(), "guided_grammar"),
+            ))
+        }),
+    ];
+    formats.extend(
+        guided
+            .into_iter()
+            .flatten()
+            .collect::<Result<Vec<_>, Invalid>>()?,
+    );
+    formats.retain(|(_, format)| *format != Format::Text);
+    if let [(first, _), (second, _), ..] = &*formats {
+        let message = format!(
+            "{second} and {first} both say what the answer must look like; give one of them"
+        );
+        return Err(Invalid::new(*second, message));
+    }
+    let Some((param, format)) = formats.pop() else {
+        return Ok(Format::Text);
+    };
+    needs.feature(param, Feature::StructuredOutputs);
     Ok(format)
 }
 
-fn json_schema(described: JsonSchema) -> Result<Format, Invalid> {
+/// A schema is enforced whether or not it says `strict`; with it, all of it or the request is refused.
+fn response_format(format: ResponseFormat) -> Result<Format, Invalid> {
+    let ResponseFormat {
+        kind,
+        json_schema,
+        value,
+        schema,
+    } = format;
+    match kind.as_deref() {
+        Some("text") => Ok(Format::Text),
+        // huggingface_hub says `value`, of any server that isn't behind one of its providers; llama-server `schema`.
+        Some("json_object") => Ok(match (value, schema) {
+            (Some(schema), _) => {
+                Format::JsonSchema(Schema::new(schema.exact(), "response_format.value"))
+            }
+            (None, Some(schema)) => {
+                Format::JsonSchema(Schema::new(schema.exact(), "response_format.schema"))
+            }
+            (None, None) => Format::JsonObject,
+        }),
+        Some("json_schema") => match (json_schema, schema) {
+            (None, Some(schema)) => Ok(Format::JsonSchema(Schema::new(
+                schema.exact(),
+                "response_format.schema",
+            ))),
+            (described, _) => named_schema(described.unwrap_or_default()),
+        },
+        _ => Err(Invalid::new(
+            "response_format.type",
+            "response_format.type must be one of text, json_object, json_schema; expressions, choices and grammars go into \
+             structured_outputs",
+        )),
+    }
+}
+
+fn named_schema(described: JsonSchema) -> Result<Format, Invalid> {
     const NAME: &str = "response_format.json_schema.name";
     if !described.name.is_some_and(|name| is_name(&name)) {
         return Err(Invalid::new(
@@ -43,7 +176,84 @@ fn json_schema(described: JsonSchema) -> Result<Format, Invalid> {
     }
     const SCHEMA: &str = "response_format.json_schema.schema";
     match described.schema {
-        Some(weir_api::json::Schema(schema)) => Ok(Format::JsonSchema(Arc::new(schema))),
+        Some(schema) => {
+            let is_strict = described.strict.unwrap_or(false);
+            Ok(Format::JsonSchema(
+                Schema::new(schema.exact(), SCHEMA).strict(is_strict),
+            ))
+        }
         None => Err(Invalid::new(SCHEMA, format!("{SCHEMA} is required"))),
     }
+}
+
+fn structured_outputs(outputs: StructuredOutputs) -> Result<Option<Format>, Invalid> {
+    let refused = |field: &str| {
+        let param = format!("structured_outputs.{field}");
+        let message = format!("{param} is not supported");
+        Err(Invalid::new(param, message))
+    };
+    let is_set = |flag: Option<bool>| flag == Some(true);
+    if outputs
+        .structural_tag
+        .is_some_and(|field| field.says_something)
+    {
+        return refused("structural_tag");
+    }
+    if outputs
+        .whitespace_pattern
+        .is_some_and(|field| field.says_something)
+    {
+        return refused("whitespace_pattern");
+    }
+    if is_set(outputs.disable_any_whitespace) {
+        return refused("disable_any_whitespace");
+    }
+    if is_set(outputs.disable_additional_properties) {
+        return refused("disable_additional_properties");
+    }
+    let formats = [
+        outputs.json.map(|schema| {
+            Ok(Format::JsonSchema(given_schema(
+                schema,
+                "structured_outputs.json",
+            )))
+        }),
+        outputs
+            .regex
+            .map(|regex| Ok(Format::Regex(regex.into(), "structured_outputs.regex"))),
+        outputs
+            .choice
+            .map(|List(texts)| choice(texts, "structured_outputs.choice")),
+        outputs
+            .grammar
+            .map(|text| Ok(Format::Grammar(text.into(), "structured_outputs.grammar"))),
+        is_set(outputs.json_object).then_some(Ok(Format::JsonObject)),
+    ];
+    let mut formats = formats.into_iter().flatten();
+    match (formats.next(), formats.next()) {
+        (None, _) => Ok(None),
+        (Some(format), None) => format.map(Some),
+        (Some(_), Some(_)) => Err(Invalid::new(
+            "structured_outputs",
+            "structured_outputs takes one of json, regex, choice, grammar and json_object",
+        )),
+    }
+}
+
+fn given_schema(schema: GivenSchema, param: &'static str) -> Schema {
+    let text = match schema {
+        GivenSchema::Object(schema) => schema.exact(),
+        GivenSchema::Text(text) => text,
+    };
+    Schema::new(text, param)
+}
+
+fn choice(texts: Vec<String>, param: &'static str) -> Result<Format, Invalid> {
+    if texts.is_empty() || texts.iter().any(String::is_empty) {
+        return Err(Invalid::new(
+            param,
+            format!("{param} needs texts, none of them empty"),
+        ));
+    }
+    Ok(Format::Choice(texts.into()))
 }

@@ -53,9 +53,9 @@ fn tool(index: usize, given: chat::Tool) -> Result<Tool, Invalid> {
         Some(name) if is_name(&name) => Ok(Tool {
             name,
             description: function.description,
-            parameters: function
-                .parameters
-                .map(|weir_api::json::Schema(schema)| Arc::new(schema)),
+            parameters_text: (function.parameters.as_ref())
+                .and_then(|schema| schema.text.as_deref().map(Arc::from)),
+            parameters: function.parameters.map(|schema| Arc::new(schema.value)),
             strict: function.strict.unwrap_or(false),
         }),
         _ => invalid(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use weir_accounts::Caller;
 use weir_api::tokens::{Count, Counted, Detokenize, Detokenized, Tokenize, Tokenized};
@@ -14,7 +15,7 @@ use crate::answer::Kind;
 use crate::convert::Text;
 use crate::error::ApiError;
 use crate::extract::AskedModel;
-use crate::{App, convert, extract};
+use crate::{App, convert, extract, relaxed};
 
 pub(crate) async fn tokenize(
     State(app): State<App>,
@@ -82,7 +83,7 @@ pub(crate) async fn count(
     Extension(caller): Extension<Caller>,
     Extension(asked_model): Extension<AskedModel>,
     request: Request,
-) -> Result<Json<Counted>, ApiError> {
+) -> Result<Response, ApiError> {
     let bytes = extract::body(request, &app.options).await?;
     let asked_for: Count = extract::parse(&bytes)?;
     let model = convert::model(asked_for.model.as_ref())?.to_owned();
@@ -105,7 +106,7 @@ pub(crate) async fn count(
     let refused = |refusal| ApiError::of(refusal, kind, asked.limit);
     let admitted = app.gateway.admit(&caller, &model).await.map_err(refused)?;
     let estimate = admitted.estimate(asked.request).await.map_err(refused)?;
-    Ok(Json(Counted {
+    let mut response = Json(Counted {
         object: Counted::OBJECT,
         model,
         prompt_tokens: estimate.prompt_tokens,
@@ -113,7 +114,10 @@ pub(crate) async fn count(
         max_total_tokens: estimate.prompt_tokens + estimate.output_tokens_max,
         max_cost_nano_usd: estimate.cost_max.get(),
         max_cost_usd: estimate.cost_max.to_string(),
-    }))
+    })
+    .into_response();
+    relaxed::list(response.headers_mut(), &estimate.relaxed);
+    Ok(response)
 }
 
 fn with_strings(

@@ -20,6 +20,7 @@ mod logs;
 mod models;
 mod parameters;
 mod paths;
+mod schemas;
 mod serve;
 mod streams;
 mod tokens;

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use weir_engine::request::{Format, Role, ToolChoice};
+use weir_engine::request::{Format, Role, Schema, ToolChoice};
 use weir_engine::{Channel, Event, FinishReason, Input, Usage};
 use weir_testkit::{Scripted, TestApp};
 
@@ -272,7 +272,7 @@ async fn a_schema_as_the_value_of_a_json_object() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(
         engine.asked().pop().unwrap().format,
-        Format::JsonSchema(json!({"type": "object"}).into())
+        Format::JsonSchema(Schema::new(r#"{"type":"object"}"#, "response_format.value"))
     );
     let format = json!({"type": "json_object", "value": "any"});
     let answer = app

@@ -20,6 +20,7 @@ fn tools() -> Arc<[Tool]> {
         parameters: Some(Arc::new(
             json!({"type": "object", "properties": properties}),
         )),
+        parameters_text: None,
         strict: false,
     };
     [

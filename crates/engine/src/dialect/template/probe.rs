@@ -156,6 +156,7 @@ fn tool() -> Tool {
         name: TOOL.to_owned(),
         description: Some("A tool.".to_owned()),
         parameters: Some(Arc::new(parameters)),
+        parameters_text: None,
         strict: false,
     }
 }

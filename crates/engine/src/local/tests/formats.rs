@@ -16,7 +16,7 @@ fn form() -> Format {
         "required": ["a", "b"],
         "additionalProperties": false,
     });
-    Format::JsonSchema(Arc::new(schema))
+    Format::JsonSchema(schema.into())
 }
 
 /// All events that are there.
@@ -66,7 +66,7 @@ async fn formats_are_kept() {
     }
     let refused = engine
         .prepare(with_format(
-            Format::JsonSchema(Arc::new(serde_json::json!({ "not": {} }))),
+            Format::JsonSchema(serde_json::json!({ "not": {} }).into()),
             "",
             1,
         ))

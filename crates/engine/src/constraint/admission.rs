@@ -1,0 +1,261 @@
+//! Whose grammars are compiled when: a few at once, one of an account, and not more of an account than its share of time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::budget::COMPILE_STEPS_MAX;
+
+/// How grammars are admitted to be compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionOptions {
+    /// Grammars that are compiled at once.
+    pub at_once: usize,
+    /// Grammars of one account that wait for their turn.
+    pub waiting_max: usize,
+    /// Work that an account may have done at once, in steps of about a microsecond.
+    pub burst_steps: u64,
+    /// Work that an account gets each second.
+    pub steps_per_second: u64,
+}
+
+impl Default for AdmissionOptions {
+    fn default() -> Self {
+        AdmissionOptions {
+            at_once: std::thread::available_parallelism()
+                .map_or(1, |cores| (cores.get() / 2).max(1)),
+            waiting_max: 16,
+            burst_steps: 10 * COMPILE_STEPS_MAX,
+            steps_per_second: COMPILE_STEPS_MAX / 5,
+        }
+    }
+}
+
+/// Steps that any grammar costs beside those that are counted.
+const GRAMMAR_STEPS: u64 = 2_000;
+/// Accounts that are remembered; those that owe nothing are forgotten first.
+const ACCOUNTS_MAX: usize = 4_096;
+
+/// The account has had more than its share; admitted again after about this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAdmitted {
+    pub retry_after: Duration,
+}
+
+/// Decides whose grammar is compiled next.
+#[derive(Debug)]
+pub struct Admission {
+    options: AdmissionOptions,
+    slots: Arc<Semaphore>,
+    accounts: Mutex<HashMap<Arc<str>, Account>>,
+}
+
+#[derive(Debug)]
+struct Account {
+    turn: Arc<Semaphore>,
+    waiting: usize,
+    /// Work that was done and isn't paid off by time.
+    owed_steps: u64,
+    at: Instant,
+}
+
+/// The right to compile one grammar. Dropping it ends its turn.
+#[derive(Debug)]
+pub struct CompilePermit {
+    _slot: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    pub fn new(options: AdmissionOptions) -> Self {
+        Admission {
+            options,
+            slots: Arc::new(Semaphore::new(options.at_once)),
+            accounts: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Waits for the account's turn. Dropping the future gives it up.
+    pub async fn admit(
+        &self,
+        account: &Arc<str>,
+        now: Instant,
+    ) -> Result<CompilePermit, NotAdmitted> {
+        let turn = self.enqueue(account, now)?;
+        let waiting = Waiting {
+            admission: self,
+            account: Arc::clone(account),
+        };
+        // First the turn of the account, so that its grammars don't take all slots' queue.
+        let turn = turn.acquire_owned().await;
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        drop(waiting);
+        match (turn, slot) {
+            (Ok(turn), Ok(slot)) => Ok(CompilePermit {
+                _slot: slot,
+                _turn: turn,
+            }),
+            // Nothing closes them.
+            _ => Err(NotAdmitted {
+                retry_after: Duration::from_secs(1),
+            }),
+        }
+    }
+
+    /// What compiling a grammar of an account took.
+    pub fn charge(&self, account: &Arc<str>, steps: u64, now: Instant) {
+        let mut accounts = self.lock();
+        let account = self.account(&mut accounts, account, now);
+        account.owed_steps = account
+            .owed_steps
+            .saturating_add(steps.saturating_add(GRAMMAR_STEPS));
+    }
+
+    fn enqueue(&self, name: &Arc<str>, now: Instant) -> Result<Arc<Semaphore>, NotAdmitted> {
+        let mut accounts = self.lock();
+        let options = &self.options;
+        let account = self.account(&mut accounts, name, now);
+        let over = account.owed_steps.saturating_sub(options.burst_steps);
+        if over > 0 {
+            return Err(NotAdmitted {
+                retry_after: Duration::from_secs(over.div_ceil(options.steps_per_second.max(1))),
+            });
+        }
+        if account.waiting > options.waiting_max {
+            return Err(NotAdmitted {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        account.waiting += 1;
+        Ok(Arc::clone(&account.turn))
+    }
+
+    /// The account, with what time has paid off.
+    fn account<'a>(
+        &self,
+        accounts: &'a mut HashMap<Arc<str>, Account>,
+        name: &Arc<str>,
+        now: Instant,
+    ) -> &'a mut Account {
+        if accounts.len() >= ACCOUNTS_MAX && !accounts.contains_key(name) {
+            let per_second = self.options.steps_per_second;
+            accounts
+                .retain(|_, account| account.waiting > 0 || account.owed_at(now, per_second) > 0);
+        }
+        let account = accounts.entry(Arc::clone(name)).or_insert_with(|| Account {
+            turn: Arc::new(Semaphore::new(1)),
+            waiting: 0,
+            owed_steps: 0,
+            at: now,
+        });
+        account.owed_steps = account.owed_at(now, self.options.steps_per_second);
+        account.at = now;
+        account
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Account>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    fn owed_at(&self, now: Instant, steps_per_second: u64) -> u64 {
+        let passed = now.saturating_duration_since(self.at).as_millis();
+        let paid = passed.saturating_mul(u128::from(steps_per_second)) / 1_000;
+        self.owed_steps
+            .saturating_sub(u64::try_from(paid).unwrap_or(u64::MAX))
+    }
+}
+
+/// A place in an account's line.
+struct Waiting<'a> {
+    admission: &'a Admission,
+    account: Arc<str>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(account) = self.admission.lock().get_mut(&self.account) {
+            account.waiting = account.waiting.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn admission() -> Admission {
+        Admission::new(AdmissionOptions {
+            at_once: 2,
+            waiting_max: 3,
+            burst_steps: 10_000,
+            steps_per_second: 1_000,
+        })
+    }
+
+    #[tokio::test]
+    async fn one_of_an_account_and_a_few_at_once() {
+        let admission = admission();
+        let (a, b, c): (Arc<str>, Arc<str>, Arc<str>) = ("a".into(), "b".into(), "c".into());
+        let now = Instant::now();
+        let first = admission.admit(&a, now).await.unwrap();
+        assert!(
+            admission.admit(&a, now).now_or_never().is_none(),
+            "one of an account"
+        );
+        let other = admission.admit(&b, now).await.unwrap();
+        assert!(
+            admission.admit(&c, now).now_or_never().is_none(),
+            "two at once"
+        );
+        drop(other);
+        assert!(admission.admit(&c, now).now_or_never().is_some());
+        drop(first);
+        assert!(
+            admission.admit(&a, now).now_or_never().is_some(),
+            "whoever gave up isn't in the way"
+        );
+    }
+
+    #[tokio::test]
+    async fn lines_are_short_and_time_pays_off() {
+        let admission = admission();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let now = Instant::now();
+        let running = admission.admit(&a, now).await.unwrap();
+        let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(admission.admit(&a, now))).collect();
+        for waiting in &mut waiting {
+            assert!(waiting.now_or_never().is_none());
+        }
+        assert!(
+            admission.admit(&a, now).now_or_never().unwrap().is_err(),
+            "the line is full"
+        );
+        drop(waiting);
+        drop(running);
+        admission.charge(&a, 10_000, now);
+        let refused = admission
+            .admit(&a, now)
+            .now_or_never()
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(refused.retry_after, Duration::from_secs(2));
+        assert!(
+            admission.admit(&b, now).now_or_never().unwrap().is_ok(),
+            "another account doesn't pay"
+        );
+        assert!(
+            admission
+                .admit(&a, now + Duration::from_secs(2))
+                .now_or_never()
+                .unwrap()
+                .is_ok()
+        );
+    }
+}

@@ -1,0 +1,383 @@
+//! Regular expressions of JSON Schemas: ECMAScript's, as sets of strings that the grammar engine knows.
+
+use jsonschema_regex::to_rust_regex;
+use llguidance::derivre::{RegexAst, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::utf8::Utf8Sequences;
+
+/// Bytes of one pattern.
+pub const PATTERN_BYTES_MAX: usize = 4_096;
+/// Work for a text that a pattern is tried on.
+const MATCH_FUEL: u64 = 20_000;
+/// Places of a pattern where a character may be, with those that its classes of characters add.
+const POSITIONS_MAX: usize = 8_192;
+
+/// A set of strings, and what it costs to combine with others.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern {
+    ast: RegexAst,
+    /// Places where a character may be: at most so many kinds of bytes can come next, wherever a text is.
+    positions: usize,
+    /// It has nothing but strings. The opposite of an expression also has bytes that are none.
+    is_closed: bool,
+}
+
+impl Pattern {
+    /// The strings in which an ECMAScript pattern finds something; why not, in words for callers.
+    pub(crate) fn search(pattern: &str) -> Result<Self, &'static str> {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err("the pattern is too long");
+        }
+        let (lookaheads, rest) = lookaheads(pattern)?;
+        let mut parts = vec![Pattern::from(Part::of(&rest)?)];
+        for (is_negative, inner) in lookaheads {
+            let Part { ast, positions } = Part::of(&format!("^(?:{inner})"))?;
+            parts.push(match is_negative {
+                true => Pattern::from(Part { ast, positions }).negated(),
+                false => Part { ast, positions }.into(),
+            });
+        }
+        let patterns = parts;
+        all_of(patterns.iter()).ok_or("its look-aheads are too complex together")
+    }
+
+    /// The strings that match as a whole. Trusted: one of ours.
+    pub(crate) fn whole(regex: &str) -> Self {
+        let positions = regex_syntax::parse(regex).map_or(POSITIONS_MAX, |hir| positions(&hir).0);
+        Pattern {
+            ast: RegexAst::Regex(regex.to_owned()),
+            positions,
+            is_closed: true,
+        }
+    }
+
+    /// The strings that match a caller's expression as a whole, in Rust's syntax, which has no look-around.
+    pub(crate) fn whole_checked(regex: &str) -> Result<Self, &'static str> {
+        if regex.len() > PATTERN_BYTES_MAX {
+            return Err("the expression is too long");
+        }
+        let Part { positions, .. } = Part::of(regex)?;
+        Ok(Pattern {
+            ast: RegexAst::Regex(rust_syntax(regex)?),
+            positions,
+            is_closed: true,
+        })
+    }
+
+    /// Strings with a number of characters.
+    pub(crate) fn length(least: u64, most: Option<u64>) -> Self {
+        let most = most.map_or(String::new(), |most| most.to_string());
+        Pattern::whole(&format!("(?s:.{{{least},{most}}})"))
+    }
+
+    /// One of some strings.
+    pub(crate) fn one_of(literals: Vec<RegexAst>) -> Self {
+        Pattern {
+            ast: RegexAst::Or(literals),
+            // They have single bytes only.
+            positions: 256,
+            is_closed: true,
+        }
+    }
+
+    /// All strings but some.
+    pub(crate) fn excluding(literals: Vec<RegexAst>) -> Self {
+        Pattern::one_of(literals).negated()
+    }
+
+    pub(crate) fn ast(&self) -> RegexAst {
+        self.ast.clone()
+    }
+
+    /// The strings that are not in it.
+    pub(crate) fn negated(&self) -> Self {
+        Pattern {
+            ast: RegexAst::Not(Box::new(self.ast.clone())),
+            // Beside what it forbids, every other byte may come.
+            positions: self.positions + 1,
+            is_closed: false,
+        }
+    }
+
+    /// Whether a text is in it; `None` if that takes too much work.
+    pub(crate) fn contains(&self, text: &str) -> Option<bool> {
+        let mut builder = RegexBuilder::new();
+        let expression = builder.mk(&self.ast).ok()?;
+        let mut regex = builder.to_regex_limited(expression, MATCH_FUEL).ok()?;
+        let mut state = regex.initial_state();
+        // Beyond the first state its work isn't limited, but within a pattern of bounded size each step is.
+        for &byte in text.as_bytes() {
+            if state.is_dead() {
+                return Some(false);
+            }
+            if regex.cost() > 10 * MATCH_FUEL {
+                return None;
+            }
+            state = regex.transition(state, byte);
+        }
+        Some(!state.is_dead() && regex.is_accepting(state))
+    }
+
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
+    }
+}
+
+struct Part {
+    ast: RegexAst,
+    positions: usize,
+}
+
+impl From<Part> for Pattern {
+    fn from(Part { ast, positions }: Part) -> Self {
+        Pattern {
+            ast,
+            positions,
+            is_closed: true,
+        }
+    }
+}
+
+impl Part {
+    fn of(pattern: &str) -> Result<Self, &'static str> {
+        let translated = rust_syntax(pattern)?;
+        let hir = regex_syntax::parse(&translated).map_err(|_| UNSUPPORTED)?;
+        let (positions, is_plain) = positions(&hir);
+        if !is_plain {
+            return Err(UNSUPPORTED);
+        }
+        if positions > POSITIONS_MAX {
+            return Err("the pattern is too large");
+        }
+        let ast = RegexAst::SearchRegex(translated);
+        // Anchors within a pattern are found out here.
+        RegexBuilder::new().mk(&ast).map_err(|_| UNSUPPORTED)?;
+        Ok(Part { ast, positions })
+    }
+}
+
+const UNSUPPORTED: &str = "the pattern uses what can't be enforced: look-behind, back-references, word boundaries, \
+                           look-ahead but at its beginning, or anchors within";
+
+fn rust_syntax(pattern: &str) -> Result<String, &'static str> {
+    to_rust_regex(pattern)
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|()| UNSUPPORTED)
+}
+
+/// How many different bytes can come next at most, and whether the pattern has nothing that the grammar engine takes for
+/// something else.
+fn positions(hir: &Hir) -> (usize, bool) {
+    let mut positions: usize = 0;
+    let mut is_plain = true;
+    let mut todo = vec![hir];
+    while let Some(hir) = todo.pop() {
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => positions += literal.0.len(),
+            HirKind::Class(Class::Bytes(class)) => positions += class.ranges().len(),
+            HirKind::Class(Class::Unicode(class)) => {
+                for range in class.ranges() {
+                    positions += Utf8Sequences::new(range.start(), range.end())
+                        .map(|sequence| sequence.len())
+                        .sum::<usize>();
+                }
+            }
+            HirKind::Repetition(repetition) => todo.push(&repetition.sub),
+            HirKind::Capture(capture) => {
+                // The engine's name for a look-ahead.
+                is_plain &= capture.name.as_deref() != Some("stop");
+                todo.push(&capture.sub);
+            }
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => todo.extend(parts),
+        }
+        if positions > POSITIONS_MAX {
+            break;
+        }
+    }
+    (positions, is_plain)
+}
+
+/// Whether it is one for what must not follow, and the pattern inside.
+type LookAhead = (bool, String);
+
+/// Look-aheads at the beginning of a pattern, as `^(?=.*[0-9])(?!admin)` has them, and the pattern without them.
+fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
+    let (anchored, mut rest) = match pattern.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let mut found = Vec::new();
+    loop {
+        let is_negative = match (rest.strip_prefix("(?="), rest.strip_prefix("(?!")) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            (None, None) => break,
+        };
+        let end = group_end(rest).ok_or(UNSUPPORTED)?;
+        let inner = &rest[3..end - 1];
+        // Without an anchor it could be anywhere: looking from the beginning is what is meant.
+        if !anchored && (is_negative || !inner.starts_with(".*")) {
+            return Err(UNSUPPORTED);
+        }
+        found.push((is_negative, inner.to_owned()));
+        rest = &rest[end..];
+    }
+    if found.is_empty() {
+        return Ok((found, pattern.to_owned()));
+    }
+    // An alternative to the look-aheads would be outside of them.
+    if has_alternatives(rest) {
+        return Err(UNSUPPORTED);
+    }
+    Ok((found, format!("^{rest}")))
+}
+
+/// Where the group that a pattern begins with ends.
+fn group_end(pattern: &str) -> Option<usize> {
+    let (mut depth, mut in_class, mut escaped) = (0, false, false);
+    for (at, c) in pattern.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '[' => in_class = true,
+            '(' => depth += 1,
+            ')' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn has_alternatives(pattern: &str) -> bool {
+    let (mut depth, mut in_class, mut escaped) = (0, false, false);
+    pattern.chars().any(|c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '[' => in_class = true,
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            '|' => return depth == 0,
+            _ => {}
+        }
+        false
+    })
+}
+
+/// Largest product of the positions of patterns that the engine intersects directly: it looks at each combination of bytes
+/// that may come next.
+const DIRECT_PRODUCT_MAX: usize = 20_000;
+/// Largest sum of the positions of patterns that are intersected.
+const JOINED_POSITIONS_MAX: usize = 16_384;
+
+/// The strings that are in all of some patterns, and nothing else; `None` if that is too much work.
+pub(crate) fn all_of<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Option<Pattern> {
+    let any = Pattern::whole("(?s:.*)");
+    let mut patterns: Vec<_> = patterns.collect();
+    if patterns.iter().all(|pattern| !pattern.is_closed) {
+        patterns.push(&any);
+    }
+    let sum: usize = patterns.iter().map(|pattern| pattern.positions).sum();
+    if let [only] = &*patterns {
+        return Some((*only).clone());
+    }
+    if sum > JOINED_POSITIONS_MAX {
+        return None;
+    }
+    let product = (patterns.iter()).try_fold(1_usize, |product, pattern| {
+        product.checked_mul(pattern.positions.max(1))
+    });
+    let asts = || patterns.iter().map(|pattern| pattern.ast.clone());
+    let ast = match product {
+        Some(product) if product <= DIRECT_PRODUCT_MAX && patterns.len() == 2 => {
+            RegexAst::And(asts().collect())
+        }
+        // By De Morgan, since the engine's unions add up where its intersections multiply.
+        _ => RegexAst::And(vec![
+            any.ast.clone(),
+            RegexAst::Not(Box::new(RegexAst::Or(
+                asts().map(|ast| RegexAst::Not(Box::new(ast))).collect(),
+            ))),
+        ]),
+    };
+    Some(Pattern {
+        ast,
+        positions: sum,
+        is_closed: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_what_they_do_in_ecmascript() {
+        let check = |pattern: &str, inside: &[&str], outside: &[&str]| {
+            let set = Pattern::search(pattern).unwrap_or_else(|why| panic!("{pattern}: {why}"));
+            for text in inside {
+                assert_eq!(set.contains(text), Some(true), "{pattern} in {text:?}");
+            }
+            for text in outside {
+                assert_eq!(set.contains(text), Some(false), "{pattern} in {text:?}");
+            }
+        };
+        check("a", &["a", "xay"], &["", "b"]);
+        check("^a+$", &["a", "aa"], &["", "ab", "ba", "a\n"]);
+        check("^a|b$", &["ax", "xb"], &["xa", "bx"]);
+        check(r"^\d{2}$", &["12"], &["1", "١٢"]);
+        check(r"^\w\W$", &["a-"], &["--", "é-"]);
+        check(r"^\s$", &[" ", "\u{a0}", "\u{feff}"], &["a", ""]);
+        check("^.$", &["a", "🙂"], &["\n", "\r", "\u{2028}"]);
+        check(r"^[\w.-]+\/[a-z\-]$", &["a.b-c/x", "a/-"], &["/x", "a/X"]);
+        check("^[[a]$", &["[", "a"], &["b"]);
+        check("^[a&&b]$", &["a", "&", "b"], &["c"]);
+        check(
+            r"^(?=.*[0-9])(?=.*[a-z])(?!.*admin).{4,8}$",
+            &["abc1", "1abcdefg"],
+            &["abcd", "1234", "admin1", "a1"],
+        );
+        check("^(?!foo$).*$", &["", "fo", "foobar"], &["foo"]);
+        check(r"(?=.*\d).{2,}", &["a1"], &["ab", "1"]);
+        check("^(?:a(?<year>[0-9]{4})|b)$", &["a1999", "b"], &["a1"]);
+        check("^\\u0041\\x42$", &["AB"], &["ab"]);
+        for unsupported in [
+            r"\bfoo\b",
+            r"(a)\1",
+            "(?<=a)b",
+            "a(?=b)c",
+            "^(?=a)b|c",
+            "(?!a)b",
+            "a^b",
+            "(?<stop>a)b",
+            "(",
+            "[b-a]",
+            &"a".repeat(PATTERN_BYTES_MAX + 1),
+            r"\p{L}{3}\p{Lu}\p{Ll}[\p{L}a][\p{L}b][\p{L}c][\p{L}d]",
+        ] {
+            assert!(Pattern::search(unsupported).is_err(), "{unsupported}");
+        }
+    }
+
+    #[test]
+    fn many_patterns_at_once() {
+        let patterns: Vec<_> = (0..20)
+            .map(|i| Pattern::search(&format!("^[a-z]{{{i},}}$")).unwrap())
+            .collect();
+        let all = all_of(patterns.iter()).unwrap();
+        assert_eq!(all.contains(&"x".repeat(19)), Some(true));
+        assert_eq!(all.contains(&"x".repeat(18)), Some(false));
+        let large = Pattern::search(r"^\p{L}+$").unwrap();
+        assert!(all_of([&large; 40].into_iter()).is_none());
+    }
+}

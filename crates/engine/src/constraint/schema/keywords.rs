@@ -1,0 +1,309 @@
+//! What one schema says by itself, keyword by keyword. Names that aren't here are annotations, as the specification has it.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::super::decimal::Decimal;
+use super::super::json::ValueId;
+use super::super::numbers::{Bound, Range};
+use super::super::pattern::Pattern;
+
+/// `minLength`, and what a larger `maxLength` is taken for.
+pub const LENGTH_MAX: u64 = 20_000;
+/// `minItems` and `minProperties`, and what a larger `maxItems` or `maxProperties` is taken for.
+pub const SCHEMA_ITEMS_MAX: u64 = 5_000;
+
+/// A schema in the arena of a [`Compiler`](super::Compiler).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct NodeId(pub(super) u32);
+
+impl NodeId {
+    /// The schemas `true` and `false`.
+    pub(super) const TRUE: NodeId = NodeId(0);
+    pub(super) const FALSE: NodeId = NodeId(1);
+}
+
+/// Kinds of values. Whole numbers are numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TypeSet(u8);
+
+impl TypeSet {
+    pub(super) const NULL: TypeSet = TypeSet(1);
+    pub(super) const BOOLEAN: TypeSet = TypeSet(2);
+    pub(super) const NUMBER: TypeSet = TypeSet(4);
+    pub(super) const STRING: TypeSet = TypeSet(8);
+    pub(super) const ARRAY: TypeSet = TypeSet(16);
+    pub(super) const OBJECT: TypeSet = TypeSet(32);
+    pub(super) const ALL: TypeSet = TypeSet(63);
+    pub(super) const NONE: TypeSet = TypeSet(0);
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "null" => TypeSet::NULL,
+            "boolean" => TypeSet::BOOLEAN,
+            "number" | "integer" => TypeSet::NUMBER,
+            "string" => TypeSet::STRING,
+            "array" => TypeSet::ARRAY,
+            "object" => TypeSet::OBJECT,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        TypeSet(self.0 & other.0)
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        TypeSet(self.0 | other.0)
+    }
+
+    pub(super) fn complement(self) -> Self {
+        TypeSet(!self.0 & TypeSet::ALL.0)
+    }
+
+    pub(super) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A value of `const` or `enum` that has no others inside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Literal {
+    Null,
+    Bool(bool),
+    Number(Decimal),
+    String(Rc<str>),
+}
+
+impl Literal {
+    pub(super) fn kind(&self) -> TypeSet {
+        match self {
+            Literal::Null => TypeSet::NULL,
+            Literal::Bool(_) => TypeSet::BOOLEAN,
+            Literal::Number(_) => TypeSet::NUMBER,
+            Literal::String(_) => TypeSet::STRING,
+        }
+    }
+
+    /// As JSON.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Literal::Null => "null".to_owned(),
+            Literal::Bool(value) => value.to_string(),
+            Literal::Number(number) => number.to_string(),
+            Literal::String(text) => serde_json::Value::from(&**text).to_string(),
+        }
+    }
+}
+
+/// A set of strings with a name, by which equal ones are known.
+#[derive(Debug)]
+pub(super) struct NamedPattern {
+    pub(super) name: String,
+    pub(super) pattern: Pattern,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct StringRules {
+    pub(super) least: u64,
+    pub(super) most: Option<u64>,
+    pub(super) patterns: Vec<Rc<NamedPattern>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Contains {
+    pub(super) node: NodeId,
+    pub(super) least: u64,
+    pub(super) most: Option<u64>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct ArrayRules {
+    pub(super) prefix: Vec<NodeId>,
+    /// What comes after the prefix.
+    pub(super) items: Option<NodeId>,
+    pub(super) least: u64,
+    pub(super) most: Option<u64>,
+    pub(super) contains: Option<Contains>,
+    pub(super) is_unique: bool,
+    pub(super) unevaluated: Option<NodeId>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct ObjectRules {
+    pub(super) properties: Vec<(Rc<str>, NodeId)>,
+    pub(super) patterns: Vec<(Rc<NamedPattern>, NodeId)>,
+    pub(super) additional: Option<NodeId>,
+    pub(super) required: Vec<Rc<str>>,
+    pub(super) least: u64,
+    pub(super) most: Option<u64>,
+    /// What the names must be.
+    pub(super) names: Option<NodeId>,
+    pub(super) unevaluated: Option<NodeId>,
+    /// The name, and those that must be there with it.
+    pub(super) dependent_required: Vec<(Rc<str>, Vec<Rc<str>>)>,
+    pub(super) dependent_schemas: Vec<(Rc<str>, NodeId)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Conditional {
+    pub(super) condition: NodeId,
+    pub(super) then: NodeId,
+    pub(super) otherwise: NodeId,
+}
+
+/// What a schema says; nothing, by default.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Keywords {
+    /// Where it is written. What was derived from another schema has none.
+    pub(super) value: Option<ValueId>,
+    /// Something of it isn't enforced, so that its opposite isn't known.
+    pub(super) is_partial: bool,
+    /// `allOf` or `$ref` stand before `properties`: so do their names.
+    pub(super) applies_first: bool,
+    pub(super) types: Option<TypeSet>,
+    /// Of numbers: only whole ones, or only others.
+    pub(super) is_whole: Option<bool>,
+    /// Only these values.
+    pub(super) literals: Option<Rc<[Literal]>>,
+    /// Not these values.
+    pub(super) excluded: Vec<Literal>,
+    pub(super) range: Range,
+    pub(super) multiples: Vec<Decimal>,
+    pub(super) string: StringRules,
+    pub(super) array: ArrayRules,
+    pub(super) object: ObjectRules,
+    pub(super) reference: Option<NodeId>,
+    pub(super) all_of: Vec<NodeId>,
+    /// One of each: of an `enum` with arrays or objects, which evaluates no part of them.
+    pub(super) enumerated: Vec<Vec<NodeId>>,
+    /// One of each.
+    pub(super) any_of: Vec<Vec<NodeId>>,
+    pub(super) one_of: Vec<NodeId>,
+    pub(super) not: Option<NodeId>,
+    pub(super) conditional: Option<Conditional>,
+}
+
+impl Keywords {
+    pub(super) fn of_types(types: TypeSet) -> Self {
+        Keywords {
+            types: Some(types),
+            ..Keywords::default()
+        }
+    }
+
+    pub(super) fn of_object(object: ObjectRules) -> Self {
+        Keywords {
+            object,
+            ..Keywords::of_types(TypeSet::OBJECT)
+        }
+    }
+
+    pub(super) fn of_array(array: ArrayRules) -> Self {
+        Keywords {
+            array,
+            ..Keywords::of_types(TypeSet::ARRAY)
+        }
+    }
+
+    /// An object with this name in it.
+    pub(super) fn requiring(name: &Rc<str>) -> Self {
+        Keywords::of_object(ObjectRules {
+            required: vec![Rc::clone(name)],
+            ..ObjectRules::default()
+        })
+    }
+
+    /// An object without this name.
+    pub(super) fn forbidding(name: &Rc<str>) -> Self {
+        Keywords::of_object(ObjectRules {
+            properties: vec![(Rc::clone(name), NodeId::FALSE)],
+            ..ObjectRules::default()
+        })
+    }
+
+    /// The literals, if it says nothing else.
+    pub(super) fn only_literals(&self) -> Option<&Rc<[Literal]>> {
+        let literals = self.literals.as_ref()?;
+        let is_alone = !self.is_partial
+            && self.types.is_none()
+            && self.excluded.is_empty()
+            && self.says_nothing_of_kinds()
+            && self.any_of.is_empty()
+            && self.applies_nothing_else();
+        is_alone.then_some(literals)
+    }
+
+    /// The branches, if it is one `anyOf` and nothing else.
+    pub(super) fn only_any_of(&self) -> Option<&[NodeId]> {
+        let [branches] = &*self.any_of else {
+            return None;
+        };
+        let is_alone = self.types.is_none()
+            && self.literals.is_none()
+            && self.excluded.is_empty()
+            && self.says_nothing_of_kinds()
+            && self.applies_nothing_else();
+        is_alone.then_some(branches)
+    }
+
+    fn applies_nothing_else(&self) -> bool {
+        self.reference.is_none()
+            && self.enumerated.is_empty()
+            && self.all_of.is_empty()
+            && self.one_of.is_empty()
+            && self.not.is_none()
+            && self.conditional.is_none()
+    }
+
+    fn says_nothing_of_kinds(&self) -> bool {
+        self.is_whole.is_none()
+            && self.range == Range::default()
+            && self.multiples.is_empty()
+            && self.string.least == 0
+            && self.string.most.is_none()
+            && self.string.patterns.is_empty()
+            && self.object.dependent_required.is_empty()
+            && self.object.dependent_schemas.is_empty()
+            && !self.says_something_of_parts()
+    }
+
+    /// Whether it is about what is in arrays or objects.
+    pub(super) fn says_something_of_parts(&self) -> bool {
+        let (array, object) = (&self.array, &self.object);
+        !array.prefix.is_empty()
+            || array.items.is_some()
+            || array.least > 0
+            || array.most.is_some()
+            || array.contains.is_some()
+            || array.is_unique
+            || array.unevaluated.is_some()
+            || !object.properties.is_empty()
+            || !object.patterns.is_empty()
+            || object.additional.is_some()
+            || !object.required.is_empty()
+            || object.least > 0
+            || object.most.is_some()
+            || object.names.is_some()
+            || object.unevaluated.is_some()
+    }
+
+    pub(super) fn bounded(low: Option<Bound>, high: Option<Bound>) -> Self {
+        Keywords {
+            range: Range { low, high },
+            ..Keywords::of_types(TypeSet::NUMBER)
+        }
+    }
+}
+
+/// Each literal once, in order.
+pub(super) fn distinct(literals: impl IntoIterator<Item = Literal>) -> Rc<[Literal]> {
+    let mut seen = HashSet::new();
+    let mut distinct: Vec<Literal> = literals.into_iter().collect();
+    distinct.retain(|literal| seen.insert(literal.clone()));
+    distinct.into()
+}

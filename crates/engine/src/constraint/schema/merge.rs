@@ -1,0 +1,377 @@
+//! A conjunction of schemas as branches: each with all that holds together, and no alternatives left.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::branch::{Branch, Layer, Scope, Scopes};
+use super::keywords::{Keywords, NodeId, TypeSet, distinct};
+use super::{Compiler, Failure, Term};
+
+/// Branches of one conjunction: products of `anyOf`, `oneOf`, `if`, `not` and `dependent…`.
+pub const BRANCHES_MAX: usize = 2_048;
+/// `unevaluatedProperties` and `unevaluatedItems` that look at one value.
+const SCOPES_MAX: usize = 32;
+
+/// A keyword that leaves a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Choosing {
+    Enum,
+    AnyOf,
+    OneOf,
+    Not,
+    If,
+    DependentRequired,
+    DependentSchemas,
+    /// The schema itself, negated.
+    Negated,
+}
+
+impl Choosing {
+    fn name(self) -> &'static str {
+        match self {
+            Choosing::Enum => "enum",
+            Choosing::AnyOf => "anyOf",
+            Choosing::OneOf => "oneOf",
+            Choosing::Not => "not",
+            Choosing::If => "if",
+            Choosing::DependentRequired => "dependentRequired",
+            Choosing::DependentSchemas => "dependentSchemas",
+            Choosing::Negated => "",
+        }
+    }
+}
+
+/// A schema to be added to a branch, and who looks at it.
+type Addition = (Term, Scopes);
+
+/// What is to be added to a branch, the next last.
+#[derive(Debug, Clone)]
+enum Todo {
+    Schema(Addition),
+    /// What was read already; it comes behind what stands before it in the schema.
+    Layer(Layer),
+}
+
+/// Schemas to be added, of each alternative.
+pub(super) type Alternatives = Rc<[Vec<Term>]>;
+
+/// Something that a schema leaves open, whoever looks at it.
+pub(super) type Open = (Choosing, Alternatives);
+
+#[derive(Debug, Clone)]
+struct Choice {
+    node: NodeId,
+    by: Choosing,
+    alternatives: Alternatives,
+    scopes: Scopes,
+}
+
+/// A branch that isn't finished.
+#[derive(Debug, Clone)]
+struct Draft {
+    branch: Branch,
+    todo: Vec<Todo>,
+    seen: HashSet<Addition>,
+    choices: Vec<Choice>,
+}
+
+impl Compiler<'_> {
+    /// The branches of a conjunction. If they would be too many, what makes them so is left out.
+    pub(super) fn branches(&mut self, conjunction: &[Term]) -> Result<Vec<Branch>, Failure> {
+        loop {
+            match self.try_branches(conjunction)? {
+                Ok(branches) => return Ok(branches),
+                Err((node, by)) => {
+                    self.relax_node(
+                        node,
+                        by.name(),
+                        "it multiplies with others to more branches than are enforced".to_owned(),
+                    );
+                    self.given_up.insert((node, by));
+                }
+            }
+        }
+    }
+
+    /// The branches, or the choice that has the most alternatives where there are too many.
+    fn try_branches(
+        &mut self,
+        conjunction: &[Term],
+    ) -> Result<Result<Vec<Branch>, (NodeId, Choosing)>, Failure> {
+        let first = Draft {
+            branch: Branch::new(),
+            todo: conjunction
+                .iter()
+                .rev()
+                .map(|&term| Todo::Schema((term, 0)))
+                .collect(),
+            seen: HashSet::new(),
+            choices: Vec::new(),
+        };
+        let mut drafts = vec![first];
+        let mut branches = Vec::new();
+        // One choice alone may be as wide as it is written; products with it are bounded.
+        let mut most = None;
+        let mut widest: Option<(usize, NodeId, Choosing)> = None;
+        while let Some(mut draft) = drafts.pop() {
+            if !self.settle(&mut draft)? {
+                continue;
+            }
+            let Some(place) = draft.next_choice() else {
+                branches.push(draft.branch);
+                continue;
+            };
+            let choice = draft.choices.remove(place);
+            let width = choice.alternatives.len();
+            if widest.is_none_or(|(most, ..)| width > most) {
+                widest = Some((width, choice.node, choice.by));
+            }
+            let most = *most.get_or_insert(BRANCHES_MAX + width);
+            if branches.len() + drafts.len() + width > most
+                && let Some((_, node, by)) = widest
+            {
+                return Ok(Err((node, by)));
+            }
+            for alternative in choice.alternatives.iter().rev() {
+                self.budget.spend(
+                    8 + draft.todo.len() + draft.choices.len() + draft.branch.layers.len(),
+                )?;
+                let mut draft = draft.clone();
+                let added = alternative
+                    .iter()
+                    .rev()
+                    .map(|&term| Todo::Schema((term, choice.scopes)));
+                draft.todo.extend(added);
+                drafts.push(draft);
+            }
+        }
+        Ok(Ok(branches))
+    }
+
+    /// Adds all that is to be added; false if nothing satisfies it.
+    fn settle(&mut self, draft: &mut Draft) -> Result<bool, Failure> {
+        while let Some(todo) = draft.todo.pop() {
+            let (term, scopes) = match todo {
+                Todo::Schema(addition) => addition,
+                Todo::Layer(layer) => {
+                    draft.branch.layers.push(layer);
+                    continue;
+                }
+            };
+            if !draft.seen.insert((term, scopes)) {
+                continue;
+            }
+            self.budget.spend(2)?;
+            self.refuse_endless_reference(term.node)?;
+            if term.is_negated {
+                let Some(alternatives) = self.negation(term.node)? else {
+                    continue;
+                };
+                // What a schema doesn't allow isn't seen by others.
+                if !self.given_up.contains(&(term.node, Choosing::Negated)) {
+                    draft.choices.push(Choice {
+                        node: term.node,
+                        by: Choosing::Negated,
+                        alternatives,
+                        scopes: 0,
+                    });
+                }
+                continue;
+            }
+            let keywords = match self.look_up(term.node)? {
+                None => continue,
+                Some(None) => return Ok(false),
+                Some(Some(keywords)) => keywords,
+            };
+            if !self.add(draft, term.node, &keywords, scopes)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(
+        &mut self,
+        draft: &mut Draft,
+        node: NodeId,
+        keywords: &Rc<Keywords>,
+        scopes: Scopes,
+    ) -> Result<bool, Failure> {
+        let own = self.open_scope(draft, node, keywords);
+        // What the schemas in it say is seen by its own scope too.
+        let inner = scopes | own;
+        if !draft.branch.add(keywords) {
+            return Ok(false);
+        }
+        if keywords.says_something_of_parts() {
+            let layer = Layer {
+                keywords: Rc::clone(keywords),
+                scopes: inner,
+                own,
+            };
+            match keywords.applies_first {
+                true => draft.todo.push(Todo::Layer(layer)),
+                false => draft.branch.layers.push(layer),
+            }
+        }
+        let parts = keywords.reference.iter().chain(&keywords.all_of);
+        let parts: Vec<_> = parts
+            .map(|&node| Todo::Schema((positive(node), inner)))
+            .collect();
+        draft.todo.extend(parts.into_iter().rev());
+        for &(by, ref alternatives) in self.open(node, keywords)?.iter() {
+            if !self.given_up.contains(&(node, by)) {
+                draft.choices.push(Choice {
+                    node,
+                    by,
+                    alternatives: Rc::clone(alternatives),
+                    scopes: if by == Choosing::Enum { 0 } else { inner },
+                });
+            }
+        }
+        Ok(true)
+    }
+
+    fn open_scope(&mut self, draft: &mut Draft, node: NodeId, keywords: &Keywords) -> Scopes {
+        let (properties, items) = (keywords.object.unevaluated, keywords.array.unevaluated);
+        let says = |node: Option<NodeId>| node.filter(|&node| node != NodeId::TRUE);
+        let scope = Scope {
+            properties: says(properties),
+            items: says(items),
+        };
+        if scope.properties.is_none() && scope.items.is_none() {
+            return 0;
+        }
+        if draft.branch.scopes.len() == SCOPES_MAX {
+            self.relax_node(
+                node,
+                "unevaluatedProperties",
+                "there are too many of them in one value".to_owned(),
+            );
+            return 0;
+        }
+        draft.branch.scopes.push(scope);
+        1 << (draft.branch.scopes.len() - 1)
+    }
+
+    /// What a schema leaves open.
+    fn open(&mut self, node: NodeId, keywords: &Keywords) -> Result<Rc<[Open]>, Failure> {
+        if let Some(known) = self.open.get(&node) {
+            return Ok(Rc::clone(known));
+        }
+        let mut open: Vec<Open> = Vec::new();
+        for branches in &keywords.enumerated {
+            self.budget.spend(branches.len())?;
+            open.push((
+                Choosing::Enum,
+                branches.iter().map(|&node| vec![positive(node)]).collect(),
+            ));
+        }
+        for branches in &keywords.any_of {
+            self.budget.spend(branches.len())?;
+            let branches = self.joined(branches)?;
+            open.push((
+                Choosing::AnyOf,
+                branches.iter().map(|&node| vec![positive(node)]).collect(),
+            ));
+        }
+        if !keywords.one_of.is_empty() {
+            open.push((
+                Choosing::OneOf,
+                self.exclusive(node, &keywords.one_of)?.into(),
+            ));
+        }
+        if let Some(not) = keywords.not {
+            open.push((Choosing::Not, Rc::from([vec![negative(not)]])));
+        }
+        if let Some(conditional) = &keywords.conditional {
+            let holds = vec![positive(conditional.condition), positive(conditional.then)];
+            let fails = vec![
+                negative(conditional.condition),
+                positive(conditional.otherwise),
+            ];
+            match self.negation(conditional.condition)?.is_some() {
+                true => open.push((Choosing::If, Rc::from([holds, fails]))),
+                false => self.relax_node(node, "if", "its opposite can't be enforced".to_owned()),
+            }
+        }
+        let object = &keywords.object;
+        let required = (object.dependent_required.iter()).map(|(name, names)| {
+            let mut with = Keywords::requiring(name);
+            with.object.required.extend(names.iter().cloned());
+            (Choosing::DependentRequired, name, with, NodeId::TRUE)
+        });
+        let schemas = (object.dependent_schemas.iter()).map(|(name, node)| {
+            (
+                Choosing::DependentSchemas,
+                name,
+                Keywords::requiring(name),
+                *node,
+            )
+        });
+        for (by, name, with, schema) in required.chain(schemas) {
+            self.budget.spend(4 + with.object.required.len())?;
+            let without_object = self.derive(Keywords::of_types(TypeSet::OBJECT.complement()));
+            let without = self.derive(Keywords::forbidding(name));
+            let with = self.derive(with);
+            let alternatives = [
+                vec![positive(without_object)],
+                vec![positive(without)],
+                vec![positive(with), positive(schema)],
+            ];
+            open.push((by, Rc::from(alternatives)));
+        }
+        let open: Rc<[Open]> = open.into();
+        self.open.insert(node, Rc::clone(&open));
+        Ok(open)
+    }
+
+    /// The branches of an `anyOf`, with all that are nothing but values made one.
+    pub(super) fn joined(&mut self, branches: &[NodeId]) -> Result<Vec<NodeId>, Failure> {
+        let mut literals = Vec::new();
+        let mut others = Vec::new();
+        for &branch in branches {
+            self.budget.spend(1)?;
+            match self.look_up(branch)? {
+                Some(Some(keywords)) => match keywords.only_literals() {
+                    Some(own) => literals.extend(own.iter().cloned()),
+                    None => others.push(branch),
+                },
+                Some(None) => {}
+                None => return Ok(vec![NodeId::TRUE]),
+            }
+        }
+        if !literals.is_empty() {
+            others.push(self.derive(Keywords {
+                literals: Some(distinct(literals)),
+                ..Keywords::default()
+            }));
+        }
+        Ok(others)
+    }
+}
+
+impl Draft {
+    /// The choice that is made next: one that leaves no choice first, the widest last.
+    fn next_choice(&self) -> Option<usize> {
+        let widths = self.choices.iter().map(|choice| choice.alternatives.len());
+        widths
+            .enumerate()
+            .min_by_key(|&(_, width)| width)
+            .map(|(place, _)| place)
+    }
+}
+
+pub(super) fn positive(node: NodeId) -> Term {
+    Term {
+        node,
+        is_negated: false,
+    }
+}
+
+pub(super) fn negative(node: NodeId) -> Term {
+    Term {
+        node,
+        is_negated: true,
+    }
+}

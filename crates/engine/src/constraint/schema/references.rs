@@ -1,0 +1,169 @@
+//! Where `$ref` leads within a schema.
+
+use std::collections::{HashMap, HashSet};
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::super::json::{Document, JsonValue, ValueId};
+
+/// Resources and anchors of a schema.
+#[derive(Debug)]
+pub(super) struct References {
+    /// Addresses of the schema itself and of those inside that have their own.
+    resources: HashMap<String, ValueId>,
+    addresses: HashMap<ValueId, Url>,
+    anchors: HashMap<(ValueId, Box<str>), ValueId>,
+    /// Addresses and anchors that stand there twice, and so lead nowhere for certain.
+    ambiguous: HashSet<String>,
+    /// Schemas whose address drafts don't agree on.
+    doubtful: HashSet<ValueId>,
+}
+
+/// The address of a schema that has none.
+const NO_ADDRESS: &str = "json-schema:///";
+
+impl References {
+    pub(super) fn new(document: &Document) -> Self {
+        let mut references = References {
+            resources: HashMap::new(),
+            addresses: HashMap::new(),
+            anchors: HashMap::new(),
+            ambiguous: HashSet::new(),
+            doubtful: HashSet::new(),
+        };
+        let none = Url::parse(NO_ADDRESS).ok();
+        references
+            .addresses
+            .extend(none.map(|url| (Document::ROOT, url)));
+        // Containers come before what is in them, so that a base is known when it is needed.
+        let mut seen = HashSet::new();
+        for (id, value) in document.iter() {
+            if !matches!(value, JsonValue::Object(_)) {
+                continue;
+            }
+            let text = |name| document.get(document.member(id, name)?).as_str();
+            // `id` is draft 4's; elsewhere it is a name like others.
+            let address = text("$id").or_else(|| text("id").filter(|_| id == Document::ROOT));
+            if let Some(address) = address
+                && !address.starts_with('#')
+                && let Some(base) = references.base(document, id)
+                && let Ok(url) = base.1.join(address)
+            {
+                let plain = without_fragment(&url);
+                // Up to draft 7 an address beside `$ref` is none.
+                if references.resources.insert(plain.clone(), id).is_some() {
+                    references.ambiguous.insert(plain.clone());
+                }
+                if text("$ref").is_some() {
+                    references.ambiguous.insert(plain);
+                    references.doubtful.insert(id);
+                }
+                references.addresses.insert(id, url);
+            }
+            // Where these lead depends on the way by which they are reached, if there are several.
+            let dynamic = text("$dynamicAnchor").map(|name| format!("#{name}"));
+            let recursive = document.member(id, "$recursiveAnchor");
+            let recursive =
+                recursive.filter(|&value| *document.get(value) == JsonValue::Bool(true));
+            for name in dynamic
+                .into_iter()
+                .chain(recursive.map(|_| "$recursiveAnchor".to_owned()))
+            {
+                if !seen.insert(name.clone()) {
+                    references.ambiguous.insert(name);
+                }
+            }
+            let fragment = |name| text(name).and_then(|text| text.strip_prefix('#'));
+            let anchors = [
+                text("$anchor"),
+                text("$dynamicAnchor"),
+                fragment("$id"),
+                fragment("id"),
+            ];
+            let Some((resource, _)) = references.base(document, id) else {
+                continue;
+            };
+            for anchor in anchors.into_iter().flatten() {
+                references
+                    .anchors
+                    .entry((resource, anchor.into()))
+                    .or_insert(id);
+            }
+        }
+        references
+    }
+
+    /// The resource that a value is in, and its address.
+    fn base(&self, document: &Document, id: ValueId) -> Option<(ValueId, &Url)> {
+        let mut at = Some(id);
+        while let Some(id) = at {
+            if let Some(url) = self.addresses.get(&id) {
+                return Some((id, url));
+            }
+            at = document.parent(id);
+        }
+        None
+    }
+
+    /// Where `$dynamicRef` or `$recursiveRef` leads, if that is the same however it is reached.
+    pub(super) fn resolve_dynamic(
+        &self,
+        document: &Document,
+        from: ValueId,
+        reference: &str,
+    ) -> Option<ValueId> {
+        let anchor = reference.rfind('#').map_or("", |at| &reference[at..]);
+        let name = if anchor == "#" {
+            "$recursiveAnchor"
+        } else {
+            anchor
+        };
+        if self.ambiguous.contains(name) {
+            return None;
+        }
+        self.resolve(document, from, reference)
+    }
+
+    pub(super) fn resolve(
+        &self,
+        document: &Document,
+        from: ValueId,
+        reference: &str,
+    ) -> Option<ValueId> {
+        let (address, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+        let (base, url) = self.base(document, from)?;
+        let resource = match address {
+            "" => base,
+            _ if self.doubtful.contains(&base) => return None,
+            address => {
+                let plain = without_fragment(&url.join(address).ok()?);
+                if self.ambiguous.contains(&plain) {
+                    return None;
+                }
+                *self.resources.get(&plain)?
+            }
+        };
+        let fragment = percent_decode_str(fragment).decode_utf8().ok()?;
+        if fragment.is_empty() {
+            return Some(resource);
+        }
+        if fragment.starts_with('/') {
+            // Many mean the whole document, though they have given an address to the part that they are in.
+            let within = document.follow(resource, &fragment);
+            return within.or_else(|| document.follow(Document::ROOT, &fragment));
+        }
+        let anchor = |resource| {
+            self.anchors
+                .get(&(resource, Box::from(&*fragment)))
+                .copied()
+        };
+        anchor(resource).or_else(|| anchor(Document::ROOT))
+    }
+}
+
+fn without_fragment(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    url.to_string()
+}

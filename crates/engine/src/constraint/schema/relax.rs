@@ -1,0 +1,68 @@
+//! Notes what of a schema isn't enforced.
+
+use super::branch::Branch;
+use super::keywords::NodeId;
+use super::{Compiler, Document, Node, RELAXED_MAX, Relaxed, ValueId};
+
+impl Compiler<'_> {
+    /// The value of a keyword isn't enforced.
+    pub(super) fn relax_value(&mut self, value: ValueId, reason: String) {
+        let pointer = self.document.pointer(value);
+        self.relax(pointer, reason);
+    }
+
+    /// A keyword of a schema isn't enforced, or, without a name, the schema.
+    pub(super) fn relax_node(&mut self, node: NodeId, keyword: &str, reason: String) {
+        let Some(value) = self.place(node) else {
+            // Derived from another one: what is being made says where.
+            let own = self.current.clone();
+            let place = own.iter().find_map(|term| self.place(term.node));
+            return self.relax_value(place.unwrap_or(Document::ROOT), reason);
+        };
+        self.relax_value(
+            self.document.member(value, keyword).unwrap_or(value),
+            reason,
+        );
+    }
+
+    /// A keyword of the schemas that make a branch isn't enforced.
+    pub(super) fn relax_layers(&mut self, branch: &Branch, keyword: &str, reason: &str) {
+        let own = self.current.clone();
+        let values: Vec<_> = own
+            .iter()
+            .filter_map(|term| self.place(term.node))
+            .collect();
+        let layers = branch
+            .layers
+            .iter()
+            .filter_map(|layer| layer.keywords.value);
+        let places: Vec<_> = layers
+            .chain(values.iter().copied())
+            .filter_map(|value| self.document.member(value, keyword))
+            .collect();
+        if places.is_empty() {
+            self.relax_value(
+                values.first().copied().unwrap_or(Document::ROOT),
+                reason.to_owned(),
+            );
+        }
+        for place in places {
+            self.relax_value(place, reason.to_owned());
+        }
+    }
+
+    /// Where a schema is written.
+    pub(super) fn place(&self, node: NodeId) -> Option<ValueId> {
+        match &self.nodes[node.0 as usize] {
+            &Node::Written(value) | &Node::Constant(value) => Some(value),
+            Node::Schema(keywords) => keywords.value,
+            Node::Anything | Node::Nothing => None,
+        }
+    }
+
+    fn relax(&mut self, pointer: String, reason: String) {
+        if self.relaxed.len() < RELAXED_MAX && self.relaxed_at.insert(pointer.clone()) {
+            self.relaxed.push(Relaxed { pointer, reason });
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! What null, booleans, numbers and strings look like.
+
+use std::collections::HashSet;
+
+use llguidance::derivre::{JsonQuoteOptions, RegexAst, RegexBuilder};
+
+use super::super::decimal::Decimal;
+use super::super::json::Document;
+use super::super::numbers::{self, Range};
+use super::super::pattern::{Pattern, all_of};
+use super::super::rules::{Alternative, Rules, Spacing, Symbol, Terminal};
+use super::branch::Branch;
+use super::keywords::{Literal, TypeSet};
+use super::read::{MULTIPLE_PLACES_MAX, MULTIPLES_MAX};
+use super::{Compiler, Failure};
+
+/// Escapes in strings, after the backslash. Without `u` there is one way to write a name, so that a free name can't be a
+/// declared one in disguise.
+const ESCAPES: &str = "nrbtf\"\\";
+/// Work to find out whether any string satisfies all that is asked of it.
+const EMPTY_FUEL: u64 = 20_000;
+/// Values that a negation takes out of strings or numbers.
+const EXCLUDED_MAX: usize = 1_000;
+
+/// A set of strings as JSON writes them, without control characters that have no short escape.
+pub(super) fn quoted(ast: RegexAst) -> RegexAst {
+    quoted_with(ast, ESCAPES)
+}
+
+fn quoted_with(ast: RegexAst, escapes: &str) -> RegexAst {
+    let options = JsonQuoteOptions {
+        allowed_escapes: escapes.to_owned(),
+        raw_mode: false,
+    };
+    RegexAst::JsonQuote(Box::new(ast), options)
+}
+
+pub(super) fn any_text() -> RegexAst {
+    RegexAst::Regex("(?s:.*)".to_owned())
+}
+
+/// Any string.
+pub(super) fn free_string(rules: &mut Rules) -> Symbol {
+    rules.named_regex("string", || quoted(any_text()), Spacing::Json)
+}
+
+/// Null, booleans, numbers and strings, whatever their value.
+pub(super) fn free_scalars(rules: &mut Rules) -> Vec<Symbol> {
+    let null = rules.literal("null", Spacing::Json);
+    let boolean = free_boolean(rules);
+    let number = rules.named_regex(
+        "number",
+        || Range::default().numbers().unwrap_or(RegexAst::NoMatch),
+        Spacing::Json,
+    );
+    vec![null, boolean, number, free_string(rules)]
+}
+
+fn free_boolean(rules: &mut Rules) -> Symbol {
+    rules.named_regex(
+        "boolean",
+        || RegexAst::Regex("true|false".to_owned()),
+        Spacing::Json,
+    )
+}
+
+impl Compiler<'_> {
+    /// The alternatives of a branch that are neither arrays nor objects.
+    pub(super) fn scalars(
+        &mut self,
+        branch: &Branch,
+        alternatives: &mut Vec<Alternative>,
+    ) -> Result<(), Failure> {
+        if branch.literals.is_some() {
+            let literals = self.allowed_literals(branch)?;
+            if !literals.is_empty() {
+                let texts: Vec<_> = literals.iter().map(Literal::text).collect();
+                let symbol = match &*texts {
+                    [text] => self.rules.literal(text, Spacing::Json),
+                    texts => {
+                        let all = texts
+                            .iter()
+                            .map(|text| RegexAst::Literal(text.clone()))
+                            .collect();
+                        let key = format!("one of {}", texts.join(","));
+                        self.rules
+                            .named_regex(&key, || RegexAst::Or(all), Spacing::Json)
+                    }
+                };
+                alternatives.push(vec![symbol]);
+            }
+            return Ok(());
+        }
+        let is_excluded = |literal: Literal| branch.excluded.contains(&literal);
+        if branch.may_be(TypeSet::NULL) && !is_excluded(Literal::Null) {
+            alternatives.push(vec![self.rules.literal("null", Spacing::Json)]);
+        }
+        if branch.may_be(TypeSet::BOOLEAN) {
+            let (yes, no) = (
+                !is_excluded(Literal::Bool(true)),
+                !is_excluded(Literal::Bool(false)),
+            );
+            match (yes, no) {
+                (true, true) => alternatives.push(vec![free_boolean(self.rules)]),
+                (true, false) => alternatives.push(vec![self.rules.literal("true", Spacing::Json)]),
+                (false, true) => {
+                    alternatives.push(vec![self.rules.literal("false", Spacing::Json)]);
+                }
+                (false, false) => {}
+            }
+        }
+        if branch.may_be(TypeSet::NUMBER)
+            && let Some(symbol) = self.number(branch)?
+        {
+            alternatives.push(vec![symbol]);
+        }
+        if branch.may_be(TypeSet::STRING)
+            && let Some(symbol) = self.string(branch)?
+        {
+            alternatives.push(vec![symbol]);
+        }
+        Ok(())
+    }
+
+    /// The listed values that satisfy all else that is asked of them.
+    pub(super) fn allowed_literals(&mut self, branch: &Branch) -> Result<Vec<Literal>, Failure> {
+        let excluded: HashSet<_> = branch.excluded.iter().collect();
+        let mut allowed = Vec::new();
+        for literal in branch.literals.iter().flat_map(|literals| literals.iter()) {
+            self.budget.spend(1)?;
+            if !branch.types.has(literal.kind()) || excluded.contains(literal) {
+                continue;
+            }
+            let fits = match literal {
+                Literal::Null | Literal::Bool(_) => true,
+                Literal::Number(number) => is_number_of(number, branch),
+                Literal::String(text) => self.is_string_of(text, branch)?,
+            };
+            if fits {
+                allowed.push(literal.clone());
+            }
+        }
+        Ok(allowed)
+    }
+
+    fn is_string_of(&mut self, text: &str, branch: &Branch) -> Result<bool, Failure> {
+        if branch.least_length > 0 || branch.most_length.is_some() {
+            let length = text.chars().count() as u64;
+            if length < branch.least_length || branch.most_length.is_some_and(|most| length > most)
+            {
+                return Ok(false);
+            }
+        }
+        for pattern in &branch.patterns {
+            self.budget.spend(50 + text.len())?;
+            // A value that takes too much work to look at is one that can't be written.
+            if pattern.pattern.contains(text) != Some(true) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn number(&mut self, branch: &Branch) -> Result<Option<Symbol>, Failure> {
+        let whole = branch.is_whole == Some(true);
+        let set = match whole {
+            true => branch.range.whole_numbers(),
+            false => branch.range.numbers(),
+        };
+        let Some(set) = set else {
+            return Ok(None);
+        };
+        let mut parts = vec![set];
+        let mut is_checked = false;
+        if let Some((digits, places)) = self.multiple(branch) {
+            parts.push(numbers::multiples(digits, places));
+            parts.push(numbers::precise());
+            is_checked = true;
+        }
+        let mut not = Vec::new();
+        if branch.is_whole == Some(false) {
+            not.push(RegexAst::Regex(r"-?[0-9]+(\.0+)?".to_owned()));
+        }
+        for literal in branch.excluded.iter().take(EXCLUDED_MAX) {
+            if let Literal::Number(number) = literal {
+                not.push(numbers::spellings(number));
+            }
+        }
+        if !not.is_empty() {
+            parts.push(numbers::without_exponent());
+            parts.push(RegexAst::Not(Box::new(RegexAst::Or(not))));
+            is_checked = true;
+        }
+        let key = format!(
+            "number {:?} {whole} {:?} {:?} {:?}",
+            branch.range, branch.is_whole, branch.multiples, branch.excluded
+        );
+        let ast = match parts.len() {
+            1 => parts.remove(0),
+            _ => RegexAst::And(parts),
+        };
+        self.checked(&key, ast, is_checked)
+    }
+
+    /// The least common multiple of all that a number must be a multiple of.
+    fn multiple(&mut self, branch: &Branch) -> Option<(u32, u32)> {
+        let scaled: Option<Vec<_>> = branch.multiples.iter().map(Decimal::scaled).collect();
+        let scaled = scaled.filter(|scaled| !scaled.is_empty())?;
+        let places = scaled.iter().map(|&(_, places)| places).max()?;
+        let mut multiple = 1_u64;
+        for (digits, less) in scaled {
+            let scale = 10_u64.pow(places - less);
+            let next = digits
+                .checked_mul(scale)
+                .and_then(|digits| least_common_multiple(multiple, digits));
+            multiple = next.unwrap_or(u64::MAX);
+        }
+        // With a whole number of the last place nothing is asked of whole numbers.
+        if places == 0 && multiple == 1 {
+            return None;
+        }
+        if multiple > MULTIPLES_MAX || places > MULTIPLE_PLACES_MAX {
+            self.relax_layers(
+                branch,
+                "multipleOf",
+                "together they have too many digits to be enforced",
+            );
+            return None;
+        }
+        Some((u32::try_from(multiple).ok()?, places))
+    }
+
+    fn string(&mut self, branch: &Branch) -> Result<Option<Symbol>, Failure> {
+        let has_length = branch.least_length > 0 || branch.most_length.is_some();
+        let excluded: Vec<_> = branch
+            .excluded
+            .iter()
+            .filter_map(|literal| match literal {
+                Literal::String(text) => Some(RegexAst::Literal(text.to_string())),
+                _ => None,
+            })
+            .collect();
+        if branch
+            .most_length
+            .is_some_and(|most| most < branch.least_length)
+        {
+            return Ok(None);
+        }
+        if !has_length && branch.patterns.is_empty() && excluded.is_empty() {
+            return Ok(Some(free_string(self.rules)));
+        }
+        if excluded.len() > EXCLUDED_MAX {
+            self.relax_layers(branch, "not", "it takes out too many values to be enforced");
+            return Ok(Some(free_string(self.rules)));
+        }
+        let names: Vec<_> = branch
+            .patterns
+            .iter()
+            .map(|pattern| &*pattern.name)
+            .collect();
+        let key = format!(
+            "string {} {:?} {names:?} {:?}",
+            branch.least_length, branch.most_length, branch.excluded
+        );
+        if let Some(known) = self.rules.named.get(&key) {
+            return Ok(*known);
+        }
+        let mut patterns: Vec<_> = branch
+            .patterns
+            .iter()
+            .map(|pattern| pattern.pattern.clone())
+            .collect();
+        if has_length {
+            patterns.push(Pattern::length(branch.least_length, branch.most_length));
+        }
+        if !excluded.is_empty() {
+            patterns.push(Pattern::excluding(excluded));
+        }
+        let is_checked = patterns.len() > 1 || !branch.patterns.is_empty();
+        self.budget
+            .spend(patterns.iter().map(Pattern::positions).sum())?;
+        let Some(all) = all_of(patterns.iter()) else {
+            self.relax_patterns(branch);
+            return Ok(Some(free_string(self.rules)));
+        };
+        let found = match self.checked(&key, quoted(all.ast()), is_checked) {
+            // Perhaps they all have control characters.
+            Ok(None) => self.checked(
+                &format!("{key} with controls"),
+                quoted_with(all.ast(), &format!("{ESCAPES}u")),
+                true,
+            ),
+            found => found,
+        };
+        match found {
+            Err(Failure::Refused(_)) => {
+                self.relax_patterns(branch);
+                Ok(Some(free_string(self.rules)))
+            }
+            known => known,
+        }
+    }
+
+    /// A terminal, or nothing if no text matches it. What takes too much work to find out is refused.
+    pub(super) fn checked(
+        &mut self,
+        key: &str,
+        ast: RegexAst,
+        is_checked: bool,
+    ) -> Result<Option<Symbol>, Failure> {
+        if let Some(known) = self.rules.named.get(key) {
+            return Ok(*known);
+        }
+        let symbol = match is_checked && is_empty(&ast, self)? {
+            true => None,
+            false => Some(self.rules.terminal(Terminal::Regex(ast), Spacing::Json)),
+        };
+        self.rules.named.insert(key.to_owned(), symbol);
+        Ok(symbol)
+    }
+
+    fn relax_patterns(&mut self, branch: &Branch) {
+        for pattern in &branch.patterns {
+            let place = self
+                .pattern_places
+                .get(&pattern.name)
+                .copied()
+                .unwrap_or(Document::ROOT);
+            let reason =
+                "the patterns, formats and lengths of this string are too complex together";
+            self.relax_value(place, reason.to_owned());
+        }
+    }
+}
+
+/// Whether nothing matches an expression.
+fn is_empty(ast: &RegexAst, compiler: &mut Compiler<'_>) -> Result<bool, Failure> {
+    let too_complex = || Failure::Refused("it is too complex".to_owned());
+    let mut builder = RegexBuilder::new();
+    let expression = builder.mk(ast).map_err(|_| too_complex())?;
+    compiler
+        .budget
+        .spend(usize::try_from(builder.exprset().cost() / 20).unwrap_or(usize::MAX))?;
+    if builder.exprset().is_positive(expression) {
+        return Ok(false);
+    }
+    let cost = builder.exprset().cost();
+    let regex = builder.to_regex_limited(expression, EMPTY_FUEL);
+    let spent = regex
+        .as_ref()
+        .map_or(EMPTY_FUEL, |regex| regex.cost().saturating_sub(cost));
+    compiler
+        .budget
+        .spend(usize::try_from(spent / 10).unwrap_or(usize::MAX))?;
+    regex
+        .map(|mut regex| regex.always_empty())
+        .map_err(|_| too_complex())
+}
+
+fn is_number_of(number: &Decimal, branch: &Branch) -> bool {
+    let fits_kind = branch
+        .is_whole
+        .is_none_or(|is_whole| is_whole == number.is_whole());
+    fits_kind
+        && branch.range.contains(number)
+        && branch
+            .multiples
+            .iter()
+            .all(|multiple| is_multiple(number, multiple))
+}
+
+fn is_multiple(number: &Decimal, of: &Decimal) -> bool {
+    let (Some((digits, places)), Some((of_digits, of_places))) = (number.scaled(), of.scaled())
+    else {
+        return false;
+    };
+    let scale = |digits: u64, less: u32| {
+        u128::from(digits).checked_mul(10_u128.checked_pow(places.max(of_places) - less)?)
+    };
+    match (scale(digits, places), scale(of_digits, of_places)) {
+        (Some(digits), Some(of)) => of != 0 && digits % of == 0,
+        _ => false,
+    }
+}
+
+fn least_common_multiple(a: u64, b: u64) -> Option<u64> {
+    let (mut divisor, mut rest) = (a, b);
+    while rest != 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    (a / divisor).checked_mul(b)
+}

@@ -1,0 +1,404 @@
+//! What is enforced of a schema, what is relaxed, and what is refused.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// What of a schema isn't enforced, by pointers within it.
+fn relaxed(schema: &Value) -> Vec<String> {
+    let compiled = constraints().compile(&Grammar::json_schema(schema), &Cancel::default());
+    let compiled = compiled.unwrap_or_else(|error| panic!("{error} of {schema}"));
+    let pointers = compiled.relaxed.iter().map(|relaxed| {
+        let prefix = "/response_format/json_schema/schema";
+        relaxed.pointer.strip_prefix(prefix).unwrap().to_owned()
+    });
+    pointers.collect()
+}
+
+/// Why a schema is refused.
+fn refusal(schema: &Value, is_strict: bool) -> Option<Invalid> {
+    let schema = Schema::from(schema.clone()).strict(is_strict);
+    match constraints().compile(&Grammar(Part::Json(schema)), &Cancel::default()) {
+        Ok(_) => None,
+        Err(CompileError::Invalid(invalid)) => Some(invalid),
+        Err(CompileError::Cancelled) => panic!("nobody cancelled it"),
+    }
+}
+
+#[test]
+fn annotations_say_nothing() {
+    for (keyword, value) in [
+        ("id", json!("x")),
+        ("readonly", json!(true)),
+        ("name", json!("x")),
+        ("example", json!({})),
+        ("nullable", json!(true)),
+        ("$anchor", json!("x")),
+        ("contentSchema", json!({"type": "object"})),
+        ("x-vendor", json!([])),
+        ("x-guidance", json!({"whitespace_flexible": true})),
+        ("minimun", json!(3)),
+        ("strict", json!(true)),
+        ("uniqueItems", json!(false)),
+        ("propertyNames", json!({"type": "string"})),
+        ("format", json!("credit-card")),
+        ("format", json!("int64")),
+        ("discriminator", json!({"propertyName": "kind"})),
+        ("$vocabulary", json!({})),
+        ("then", json!({"type": "null"})),
+    ] {
+        let mut schema = json!({"type": "object", "additionalProperties": {"type": "string"}});
+        schema[keyword] = value;
+        assert_eq!(relaxed(&schema), [""; 0], "{schema}");
+        assert_eq!(refusal(&schema, true), None, "{schema}");
+        let compiled = compile(&Grammar::json_schema(&schema));
+        assert_eq!(walk(&compiled, r#"{"a":"b"}"#), "ends", "{schema}");
+        assert_eq!(walk(&compiled, r#"{"a":1"#), "not at 5", "{schema}");
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_listed_and_refused_where_it_is_strict() {
+    let check = |schema: Value, pointer: &str| {
+        let within = json!({"type": "object", "properties": {"a/b": schema}});
+        let expected = format!("/properties/a~1b{pointer}");
+        assert_eq!(relaxed(&within), [expected.as_str()], "{schema}");
+        let Some(Invalid { param, message }) = refusal(&within, true) else {
+            panic!("{schema} is taken")
+        };
+        assert_eq!(param, SCHEMA_PARAM);
+        assert!(
+            message.contains(&format!("{expected} can't be enforced")),
+            "{message}"
+        );
+    };
+    check(
+        json!({"type": "array", "uniqueItems": true}),
+        "/uniqueItems",
+    );
+    check(
+        json!({"type": "string", "pattern": "\\bfoo\\b"}),
+        "/pattern",
+    );
+    check(json!({"type": "string", "pattern": "(a)\\1"}), "/pattern");
+    check(json!({"type": "string", "pattern": "("}), "/pattern");
+    check(json!({"$ref": "https://example.com/schema"}), "/$ref");
+    check(json!({"$ref": "#/$defs/none"}), "/$ref");
+    check(
+        json!({"type": "object", "minProperties": 2}),
+        "/minProperties",
+    );
+    check(json!({"type": "any"}), "/type");
+    check(json!({"type": "object", "required": true}), "/required");
+    check(json!({"minimum": "3"}), "/minimum");
+    check(json!({"multipleOf": 1_000_003}), "/multipleOf");
+    check(json!({"multipleOf": 0}), "/multipleOf");
+    check(json!({"minLength": LENGTH_MAX + 1}), "/minLength");
+    check(json!({"minItems": SCHEMA_ITEMS_MAX + 1}), "/minItems");
+    check(json!({"properties": 3}), "/properties");
+    check(json!({"anyOf": 3}), "/anyOf");
+    check(json!({"enum": 3}), "/enum");
+    check(
+        json!({"patternProperties": {"(?<=a)b": {}}}),
+        "/patternProperties/(?<=a)b",
+    );
+    check(json!({"not": {"multipleOf": 3}}), "/not");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let check = |schema: Value, expected: &str| {
+        for is_strict in [false, true] {
+            let invalid =
+                refusal(&schema, is_strict).unwrap_or_else(|| panic!("{schema} is taken"));
+            assert_eq!(invalid.param, SCHEMA_PARAM);
+            assert!(
+                invalid.message.contains(expected),
+                "{invalid} of {schema}, not {expected:?}"
+            );
+        }
+    };
+    let within = |schema: Value| json!({"type": "array", "items": schema, "minItems": 1});
+    check(json!(3), "not a number");
+    check(json!(false), "nothing satisfies it");
+    check(json!({"enum": []}), "nothing satisfies it");
+    check(
+        json!({"type": "string", "minLength": 3, "maxLength": 2}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"type": "string", "pattern": "^a$", "minLength": 2}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"type": "integer", "minimum": 0.1, "maximum": 0.9}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"type": "string", "enum": [1, 2]}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"allOf": [{"type": "string"}, {"type": "null"}]}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"required": ["a"], "type": "object", "additionalProperties": false}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+        "nothing satisfies it",
+    );
+    check(
+        json!({"type": "array", "minItems": 3, "maxItems": 2}),
+        "nothing satisfies it",
+    );
+    check(json!({"not": {}}), "nothing satisfies it");
+    check(json!({"$ref": "#"}), "on and on");
+    let loops = json!({"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}});
+    let mut schema = within(json!({"$ref": "#/$defs/a"}));
+    schema["$defs"] = loops;
+    check(schema, "on and on");
+    check(json!({"const": "x".repeat(SCHEMA_BYTES_MAX)}), "bytes");
+}
+
+/// Texts that a schema allows, and that it doesn't.
+fn check_texts(schema: Value, inside: &[&str], outside: &[&str]) {
+    assert_eq!(relaxed(&schema), [""; 0], "{schema}");
+    let compiled = compile(&Grammar::json_schema(&schema));
+    for text in inside {
+        let end = walk(&compiled, text);
+        assert!(
+            end == "ends" || end == "may end",
+            "{text} of {schema}: {end}"
+        );
+    }
+    for text in outside {
+        let end = walk(&compiled, text);
+        assert!(end != "ends" && end != "may end", "{text} of {schema}");
+    }
+}
+
+#[test]
+fn values_are_exact() {
+    let check = |text: &str, inside: &[&str], outside: &[&str]| {
+        let compiled = compile(&Grammar(Part::Json(
+            Schema::new(text, SCHEMA_PARAM).strict(true),
+        )));
+        for text in inside {
+            assert!(
+                matches!(&*walk(&compiled, text), "ends" | "may end"),
+                "{text}"
+            );
+        }
+        for text in outside {
+            assert!(
+                !matches!(&*walk(&compiled, text), "ends" | "may end"),
+                "{text}"
+            );
+        }
+    };
+    check(
+        r#"{"const":1234567890123456789}"#,
+        &["1234567890123456789"],
+        &["1234567890123456768"],
+    );
+    check(
+        r#"{"enum":[9007199254740993]}"#,
+        &["9007199254740993"],
+        &["9007199254740992"],
+    );
+    check(
+        r#"{"const":123456789.12345679}"#,
+        &["123456789.12345679"],
+        &["123456789.12345678"],
+    );
+    check(
+        r#"{"const":123456789012345678901234567890}"#,
+        &["123456789012345678901234567890"],
+        &["123456789012345677877719597056"],
+    );
+    check(
+        r#"{"const":0.12345678901234567890123}"#,
+        &["0.12345678901234567890123"],
+        &["0.12345678901234568"],
+    );
+    check(r#"{"const":1e3}"#, &["1000"], &["1001"]);
+    check(r#"{"const":-0.0}"#, &["0"], &["1"]);
+    let bounds = r#"{"type":"integer","minimum":9007199254740993,"maximum":9007199254740995}"#;
+    check(
+        bounds,
+        &["9007199254740993", "9007199254740995"],
+        &["9007199254740992", "9007199254740996"],
+    );
+    check(r#"{"const":"a\u001fb"}"#, &[r#""a\u001fb""#], &[r#""ab""#]);
+    check(
+        r#"{"enum":["\u0000","\u007f"]}"#,
+        &[r#""\u0000""#, "\"\u{7f}\""],
+        &[r#""""#],
+    );
+    check(
+        r#"{"const":{"a\u0001":["\u0002",1.50]}}"#,
+        &[r#"{"a\u0001":["\u0002",1.5]}"#],
+        &[r#"{"a":["",1.5]}"#],
+    );
+    check(
+        r#"{"type":"string","pattern":"^\u0003$"}"#,
+        &[r#""\u0003""#],
+        &[r#""""#],
+    );
+    check(
+        r#"{"required":["a\"b"],"type":"object","properties":{"a\"b":{"const":1}}}"#,
+        &[r#"{"a\"b":1}"#],
+        &[r#"{"ab":1}"#],
+    );
+    let too_long = format!(r#"{{"const":1{}}}"#, "0".repeat(NUMBER_DIGITS_MAX + 1));
+    assert!(
+        constraints()
+            .compile(
+                &Grammar(Part::Json(Schema::new(too_long, SCHEMA_PARAM).strict(true))),
+                &Cancel::default()
+            )
+            .is_err()
+    );
+}
+
+#[test]
+fn keywords_that_choose_are_enforced() {
+    check_texts(
+        json!({"type": "object", "properties": {"kind": {"enum": ["a", "b"]}, "size": {"type": "integer"}}, "required": ["kind"],
+               "additionalProperties": false,
+               "if": {"properties": {"kind": {"const": "a"}}}, "then": {"required": ["size"]}, "else": {"properties": {"size": false}}}),
+        &[r#"{"kind":"a","size":1}"#, r#"{"kind":"b"}"#],
+        &[r#"{"kind":"a"}"#, r#"{"kind":"b","size":1}"#],
+    );
+    check_texts(
+        json!({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}, "c": {"const": 3}}, "additionalProperties": false,
+               "dependentRequired": {"a": ["b"]}, "dependentSchemas": {"c": {"properties": {"b": false}}}}),
+        &["{}", r#"{"b":2}"#, r#"{"a":1,"b":2}"#, r#"{"c":3}"#],
+        &[r#"{"a":1}"#, r#"{"b":2,"c":3}"#],
+    );
+    let shape = |kind: &str| json!({"type": "object", "properties": {"kind": {"const": kind}, "x": {"type": "integer"}}, "required": ["kind", "x"]});
+    check_texts(
+        json!({"oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}], "discriminator": {"propertyName": "kind"},
+               "$defs": {"Cat": shape("cat"), "Dog": shape("dog")}}),
+        &[r#"{"kind":"cat","x":1}"#, r#"{"kind":"dog","x":2}"#],
+        &[r#"{"kind":"cow","x":1}"#],
+    );
+    check_texts(
+        json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}),
+        &["1.5", "-0.25"],
+        &["1", "-7"],
+    );
+    check_texts(
+        json!({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]}),
+        &[r#""a""#, r#""abcd""#],
+        &[r#""ab""#],
+    );
+    check_texts(
+        json!({"oneOf": [{"const": 1}, {"const": 1}, {"type": "integer", "minimum": 0}]}),
+        &["0", "2"],
+        &["1"],
+    );
+    check_texts(
+        json!({"not": {"type": "string"}}),
+        &["1", "null", "[]"],
+        &[r#""a""#],
+    );
+    check_texts(
+        json!({"type": "string", "not": {"enum": ["a", "b"]}}),
+        &[r#""c""#, r#""ab""#],
+        &[r#""a""#, r#""b""#],
+    );
+    check_texts(
+        json!({"type": "integer", "not": {"const": 5}}),
+        &["4", "55"],
+        &["5"],
+    );
+    check_texts(
+        json!({"type": "object", "not": {"required": ["a"]}}),
+        &[r#"{"b":1}"#, "{}"],
+        &[r#"{"a":1}"#],
+    );
+    check_texts(
+        json!({"type": "array", "contains": {"const": 5}, "maxItems": 3}),
+        &["[5]", "[1,5]", "[5,5,5]"],
+        &["[]", "[1]", "[1,2,3]"],
+    );
+    check_texts(
+        json!({"type": "array", "items": {"type": "integer"}, "contains": {"minimum": 9}, "minContains": 2, "maxContains": 2}),
+        &["[9,10]", "[1,9,2,9]"],
+        &["[9]", "[9,9,9]"],
+    );
+    check_texts(
+        json!({"type": "array", "contains": {"const": 5}}),
+        &["[1,2,5]", "[5,6,7]"],
+        &["[]", "[1,2]", "[1 5]"],
+    );
+    check_texts(
+        json!({"type": "array", "items": {"enum": ["a", "b", 3]}, "uniqueItems": true}),
+        &["[]", r#"["b","a"]"#, r#"[3,"a","b"]"#],
+        &[r#"["a","a"]"#, r#"["a",3,"a"]"#],
+    );
+    check_texts(
+        json!({"type": "array", "items": {"type": "boolean"}, "uniqueItems": true, "minItems": 1}),
+        &["[true]", "[false,true]"],
+        &["[]", "[true,true]"],
+    );
+    check_texts(
+        json!({"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}, "properties": {"A": {}}}),
+        &[r#"{"ab":1}"#],
+        &[r#"{"A":1}"#, r#"{"a1":1}"#],
+    );
+    check_texts(
+        json!({"allOf": [{"properties": {"a": {"const": 1}}}], "type": "object", "properties": {"b": {"const": 2}}, "unevaluatedProperties": false}),
+        &[r#"{"a":1,"b":2}"#, r#"{"b":2}"#, "{}"],
+        &[r#"{"c":3}"#, r#"{"a":2}"#],
+    );
+    check_texts(
+        json!({"type": "string", "pattern": "^(?=.*[0-9])(?!admin)[a-z0-9]{3,}$"}),
+        &[r#""abc1""#],
+        &[r#""abc""#, r#""admin1""#],
+    );
+    // allOf of trees that recurse in step.
+    check_texts(
+        json!({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+               "$defs": {"a": {"type": "object", "properties": {"next": {"$ref": "#/$defs/a"}, "x": {"type": "integer"}}, "additionalProperties": false},
+                         "b": {"properties": {"next": {"$ref": "#/$defs/b"}, "x": {"minimum": 3}}}}}),
+        &[r#"{"next":{"next":{"x":3}},"x":4}"#],
+        &[r#"{"next":{"x":2"#, r#"{"x":2}"#],
+    );
+}
+
+#[test]
+fn references_lead_where_they_should() {
+    let check = |reference: &str| {
+        let schema = json!({
+            "$id": "https://example.com/root.json",
+            "type": "array", "items": {"$ref": reference},
+            "$defs": {"a/b c~d%": {"const": 7, "$anchor": "seven"}, "other": {"$id": "other.json", "const": 7}},
+            "components": {"schemas": {"X": {"const": 7}}},
+        });
+        check_texts(schema, &["[7]", "[]"], &["[8]"]);
+    };
+    for reference in [
+        "#/$defs/a~1b%20c~0d%25",
+        "#/$defs/a~1b c~0d%25",
+        "#seven",
+        "#/components/schemas/X",
+        "other.json",
+        "https://example.com/other.json",
+        "root.json#/components/schemas/X",
+    ] {
+        check(reference);
+    }
+    check_texts(
+        json!({"$dynamicAnchor": "node", "type": "object", "properties": {"children": {"type": "array", "items": {"$dynamicRef": "#node"}}}, "additionalProperties": false}),
+        &[r#"{"children":[{},{"children":[]}]}"#],
+        &[r#"{"children":[1]}"#],
+    );
+    // Where two could be meant, none is enforced.
+    let two = json!({"$dynamicAnchor": "x", "properties": {"a": {"$dynamicRef": "#x"}}, "$defs": {"b": {"$id": "b", "$dynamicAnchor": "x"}}});
+    assert_eq!(relaxed(&two), ["/properties/a/$dynamicRef"]);
+}
