@@ -186,4 +186,8 @@ impl Judge {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "the simulation counts milliseconds and steps, no money"
+)]
 mod tests;
