@@ -106,7 +106,7 @@ class Weir(Server):
 
     def start(self, directory):
         (directory / "weir.toml").write_text(
-            f'listen = "127.0.0.1:0"\n\n[[models]]\nid = "{self.model}"\ninput_price = 200\noutput_price = 400\n\n'
+            f'listen = "127.0.0.1:0"\ndemo = true\n\n[[models]]\nid = "{self.model}"\ninput_price = 200\noutput_price = 400\n\n'
             f'[[models.engines]]\nkind = "llama"\npath = "{MODEL_FILE}"\nthreads = {self.threads}\n{self.settings}\n'
         )
         self.run([self.program, "serve", "--json"], directory, subprocess.PIPE)

@@ -133,6 +133,12 @@ def test_without_config_and_models_it_says_what_to_do(tmp_path):
     assert done.returncode == 2 and "make models" in done.stderr and not (tmp_path / "data").exists()
 
 
+def test_status(weir):
+    shown = json.loads(weir.run("status", "--json", env={"WEIR_LISTEN": weir.url.removeprefix("http://")}))
+    assert shown["server"] == "ready" and shown["accounts"] >= 1
+    assert {"id": DEMO, "available": True} in shown["models"]
+
+
 def test_doctor(weir, make_weir, tmp_path):
     checks = {row["check"]: row for row in json.loads(weir.run("doctor", "--json", check=False).stdout)}
     assert checks["database"]["verdict"] == "ok" and checks["kernels"]["verdict"] == "ok"

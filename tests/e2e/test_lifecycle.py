@@ -152,7 +152,7 @@ def test_without_a_config_it_serves_the_files_it_finds(tmp_path):
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
         [BINARY, "serve", "--listen", "127.0.0.1:0"],
-        cwd=tmp_path, env=environment(), stdout=log, stderr=subprocess.STDOUT,
+        cwd=tmp_path, env=environment({"WEIR_DEMO": "true"}), stdout=log, stderr=subprocess.STDOUT,
     )
     try:
         text = lambda: (tmp_path / "log").read_text()

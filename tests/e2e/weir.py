@@ -62,7 +62,7 @@ class Weir:
     def __init__(self, directory, models, settings=""):
         self.directory = Path(directory)
         self.config = self.directory / "weir.toml"
-        self.config.write_text(f'listen = "127.0.0.1:0"\n{settings}\n{models}')
+        self.config.write_text(f'listen = "127.0.0.1:0"\ndemo = true\n{settings}\n{models}')
         # What the program is run by, such as a command that enters a namespace.
         self.prefix = []
         self.process = None

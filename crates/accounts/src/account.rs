@@ -1,6 +1,7 @@
 //! Accounts: who holds a balance.
 
 pub(crate) mod admin;
+pub(crate) mod delete;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct Account {
     pub model_limits: ModelQuotas,
     pub suspended: Option<Suspension>,
     pub created_at: Timestamp,
+    /// Nothing can be done with a deleted account; what was written of it stays.
+    pub deleted_at: Option<Timestamp>,
 }
 
 /// Requests of a suspended account are refused; those that run finish.
@@ -87,6 +90,9 @@ pub enum AdminError {
         field: &'static str,
         message: String,
     },
+    /// An account can't be deleted as it is.
+    #[error("{0}")]
+    NotEmpty(String),
     #[error("the idempotency key {0:?} was used for something else")]
     IdempotencyConflict(String),
     /// Its secret was shown to whoever made it, and is nowhere any more.
@@ -140,7 +146,7 @@ macro_rules! columns {
         "account.id, account.name, balance.posted, balance.held, balance.posted + balance.credit_limit - balance.held,
          account.created_at, balance.promo, balance.credit_limit, balance.low_balance, account.tier,
          account.requests_per_minute, account.tokens_per_minute, account.concurrent_requests,
-         account.suspended_at, account.suspended_reason, account.model_limits"
+         account.suspended_at, account.suspended_reason, account.model_limits, account.deleted_at"
     };
 }
 pub(crate) use columns;
@@ -219,6 +225,7 @@ pub(crate) fn read(row: &Row) -> Result<Account, StoreError> {
         model_limits: ModelQuotas::read(row, 15)?,
         suspended: suspended.transpose()?,
         created_at: row.time(5)?,
+        deleted_at: row.time_or_null(16)?,
     })
 }
 

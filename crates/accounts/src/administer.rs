@@ -4,10 +4,11 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::account::admin::{AddAccount, UpdateAccount};
+use crate::account::delete::{DeleteAccount, Remainder};
 use crate::audit::PAGE_MAX;
-use crate::key::admin::{AddKey, RevokeKey, UpdateKey};
+use crate::key::admin::{KeyDraft, RevokeKey, UpdateKey};
 use crate::key::cap;
-use crate::key::rotate::RotateKey;
+use crate::key::rotate::RotationDraft;
 use crate::ledger::movement::{Move, What};
 use crate::ledger::{list, top_up};
 use crate::usage::prune::{self, Prune};
@@ -45,7 +46,19 @@ impl Accounts {
         self.0.writer.write(update).await
     }
 
-    /// All accounts, by name.
+    /// Revokes the account's keys and lets nothing be done with it any more; its records stay, and its name is free.
+    /// Deleting again changes nothing. Refused while requests are open, and as `remainder` says.
+    pub async fn delete_account(
+        &self,
+        account: &AccountId,
+        remainder: Remainder,
+        by: impl Into<By>,
+    ) -> Result<Account, AdminError> {
+        let delete = DeleteAccount::new(account, remainder, by.into());
+        self.0.writer.write(delete).await
+    }
+
+    /// All accounts, by name, deleted ones too.
     pub async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
         account::list(&self.0.readers).await
     }
@@ -167,13 +180,33 @@ impl Accounts {
         options: KeyOptions,
         by: impl Into<By>,
     ) -> Result<NewKey, AdminError> {
-        let add = AddKey::new(account, options, by.into())?;
-        self.0.writer.write(add).await
+        self.make_key(KeyDraft::new(account, options, by.into())?)
+            .await
+    }
+
+    /// Makes up a key, and writes nothing.
+    pub fn draft_key(
+        &self,
+        account: &AccountId,
+        options: KeyOptions,
+        by: impl Into<By>,
+    ) -> Result<KeyDraft, AdminError> {
+        KeyDraft::new(account, options, by.into())
+    }
+
+    /// From now on the key is valid.
+    pub async fn make_key(&self, draft: KeyDraft) -> Result<NewKey, AdminError> {
+        self.0.writer.write(draft.0).await
     }
 
     /// Oldest first.
     pub async fn keys(&self, account: &AccountId) -> Result<Vec<KeyInfo>, StoreError> {
         key::list(&self.0.readers, account).await
+    }
+
+    /// The keys of all accounts: account by account, each oldest first.
+    pub async fn all_keys(&self) -> Result<Vec<KeyInfo>, StoreError> {
+        key::all(&self.0.readers).await
     }
 
     /// A page of them: those after the last one of the page before.
@@ -207,8 +240,23 @@ impl Accounts {
         grace: SignedDuration,
         by: impl Into<By>,
     ) -> Result<NewKey, AdminError> {
-        let rotate = RotateKey::new(id, grace, by.into())?;
-        self.0.writer.write(rotate).await
+        self.make_rotation(RotationDraft::new(id, grace, by.into())?)
+            .await
+    }
+
+    /// Makes up a new secret for a key, and writes nothing.
+    pub fn draft_rotation(
+        &self,
+        id: &str,
+        grace: SignedDuration,
+        by: impl Into<By>,
+    ) -> Result<RotationDraft, AdminError> {
+        RotationDraft::new(id, grace, by.into())
+    }
+
+    /// From now on the new secret is valid, and the old one until the grace is over.
+    pub async fn make_rotation(&self, draft: RotationDraft) -> Result<NewKey, AdminError> {
+        self.0.writer.write(draft.0).await
     }
 
     /// Revokes for good; revoking again changes nothing.
@@ -285,6 +333,11 @@ impl Accounts {
         page: Page,
     ) -> Result<Vec<LedgerRecord>, StoreError> {
         list::page(&self.0.readers, account, page).await
+    }
+
+    /// Transactions of all accounts, newest first.
+    pub async fn whole_ledger(&self, page: Page) -> Result<Vec<LedgerRecord>, StoreError> {
+        list::page_of_all(&self.0.readers, page).await
     }
 
     /// Every administrative act, newest first; of one account, or of all.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::account::AccountId;
 use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::key::KeyId;
+use crate::text::misleads;
 
 /// A user's name is cut here.
 const USER_MAX: usize = 64;
@@ -29,7 +30,7 @@ impl Actor {
 
     /// Somebody at the command line.
     pub fn command_line(user: &str) -> Self {
-        let plain = user.chars().filter(|letter| !letter.is_control());
+        let plain = user.chars().filter(|letter| !misleads(*letter));
         let user: String = plain.take(USER_MAX).collect();
         Actor(format!("cli:{user}").into())
     }

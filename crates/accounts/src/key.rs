@@ -199,6 +199,22 @@ pub(crate) async fn list(
     rows.iter().map(read).collect()
 }
 
+/// All keys, by the name of their account.
+pub(crate) async fn all(readers: &Readers) -> Result<Vec<KeyInfo>, StoreError> {
+    let rows = readers
+        .rows(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM api_key JOIN account ON account.id = api_key.account
+                 ORDER BY account.name, api_key.created_at, api_key.id"
+            ),
+            &[],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
 /// Keys of an account after this one, oldest first.
 pub(crate) async fn after(
     readers: &Readers,

@@ -25,6 +25,7 @@ mod money;
 mod node;
 mod quotas;
 mod spill;
+mod text;
 mod usage;
 mod writer;
 
@@ -49,6 +50,7 @@ use crate::spill::{Kept, Spill};
 use crate::writer::{Asked, WriterHandle};
 
 pub use crate::account::admin::{AccountChange, Standing};
+pub use crate::account::delete::Remainder;
 pub use crate::account::{Account, AccountId, AdminError, Suspension};
 pub use crate::audit::{Actor, AuditRecord, By, Page};
 pub use crate::clock::{CLOCK_GAP_MAX, ClockState};
@@ -57,9 +59,10 @@ pub use crate::deliveries::{Delivery, Subscription};
 pub use crate::events::EventKind;
 #[cfg(feature = "failpoints")]
 pub use crate::failpoint::{PLACES, at_each_place};
-pub use crate::key::admin::KeyChange;
+pub use crate::key::admin::{KeyChange, KeyDraft};
 pub use crate::key::caller::{Caller, KeyError};
 pub use crate::key::cap::{CapPeriod, KeySpend, SpendCaps};
+pub use crate::key::rotate::RotationDraft;
 pub use crate::key::{KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::lease::Uptime;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
@@ -277,6 +280,16 @@ impl Accounts {
         usage::newest(&self.0.readers, account, limit).await
     }
 
+    /// Records that ended at `time[0]` or later, and before `time[1]`; newest first.
+    pub async fn usage_between(
+        &self,
+        account: &AccountId,
+        time: [Timestamp; 2],
+        limit: u32,
+    ) -> Result<Vec<UsageRecord>, StoreError> {
+        usage::between(&self.0.readers, account, time, limit).await
+    }
+
     /// What an account's requests cost by cycle, model and price, the oldest first; `time` is from and to before.
     pub async fn bill(
         &self,
@@ -302,6 +315,11 @@ impl Accounts {
             Asked::Full => Err(HoldError::Overloaded),
             Asked::Closed => Err(HoldError::Store(StoreError::closed())),
         }
+    }
+
+    /// A request was refused since the balance covers nothing: those who want to know are told, once a day.
+    pub fn note_exhausted(&self, account: &AccountId, now: Timestamp) {
+        self.0.notices.exhausted(account, now);
     }
 
     /// Holds more. If it fails, the hold is what it was.

@@ -125,6 +125,26 @@ pub(crate) async fn newest(
     rows.iter().map(read).collect()
 }
 
+/// The records of an account that ended within a time, from and to before; newest first.
+pub(crate) async fn between(
+    readers: &Readers,
+    account: &AccountId,
+    [from, to]: [Timestamp; 2],
+    limit: u32,
+) -> Result<Vec<UsageRecord>, StoreError> {
+    let rows = readers
+        .rows(
+            "SELECT u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
+                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached, u.promo
+             FROM usage_record u JOIN price p ON p.id = u.price
+             WHERE u.account = $1 AND u.ended_at >= $2 AND u.ended_at < $3
+             ORDER BY u.ended_at DESC, u.id DESC LIMIT $4",
+            values![account.as_str(), from, to, i64::from(limit)],
+        )
+        .await?;
+    rows.iter().map(read).collect()
+}
+
 fn read(row: &Row) -> Result<UsageRecord, StoreError> {
     let named =
         |text: String| StoreError::contradiction(format!("{text} is neither outcome nor source"));

@@ -50,6 +50,18 @@ pub struct PageQuery {
     pub after: Option<String>,
 }
 
+/// The rule for the balance of an account that is deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeletionQuery {
+    /// Expire its promotional credit, and bring its balance to 0 by an adjustment. Without it, an account that has a
+    /// balance is 409.
+    #[serde(deserialize_with = "flag")]
+    pub write_off: bool,
+    /// Why it is written off.
+    pub reason: Option<String>,
+}
+
 /// Which part of the audit log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -72,10 +84,10 @@ pub struct ExportQuery {
     pub format: Format,
     /// A line for each `record`, or for each key, model, price and UTC `day`.
     pub by: By,
-    /// What ended then or later; of days, those that the time touches.
-    pub from: Option<Time>,
+    /// What ended then or later; of days, those that the time touches. RFC 3339, or a UTC day, which is when it begins.
+    pub from: Option<String>,
     /// What ended before.
-    pub to: Option<Time>,
+    pub to: Option<String>,
     /// Only of this account: its id or name.
     pub account: Option<String>,
     /// Only of this key: its id.
@@ -111,6 +123,13 @@ fn number<'de, D: Deserializer<'de>>(text: D) -> Result<Option<u32>, D::Error> {
     let number = text.parse();
     let number = number.map_err(|_| serde::de::Error::custom("a whole number is expected"));
     number.map(Some)
+}
+
+/// A flag as queries have it.
+fn flag<'de, D: Deserializer<'de>>(text: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(text)?;
+    let flag = text.parse();
+    flag.map_err(|_| serde::de::Error::custom("true or false is expected"))
 }
 
 /// For what a change may have: absent leaves it as it is, and null is a value like others.

@@ -22,14 +22,15 @@ object! {
     }
 }
 
+/// `S` are the texts of the tokens, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Tokenized {
+pub struct Tokenized<'a, S> {
     pub count: usize,
     /// The model's context.
     pub max_model_len: u32,
-    pub tokens: Vec<u32>,
+    pub tokens: &'a [u32],
     /// What each token stands for, if asked for.
-    pub token_strs: Option<Vec<String>>,
+    pub token_strs: Option<S>,
 }
 
 object! {

@@ -20,7 +20,7 @@ pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
 /// with the prompt; every hold covers at least this.
 pub(crate) const HEAD_START_TOKENS: u64 = 1;
 /// When to come back while other requests hold the balance.
-const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
+pub(crate) const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to settle while the database is out of reach.
 const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 

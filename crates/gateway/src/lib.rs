@@ -8,6 +8,7 @@ mod admitted;
 mod bill;
 pub mod catalog;
 mod clock;
+mod early;
 mod embed;
 mod generation;
 pub mod limits;

@@ -111,6 +111,11 @@ impl Limits {
         Ok(permit)
     }
 
+    /// Whether a request would be admitted now, as far as this process knows. Counts nothing.
+    pub fn check_request(&self, subjects: &[Subject], now: Instant) -> Result<(), NotAdmitted> {
+        Ok(self.memory.check_request(subjects, now)?)
+    }
+
     /// What is left of the subjects' limits: of each limit what is tightest.
     pub fn quota(&self, subjects: &[Subject], now: Instant) -> Quota {
         let mut quota = Quota::default();

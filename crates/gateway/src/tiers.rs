@@ -165,6 +165,8 @@ mod tests {
             tier: None,
             suspended: false,
             capped: false,
+            available: Nanos::ZERO,
+            held: Nanos::ZERO,
         }
     }
 

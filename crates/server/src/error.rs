@@ -29,11 +29,13 @@ pub enum Reason {
     IdempotencyConflict,
     KeyMade,
     OwnAccount,
+    AccountNotEmpty,
     RequestTooLarge,
     RateLimitExceeded,
     TokenLimitExceeded,
     ModelNotAvailable,
     InternalError,
+    NotImplemented,
     ServiceNotAvailable,
 }
 
@@ -47,7 +49,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 22] = [
         Reason::InvalidRequestBody,
         Reason::InvalidBillCycle,
         Reason::InvalidProductCategory,
@@ -62,11 +64,13 @@ impl Reason {
         Reason::IdempotencyConflict,
         Reason::KeyMade,
         Reason::OwnAccount,
+        Reason::AccountNotEmpty,
         Reason::RequestTooLarge,
         Reason::RateLimitExceeded,
         Reason::TokenLimitExceeded,
         Reason::ModelNotAvailable,
         Reason::InternalError,
+        Reason::NotImplemented,
         Reason::ServiceNotAvailable,
     ];
 
@@ -88,11 +92,13 @@ impl Reason {
             Reason::IdempotencyConflict => row(409, "IDEMPOTENCY_CONFLICT",  "invalid_request_error", Some("idempotency_conflict")),
             Reason::KeyMade             => row(409, "KEY_MADE",              "invalid_request_error", Some("key_made")),
             Reason::OwnAccount          => row(409, "OWN_ACCOUNT",           "invalid_request_error", Some("own_account")),
+            Reason::AccountNotEmpty     => row(409, "ACCOUNT_NOT_EMPTY",     "invalid_request_error", Some("account_not_empty")),
             Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
             Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
             Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),
             Reason::ModelNotAvailable   => row(500, "MODEL_NOT_AVAILABLE",   "server_error",          Some("model_not_available")),
             Reason::InternalError       => row(500, "INTERNAL_ERROR",        "server_error",          Some("internal_error")),
+            Reason::NotImplemented      => row(501, "NOT_IMPLEMENTED",       "invalid_request_error", Some("not_implemented")),
             Reason::ServiceNotAvailable => row(503, "SERVICE_NOT_AVAILABLE", "server_error",          Some("overloaded")),
         }
     }

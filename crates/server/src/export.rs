@@ -4,7 +4,11 @@
 mod csv;
 
 use std::collections::VecDeque;
+use std::fmt;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use schemars::schema_for;
 use serde_json::Value;
 use weir_accounts::{AccountId, Accounts, StoreError, UsageDay, UsageEntry, UsageFilter};
@@ -12,6 +16,48 @@ use weir_api::admin;
 pub use weir_api::admin::{By, Format};
 
 use crate::routes::admin::wire::{time, usd};
+
+/// The times that [`moment`] takes, in words.
+pub const MOMENT_EXPECTED: &str = "a time is such as 2027-01-31 or 2027-01-31T12:00:00Z";
+/// The length of a day as text: jiff would leave out the hours that follow one.
+const DAY_LEN: usize = "2027-01-31".len();
+
+/// A point in time that may be past: RFC 3339, or a UTC day, which is when it begins.
+pub fn moment(text: &str) -> Option<Timestamp> {
+    if text.len() != DAY_LEN {
+        return text.parse().ok();
+    }
+    let day: Date = text.parse().ok()?;
+    Some(day.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+/// A time in which nothing can have happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyPeriod;
+
+impl fmt::Display for EmptyPeriod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "from is not before to, and nothing is in between; a day is when it begins: all of 2027-01-31 is from \
+             2027-01-31 to 2027-02-01",
+        )
+    }
+}
+
+/// From when to before when; all time, where nothing is said.
+pub fn period(
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> Result<[Timestamp; 2], EmptyPeriod> {
+    let (from, to) = (
+        from.unwrap_or(Timestamp::UNIX_EPOCH),
+        to.unwrap_or(Timestamp::MAX),
+    );
+    if from >= to {
+        return Err(EmptyPeriod);
+    }
+    Ok([from, to])
+}
 
 /// Lines that are read, and in memory, at once.
 const PIECE: u32 = 500;

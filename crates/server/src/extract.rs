@@ -6,15 +6,16 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 use weir_accounts::{Caller, KeyRole};
+use weir_gateway::Refusal;
 
 use crate::error::{ApiError, Reason};
+use crate::in_flight::Claim;
 use crate::{App, Options, layers};
 
 /// Whoever uses models.
@@ -26,18 +27,21 @@ pub(crate) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match app
+    let authenticated = app
         .gateway
         .authenticate_as(INFERS, credential(request.headers()))
-        .await
-    {
+        .await;
+    let caller = match let_in(&mut request, authenticated) {
         Ok(caller) => caller,
-        Err(refusal) => return ApiError::from(refusal).into_response(),
+        Err(error) => return error.into_response(),
     };
-    request.extensions_mut().insert(caller.clone());
     let asked = AskedModel::default();
     request.extensions_mut().insert(asked.clone());
-    let mut response = next.run(request).await;
+    // A caller that would be refused anyway needn't send its body.
+    let mut response = match app.gateway.may_ask(&caller) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => ApiError::from(refusal).into_response(),
+    };
     let model = asked.get();
     let asking = model.map(|model| caller.clone().asking_for(model));
     let quota = app.gateway.quota(asking.as_ref().unwrap_or(&caller), model);
@@ -53,14 +57,8 @@ pub(crate) async fn require_any_key(
     next: Next,
 ) -> Response {
     let credential = credential(request.headers());
-    let caller = match app.gateway.authenticate(credential).await {
-        Ok(caller) => caller,
-        Err(refusal) => return ApiError::from(refusal).into_response(),
-    };
-    request.extensions_mut().insert(caller.clone());
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(caller);
-    response
+    let authenticated = app.gateway.authenticate(credential).await;
+    run_as(let_in(&mut request, authenticated), request, next).await
 }
 
 /// Runs on the administrative routes, with their roles.
@@ -70,11 +68,26 @@ pub(crate) async fn require_role(
     next: Next,
 ) -> Response {
     let credential = credential(request.headers());
-    let caller = match app.gateway.authenticate_as(roles, credential).await {
-        Ok(caller) => caller,
-        Err(refusal) => return ApiError::from(refusal).into_response(),
-    };
+    let authenticated = app.gateway.authenticate_as(roles, credential).await;
+    run_as(let_in(&mut request, authenticated), request, next).await
+}
+
+/// Tells the handler and the connection who the caller is.
+fn let_in(
+    request: &mut Request,
+    authenticated: Result<Caller, Refusal>,
+) -> Result<Caller, ApiError> {
+    let caller = authenticated?;
+    layers::connection::has_key(request.extensions(), &caller)?;
     request.extensions_mut().insert(caller.clone());
+    Ok(caller)
+}
+
+async fn run_as(caller: Result<Caller, ApiError>, request: Request, next: Next) -> Response {
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
     let mut response = next.run(request).await;
     response.extensions_mut().insert(caller);
     response
@@ -112,14 +125,18 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The body as JSON. What the content type says doesn't matter, and most clients get it right.
-pub(crate) async fn json<T: DeserializeOwned>(
-    request: Request,
-    options: &Options,
-) -> Result<T, ApiError> {
-    parse(&body(request, options).await?)
+pub(crate) async fn json<T: DeserializeOwned>(request: Request, app: &App) -> Result<T, ApiError> {
+    parse(&body(request, app).await?.bytes)
 }
 
-/// The same for a body that was read already.
+/// A body that was read. Its bytes count as in flight until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ReceivedBody {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) claim: Claim,
+}
+
+/// A body that was read already, as JSON.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
@@ -205,7 +222,8 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
 }
 
 /// The whole body, refused as soon as it is known to be too large, or takes too long.
-pub(crate) async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
+pub(crate) async fn body(request: Request, app: &App) -> Result<ReceivedBody, ApiError> {
+    let options = &*app.options;
     refuse_encoding(request.headers())?;
     let announced = request
         .headers()
@@ -219,18 +237,25 @@ pub(crate) async fn body(request: Request, options: &Options) -> Result<Bytes, A
     {
         return Err(too_large(options));
     }
-    let collected = collect(request.into_body(), options);
+    let caller = request.extensions().get::<Caller>();
+    let caller = caller.expect("only routes that need a key take a body");
+    let claim = app.bytes_in_flight.claim(&caller.key);
+    let collected = collect(request.into_body(), options, claim);
     match tokio::time::timeout(options.body_timeout, collected).await {
         Ok(body) => body,
         Err(_elapsed) => Err(unreadable("the body took too long to arrive".to_owned())),
     }
 }
 
-async fn collect(mut body: Body, options: &Options) -> Result<Bytes, ApiError> {
-    let mut collected = Vec::new();
+async fn collect(
+    mut body: Body,
+    options: &Options,
+    mut claim: Claim,
+) -> Result<ReceivedBody, ApiError> {
+    let mut bytes = Vec::new();
     loop {
         let frame = match tokio::time::timeout(options.body_idle_timeout, body.frame()).await {
-            Ok(None) => return Ok(collected.into()),
+            Ok(None) => return Ok(ReceivedBody { bytes, claim }),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(unreadable(format!("the body could not be read: {error}")));
@@ -240,10 +265,12 @@ async fn collect(mut body: Body, options: &Options) -> Result<Bytes, ApiError> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if data.len() > options.body_bytes_max - collected.len() {
+        if data.len() > options.body_bytes_max - bytes.len() {
             return Err(too_large(options));
         }
-        collected.extend_from_slice(&data);
+        // What was announced isn't believed: only bytes that came take memory.
+        claim.grow(data.len())?;
+        bytes.extend_from_slice(&data);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every request has: an id, a log line, tidy slashes, an answer even to a panic.
 
+pub(crate) mod connection;
 mod log;
 
 use std::any::Any;

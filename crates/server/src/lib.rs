@@ -4,10 +4,13 @@
 //! is the gateway's.
 
 mod answer;
+mod bounded;
 mod convert;
 mod error;
 pub mod export;
 mod extract;
+mod holding;
+mod in_flight;
 mod layers;
 mod redact;
 mod relaxed;
@@ -27,8 +30,10 @@ use weir_accounts::KeyRole;
 use weir_gateway::Gateway;
 
 pub use crate::error::{Reason, Row};
+use crate::in_flight::BytesInFlight;
+pub use crate::redact::redact;
 use crate::routes::admin::Endpoint;
-pub use crate::serve::{Stop, serve};
+pub use crate::serve::{ForwardedHeader, Stop, TrustedProxies, serve};
 
 /// Some real client has each of these hard-coded.
 pub const BASES: [&str; 5] = [
@@ -135,6 +140,7 @@ pub fn router(app: App) -> Router {
     // Slashes are tidied before routing, so the path that is matched is the only one there is.
     let mut outer = Router::new()
         .fallback_service(MapRequest::new(routes, layers::tidy_path))
+        .layer(from_fn(layers::connection::refuse))
         .layer(layers::catch_panic());
     if let Some(cors) = layers::cors(&app.options.cors_origins) {
         outer = outer.layer(cors);
@@ -148,12 +154,32 @@ pub struct App {
     pub gateway: Gateway,
     pub options: Arc<Options>,
     /// Randomness for request ids, which must never repeat.
-    pub random: fn() -> u128,
+    random: fn() -> u128,
+    bytes_in_flight: BytesInFlight,
+}
+
+impl App {
+    pub fn new(gateway: Gateway, options: Options, random: fn() -> u128) -> Self {
+        let bytes_in_flight = BytesInFlight::new(
+            options.body_bytes_in_flight_max,
+            options.body_bytes_in_flight_per_key_max,
+        );
+        App {
+            gateway,
+            options: Arc::new(options),
+            random,
+            bytes_in_flight,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub body_bytes_max: usize,
+    /// Bytes of bodies that are being read, and of answers to requests that cost nothing that are being sent.
+    pub body_bytes_in_flight_max: usize,
+    /// Bytes of bodies of one key.
+    pub body_bytes_in_flight_per_key_max: usize,
     /// From one request's end, or the connection's begin, to the end of the next request's head.
     pub header_timeout: Duration,
     /// Between two pieces of a body.
@@ -165,6 +191,11 @@ pub struct Options {
     /// How long the rest of a refused body is read, so that its sender gets to see the answer.
     pub linger_timeout: Duration,
     pub connections_max: usize,
+    /// Connections of one address (of IPv6: of one /64) that no trusted proxy is.
+    pub connections_per_address_max: usize,
+    /// The part of `connections_max` that is kept for short answers and a few callers while a request runs on all others.
+    pub connections_reserve: usize,
+    pub trusted_proxies: TrustedProxies,
     /// Origins whose pages may call; `*` is every one, and with none CORS is off.
     pub cors_origins: Vec<String>,
 }
@@ -173,12 +204,17 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             body_bytes_max: 16 * 1024 * 1024,
+            body_bytes_in_flight_max: 256 * 1024 * 1024,
+            body_bytes_in_flight_per_key_max: 64 * 1024 * 1024,
             header_timeout: Duration::from_secs(15),
             body_idle_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_mins(5),
             write_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(5),
             connections_max: 4096,
+            connections_per_address_max: 1024,
+            connections_reserve: 64,
+            trusted_proxies: TrustedProxies::default(),
             cors_origins: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 const PREFIX: &str = "sk_";
 
 /// The text with every key cut down to its prefix.
-pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+pub fn redact(text: &str) -> Cow<'_, str> {
     if !text.contains(PREFIX) {
         return Cow::Borrowed(text);
     }

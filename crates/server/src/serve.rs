@@ -1,11 +1,16 @@
 //! From a listener to the router: connections, their time limits, and how they end.
 
+mod client;
+mod framing;
 mod io;
 mod linger;
+mod request;
+mod table;
 
 use std::convert::Infallible;
 use std::io as std_io;
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,18 +22,26 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::serve::io::TimedIo;
+pub use self::client::{ForwardedHeader, TrustedProxies};
+pub(crate) use self::framing::BadFraming;
+use self::io::TimedIo;
+use self::request::Running;
+pub(crate) use self::request::{OnConnection, Refused};
+pub(crate) use self::table::ReserveIsFull;
+use self::table::{ConnectionTable, Place, TableLimits};
 use crate::{App, Options, router};
 
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// How long to wait when the process has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// The time that an idle connection that has to make room may take to end.
+const CLOSE_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// How serving ends: softly, where what runs may finish, or at once.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +56,12 @@ pub struct Stop {
 pub async fn serve(listener: TcpListener, app: App, stop: Stop) {
     let options = Arc::clone(&app.options);
     let server = Server {
-        connections: connections(&options),
+        builder: builder(&options),
+        table: ConnectionTable::new(TableLimits::new(
+            options.connections_max,
+            options.connections_per_address_max,
+            options.connections_reserve,
+        )),
         router: router(app),
         stop,
         tasks: TaskTracker::new(),
@@ -60,12 +78,13 @@ pub async fn serve(listener: TcpListener, app: App, stop: Stop) {
 struct Server {
     router: Router,
     options: Arc<Options>,
-    connections: Builder<TokioExecutor>,
+    builder: Builder<TokioExecutor>,
+    table: ConnectionTable,
     stop: Stop,
     tasks: TaskTracker,
 }
 
-fn connections(options: &Options) -> Builder<TokioExecutor> {
+fn builder(options: &Options) -> Builder<TokioExecutor> {
     // HTTP/2 has no time-out for a stream that isn't read, nor for a connection that is idle. A proxy that
     // speaks it to clients speaks HTTP/1.1 to us.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
@@ -79,31 +98,31 @@ fn connections(options: &Options) -> Builder<TokioExecutor> {
 }
 
 async fn accept(listener: &TcpListener, server: &Server) {
-    let places = Arc::new(Semaphore::new(server.options.connections_max));
+    let stopped = async {
+        tokio::select! {
+            () = server.stop.soft.cancelled() => {}
+            () = server.stop.hard.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = accept_all(listener, server) => {}
+    }
+}
+
+/// One after the other: while a connection waits for a place, others wait to be accepted.
+async fn accept_all(listener: &TcpListener, server: &Server) {
     loop {
-        let stopped = async {
-            tokio::select! {
-                () = server.stop.soft.cancelled() => {}
-                () = server.stop.hard.cancelled() => {}
-            }
-        };
-        let next = async {
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .expect("nobody closes the semaphore");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            () = stopped => return,
-            next = next => next,
-        };
-        match accepted {
-            Ok((stream, _)) => {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let proxied = server.options.trusted_proxies.include(from.ip());
+                let address = (!proxied).then(|| from.ip().into());
+                let Some(place) = server.table.enter(address).await else {
+                    continue;
+                };
                 let server = server.clone();
                 server.tasks.clone().spawn(async move {
-                    connection(stream, &server).await;
-                    drop(place);
+                    connection(stream, from, place, &server).await;
                 });
             }
             Err(error) => {
@@ -125,7 +144,7 @@ fn is_the_clients(error: &std_io::Error) -> bool {
     )
 }
 
-async fn connection(stream: TcpStream, server: &Server) {
+async fn connection(stream: TcpStream, from: SocketAddr, place: Place, server: &Server) {
     // Each token is a small packet: it must not wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY can't be set");
@@ -137,35 +156,59 @@ async fn connection(stream: TcpStream, server: &Server) {
         server.options.header_timeout,
         server.options.write_timeout,
     );
-    let service = service_fn(|request: Request<Incoming>| {
+    let proxies = &server.options.trusted_proxies;
+    let proxies = proxies.include(from.ip()).then_some(proxies);
+    let service = service_fn(|mut request: Request<Incoming>| {
         spoken.store(true, Ordering::Relaxed);
+        let running = Running::begin(&request, &place, proxies);
+        request.extensions_mut().insert(running.on.clone());
         let request = linger::linger(request, server.options.linger_timeout, &server.tasks);
-        answer(server.router.clone(), request)
+        answer(server.router.clone(), request, running)
     });
-    let mut connection = pin!(
-        server
-            .connections
-            .serve_connection(TokioIo::new(io), service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = server.stop.hard.cancelled() => return,
-        () = server.stop.soft.cancelled() => {
+    let connection = server.builder.serve_connection(TokioIo::new(io), service);
+    if let Err(error) = served(pin!(connection), &place, &server.stop).await {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// Why a connection ended early.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves a connection until it ends, by itself or because it must.
+async fn served<C: GracefulConnection<Error = Failure>>(
+    mut connection: Pin<&mut C>,
+    place: &Place,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.hard.cancelled() => return Ok(()),
+        () = stop.soft.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = place.is_needed() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                ended = connection => ended,
-                () = server.stop.hard.cancelled() => return,
+                ended = connection.as_mut() => return ended,
+                () = stop.hard.cancelled() => return Ok(()),
+                () = tokio::time::sleep(CLOSE_TIME_MAX) => {}
+            }
+            // A client that takes nothing of its last answer would hold the place. A request that came meanwhile is
+            // served, and the connection ends after it.
+            if !place.is_busy() {
+                return Ok(());
             }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended early");
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = stop.hard.cancelled() => Ok(()),
     }
 }
 
 async fn answer(
     router: Router,
     request: Request<axum::body::Body>,
+    running: Running,
 ) -> Result<Response, Infallible> {
-    router.oneshot(request).await
+    let Ok(response) = router.oneshot(request).await;
+    Ok(running.answer(response))
 }

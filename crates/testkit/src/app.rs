@@ -130,11 +130,7 @@ impl TestApp {
             ..Rules::from(setup.quotas)
         };
         let gateway = Gateway::new(catalog, accounts.clone(), rules, Clock::from_fn(now));
-        let app = App {
-            gateway,
-            options: Arc::new(setup.options),
-            random: next,
-        };
+        let app = App::new(gateway, setup.options, next);
         TestApp {
             app,
             accounts,

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::manage::{
-    Account, AddKey, Adjust, Audit, Caps, Credit, Key, Limits, Promo, Refund, SetAccount, SetKey,
+    Account, AddKey, Adjust, Audit, Balance, Caps, Credit, Key, Limits, Promo, Refund, SetAccount,
+    SetKey, ShowLedger,
 };
 pub(crate) use self::usage::{ExportUsage, Usage, UsageFile};
 
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     /// Accounts: who holds a balance
     #[command(subcommand)]
     Account(Account),
+    /// What an account has, and what its open requests hold
+    Balance(Balance),
     /// Pay into an account
     Credit(Credit),
     /// Give an account promotional credit: used first, and gone when it expires
@@ -78,6 +81,8 @@ pub(crate) enum Command {
     Clock(Clock),
     /// Measure which settings a model is fastest with: a minute or two, on a machine that does nothing else
     Tune(Tune),
+    /// Say whether the server runs and what it serves; exit with 0 if it is ready, 1 if it isn't
+    Status(Json),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
     /// Does a library of kernels work here? The program asks itself, in a process that may fault.
@@ -90,17 +95,34 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it changes nothing in the database: then it works where nothing can be written, too.
+    /// Whether it changes nothing in the books, so that its output may be left unread, and it works where nothing can be
+    /// written.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(
-            self,
-            Command::Usage(_)
-                | Command::Audit(_)
-                | Command::Account(Account::List(_) | Account::Show { .. })
-                | Command::Key(Key::List { .. } | Key::Show { .. })
-                | Command::Ledger(_)
-                | Command::Clock(Clock::Show(_))
-        )
+        match self {
+            Command::Account(command) => {
+                matches!(command, Account::List { .. } | Account::Show { .. })
+            }
+            Command::Key(command) => matches!(command, Key::List { .. } | Key::Show { .. }),
+            Command::Clock(command) => matches!(command, Clock::Show(_)),
+            Command::Tune(tune) => !tune.write,
+            Command::Model(_)
+            | Command::Usage(_)
+            | Command::Balance(_)
+            | Command::Status(_)
+            | Command::Audit(_)
+            | Command::Chat(_)
+            | Command::Config
+            | Command::Ledger(_)
+            | Command::Doctor(_) => true,
+            Command::Serve(_)
+            | Command::Credit(_)
+            | Command::Promo(_)
+            | Command::Refund(_)
+            | Command::Adjust(_)
+            | Command::Migrate(_) => false,
+            #[cfg(feature = "dispatch")]
+            Command::ProbeKernels { .. } => true,
+        }
     }
 }
 
@@ -139,6 +161,8 @@ pub(crate) enum Model {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ledger {
+    /// Transactions, newest first
+    Show(ShowLedger),
     /// Recompute balances, holds, charges and usage, and name each difference; exit with 0 if there is none,
     /// 1 if there are some, 2 if it can't be told
     Verify(Json),

@@ -12,5 +12,6 @@ pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
 pub(crate) mod models;
+pub(crate) mod status;
 pub(crate) mod tune;
 pub(crate) mod usage;

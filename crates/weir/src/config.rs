@@ -4,6 +4,7 @@
 //! into [`Config`], which the rest of the program uses without checking anything again.
 
 pub(crate) mod assume;
+mod http;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod reference;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use serde::Serialize;
 use weir_accounts::PostgresUrl;
 use weir_engine::local::{PrefixCache, Speculation};
+use weir_server::TrustedProxies;
 use weir_webhooks::Webhook;
 
 use self::limits::Limits;
@@ -32,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) database: Database,
+    /// Whether the first start makes an account with credit; `None` is on a terminal only.
+    pub(crate) demo: Option<bool>,
     pub(crate) postgres: Postgres,
     pub(crate) node: Node,
     pub(crate) limits: Limits,
@@ -214,14 +218,19 @@ impl Optimize {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Http {
     pub(crate) body_bytes_max: u64,
+    pub(crate) body_bytes_in_flight_max: u64,
+    pub(crate) body_bytes_in_flight_per_key_max: u64,
     pub(crate) header_timeout: Duration,
     pub(crate) body_idle_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) connections_max: u64,
+    pub(crate) connections_per_address_max: u64,
+    pub(crate) connections_reserve: u64,
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,7 +275,7 @@ pub(crate) fn load(
 ) -> Result<Loaded, Invalid> {
     let file = match &overrides.config {
         Some(file) => Some(directory.join(file)),
-        None => Some(directory.join("weir.toml")).filter(|file| file.exists()),
+        None => found(directory.join("weir.toml"))?,
     };
     let text = match &file {
         Some(file) => {
@@ -284,6 +293,17 @@ pub(crate) fn load(
         config.listen = listen;
     }
     Ok(Loaded { config, warnings })
+}
+
+/// The file, if it is there. One that can't be looked for may be there, and must not be left out without a word.
+fn found(file: PathBuf) -> Result<Option<PathBuf>, Invalid> {
+    match file.try_exists() {
+        Ok(there) => Ok(there.then_some(file)),
+        Err(error) => Err(Invalid(vec![format!(
+            "can't look for {}: {error}; name a config with --config",
+            file.display()
+        )])),
+    }
 }
 
 fn resolve(
@@ -346,6 +366,10 @@ impl Reader<'_> {
             listen: self.address("listen"),
             data: self.path("data").expect("data has a default"),
             database: self.database(),
+            demo: match self.value("demo") {
+                Some(Value::Flag(whether)) => Some(whether),
+                _ => None,
+            },
             postgres: Postgres {
                 connections_max: self
                     .narrow("postgres.connections_max")
@@ -363,16 +387,7 @@ impl Reader<'_> {
             unsettled_requests_max: self
                 .narrow("usage.unsettled_requests_max")
                 .expect("it has a default"),
-            http: Http {
-                body_bytes_max: self.whole("http.body_bytes_max").expect("it has a default"),
-                header_timeout: self.seconds("http.header_timeout_seconds"),
-                body_idle_timeout: self.seconds("http.body_idle_timeout_seconds"),
-                body_timeout: self.seconds("http.body_timeout_seconds"),
-                write_timeout: self.seconds("http.write_timeout_seconds"),
-                connections_max: self
-                    .whole("http.connections_max")
-                    .expect("it has a default"),
-            },
+            http: self.http(),
             shutdown_grace: self.seconds("shutdown.grace_seconds"),
             log: Log {
                 json: self.text("log.format").as_deref() == Some("json"),
@@ -412,7 +427,8 @@ impl Reader<'_> {
                     format!("there is a model `{}` already", model.id),
                 );
             }
-            if !optional || model.engine.path.exists() {
+            // A file that can't be looked for is no missing one: loading it says what is wrong.
+            if !optional || model.engine.path.try_exists().unwrap_or(true) {
                 models.push(model);
             }
         }

@@ -1,10 +1,13 @@
 //! Starts, serves, and stops so that nothing that money depends on is lost.
 //!
-//! The order of the start: config, log, database (and what a dead process left open in it), models,
-//! listener, the first account if there is none, and only then requests. The end is the reverse.
+//! The order of the start: config, signals, log, the port (which isn't listened on yet), database (and what a dead process
+//! left open in it), models, the first account if there is none, and only then the listener and requests. The end is the
+//! reverse. A signal to stop ends a start at any of these places.
 
+mod events;
 mod first_start;
 mod log;
+mod signals;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -12,14 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::net::TcpSocket;
 use weir_accounts::Accounts;
 use weir_engine::local::LocalEngine;
 use weir_gateway::{Clock, Gateway};
-use weir_server::Stop;
+use weir_server::{App, Stop};
+use weir_webhooks::Webhooks;
 
+use self::events::Events;
+use self::signals::Signals;
 use crate::cli::Json;
 use crate::config::{Config, Invalid, Source};
 use crate::{output, wire};
@@ -28,47 +32,67 @@ use crate::{output, wire};
 const EXIT_UNSETTLED: u8 = 3;
 /// How long the last settlements may take; what is open then is settled by the next start.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// The point up to which a server came before it was stopped.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// A model may still be loading, in a thread that can't be stopped.
+    BeforeServing,
+    /// The exit status tells whether all requests are settled.
+    Served(ExitCode),
+}
 
 pub(crate) async fn serve(
     config: Config,
     warnings: &[String],
     output: Json,
     clock: Clock,
-) -> anyhow::Result<ExitCode> {
-    tell(&config, warnings)?;
+) -> anyhow::Result<Ended> {
+    let mut signals = Signals::new()?;
+    tell(&config, warnings);
     if config.models.is_empty() {
         let what = "there is no model to serve: `make models` fetches some into ./models, or add [[models]] to a config";
         return Err(Invalid(vec![what.to_owned()]).into());
     }
-    log::init(&config.log);
+    let _logging = log::init(&config.log)?;
+    let events = Events::start(output)?;
+    let socket = bind(config.listen)?;
     raise_open_files(config.http.connections_max);
-    let accounts = wire::accounts(&config, &clock).await?;
-    let served = serve_with(&config, output, &clock, &accounts).await;
+    let opening = Box::pin(wire::accounts(&config, &clock));
+    let Some(accounts) = signals.unless_stopped(opening).await else {
+        return Ok(Ended::BeforeServing);
+    };
+    let accounts = accounts?;
+    let served = serve_with(&config, socket, &events, &mut signals, &clock, &accounts).await;
     accounts.close().await;
     served
 }
 
 async fn serve_with(
     config: &Config,
-    output: Json,
+    socket: TcpSocket,
+    events: &Events,
+    signals: &mut Signals,
     clock: &Clock,
     accounts: &Accounts,
-) -> anyhow::Result<ExitCode> {
-    let (catalog, engines) = wire::catalog(config, clock).await;
-    let listener = TcpListener::bind(config.listen)
-        .await
+) -> anyhow::Result<Ended> {
+    let address = socket.local_addr().context("the listener has no address")?;
+    let starting = Box::pin(start(config, address, events, clock, accounts));
+    let Some(started) = signals.unless_stopped(starting).await else {
+        return Ok(Ended::BeforeServing);
+    };
+    let Started {
+        app,
+        engines,
+        webhooks,
+    } = started?;
+    let gateway = app.gateway.clone();
+    let listener = socket
+        .listen(BACKLOG)
         .with_context(|| format!("can't listen on {}", config.listen))?;
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
-    let mut signals = Signals::new()?;
-    let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
-    let app = wire::app(config, gateway.clone());
-    let webhooks = wire::webhooks(config, accounts.clone(), clock.clone()).await?;
-    first_start::first_start(gateway.catalog(), accounts, address, output, clock.now()).await?;
-    let url = url(address);
-    let text = format!("listening on {url}; Ctrl-C stops");
-    output::one(output, &json!({"event": "ready", "url": url}), &text)?;
+    events.ready(&url(address));
 
     let stop = Stop::default();
     let serving = async {
@@ -78,35 +102,88 @@ async fn serve_with(
         tokio::join!(served, kept, gateway.watch(stop.soft.clone()), told)
     };
     let stopping = async {
-        signals.next().await;
-        drain(&gateway, &stop, output);
+        let signal = signals.stop().await;
+        drain(&gateway, &stop, signal, events);
         let why = tokio::select! {
-            () = signals.next() => "a second signal",
+            _ = signals.stop() => "a second signal",
             () = tokio::time::sleep(config.shutdown_grace) => "the grace time is over",
         };
         tracing::warn!(why, "running answers are cut");
         stop.hard.cancel();
-        std::future::pending::<()>().await;
+        // Signals that mean nothing are still only logged.
+        loop {
+            signals.stop().await;
+        }
     };
     // Serving ends when the last connection has.
     tokio::select! {
         ((), (), (), ()) = serving => {}
         () = stopping => {}
     }
-    settle(&gateway, &mut signals).await;
+    settle(&gateway, signals).await;
     end_engines(engines).await;
-    Ok(unsettled(&gateway, accounts))
+    Ok(Ended::Served(unsettled(&gateway, accounts)))
+}
+
+/// All that serves, ready to do so.
+struct Started {
+    app: App,
+    engines: Vec<Arc<LocalEngine>>,
+    webhooks: Webhooks,
+}
+
+async fn start(
+    config: &Config,
+    address: SocketAddr,
+    events: &Events,
+    clock: &Clock,
+    accounts: &Accounts,
+) -> anyhow::Result<Started> {
+    let (catalog, engines) = wire::catalog(config, clock).await;
+    let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
+    let app = wire::app(config, gateway.clone());
+    let webhooks = wire::webhooks(config, accounts.clone(), clock.clone()).await?;
+    let (catalog, now) = (gateway.catalog(), clock.now());
+    first_start::first_start(config, catalog, accounts, address, events, now).await?;
+    Ok(Started {
+        app,
+        engines,
+        webhooks,
+    })
+}
+
+/// Takes the port before anything is loaded for it. Until it is listened on, clients are refused, not left waiting.
+fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let bound = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let bound = bound.and_then(|socket| {
+        // A port is free again as soon as its last listener has gone.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    });
+    let socket = bound.with_context(|| format!("can't listen on {address}"))?;
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            %address,
+            "listening on all addresses without TLS: keys, prompts and answers can be read on the way; \
+             see docs/operations.md"
+        );
+    }
+    Ok(socket)
 }
 
 /// Nothing new from now on; what runs may finish.
-fn drain(gateway: &Gateway, stop: &Stop, output: Json) {
+fn drain(gateway: &Gateway, stop: &Stop, signal: &str, events: &Events) {
     gateway.drain();
     stop.soft.cancel();
-    tracing::info!("draining: running answers may finish; a second signal ends them");
-    if output.json {
-        // Whoever reads it may be gone; that must not keep answers from finishing.
-        let _ = output::one(output, &json!({"event": "draining"}), "");
-    }
+    tracing::info!(
+        signal,
+        "draining: running answers may finish; a second signal ends them"
+    );
+    events.draining();
 }
 
 /// Waits for the bills of answers that were cut. They are written within milliseconds, unless the database is out of
@@ -114,7 +191,7 @@ fn drain(gateway: &Gateway, stop: &Stop, output: Json) {
 async fn settle(gateway: &Gateway, signals: &mut Signals) {
     tokio::select! {
         () = gateway.settled() => {}
-        () = signals.next() => {}
+        _ = signals.stop() => {}
         () = tokio::time::sleep(SETTLE_TIME_MAX) => {}
     }
 }
@@ -143,15 +220,15 @@ async fn end_engines(engines: Vec<Arc<LocalEngine>>) {
 }
 
 /// What was assumed, and what is odd.
-fn tell(config: &Config, warnings: &[String]) -> std::io::Result<()> {
+fn tell(config: &Config, warnings: &[String]) {
     if let Source::Assumed(said) = &config.source {
-        said.iter().try_for_each(|line| output::note(line))?;
+        said.iter().for_each(|line| output::note(line));
     }
-    warnings.iter().try_for_each(|line| output::note(line))
+    warnings.iter().for_each(|line| output::note(line));
 }
 
 /// Where a client on this machine finds a server that may listen on all addresses.
-fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr) -> String {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip(match address {
@@ -184,28 +261,6 @@ fn raise_open_files(connections: u64) {
             connections,
             "the limit of open files is below http.connections_max"
         );
-    }
-}
-
-/// SIGINT and SIGTERM, which mean the same.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

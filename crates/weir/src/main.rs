@@ -5,10 +5,10 @@ mod cli;
 mod commands;
 mod config;
 mod lifecycle;
+mod model_file;
 mod output;
 mod wire;
 
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -22,15 +22,19 @@ use crate::commands::chat::Server;
 #[cfg(feature = "dispatch")]
 use crate::commands::kernels;
 use crate::commands::{
-    accounts, audit, chat, clock, credit, doctor, keys, ledger, migrate, models, tune, usage,
+    accounts, audit, chat, clock, credit, doctor, keys, ledger, migrate, models, status, tune,
+    usage,
 };
 use crate::config::{Config, Invalid, Loaded, Overrides};
+use crate::lifecycle::Ended;
+use crate::output::StdoutError;
 
 /// Set by clap too, for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let reads = cli.command.only_reads();
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -43,31 +47,29 @@ fn main() -> ExitCode {
     });
     match ended {
         Ok(code) => code,
-        Err(error) => failure(&error),
+        Err(error) => failure(&error, reads),
     }
 }
 
-/// Says what went wrong and what that is as an exit status.
-fn failure(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(is_broken_pipe) {
-        // Whoever read our output has had enough.
-        return ExitCode::SUCCESS;
-    }
-    let (lines, code) = match error.downcast_ref::<Invalid>() {
-        Some(Invalid(problems)) => (problems.clone(), ExitCode::from(EXIT_USAGE)),
-        None => (vec![format!("{error:#}")], ExitCode::FAILURE),
+/// Says what went wrong and what that is as an exit status. Nothing is wrong if the output of a command that only reads
+/// was not read to its end.
+fn failure(error: &anyhow::Error, reads: bool) -> ExitCode {
+    let (lines, code) = match (
+        error.downcast_ref::<StdoutError>(),
+        error.downcast_ref::<Invalid>(),
+    ) {
+        (Some(printing), _) if printing.is_closed() && reads => return ExitCode::SUCCESS,
+        (Some(printing), _) if !reads => (
+            vec![format!(
+                "it was done, but what came of it is not shown: {printing}"
+            )],
+            ExitCode::FAILURE,
+        ),
+        (_, Some(Invalid(problems))) => (problems.clone(), ExitCode::from(EXIT_USAGE)),
+        (_, None) => (vec![format!("{error:#}")], ExitCode::FAILURE),
     };
-    for line in lines {
-        // Nobody can be told that stderr is closed.
-        let _ = output::note(&line);
-    }
+    output::last_notes(lines);
     code
-}
-
-fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -81,7 +83,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 ..overrides(&place)
             };
             let Loaded { config, warnings } = load(&overrides)?;
-            return Box::pin(lifecycle::serve(config, &warnings, serve.output, system)).await;
+            let served = lifecycle::serve(config, &warnings, serve.output, system);
+            return Ok(match Box::pin(served).await? {
+                Ended::Served(code) => code,
+                // A model that is still loading would come across the end of the usual exit.
+                Ended::BeforeServing => signal_hook::low_level::exit(0),
+            });
         }
         Command::Account(_)
         | Command::Credit(_)
@@ -90,6 +97,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         | Command::Adjust(_)
         | Command::Key(_)
         | Command::Usage(_)
+        | Command::Balance(_)
+        | Command::Ledger(Ledger::Show(_))
         | Command::Audit(_)
         | Command::Clock(_) => {
             let adds = matches!(command, Command::Account(cli::Account::Add { .. }));
@@ -105,11 +114,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Model(Model::List(output)) => models::list(&configured(&place)?, output)?,
         Command::Chat(command) => {
             let base_url = match &command.base_url {
-                Some(url) => url.clone(),
+                Some(url) => url.trim().to_owned(),
                 None => format!("http://{}", configured(&place)?.listen),
             };
+            // A file that a key was read from ends with a line feed.
             let key = std::env::var("WEIR_API_KEY")
                 .ok()
+                .map(|key| key.trim().to_owned())
                 .filter(|key| !key.is_empty());
             Box::pin(chat::chat(Server { base_url, key }, command)).await?;
         }
@@ -119,6 +130,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Ledger(Ledger::Verify(output)) => {
             return ledger::verify(options(&place, Role::Reader)?, output, now).await;
+        }
+        Command::Status(output) => {
+            let ready = status::status(&configured(&place)?, output, now).await?;
+            return Ok(if ready {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         Command::Tune(command) => tune::tune(&configured(&place)?, &command)?,
         #[cfg(feature = "dispatch")]
@@ -150,12 +169,15 @@ async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyho
         Command::Usage(command) => Box::pin(usage::usage(opened, command)).await,
         Command::Audit(command) => audit::audit(opened, command).await,
         Command::Clock(command) => clock::clock(opened, command, system).await,
+        Command::Balance(command) => accounts::balance(opened, command).await,
+        Command::Ledger(Ledger::Show(command)) => ledger::show(opened, command).await,
         Command::Serve(_)
         | Command::Model(_)
         | Command::Chat(_)
         | Command::Config
         | Command::Migrate(_)
-        | Command::Ledger(_)
+        | Command::Ledger(Ledger::Verify(_))
+        | Command::Status(_)
         | Command::Tune(_)
         | Command::Doctor(_) => Ok(()),
         #[cfg(feature = "dispatch")]
@@ -197,7 +219,7 @@ fn load(overrides: &Overrides) -> Result<Loaded, Invalid> {
 fn configured(place: &Place) -> anyhow::Result<Config> {
     let Loaded { config, warnings } = load(&overrides(place))?;
     for warning in warnings {
-        output::note(&warning)?;
+        output::note(&warning);
     }
     Ok(config)
 }

@@ -25,6 +25,7 @@ use crate::config::limits::Limits;
 use crate::config::{Config, Database, Http, Llama, Model};
 #[cfg(feature = "llama")]
 use crate::config::{FlashAttention, KvFormat, KvLayout, Optimize};
+use crate::model_file;
 
 /// How a config says that the database is opened.
 pub(crate) fn options(config: &Config, role: Role) -> Options {
@@ -200,28 +201,34 @@ pub(crate) async fn webhooks(
 pub(crate) fn app(config: &Config, gateway: Gateway) -> App {
     let Http {
         body_bytes_max,
+        body_bytes_in_flight_max,
+        body_bytes_in_flight_per_key_max,
         header_timeout,
         body_idle_timeout,
         body_timeout,
         write_timeout,
         connections_max,
-    } = config.http;
+        connections_per_address_max,
+        connections_reserve,
+        trusted_proxies,
+    } = config.http.clone();
     let narrow = |number: u64| usize::try_from(number).expect("the key's range fits");
     let options = weir_server::Options {
         body_bytes_max: narrow(body_bytes_max),
+        body_bytes_in_flight_max: narrow(body_bytes_in_flight_max),
+        body_bytes_in_flight_per_key_max: narrow(body_bytes_in_flight_per_key_max),
         header_timeout,
         body_idle_timeout,
         body_timeout,
         write_timeout,
         connections_max: narrow(connections_max),
+        connections_per_address_max: narrow(connections_per_address_max),
+        connections_reserve: narrow(connections_reserve),
+        trusted_proxies,
         cors_origins: config.cors_origins.clone(),
         ..weir_server::Options::default()
     };
-    App {
-        gateway,
-        options: Arc::new(options),
-        random,
-    }
+    App::new(gateway, options, random)
 }
 
 fn random() -> u128 {
@@ -266,6 +273,7 @@ fn load(
     requantized: &Path,
     options: weir_engine::local::Options,
 ) -> anyhow::Result<Started> {
+    model_file::check(&llama.path)?;
     let file = open(&llama, requantized)?;
     let Llama {
         threads,
@@ -358,6 +366,7 @@ fn load(
     _options: weir_engine::local::Options,
 ) -> anyhow::Result<Started> {
     let Llama { path, .. } = llama;
+    model_file::check(&path)?;
     anyhow::bail!(
         "{} can't be loaded: this program was built without the embedded engine",
         path.display()

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::account::delete::is_deleted;
 use crate::account::{
     Account, AccountId, AdminError, ID_PREFIX, Suspension, check_name, columns, read,
 };
@@ -12,6 +13,7 @@ use crate::ledger::movement::{Move, What};
 use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{Quotas, Tier};
+use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 const ID_LEN: usize = 12;
@@ -44,7 +46,7 @@ pub enum Standing {
     },
 }
 
-fn not_found(account: &AccountId) -> AdminError {
+pub(super) fn not_found(account: &AccountId) -> AdminError {
     AdminError::NotFound {
         what: "account",
         name: account.to_string(),
@@ -52,7 +54,7 @@ fn not_found(account: &AccountId) -> AdminError {
 }
 
 /// An account as the audit log has it.
-fn state(account: &Account) -> Value {
+pub(super) fn state(account: &Account) -> Value {
     let suspended = account.suspended.as_ref();
     json!({
         "name": account.name,
@@ -146,7 +148,7 @@ impl Operation for AddAccount {
     }
 }
 
-async fn find(
+pub(super) async fn find(
     connection: &mut Connection,
     account: &AccountId,
 ) -> Result<Option<Account>, StoreError> {
@@ -190,11 +192,10 @@ impl UpdateAccount {
             }
         }
         if let Some(Standing::Suspended { reason }) = &change.standing
-            && (!(1..=REASON_MAX).contains(&reason.len()) || reason.chars().any(char::is_control))
+            && (!(1..=REASON_MAX).contains(&reason.len()) || !is_plain(reason))
         {
-            let message = format!(
-                "the reason of a suspension has 1 to {REASON_MAX} bytes and no control characters"
-            );
+            let message =
+                format!("the reason of a suspension has 1 to {REASON_MAX} bytes and {PLAIN}");
             return Err(AdminError::invalid("suspended.reason", message));
         }
         change.limits.unwrap_or_default().check()?;
@@ -298,6 +299,9 @@ impl Operation for UpdateAccount {
         let Some(old) = find(connection, &self.account).await? else {
             return Ok(Err(not_found(&self.account)));
         };
+        if old.deleted_at.is_some() {
+            return Ok(Err(is_deleted(&self.account)));
+        }
         let new = self.changed(&old);
         if new == old {
             return Ok(Ok(old));

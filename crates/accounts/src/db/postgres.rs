@@ -24,6 +24,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0006_key_idempotency.sql"),
     include_str!("../../migrations/postgres/0007_model_limits.sql"),
     include_str!("../../migrations/postgres/0008_guards.sql"),
+    include_str!("../../migrations/postgres/0009_deleted_accounts.sql"),
 ];
 /// The server ends a statement that takes too long, and says why. It is waited for a bit longer than that.
 const HEAD_START: Duration = Duration::from_secs(1);

@@ -39,6 +39,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0006_key_idempotency.sql"),
     include_str!("../../migrations/sqlite/0007_model_limits.sql"),
     include_str!("../../migrations/sqlite/0008_guards.sql"),
+    include_str!("../../migrations/sqlite/0009_deleted_accounts.sql"),
 ];
 
 pub(super) const CLOCK_MS: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::account::delete::deleted;
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
@@ -13,6 +14,7 @@ use crate::key::{
     random, read,
 };
 use crate::quotas::Quotas;
+use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 const NAME_MAX: usize = 64;
@@ -36,7 +38,7 @@ fn check_name(name: Option<&String>) -> Result<(), AdminError> {
     if name.is_none_or(|name| plain(name) && name.len() <= NAME_MAX) {
         return Ok(());
     }
-    let message = format!("a key's name has 1 to {NAME_MAX} bytes and no control characters");
+    let message = format!("a key's name has 1 to {NAME_MAX} bytes and {PLAIN}");
     Err(AdminError::invalid("name", message))
 }
 
@@ -47,7 +49,7 @@ fn check_models(models: Option<&Vec<String>>) -> Result<(), AdminError> {
         return Ok(());
     }
     let message = format!(
-        "a key is for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and no control characters"
+        "a key is for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and {PLAIN}"
     );
     Err(AdminError::invalid("models", message))
 }
@@ -56,14 +58,12 @@ fn check_idempotency_key(key: Option<&String>) -> Result<(), AdminError> {
     if key.is_none_or(|key| plain(key) && key.len() <= IDEMPOTENCY_KEY_MAX) {
         return Ok(());
     }
-    let message = format!(
-        "an idempotency key has 1 to {IDEMPOTENCY_KEY_MAX} bytes and no control characters"
-    );
+    let message = format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_MAX} bytes and {PLAIN}");
     Err(AdminError::invalid("Idempotency-Key", message))
 }
 
 fn plain(text: &str) -> bool {
-    !text.is_empty() && !text.chars().any(char::is_control)
+    !text.is_empty() && is_plain(text)
 }
 
 /// Whoever hands over a whole key means its public part; the secret goes nowhere, not even into an
@@ -234,6 +234,9 @@ impl Operation for AddKey {
         let known = connection
             .row("SELECT 1 FROM account WHERE id = $1", values![account])
             .await?;
+        if let Some(deleted) = deleted(connection, &self.account).await? {
+            return Ok(Err(deleted));
+        }
         if known.is_none() {
             return Ok(Err(AdminError::NotFound {
                 what: "account",
@@ -261,6 +264,25 @@ impl Operation for AddKey {
     fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
         outcome??;
         Ok(whole(self.id, &self.secret))
+    }
+}
+
+/// A key that isn't made yet. Its secret can be shown first, so that no key is in force whose secret was lost.
+#[derive(Debug)]
+pub struct KeyDraft(pub(crate) AddKey);
+
+impl KeyDraft {
+    pub(crate) fn new(
+        account: &AccountId,
+        options: KeyOptions,
+        by: By,
+    ) -> Result<Self, AdminError> {
+        AddKey::new(account, options, by).map(KeyDraft)
+    }
+
+    /// The key as it will be.
+    pub fn key(&self) -> NewKey {
+        whole(self.0.id.clone(), &self.0.secret)
     }
 }
 
@@ -352,6 +374,32 @@ impl Operation for UpdateKey {
 
 pub(super) fn revoked(id: &str) -> AdminError {
     AdminError::invalid("key", format!("the key {id:?} is revoked"))
+}
+
+/// Revokes all keys of an account.
+pub(crate) async fn revoke_all(
+    connection: &mut Connection,
+    account: &AccountId,
+    by: &By,
+) -> Result<(), StoreError> {
+    let rows = connection
+        .rows(
+            concat!(
+                "UPDATE api_key SET revoked_at = $2 WHERE account = $1 AND revoked_at IS NULL RETURNING ",
+                columns!()
+            ),
+            values![account.as_str(), by.now],
+        )
+        .await?;
+    for row in rows {
+        let new = read(&row)?;
+        let old = KeyInfo {
+            revoked_at: None,
+            ..new.clone()
+        };
+        audit(connection, by, "key.revoke", [Some(&old), Some(&new)]).await?;
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

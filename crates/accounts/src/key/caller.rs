@@ -10,6 +10,7 @@ use crate::db::{Readers, StoreError, values};
 use crate::key::cap::SpendCaps;
 use crate::key::{KeyId, KeyRole, columns, hash, parse, read};
 use crate::ledger::notices::{Notices, UsedSecret};
+use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
@@ -36,6 +37,10 @@ pub struct Caller {
     pub suspended: bool,
     /// Whether the key has a spend cap.
     pub capped: bool,
+    /// The part of the account's balance that a request could hold when the key was looked up. The hold itself decides.
+    pub available: Nanos,
+    /// The part that open requests held then.
+    pub held: Nanos,
 }
 
 impl Caller {
@@ -83,8 +88,9 @@ pub(crate) async fn authenticate(
                 columns!(),
                 ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
                     account.concurrent_requests, account.tier, account.suspended_at, account.model_limits,
-                    secret_used_at
-                 FROM api_key JOIN account ON account.id = api_key.account WHERE api_key.id = $1"
+                    secret_used_at, balance.posted + balance.credit_limit - balance.held, balance.held
+                 FROM api_key JOIN account ON account.id = api_key.account JOIN balance ON balance.account = account.id
+                 WHERE api_key.id = $1"
             ),
             values![public],
         )
@@ -129,5 +135,7 @@ pub(crate) async fn authenticate(
         model_limits: Arc::new(ModelQuotas::read(&row, 24)?),
         tier: quotas::tier(&row, 22)?,
         suspended: row.integer_or_null(23)?.is_some(),
+        available: row.nanos(26)?,
+        held: row.nanos(27)?,
     })
 }

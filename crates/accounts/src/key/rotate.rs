@@ -40,6 +40,21 @@ impl RotateKey {
     }
 }
 
+/// A rotation that isn't done yet: the new secret can be shown while the old one is still in force.
+#[derive(Debug)]
+pub struct RotationDraft(pub(crate) RotateKey);
+
+impl RotationDraft {
+    pub(crate) fn new(id: &str, grace: SignedDuration, by: By) -> Result<Self, AdminError> {
+        RotateKey::new(id, grace, by).map(RotationDraft)
+    }
+
+    /// The key as it will be.
+    pub fn key(&self) -> NewKey {
+        whole(KeyId::from(self.0.id.clone()), &self.0.secret)
+    }
+}
+
 impl Operation for RotateKey {
     type Done = ();
     type Refused = AdminError;

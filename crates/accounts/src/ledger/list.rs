@@ -11,6 +11,7 @@ use crate::money::Nanos;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRecord {
     pub id: i64,
+    pub account: AccountId,
     pub at: Timestamp,
     /// Such as `credit`, `hold` or `settle`.
     pub kind: String,
@@ -25,6 +26,24 @@ pub struct LedgerRecord {
     pub entries: Vec<(String, Nanos)>,
 }
 
+/// The columns that [`read`] reads, and what they come from, where `t` are the transactions of a page.
+macro_rules! joined {
+    ($page:literal) => {
+        concat!(
+            "SELECT t.id, t.created_at, t.kind, t.reason, m.actor, COALESCE(h.request, u.request), t.posted, e.book, e.amount,
+                 t.account
+             FROM (SELECT id, created_at, kind, reason, hold, posted, account FROM ledger_transaction ",
+            $page,
+            ") t
+             LEFT JOIN entry e ON e.ledger_transaction = t.id
+             LEFT JOIN hold h ON h.id = t.hold
+             LEFT JOIN movement m ON m.ledger_transaction = t.id
+             LEFT JOIN usage_record u ON u.id = m.usage_record
+             ORDER BY t.id DESC, e.book"
+        )
+    };
+}
+
 /// Newest first.
 pub(crate) async fn page(
     readers: &Readers,
@@ -32,21 +51,24 @@ pub(crate) async fn page(
     page: Page,
 ) -> Result<Vec<LedgerRecord>, StoreError> {
     let [before, limit] = page.bounds();
-    let rows = readers
-        .rows(
-            "SELECT t.id, t.created_at, t.kind, t.reason, m.actor, COALESCE(h.request, u.request), t.posted, e.book, e.amount
-             FROM (SELECT id, created_at, kind, reason, hold, posted FROM ledger_transaction
-                   WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3) t
-             LEFT JOIN entry e ON e.ledger_transaction = t.id
-             LEFT JOIN hold h ON h.id = t.hold
-             LEFT JOIN movement m ON m.ledger_transaction = t.id
-             LEFT JOIN usage_record u ON u.id = m.usage_record
-             ORDER BY t.id DESC, e.book",
-            values![account.as_str(), before, limit],
-        )
-        .await?;
+    let sql = joined!("WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+    let values = values![account.as_str(), before, limit];
+    records(&readers.rows(sql, values).await?)
+}
+
+/// Transactions of all accounts, newest first.
+pub(crate) async fn page_of_all(
+    readers: &Readers,
+    page: Page,
+) -> Result<Vec<LedgerRecord>, StoreError> {
+    let [before, limit] = page.bounds();
+    let sql = joined!("WHERE id < $1 ORDER BY id DESC LIMIT $2");
+    records(&readers.rows(sql, values![before, limit]).await?)
+}
+
+fn records(rows: &[Row]) -> Result<Vec<LedgerRecord>, StoreError> {
     let mut records: Vec<LedgerRecord> = Vec::new();
-    for row in &rows {
+    for row in rows {
         let id = row.integer(0)?;
         if records.last().is_none_or(|last| last.id != id) {
             records.push(read(row)?);
@@ -62,6 +84,7 @@ pub(crate) async fn page(
 fn read(row: &Row) -> Result<LedgerRecord, StoreError> {
     Ok(LedgerRecord {
         id: row.integer(0)?,
+        account: AccountId::from(row.text(9)?),
         at: row.time(1)?,
         kind: row.text(2)?,
         reason: row.text_or_null(3)?,

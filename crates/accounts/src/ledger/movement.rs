@@ -7,6 +7,7 @@ mod what;
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
+use crate::account::delete::deleted;
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::db::{Connection, Row, StoreError, Value, values};
 use crate::events::{self, Event, LowBalance};
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
+use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 pub(crate) use self::what::What;
@@ -52,7 +54,7 @@ impl Move {
         what.check()?;
         // The opening credit of an account needs no words; what is unusual does.
         let needs_reason = !matches!(what, What::Credit { .. });
-        let plain = |text: &str| text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
+        let plain = |text: &str| text.len() <= TEXT_MAX && is_plain(text);
         let wrong = if idempotency_key.is_empty() || !plain(idempotency_key) {
             Some("Idempotency-Key")
         } else if !plain(reason) || needs_reason && reason.is_empty() {
@@ -62,7 +64,7 @@ impl Move {
         };
         if let Some(field) = wrong {
             let message = format!(
-                "an idempotency key has 1 to {TEXT_MAX} bytes and no control characters, and so has the reason of a \
+                "an idempotency key has 1 to {TEXT_MAX} bytes and {PLAIN}, and so has the reason of a \
                  refund, an adjustment or a gift"
             );
             return Err(AdminError::invalid(field, message));
@@ -405,6 +407,11 @@ impl Operation for Move {
             Ok(None) => {}
             Ok(Some(moved)) => return Ok(Err(Ok(moved))),
             Err(refusal) => return Ok(Err(Err(refusal))),
+        }
+        if let Some(account) = self.account()
+            && let Some(deleted) = deleted(connection, account).await?
+        {
+            return Ok(Err(Err(deleted)));
         }
         let moved = match &self.what {
             What::Credit { account, amount } => {

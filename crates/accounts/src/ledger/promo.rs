@@ -189,6 +189,19 @@ pub(crate) async fn expire(
     Ok(true)
 }
 
+/// Books the expiry of all free gifts, whether their time is over or not.
+pub(crate) async fn end(
+    connection: &mut Connection,
+    account: &AccountId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "SELECT id, free FROM promo WHERE account = $1 AND free > 0 ORDER BY id";
+    for gift in connection.rows(sql, values![account.as_str()]).await? {
+        expire_one(connection, account, gift.integer(0)?, gift.nanos(1)?, now).await?;
+    }
+    Ok(())
+}
+
 async fn expire_one(
     connection: &mut Connection,
     account: &AccountId,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::Quotas;
 use crate::account::AdminError;
 use crate::db::{Row, StoreError};
+use crate::text::{PLAIN, is_plain};
 
 /// Models for which an account may have limits of their own: all are read with each request of its keys.
 const MODELS_MAX: usize = 100;
@@ -46,13 +47,10 @@ impl ModelQuotas {
     }
 
     pub(crate) fn check(&self) -> Result<(), AdminError> {
-        let is_id = |model: &String| {
-            (1..=MODEL_ID_MAX).contains(&model.len()) && !model.chars().any(char::is_control)
-        };
+        let is_id = |model: &String| (1..=MODEL_ID_MAX).contains(&model.len()) && is_plain(model);
         if self.0.len() > MODELS_MAX || !self.0.keys().all(is_id) {
             let message = format!(
-                "an account has limits for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and no \
-                 control characters"
+                "an account has limits for at most {MODELS_MAX} models; a model's id has 1 to {MODEL_ID_MAX} bytes and {PLAIN}"
             );
             return Err(AdminError::invalid("model_limits", message));
         }

@@ -6,6 +6,7 @@ mod books;
 mod caps;
 mod clock;
 mod cluster;
+mod deletion;
 mod file;
 mod fixture;
 mod holds;

@@ -12,6 +12,8 @@ mod caps;
 mod clock;
 #[path = "../accounts/cluster.rs"]
 mod cluster;
+#[path = "../accounts/deletion.rs"]
+mod deletion;
 #[path = "../accounts/fixture.rs"]
 mod fixture;
 #[path = "../accounts/holds.rs"]

@@ -30,6 +30,8 @@ pub struct Account {
     pub model_limits: BTreeMap<String, Limits>,
     pub suspended: Option<Suspension>,
     pub created_at: Time,
+    /// Nothing can be done with a deleted account; its name has its id behind it, and its records stay.
+    pub deleted_at: Option<Time>,
 }
 
 /// Since when, and why, requests of an account are refused.

@@ -71,23 +71,15 @@ impl Memory {
         }
     }
 
+    /// Whether a request would be admitted now. Counts nothing.
+    pub(super) fn check_request(&self, subjects: &[Subject], now: Instant) -> Result<(), Denied> {
+        self.lock().check_request(subjects, self.micros(now))
+    }
+
     pub(super) fn admit_request(&self, subjects: &[Subject], now: Instant) -> Result<(), Denied> {
         let now = self.micros(now);
         let mut table = self.lock();
-        let mut denial = Denial::default();
-        for Subject { name, quotas } in subjects {
-            let state = table.state(name, now);
-            if let Some(limit) = quotas.requests_per_minute.map(u64::from) {
-                let wait = state.used.requests.wait_ns(cost_ns(1, limit));
-                denial.note(Which::Requests, limit, wait);
-            }
-            if let Some(limit) = quotas.concurrent_requests {
-                let full = state.concurrent >= limit;
-                let wait = if full { CONCURRENT_RETRY_NS } else { 0 };
-                denial.note(Which::Concurrent, u64::from(limit), wait);
-            }
-        }
-        denial.refuse()?;
+        table.check_request(subjects, now)?;
         for Subject { name, quotas } in subjects {
             table.enter(name);
             if let Some(limit) = quotas.requests_per_minute.map(u64::from) {
@@ -213,6 +205,23 @@ impl Table {
         };
         state.at = state.at.min(now);
         state.at(now)
+    }
+
+    fn check_request(&mut self, subjects: &[Subject], now: u64) -> Result<(), Denied> {
+        let mut denial = Denial::default();
+        for Subject { name, quotas } in subjects {
+            let state = self.state(name, now);
+            if let Some(limit) = quotas.requests_per_minute.map(u64::from) {
+                let wait = state.used.requests.wait_ns(cost_ns(1, limit));
+                denial.note(Which::Requests, limit, wait);
+            }
+            if let Some(limit) = quotas.concurrent_requests {
+                let full = state.concurrent >= limit;
+                let wait = if full { CONCURRENT_RETRY_NS } else { 0 };
+                denial.note(Which::Concurrent, u64::from(limit), wait);
+            }
+        }
+        denial.refuse()
     }
 
     fn levels_mut(&mut self, name: &Arc<str>, now: u64) -> &mut Levels {

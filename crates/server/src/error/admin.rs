@@ -13,6 +13,7 @@ impl From<AdminError> for ApiError {
                 ApiError::new(Reason::NameTaken, error.to_string()).param("name")
             }
             AdminError::Invalid { field, message } => ApiError::invalid(field, message),
+            AdminError::NotEmpty(message) => ApiError::new(Reason::AccountNotEmpty, message),
             // Without the key, which has more in front of it than the caller sent.
             AdminError::IdempotencyConflict(_) => ApiError::new(
                 Reason::IdempotencyConflict,

@@ -31,6 +31,9 @@ pub(crate) const ROUTES: &[Route] = &[
         on, "show_account", "An account", accounts::show)),
     row(Method::PATCH, "/admin/v1/accounts/{account}", ADMINISTERS, |on| Endpoint::new(
         on, "update_account", "Changes an account, suspends or resumes it", accounts::update)),
+    row(Method::DELETE, "/admin/v1/accounts/{account}", ADMINISTERS, |on| Endpoint::new(
+        on, "delete_account", "Revokes an account's keys and ends it for good; its records stay, and its name is free",
+        accounts::delete)),
     row(Method::GET, "/admin/v1/accounts/{account}/keys", READS, |on| Endpoint::new(
         on, "list_keys", "The keys of an account, oldest first", keys::list)),
     row(Method::POST, "/admin/v1/accounts/{account}/keys", ADMINISTERS, |on| Endpoint::new(

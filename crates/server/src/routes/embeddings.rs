@@ -22,7 +22,8 @@ pub(crate) async fn create(
     Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<Json<Answer>, ApiError> {
-    let body: weir_api::embeddings::Request = extract::json(request, &app.options).await?;
+    app.gateway.may_spend(&caller)?;
+    let body: weir_api::embeddings::Request = extract::json(request, &app).await?;
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use serde::{Serialize, Serializer};
 use weir_accounts::Caller;
 use weir_api::tokens::{Count, Counted, Detokenize, Detokenized, Tokenize, Tokenized};
 use weir_engine::Token;
@@ -14,20 +15,26 @@ use super::detokenize_lossy;
 use crate::answer::Kind;
 use crate::convert::Text;
 use crate::error::ApiError;
-use crate::extract::AskedModel;
-use crate::{App, convert, extract, relaxed};
+use crate::extract::{AskedModel, ReceivedBody};
+use crate::{App, bounded, convert, extract, relaxed};
 
 pub(crate) async fn tokenize(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Extension(asked_model): Extension<AskedModel>,
     request: Request,
-) -> Result<Json<Tokenized>, ApiError> {
-    let body: Tokenize = extract::json(request, &app.options).await?;
+) -> Result<Response, ApiError> {
+    let ReceivedBody { bytes, claim } = extract::body(request, &app).await?;
+    let body: Tokenize = extract::parse(&bytes)?;
+    drop(bytes);
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
     let wants_strings = body.return_token_strs == Some(true);
+    let of = match body.messages.is_some() {
+        true => "messages",
+        false => "prompt",
+    };
     let text = convert::tokenize(offer, body)?;
     let admitted = app.gateway.admit(&caller, &model).await?;
     let tokenizer = admitted.tokenizer()?;
@@ -42,16 +49,25 @@ pub(crate) async fn tokenize(
             prepared.prompts.concat()
         }
     };
-    let (tokens, token_strs) = match wants_strings {
-        true => off_thread(move || with_strings(&*tokenizer, tokens)).await?,
-        false => (tokens, None),
-    };
-    Ok(Json(Tokenized {
-        count: tokens.len(),
-        max_model_len: admitted.facts().context_tokens,
-        tokens,
-        token_strs,
-    }))
+    let max_model_len = admitted.facts().context_tokens;
+    let bytes_max = app.options.body_bytes_max;
+    let answer_claim = app.bytes_in_flight.claim(&caller.key);
+    off_thread(move || {
+        let tokenized = Tokenized {
+            count: tokens.len(),
+            max_model_len,
+            tokens: &tokens,
+            token_strs: wants_strings.then_some(TokenTexts {
+                tokenizer: &*tokenizer,
+                tokens: &tokens,
+            }),
+        };
+        let answer = bounded::json(&tokenized, bytes_max, answer_claim, of);
+        // What was made of the body is in memory until here.
+        drop(claim);
+        answer
+    })
+    .await?
 }
 
 pub(crate) async fn detokenize(
@@ -59,8 +75,10 @@ pub(crate) async fn detokenize(
     Extension(caller): Extension<Caller>,
     Extension(asked_model): Extension<AskedModel>,
     request: Request,
-) -> Result<Json<Detokenized>, ApiError> {
-    let body: Detokenize = extract::json(request, &app.options).await?;
+) -> Result<Response, ApiError> {
+    let ReceivedBody { bytes, claim } = extract::body(request, &app).await?;
+    let body: Detokenize = extract::parse(&bytes)?;
+    drop(bytes);
     let model = convert::model(body.model.as_ref())?;
     app.gateway.catalog().find(model)?;
     let caller = asked_model.set(caller, model);
@@ -74,8 +92,32 @@ pub(crate) async fn detokenize(
         let message = format!("{param}: the model's vocabulary ends at {last}");
         return Err(ApiError::invalid(param, message));
     }
-    let prompt = off_thread(move || detokenize_lossy(&*tokenizer, &tokens)).await?;
-    Ok(Json(Detokenized { prompt }))
+    let bytes_max = app.options.body_bytes_max;
+    let answer_claim = app.bytes_in_flight.claim(&caller.key);
+    off_thread(move || {
+        let prompt = text_within(&*tokenizer, &tokens, bytes_max)?;
+        let answer = bounded::json(&Detokenized { prompt }, bytes_max, answer_claim, "tokens");
+        drop(claim);
+        answer
+    })
+    .await?
+}
+
+/// The text of the tokens, unless it is so long that it can't be answered.
+fn text_within(
+    tokenizer: &dyn Tokenizer,
+    tokens: &[Token],
+    bytes_max: usize,
+) -> Result<String, ApiError> {
+    let mut bytes = Vec::new();
+    for &token in tokens {
+        tokenizer.piece(token, &mut bytes);
+        if bytes.len() > bytes_max {
+            let message = format!("tokens: their text is longer than {bytes_max} bytes");
+            return Err(ApiError::invalid("tokens", message));
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(crate) async fn count(
@@ -84,16 +126,19 @@ pub(crate) async fn count(
     Extension(asked_model): Extension<AskedModel>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let bytes = extract::body(request, &app.options).await?;
-    let asked_for: Count = extract::parse(&bytes)?;
+    let received = extract::body(request, &app).await?;
+    let asked_for: Count = extract::parse(&received.bytes)?;
     let model = convert::model(asked_for.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
     let (kind, asked) = match (asked_for.messages, asked_for.prompt) {
-        (Some(_), None) => (Kind::Chat, convert::chat(offer, extract::parse(&bytes)?)?),
+        (Some(_), None) => (
+            Kind::Chat,
+            convert::chat(offer, extract::parse(&received.bytes)?)?,
+        ),
         (None, Some(_)) => (
             Kind::Completion,
-            convert::completion(offer, extract::parse(&bytes)?)?,
+            convert::completion(offer, extract::parse(&received.bytes)?)?,
         ),
         (None, None) => return Err(convert::missing("messages")),
         (Some(_), Some(_)) => {
@@ -103,6 +148,7 @@ pub(crate) async fn count(
             ));
         }
     };
+    drop(received);
     let refused = |refusal| ApiError::of(refusal, kind, asked.limit);
     let admitted = app.gateway.admit(&caller, &model).await.map_err(refused)?;
     let estimate = admitted.estimate(asked.request).await.map_err(refused)?;
@@ -120,15 +166,17 @@ pub(crate) async fn count(
     Ok(response)
 }
 
-fn with_strings(
-    tokenizer: &dyn Tokenizer,
-    tokens: Vec<Token>,
-) -> (Vec<Token>, Option<Vec<String>>) {
-    let strings = tokens
-        .iter()
-        .map(|&token| detokenize_lossy(tokenizer, &[token]))
-        .collect();
-    (tokens, Some(strings))
+/// The text of each token, made when it is written: together they may be much longer than the prompt.
+struct TokenTexts<'a> {
+    tokenizer: &'a dyn Tokenizer,
+    tokens: &'a [Token],
+}
+
+impl Serialize for TokenTexts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let texts = self.tokens.iter();
+        serializer.collect_seq(texts.map(|&token| detokenize_lossy(self.tokenizer, &[token])))
+    }
 }
 
 /// A long text takes milliseconds: nothing for the async threads.

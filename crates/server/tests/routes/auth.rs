@@ -6,7 +6,7 @@ use serde_json::json;
 use weir_accounts::{KeyOptions, KeyRole};
 use weir_engine::embed::Shortening;
 use weir_server::{Auth, Route, routes};
-use weir_testkit::{NOW, Setup, TestApp, body, offer_of};
+use weir_testkit::{NOW, Setup, TestApp, body, now, offer_of};
 
 use crate::embeddings::embedder;
 use crate::{chat, completion};
@@ -113,7 +113,13 @@ async fn routes_and_roles() {
             for &(key, keyed) in &roles {
                 nth += 1;
                 let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
-                let path = path.replace("{account}", "test").replace("{key}", target);
+                // An account that may be deleted, for each that asks.
+                let spare = format!("spare-{nth}");
+                let account = match route.method == Method::DELETE {
+                    true => app.accounts.add_account(&spare, now()).await.unwrap().name,
+                    false => "test".to_owned(),
+                };
+                let path = path.replace("{account}", &account).replace("{key}", target);
                 let mut request = Request::builder().method(&route.method).uri(&path);
                 if let Some(key) = key {
                     request = request.header("authorization", format!("Bearer {key}"));

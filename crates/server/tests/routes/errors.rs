@@ -368,11 +368,13 @@ fn the_table() {
     409 IDEMPOTENCY_CONFLICT invalid_request_error idempotency_conflict
     409 KEY_MADE invalid_request_error key_made
     409 OWN_ACCOUNT invalid_request_error own_account
+    409 ACCOUNT_NOT_EMPTY invalid_request_error account_not_empty
     413 REQUEST_TOO_LARGE invalid_request_error request_too_large
     429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
     429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded
     500 MODEL_NOT_AVAILABLE server_error model_not_available
     500 INTERNAL_ERROR server_error internal_error
+    501 NOT_IMPLEMENTED invalid_request_error not_implemented
     503 SERVICE_NOT_AVAILABLE server_error overloaded
     "#);
 }

@@ -33,6 +33,7 @@ const KNOWN: &[(&str, &str, Auth)] = &[
     ("POST", "/admin/v1/accounts", ADMINISTERS),
     ("GET", "/admin/v1/accounts/{account}", READS),
     ("PATCH", "/admin/v1/accounts/{account}", ADMINISTERS),
+    ("DELETE", "/admin/v1/accounts/{account}", ADMINISTERS),
     ("GET", "/admin/v1/accounts/{account}/keys", READS),
     ("POST", "/admin/v1/accounts/{account}/keys", ADMINISTERS),
     ("GET", "/admin/v1/keys/{key}", READS),

@@ -12,15 +12,15 @@ use weir_testkit::{Setup, TestApp, offer};
 
 use crate::chat;
 
-struct Server {
-    app: TestApp,
-    address: SocketAddr,
-    stop: Stop,
+pub(crate) struct Server {
+    pub(crate) app: TestApp,
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: Stop,
 }
 
 impl Server {
     /// Runs `client` against a server, then stops it softly and waits for its end.
-    async fn run(setup: Setup, client: impl AsyncFnOnce(&Server)) -> TestApp {
+    pub(crate) async fn run(setup: Setup, client: impl AsyncFnOnce(&Server)) -> TestApp {
         let app = TestApp::start(setup).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server {
@@ -37,30 +37,30 @@ impl Server {
         server.app
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    fn head(&self, length: usize) -> String {
+    pub(crate) fn head(&self, length: usize) -> String {
         let key = &self.app.key;
         format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n"
         )
     }
 
-    fn request(&self, body: &str) -> String {
+    pub(crate) fn request(&self, body: &str) -> String {
         self.head(body.len()) + body
     }
 }
 
-async fn read_to_end(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     stream.read_to_end(&mut text).await.unwrap();
     String::from_utf8(text).unwrap()
 }
 
 /// Reads until `end` has come.
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     while !String::from_utf8_lossy(&text).contains(end) {
         let byte = stream.read_buf(&mut text).await.unwrap();
@@ -74,7 +74,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(text).unwrap()
 }
 
-fn short(options: impl FnOnce(&mut Options)) -> Setup {
+pub(crate) fn short(options: impl FnOnce(&mut Options)) -> Setup {
     let mut setup = Setup::default();
     options(&mut setup.options);
     setup
@@ -202,7 +202,7 @@ async fn connections_over_the_limit_wait() {
     .await;
 }
 
-fn endless() -> (Setup, weir_engine::sim::Probe, weir_engine::sim::Gate) {
+pub(crate) fn endless() -> (Setup, weir_engine::sim::Probe, weir_engine::sim::Gate) {
     let (model, gate) = SimModel::new(SimOptions {
         end_probability: 0.0,
         ..SimOptions::default()

@@ -18,8 +18,14 @@ pub(crate) enum Account {
         #[command(flatten)]
         output: Json,
     },
-    /// List all accounts
-    List(Json),
+    /// List the accounts
+    List {
+        /// Deleted ones, too
+        #[arg(long)]
+        deleted: bool,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Show all of one account
     Show {
         /// Name or id of the account
@@ -43,6 +49,19 @@ pub(crate) enum Account {
     Resume {
         /// Name or id of the account
         account: String,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Revoke its keys and end it for good; its records stay, and its name is free
+    Delete {
+        /// Name or id of the account
+        account: String,
+        /// Expire its promotional credit, and bring its balance to 0 by an adjustment
+        #[arg(long)]
+        write_off: bool,
+        /// Why it is written off
+        #[arg(long, value_name = "TEXT", default_value = "account deleted")]
+        reason: String,
         #[command(flatten)]
         output: Json,
     },
@@ -105,10 +124,10 @@ pub(crate) struct Caps {
 pub(crate) enum Key {
     /// Make a key; its secret is shown once
     Add(Box<AddKey>),
-    /// List the keys of an account
+    /// List the keys of an account, or all
     List {
         /// Name or id of the account
-        account: String,
+        account: Option<String>,
         #[command(flatten)]
         output: Json,
     },
@@ -263,6 +282,28 @@ pub(crate) struct Refund {
     /// The refund's own number: the same one again changes nothing
     #[arg(long, value_name = "TEXT")]
     pub(crate) reference: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Balance {
+    /// Name or id of the account
+    pub(crate) account: String,
+    #[command(flatten)]
+    pub(crate) output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowLedger {
+    /// Name or id of an account; all if absent
+    pub(crate) account: Option<String>,
+    /// How many of the newest transactions
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    /// Only transactions before the one with this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) before: Option<i64>,
     #[command(flatten)]
     pub(crate) output: Json,
 }

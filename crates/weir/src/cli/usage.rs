@@ -17,6 +17,12 @@ pub(crate) struct Usage {
     /// How many of the newest requests
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
+    /// Only what ended then or later
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<Moment>,
+    /// Only what ended before
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<Moment>,
     #[command(flatten)]
     pub(crate) output: Json,
 }

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use weir_accounts::Expiry;
+use weir_server::export::{MOMENT_EXPECTED, moment};
 
 /// A value, or `none` to take it away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,20 +89,11 @@ impl FromStr for When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(pub(crate) Timestamp);
 
-/// The length of a day as text: jiff would leave out the hours that follow one.
-const DAY_LEN: usize = "2027-01-31".len();
-
 impl FromStr for Moment {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a time is such as 2027-01-31 or 2027-01-31T12:00:00Z";
-        if text.len() != DAY_LEN {
-            return text.parse().map(Moment).map_err(|_| WRONG);
-        }
-        let day: Date = text.parse().map_err(|_| WRONG)?;
-        let begins = day.to_zoned(TimeZone::UTC).map_err(|_| WRONG)?;
-        Ok(Moment(begins.timestamp()))
+        moment(text).map(Moment).ok_or(MOMENT_EXPECTED)
     }
 }
 

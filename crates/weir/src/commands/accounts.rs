@@ -1,17 +1,21 @@
 //! Accounts. All of it works beside a running server, which sees it within a second.
 
+use std::io::ErrorKind;
+
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weir_accounts::{
-    Account, AccountChange, Accounts, AdminError, By, Location, Nanos, OpenError, Options, Quotas,
-    Role, Standing, Tier,
+    Account, AccountChange, Accounts, AdminError, By, KeyDraft, KeyOptions, Location, Nanos,
+    OpenError, Options, Quotas, Remainder, Role, Standing, Tier,
 };
 
 use crate::cli::value::OrNone;
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
 
+/// The account that the first start makes.
+pub(crate) const DEMO: &str = "demo";
 /// The database's file in the data directory.
 pub(crate) const DATABASE: &str = "weir.db";
 
@@ -24,29 +28,36 @@ pub(crate) async fn open(
 ) -> anyhow::Result<Accounts> {
     if let Location::Sqlite(path) = &options.database
         && !may_create
-        && !path.exists()
     {
-        // What was there and is lost, opening it tells.
-        let reading = Options {
-            role: Role::Reader,
-            ..options.clone()
-        };
-        let missing = matches!(
-            Accounts::open(reading, now).await,
-            Err(OpenError::Missing(_))
-        );
-        if missing {
-            let folder = path.parent().unwrap_or(path);
-            bail!(
-                "there is no database in {}; does --data or the config name the server's directory?",
-                folder.display()
-            );
+        let folder = path.parent().unwrap_or(path).display();
+        match path.try_exists() {
+            Ok(true) => {}
+            // A database that was there once and is lost is another error, which opening it gives.
+            Ok(false) if !is_missing(&options, now).await => {}
+            Ok(false) => bail!(
+                "there is no database in {folder}; does --data or the config name the server's directory?"
+            ),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                bail!("the database in {folder} can't be looked for: this user has no permission")
+            }
+            Err(error) => bail!("the database in {folder} can't be looked for: {error}"),
         }
     }
     let shown = options.database.to_string();
     Accounts::open(options, now)
         .await
         .with_context(|| format!("can't open {shown}"))
+}
+
+async fn is_missing(options: &Options, now: Timestamp) -> bool {
+    let reading = Options {
+        role: Role::Reader,
+        ..options.clone()
+    };
+    matches!(
+        Accounts::open(reading, now).await,
+        Err(OpenError::Missing(_))
+    )
 }
 
 pub(crate) async fn account(
@@ -60,7 +71,7 @@ pub(crate) async fn account(
             credit,
             output,
         } => add(accounts, &name, credit, by, output).await,
-        cli::Account::List(output) => list(accounts, output).await,
+        cli::Account::List { deleted, output } => list(accounts, deleted, output).await,
         cli::Account::Show { account, output } => {
             let account = accounts.account(&account).await?;
             Ok(output::fields(output, &account_json(&account))?)
@@ -83,6 +94,18 @@ pub(crate) async fn account(
         cli::Account::Resume { account, output } => {
             stand(accounts, &account, Standing::Active, by, output).await
         }
+        cli::Account::Delete {
+            account,
+            write_off,
+            reason,
+            output,
+        } => {
+            let remainder = match write_off {
+                true => Remainder::WriteOff { reason },
+                false => Remainder::Refuse,
+            };
+            delete(accounts, &account, remainder, by, output).await
+        }
     }
 }
 
@@ -104,9 +127,12 @@ async fn add(
     Ok(output::one(output, &account_json(&account), &text)?)
 }
 
-async fn list(accounts: &Accounts, output: Json) -> anyhow::Result<()> {
+async fn list(accounts: &Accounts, deleted: bool, output: Json) -> anyhow::Result<()> {
     let list = accounts.accounts().await?;
-    let rows: Vec<_> = list.iter().map(account_json).collect();
+    let shown = list
+        .iter()
+        .filter(|account| deleted || account.deleted_at.is_none());
+    let rows: Vec<_> = shown.map(account_json).collect();
     let names = ["id", "name", "balance", "held", "available", "created_at"];
     let head = ["ID", "NAME", "BALANCE", "HELD", "AVAILABLE", "CREATED"];
     Ok(output::rows(output, &head, &names, &rows)?)
@@ -171,6 +197,48 @@ async fn stand(
     Ok(output::one(output, &account_json(&account), &text)?)
 }
 
+async fn delete(
+    accounts: &Accounts,
+    account: &str,
+    remainder: Remainder,
+    by: &By,
+    output: Json,
+) -> anyhow::Result<()> {
+    let account = accounts.account(account).await?;
+    let deleted = accounts
+        .delete_account(&account.id, remainder, by.clone())
+        .await;
+    let hint = |error: &AdminError| match error {
+        AdminError::NotEmpty(why) if why.contains("write it off") => "; `--write-off` does",
+        _ => "",
+    };
+    let deleted = deleted.map_err(|error| anyhow::anyhow!("{error}{}", hint(&error)))?;
+    let text = format!(
+        "{} is deleted; its records are those of {}",
+        account.name, deleted.id
+    );
+    Ok(output::one(output, &account_json(&deleted), &text)?)
+}
+
+/// `weir balance`: the part of an account that is asked for most.
+pub(crate) async fn balance(accounts: &Accounts, command: cli::Balance) -> anyhow::Result<()> {
+    let account = accounts.account(&command.account).await?;
+    let all = account_json(&account);
+    let names = [
+        "name",
+        "balance",
+        "held",
+        "available",
+        "promo",
+        "credit_limit",
+    ];
+    let shown: Map<_, _> = names
+        .into_iter()
+        .map(|name| (name.to_owned(), all[name].clone()))
+        .collect();
+    Ok(output::fields(command.output, &Value::Object(shown))?)
+}
+
 fn account_json(account: &Account) -> Value {
     let model_limits: Map<_, _> = account
         .model_limits
@@ -194,6 +262,7 @@ fn account_json(account: &Account) -> Value {
         "suspended_since": account.suspended.as_ref().map(|suspended| suspended.since.to_string()),
         "suspended_reason": account.suspended.as_ref().map(|suspended| suspended.reason.as_str()),
         "created_at": account.created_at.to_string(),
+        "deleted_at": account.deleted_at.as_ref().map(Timestamp::to_string),
     })
 }
 
@@ -205,27 +274,24 @@ fn limits_json(limits: Quotas) -> Value {
     })
 }
 
-/// What the first start gives away: an account to try things with, and its key. A start that was
+/// The first start's gift: an account to try things with, and a key that isn't made yet. A start that was
 /// interrupted is finished by the next one.
-pub(crate) async fn demo(
-    accounts: &Accounts,
-    now: Timestamp,
-) -> anyhow::Result<Option<weir_accounts::NewKey>> {
+pub(crate) async fn demo(accounts: &Accounts, now: Timestamp) -> anyhow::Result<Option<KeyDraft>> {
     let five = Nanos::from_usd(5).expect("5 USD can be counted");
     let account = match accounts.accounts().await?.as_slice() {
-        [] => match accounts.open_account("demo", five, now).await {
+        [] => match accounts.open_account(DEMO, five, now).await {
             // Another node starts for the first time, too.
             Err(AdminError::NameTaken(_)) => return Ok(None),
             made => made?,
         },
-        [only] if only.name == "demo" && accounts.keys(&only.id).await?.is_empty() => only.clone(),
+        [only] if only.name == DEMO && accounts.keys(&only.id).await?.is_empty() => only.clone(),
         _ => return Ok(None),
     };
-    Ok(Some(
-        accounts
-            .add_key(&account.id, Some("first start"), now)
-            .await?,
-    ))
+    let options = KeyOptions {
+        name: Some("first start".to_owned()),
+        ..KeyOptions::default()
+    };
+    Ok(Some(accounts.draft_key(&account.id, options, now)?))
 }
 
 #[cfg(test)]
@@ -240,7 +306,10 @@ mod tests {
         let accounts = Accounts::open(options, now).await.unwrap();
         let five = Nanos::from_usd(5).unwrap();
         accounts.open_account("demo", five, now).await.unwrap();
-        let key = demo(&accounts, now).await.unwrap().expect("a key");
+        // A key that wasn't shown isn't made: the next start makes up another one.
+        demo(&accounts, now).await.unwrap().expect("a key");
+        let draft = demo(&accounts, now).await.unwrap().expect("a key");
+        let key = accounts.make_key(draft).await.unwrap();
         let caller = accounts.authenticate(key.secret.expose(), now).await;
         assert!(caller.is_ok());
         let credit = accounts.account("demo").await.unwrap().available;

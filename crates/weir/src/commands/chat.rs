@@ -10,7 +10,7 @@ use rustyline::error::ReadlineError;
 
 use self::client::{Asked, Client, Message};
 use crate::cli;
-use crate::output;
+use crate::output::{self, StdoutError};
 
 /// Where the server is, and the key for it.
 #[derive(Debug)]
@@ -23,6 +23,9 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
     let Some(key) = server.key else {
         bail!("set WEIR_API_KEY to a key (`weir key add ACCOUNT` makes one)")
     };
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bail!("WEIR_API_KEY is no API key: it has characters that no key has")
+    }
     let client = Client::new(&server.base_url, key)?;
     let model = match command.model {
         Some(model) => model,
@@ -37,7 +40,7 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
         output::note(&format!(
             "talking to {}; Ctrl-C stops an answer, Ctrl-D ends",
             asked.model
-        ))?;
+        ));
     }
     let mut messages: Vec<_> = command
         .system
@@ -55,10 +58,12 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
                 failed = None;
                 messages.push(Message::new("assistant", text));
             }
+            // Nothing reads what comes.
+            Err(error) if error.is::<StdoutError>() => return Err(error),
             Err(error) => {
                 // What wasn't answered isn't part of the conversation.
                 messages.pop();
-                output::note(&format!("{error:#}"))?;
+                output::note(&format!("{error:#}"));
                 failed = Some(error);
             }
         }
@@ -75,7 +80,7 @@ async fn answer(client: &Client, asked: &Asked, messages: &[Message]) -> anyhow:
     let streamed = async {
         let mut stream = client.stream(asked, messages).await?;
         while let Some(piece) = stream.next().await? {
-            output::piece(&piece)?;
+            output::piece(&output::printable(&piece))?;
             text.push_str(&piece);
         }
         anyhow::Ok(())

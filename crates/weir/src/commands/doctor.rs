@@ -1,7 +1,7 @@
 //! `weir doctor`: what is wrong with this machine, the config and the database, before it hurts.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use weir_accounts::{Accounts, Location, Options, Role};
 use super::ledger;
 use crate::cli::Json;
 use crate::config::{Config, Database, Invalid, Loaded, Model, Source};
-use crate::{output, wire};
+use crate::{model_file, output, wire};
 
 /// Less free space than this, and the next weeks' usage records may not fit.
 const DISK_BYTES_MIN: u64 = 1 << 30;
-/// Files that aren't connections: database, models, log.
-const FILES_BESIDE_CONNECTIONS: u64 = 64;
+/// Files that aren't connections that are served: database, models, log, and connections that are turned away.
+const FILES_BESIDE_CONNECTIONS: u64 = 200;
 /// A clock before this is not set: keys would expire at the wrong time.
 const CLOCK_MIN: Timestamp = Timestamp::constant(1_767_225_600, 0);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ pub(crate) async fn doctor(
     loaded: Result<Loaded, Invalid>,
     output: Json,
     now: Timestamp,
-) -> io::Result<bool> {
+) -> output::Result<bool> {
     let mut checks = vec![processor(), kernels(), clock(now)];
     match loaded {
         Ok(Loaded { config, warnings }) => {
@@ -80,14 +80,15 @@ pub(crate) async fn doctor(
             );
         }
     }
-    output::list(output, &["", "CHECK", ""], &checks, |check| {
+    let printed = output::list(output, &["", "CHECK", ""], &checks, |check| {
         let mark = match check.verdict {
             Verdict::Ok => "ok",
             Verdict::Warning => "warning",
             Verdict::Wrong => "WRONG",
         };
         vec![mark.to_owned(), check.check.clone(), check.detail.clone()]
-    })?;
+    });
+    output::unless_closed(printed)?;
     Ok(checks.iter().all(|check| check.verdict != Verdict::Wrong))
 }
 
@@ -175,6 +176,9 @@ fn models(config: &Config) -> Vec<Check> {
 fn model(model: &Model) -> Check {
     let path = &model.engine.path;
     let name = format!("model {}", model.id);
+    if let Err(error) = model_file::check(path) {
+        return check(name, Verdict::Wrong, error.to_string());
+    }
     let magic = fs::File::open(path).and_then(|file| {
         let mut magic = Vec::new();
         file.take(4).read_to_end(&mut magic).map(|_| magic)
@@ -285,7 +289,7 @@ async fn books_clock(options: Options, now: Timestamp) -> Option<Check> {
 
 async fn database(options: Options, now: Timestamp) -> Check {
     if let Location::Sqlite(path) = &options.database
-        && !path.exists()
+        && matches!(path.try_exists(), Ok(false))
     {
         return check(
             "database",

@@ -1,5 +1,8 @@
 //! Keys.
 
+use std::collections::HashMap;
+
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_accounts::{Accounts, By, KeyChange, KeyInfo, KeyOptions, NewKey, Quotas, SpendCaps};
@@ -7,7 +10,7 @@ use weir_accounts::{Accounts, By, KeyChange, KeyInfo, KeyOptions, NewKey, Quotas
 use super::accounts::{limits, or};
 use crate::cli::value::{OrNone, When};
 use crate::cli::{self, Json};
-use crate::output::{self, exact};
+use crate::output::{self, exact, secret};
 
 pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyhow::Result<()> {
     match command {
@@ -15,35 +18,14 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
             let output = add.output;
             let account = accounts.account(&add.account).await?;
             let options = options(*add, by.now);
-            let key = accounts
-                .add_key_with(&account.id, options, by.clone())
-                .await?;
-            show_once(&key, output)
+            let draft = accounts.draft_key(&account.id, options, by.clone())?;
+            let NewKey { id, .. } = show_once(draft.key(), output, "it was not made")?;
+            let made = accounts.make_key(draft).await;
+            made.with_context(|| format!("the key {id} that was shown is not valid"))?;
+            remark(output);
+            Ok(())
         }
-        cli::Key::List { account, output } => {
-            let account = accounts.account(&account).await?;
-            let keys = accounts.keys(&account.id).await?;
-            let rows: Vec<_> = keys.iter().map(key_json).collect();
-            let names = [
-                "id",
-                "name",
-                "role",
-                "created_at",
-                "last_used_at",
-                "expires_at",
-                "revoked_at",
-            ];
-            let head = [
-                "ID",
-                "NAME",
-                "ROLE",
-                "CREATED",
-                "LAST USED",
-                "EXPIRES",
-                "REVOKED",
-            ];
-            Ok(output::rows(output, &head, &names, &rows)?)
-        }
+        cli::Key::List { account, output } => list(accounts, account, output).await,
         cli::Key::Show { id, output } => {
             let key = accounts.key(&id).await?;
             Ok(output::fields(output, &key_json(&key))?)
@@ -59,8 +41,17 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
             Ok(output::one(output, &key_json(&key), &text)?)
         }
         cli::Key::Rotate { id, grace, output } => {
-            let key = accounts.rotate_key(&id, grace.0, by.clone()).await?;
-            show_once(&key, output)
+            // A wrong id, or a revoked key, is told before a secret is shown.
+            let key = accounts.key(&id).await?;
+            if key.revoked_at.is_some() {
+                bail!("the key {} is revoked", key.id);
+            }
+            let draft = accounts.draft_rotation(key.id.as_str(), grace.0, by.clone())?;
+            show_once(draft.key(), output, "it keeps the secret that it has")?;
+            let rotated = accounts.make_rotation(draft).await;
+            rotated.with_context(|| format!("the new secret of {} is not valid", key.id))?;
+            remark(output);
+            Ok(())
         }
         cli::Key::Revoke { id, output } => {
             let key = accounts.revoke_key(&id, by.clone()).await?;
@@ -70,13 +61,66 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
     }
 }
 
-fn show_once(key: &NewKey, output: Json) -> anyhow::Result<()> {
+/// The keys of an account; or all, with the names of their accounts.
+async fn list(accounts: &Accounts, account: Option<String>, output: Json) -> anyhow::Result<()> {
+    const NAMES: [&str; 8] = [
+        "account_name",
+        "id",
+        "name",
+        "role",
+        "created_at",
+        "last_used_at",
+        "expires_at",
+        "revoked_at",
+    ];
+    const HEAD: [&str; 8] = [
+        "ACCOUNT",
+        "ID",
+        "NAME",
+        "ROLE",
+        "CREATED",
+        "LAST USED",
+        "EXPIRES",
+        "REVOKED",
+    ];
+    let Some(account) = account else {
+        let names: HashMap<_, _> = accounts
+            .accounts()
+            .await?
+            .into_iter()
+            .map(|account| (account.id, account.name))
+            .collect();
+        let row = |key: &KeyInfo| {
+            let mut row = key_json(key);
+            row["account_name"] = json!(names.get(&key.account));
+            row
+        };
+        let rows: Vec<_> = accounts.all_keys().await?.iter().map(row).collect();
+        return Ok(output::rows(output, &HEAD, &NAMES, &rows)?);
+    };
+    let account = accounts.account(&account).await?;
+    let keys = accounts.keys(&account.id).await?;
+    let rows: Vec<_> = keys.iter().map(key_json).collect();
+    Ok(output::rows(output, &HEAD[1..], &NAMES[1..], &rows)?)
+}
+
+/// Shows a secret before it comes into force: a secret that was lost on its way never does.
+fn show_once(key: NewKey, output: Json, otherwise: &str) -> anyhow::Result<NewKey> {
     let data = json!({"id": key.id.as_str(), "key": key.secret.expose()});
-    output::one(output, &data, key.secret.expose())?;
-    if !output.json {
-        output::note("this is the only time that the key is shown")?;
+    let text = match output.json {
+        true => data.to_string(),
+        false => key.secret.expose().to_owned(),
+    };
+    match secret::show(&text) {
+        Ok(()) => Ok(key),
+        Err(why) => bail!("the key {} can't be shown: {why}; {otherwise}", key.id),
     }
-    Ok(())
+}
+
+fn remark(output: Json) {
+    if !output.json {
+        output::note("this is the only time that the key is shown");
+    }
 }
 
 fn options(add: cli::AddKey, now: Timestamp) -> KeyOptions {

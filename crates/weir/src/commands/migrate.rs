@@ -28,7 +28,7 @@ pub(crate) async fn migrate(
     let schema = match weir_accounts::schema(&location, timeout).await {
         Ok(schema) => schema,
         Err(error) => {
-            output::note(&format!("can't open {location}: {error}"))?;
+            output::note(&format!("can't open {location}: {error}"));
             return Ok(ExitCode::from(EXIT_UNKNOWN));
         }
     };
@@ -48,6 +48,6 @@ pub(crate) async fn migrate(
         }
     };
     let data = json!({"state": state, "found": found, "known": known});
-    output::one(command.output, &data, &text)?;
+    output::unless_closed(output::one(command.output, &data, &text))?;
     Ok(code)
 }

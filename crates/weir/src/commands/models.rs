@@ -6,7 +6,7 @@ use crate::cli::Json;
 use crate::config::{Config, Model};
 use crate::output;
 
-pub(crate) fn list(config: &Config, output: Json) -> std::io::Result<()> {
+pub(crate) fn list(config: &Config, output: Json) -> output::Result<()> {
     let data: Vec<_> = config.models.iter().map(row).collect();
     output::list(
         output,

@@ -13,11 +13,12 @@ use toml_edit::Value;
 use self::search::{Choices, Measured, Settings, Trial, search};
 use crate::cli::Tune;
 use crate::config::{Config, KvLayout, Llama, Optimize, Source};
-use crate::output;
+use crate::{model_file, output};
 
 /// Measures, prints what was found, and writes it if asked.
 pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     let place = Place::find(config, command)?;
+    model_file::check(&place.engine.path)?;
     let cores = available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let mut bench = bench::Bench::new(&place.engine, command, config)?;
     let choices = Choices {
@@ -27,7 +28,7 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
         optimize: command.optimize,
     };
     let (tried, best) = search(choices, |settings| {
-        output::note(&format!("measuring {settings}"))?;
+        output::note(&format!("measuring {settings}"));
         bench.measure(settings)
     })?;
     let keys = keys(&best.settings, command, place.engine.context_tokens);
@@ -36,11 +37,11 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
         let bound = best.context_tokens;
         output::note(&format!(
             "with split cells a request has {bound} tokens at most, prompt and answer: see context_tokens and cells"
-        ))?;
+        ));
     }
     if let (true, Some(file)) = (command.write, &place.file) {
         write::write(file, &command.model, &keys)?;
-        output::note(&format!("written to {}", file.display()))?;
+        output::note(&format!("written to {}", file.display()));
     }
     Ok(())
 }

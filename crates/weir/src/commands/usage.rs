@@ -4,24 +4,29 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_accounts::{Accounts, UsageFilter, UsageRecord};
-use weir_server::export::{Export, Wanted};
+use weir_server::export::{self, Export, Wanted};
 
 use crate::cli::value::Moment;
 use crate::cli::{self, UsageFile};
+use crate::config::Invalid;
 use crate::output::{self, exact};
 
 pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::Result<()> {
     let name = match (command.file, command.account) {
-        (Some(UsageFile::Export(command)), _) => return export(accounts, command).await,
+        (Some(UsageFile::Export(command)), _) => return export_usage(accounts, command).await,
         (None, name) => name.context("the name of an account is missing")?,
     };
     let account = accounts.account(&name).await?;
-    let rows: Vec<_> = accounts
-        .usage(&account.id, command.limit)
-        .await?
-        .iter()
-        .map(usage_json)
-        .collect();
+    let found = match (command.from, command.to) {
+        (None, None) => accounts.usage(&account.id, command.limit).await?,
+        (from, to) => {
+            let time = period(from, to)?;
+            accounts
+                .usage_between(&account.id, time, command.limit)
+                .await?
+        }
+    };
+    let rows: Vec<_> = found.iter().map(usage_json).collect();
     let names = [
         "started_at",
         "model",
@@ -45,8 +50,13 @@ pub(crate) async fn usage(accounts: &Accounts, command: cli::Usage) -> anyhow::R
     Ok(output::rows(command.output, &head, &names, &rows)?)
 }
 
+fn period(from: Option<Moment>, to: Option<Moment>) -> anyhow::Result<[Timestamp; 2]> {
+    let [from, to] = [from, to].map(|moment| moment.map(|Moment(at)| at));
+    export::period(from, to).map_err(|error| Invalid(vec![error.to_string()]).into())
+}
+
 /// The same file as the administrative API's, piece by piece.
-async fn export(accounts: &Accounts, command: cli::ExportUsage) -> anyhow::Result<()> {
+async fn export_usage(accounts: &Accounts, command: cli::ExportUsage) -> anyhow::Result<()> {
     let account = match &command.account {
         Some(account) => Some(accounts.account(account).await?.id),
         None => None,
@@ -55,11 +65,12 @@ async fn export(accounts: &Accounts, command: cli::ExportUsage) -> anyhow::Resul
         Some(key) => Some(accounts.key(key).await?.id.to_string()),
         None => None,
     };
+    let [from, to] = period(command.from, command.to)?;
     let filter = UsageFilter {
         key,
         model: command.model,
-        from: command.from.map_or(Timestamp::UNIX_EPOCH, |Moment(at)| at),
-        to: command.to.map_or(Timestamp::MAX, |Moment(at)| at),
+        from,
+        to,
     };
     let wanted = Wanted {
         format: command.format,

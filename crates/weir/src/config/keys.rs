@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Filter,
     /// A list of web origins, or `*`.
     Origins,
+    /// A list of addresses and networks.
+    Networks,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,13 @@ pub(crate) const KEYS: &[Key] = &[
         Some("sqlite"),
         "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`, for one process; a PostgreSQL may \
          be shared by several. TLS is by the parameters `sslmode` (`require`, `verify-full`) and `sslrootcert`.",
+    ),
+    key(
+        "demo",
+        Kind::Flag,
+        None,
+        "Whether the first start makes an account `demo` with 5 USD, and shows its key: on stdout, or in the file `demo-key` \
+         in `data` where stdout is the system's journal or `/dev/null`. Absent: only if stdout is a terminal.",
     ),
     key(
         "postgres.connections_max",
@@ -470,7 +479,20 @@ pub(crate) const KEYS: &[Key] = &[
         "http.body_bytes_max",
         whole(1024, 1_073_741_824),
         Some("16777216"),
-        "The longest request body; a longer one is 413.",
+        "The longest request body, and the longest answer of `/tokenize` and `/detokenize`; a longer one is 413, or 400.",
+    ),
+    key(
+        "http.body_bytes_in_flight_max",
+        whole(1024, 1_099_511_627_776),
+        None,
+        "Bytes of request bodies that are being read, and of answers of `/tokenize` and `/detokenize` that are being sent, over all \
+         keys; beyond them it is 503. Absent: 16 times `http.body_bytes_max`.",
+    ),
+    key(
+        "http.body_bytes_in_flight_per_key_max",
+        whole(1024, 1_099_511_627_776),
+        None,
+        "The same of one key; beyond them it is 429. Absent: 4 times `http.body_bytes_max`.",
     ),
     key(
         "http.header_timeout_seconds",
@@ -500,7 +522,39 @@ pub(crate) const KEYS: &[Key] = &[
         "http.connections_max",
         whole(1, 1_000_000),
         Some("4096"),
-        "Open connections; more wait to be accepted.",
+        "Open connections. When they are all taken, the one that was idle for longest is closed for a new one, those without a \
+         valid key first; where a request runs on each, more wait to be accepted.",
+    ),
+    key(
+        "http.connections_per_address_max",
+        whole(1, 1_000_000),
+        Some("1024"),
+        "Open connections from one address (of IPv6: from one /64), and requests that trusted proxies pass on for it. One more closes \
+         the address's own connection that was idle for longest; where a request runs on each, it is answered with 429.",
+    ),
+    key(
+        "http.connections_reserve",
+        whole(0, 1_000_000),
+        Some("64"),
+        "Of `http.connections_max`, a quarter at most: connections that are kept for when a request runs on all others. Each serves one \
+         request: health checks, other short answers, and on half of them requests with a key, an eighth for one account.",
+    ),
+    key(
+        "http.trusted_proxies",
+        Kind::Networks,
+        None,
+        "Addresses and networks of the proxies in front, as `[\"10.0.0.0/8\", \"::1\"]`: they have no share of connections, and \
+         are believed for which client they ask. Absent: none.",
+    ),
+    key(
+        "http.forwarded_header",
+        Kind::Choice {
+            now: &["any", "x-forwarded-for", "forwarded"],
+            later: &[],
+        },
+        Some("any"),
+        "The header by which trusted proxies name the client; it is ignored from all others. `any` is `X-Forwarded-For`, or \
+         `Forwarded` where that is missing. A proxy that only writes one of them lets the client write the other: name it here.",
     ),
     key(
         "usage.keep_days",

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
@@ -214,7 +215,7 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             "false" | "0" => Ok(Value::Flag(false)),
             _ => Err(wrong(key, &format!("`{text}`"))),
         },
-        Kind::Origins | Kind::Words { .. } => {
+        Kind::Origins | Kind::Words { .. } | Kind::Networks => {
             let words = text
                 .split(',')
                 .map(|word| word.trim().to_owned())
@@ -282,8 +283,20 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
                 None => Ok(Value::Texts(origins)),
             }
         }
+        (Kind::Networks, Value::Texts(networks)) if !networks.is_empty() => {
+            match networks.iter().find(|text| network(text).is_none()) {
+                Some(other) => Err(wrong(key, &format!("`{other}`"))),
+                None => Ok(Value::Texts(networks)),
+            }
+        }
         (_, value) => Err(wrong(key, &shown(&value))),
     }
+}
+
+/// `10.0.0.0/8`, or an address, which is a network of its own.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(|| address(text))
 }
 
 /// `https://example.com:8443`: a scheme, a host, perhaps a port, and nothing more.
@@ -328,6 +341,7 @@ pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
         Kind::Words { among } => format!("a list of some of {}", quoted(among).join(", ")).into(),
         Kind::Filter => "directives as info,weir_engine=debug".into(),
         Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
+        Kind::Networks => "a list of addresses and networks, as [\"10.0.0.0/8\"]".into(),
     }
 }
 

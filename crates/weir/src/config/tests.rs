@@ -106,7 +106,7 @@ fn mistakes_name_their_line() {
         "port = 1",
         &[],
         &[
-            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, postgres, node, limits, models, webhooks, http, usage, shutdown, log, cors",
+            "weir.toml:1: unknown key `port`; allowed here: listen, data, database, demo, postgres, node, limits, models, webhooks, http, usage, shutdown, log, cors",
         ],
     );
     refused(
@@ -452,6 +452,11 @@ fn sample(key: &keys::Key) -> (String, String) {
     match (key.path, key.kind) {
         ("models[].cached_price", _) => ("0".to_owned(), "0".to_owned()),
         ("log.format", _) => quoted("json"),
+        ("http.forwarded_header", _) => quoted("forwarded"),
+        (
+            "http.body_bytes_in_flight_max" | "http.body_bytes_in_flight_per_key_max",
+            Kind::Whole { max, .. },
+        ) => (max.to_string(), max.to_string()),
         ("limits.on_failure", _) => quoted("open"),
         ("models[].engines[].prefix_cache", _) => quoted("off"),
         ("models[].engines[].speculation", _) => quoted("off"),
@@ -466,6 +471,10 @@ fn sample(key: &keys::Key) -> (String, String) {
         (_, Kind::Origins) => (
             "[\"https://a.example\"]".to_owned(),
             "https://a.example".to_owned(),
+        ),
+        (_, Kind::Networks) => (
+            "[\"10.0.0.0/8\", \"::1\"]".to_owned(),
+            "10.0.0.0/8,::1".to_owned(),
         ),
         (_, Kind::Choice { now, .. }) => quoted(now[0]),
         ("webhooks[].url", _) => quoted("https://b.example/"),
@@ -618,5 +627,35 @@ fn the_engines_defaults_are_those_of_the_reference() {
             .find(|line| line.starts_with(&format!("| `{key}`")));
         let said = format!("Absent: {default}.");
         assert!(line.is_some_and(|line| line.contains(&said)), "{line:?}");
+    }
+}
+
+#[test]
+fn limits_of_the_network_fit_each_other() {
+    let read = |text: &str| read(&format!("{text}\n{MODEL}"), &[]);
+    let (config, _) = read("[http]\nbody_bytes_max = 100_000_000").unwrap();
+    let http = config.http;
+    let in_flight = [
+        http.body_bytes_in_flight_per_key_max,
+        http.body_bytes_in_flight_max,
+    ];
+    assert_eq!(in_flight, [400_000_000, 1_600_000_000]);
+    refused(
+        "[http]\nbody_bytes_in_flight_max = 5000\ntrusted_proxies = [\"10.0.0.0/33\"]",
+        &[],
+        &[
+            "weir.toml:3: http.trusted_proxies must be a list of addresses and networks, as [\"10.0.0.0/8\"], not `10.0.0.0/33`",
+        ],
+    );
+    refused(
+        "[http]\nbody_bytes_in_flight_max = 5000",
+        &[],
+        &[
+            "weir.toml:2: http.body_bytes_in_flight_max must be at least http.body_bytes_max, which is 16777216",
+        ],
+    );
+    for proxies in ["proxy.example", "10.0.0.1-10.0.0.9", ""] {
+        let text = format!("[http]\ntrusted_proxies = [\"{proxies}\"]");
+        assert!(read(&text).is_err(), "{proxies}");
     }
 }

@@ -1,37 +1,121 @@
-//! The first start makes an account to try things with, and shows how.
+//! The first start makes an account to try things with, where that is wanted, and shows how.
 
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
-use weir_accounts::Accounts;
+use weir_accounts::{Accounts, NewKey};
 use weir_gateway::{Catalog, Offer};
 
 use crate::cli::Json;
-use crate::commands::accounts::demo;
-use crate::output;
+use crate::commands::accounts::{DEMO, demo};
+use crate::config::Config;
+use crate::lifecycle::events::Events;
+use crate::output::secret::{self, Stdout};
 
-/// If there is no account yet: one with credit, its key (shown this once), and calls ready to paste.
+/// Where the key goes, in the data directory, if it can't be shown on stdout.
+const KEY_FILE: &str = "demo-key";
+
+/// If there is no account yet: one with credit, and its key, shown this once with calls ready to paste. It is money for
+/// whoever has the key, so it is made only where the config says so, or where a person at a terminal sees it.
 pub(crate) async fn first_start(
+    config: &Config,
     catalog: &Catalog,
     accounts: &Accounts,
     address: SocketAddr,
-    output: Json,
+    events: &Events,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let Some(key) = demo(accounts, now).await? else {
+    if !config.demo.unwrap_or_else(|| io::stdout().is_terminal()) {
+        if accounts.accounts_after("", 1).await?.is_empty() {
+            tracing::info!(
+                "there is no account yet: `weir account add NAME --credit USD` and `weir key add NAME` make one"
+            );
+        }
+        return Ok(());
+    }
+    let Some(draft) = demo(accounts, now).await? else {
         return Ok(());
     };
+    let key = draft.key();
+    let text = shown(&key, catalog, address, events.output());
+    let journal = std::env::var("JOURNAL_STREAM").ok();
+    let file = config.data.join(KEY_FILE);
+    let secret = key.secret.expose().to_owned();
+    // A reader of stdout may be slow.
+    let told = tokio::task::spawn_blocking(move || tell(&text, &secret, journal, file));
+    match told.await.context("showing the key")? {
+        Ok(Told::OnStdout) => {}
+        Ok(Told::InFile(path)) => {
+            let path = path.display().to_string();
+            tracing::info!(
+                file = path,
+                "first start: made the account `demo`; its key is in a file"
+            );
+            events.key_in_file(DEMO, key.id.as_str(), &path);
+        }
+        Err(error) => {
+            // The account can wait for the next start; those who are served can't.
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "the key of the account `demo` can't be shown, and was not made"
+            );
+            return Ok(());
+        }
+    }
+    let made = accounts.make_key(draft).await;
+    made.context("the key that was shown is not valid")?;
+    Ok(())
+}
+
+/// Where a key is to be found.
+enum Told {
+    OnStdout,
+    InFile(PathBuf),
+}
+
+/// Shows the text on stdout; the secret goes to a file where stdout is no place for it.
+fn tell(text: &str, secret: &str, journal: Option<String>, file: PathBuf) -> anyhow::Result<Told> {
+    let place = Stdout::now(journal.as_deref());
+    if matches!(place, Ok(Stdout::Pipe | Stdout::Other)) {
+        match secret::show(text) {
+            Ok(()) => return Ok(Told::OnStdout),
+            Err(error) => tracing::warn!(%error, "the key of the first start can't be shown"),
+        }
+    }
+    keep(secret, &file)?;
+    Ok(Told::InFile(file))
+}
+
+/// Writes the secret to a file that only this user can read, in place of an older one.
+fn keep(secret: &str, path: &Path) -> anyhow::Result<()> {
+    use std::io::Write;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(file, "{secret}")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The text that is shown: for programs, or for people.
+fn shown(key: &NewKey, catalog: &Catalog, address: SocketAddr, output: Json) -> String {
     let secret = key.secret.expose();
-    let data =
-        json!({"event": "first_start", "account": "demo", "id": key.id.as_str(), "key": secret});
+    if output.json {
+        return json!({"event": "first_start", "account": DEMO, "id": key.id.as_str(), "key": secret})
+            .to_string();
+    }
     let can_chat = |offer: &&Arc<Offer>| offer.facts().is_some_and(|facts| facts.chat);
     let offers = catalog.offers();
     let shown = offers.iter().find(can_chat).or(offers.first());
     let model = shown.map_or("", |offer| &offer.id);
-    output::one(output, &data, &welcome(secret, &super::url(address), model))?;
-    Ok(())
+    welcome(secret, &super::url(address), model)
 }
 
 fn welcome(key: &str, url: &str, model: &str) -> String {
@@ -61,4 +145,23 @@ print(answer.choices[0].message.content)
 or in the terminal: weir chat
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_file_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/demo-key");
+        for secret in ["sk_a_b", "sk_c_d"] {
+            keep(secret, &path).unwrap();
+            let mode = path.metadata().unwrap().permissions().mode();
+            let kept = std::fs::read_to_string(&path).unwrap();
+            assert_eq!((kept, mode & 0o777), (format!("{secret}\n"), 0o600));
+        }
+    }
 }

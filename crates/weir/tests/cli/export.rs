@@ -108,6 +108,27 @@ fn usage_is_exported() {
             .len(),
         7
     );
+    let records = |options: &str| {
+        let rows = json(at, &format!("usage bob --limit 5000 --data d {options}"));
+        rows.as_array().unwrap().len()
+    };
+    assert_eq!(records(""), 1_201);
+    assert_eq!(
+        records("--from 2027-01-15T12:00:01Z --to 2027-01-15T12:00:03Z"),
+        2
+    );
+    assert_eq!(records("--from 2027-01-15 --to 2027-01-16"), 1_201);
+    assert_eq!(records("--from 2027-01-16"), 0);
+    assert_eq!(records("--to 2027-01-15T12:00:01Z"), 1);
+    for command in ["usage export", "usage bob"] {
+        for empty in [
+            "--from 2027-01-15 --to 2027-01-15",
+            "--from 2027-01-16 --to 2027-01-15",
+        ] {
+            let arguments = format!("{command} --data d {empty}");
+            fails(at, &arguments, 2, "from is not before to");
+        }
+    }
     fails(at, "usage export --data d --account carol", 1, "carol");
     fails(at, "usage export --data d --key nokey", 1, "nokey");
     fails(at, "usage export --data d --format xml", 2, "csv or jsonl");

@@ -1,14 +1,14 @@
 //! Whether the books are found to balance: by `weir ledger verify`, and by a server at its start.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 
 use rusqlite::Connection;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{WITHOUT_ITS_MODEL, fails, json, run, terminate, weir};
+use super::server::Server;
+use super::{WITHOUT_ITS_MODEL, fails, json, run};
 
 /// What somebody does to the tables who can write the file.
 fn tamper(database: &Path, sql: &str) {
@@ -91,7 +91,6 @@ fn what_cannot_be_told_is_2() {
 fn a_start_logs_each_difference() {
     let home = TempDir::new().unwrap();
     let at = home.path();
-    std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
     json(at, "account add alice --credit 2.50");
     assert_eq!(logged(at), [""; 0]);
     tamper(
@@ -113,19 +112,10 @@ fn a_start_logs_each_difference() {
 
 /// The lines about the books that a server logs until it is ready.
 fn logged(at: &Path) -> Vec<String> {
-    let mut server = weir(at)
-        .args(["serve", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let events = BufReader::new(server.stdout.take().unwrap());
-    let ready = |line: &String| line.contains(r#""event":"ready""#);
-    assert!(events.lines().map(Result::unwrap).any(|line| ready(&line)));
-    terminate(&server);
-    let ended = server.wait_with_output().unwrap();
-    assert!(ended.status.success());
-    let log = String::from_utf8(ended.stderr).unwrap();
+    let mut server = Server::start(at, WITHOUT_ITS_MODEL, |_| {});
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let log = server.log();
     let books = log.lines().filter(|line| line.contains("books"));
     books.map(str::to_owned).collect()
 }

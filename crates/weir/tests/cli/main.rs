@@ -2,14 +2,21 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail with the test")]
 
 mod export;
+mod first_start;
 mod ledger;
+mod looking;
+mod secrets;
+mod server;
+mod signals;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::server::Server;
 
 fn weir(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
@@ -274,8 +281,8 @@ fn failures_have_a_status_and_a_message() {
     fails(at, "account list", 2, "weir.toml:2: unknown key `lisen`");
 }
 
-/// A config whose only model is missing.
-const WITHOUT_ITS_MODEL: &str = "listen = \"127.0.0.1:0\"\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
+/// A config whose only model is missing, with the account `demo`.
+const WITHOUT_ITS_MODEL: &str = "listen = \"127.0.0.1:0\"\ndemo = true\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
      [[models.engines]]\npath = \"missing.gguf\"\n";
 
 /// A server whose only model is missing: it starts, says so, and ends when it is told to.
@@ -283,32 +290,10 @@ const WITHOUT_ITS_MODEL: &str = "listen = \"127.0.0.1:0\"\n[[models]]\nid = \"m\
 fn a_server_without_its_model_starts_and_stops() {
     let home = TempDir::new().unwrap();
     let at = home.path();
-    std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
     for first_start in [true, false] {
-        let mut server = weir(at)
-            .args(["serve", "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut events = BufReader::new(server.stdout.take().unwrap())
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-        if first_start {
-            let event = events.next().unwrap();
-            assert_eq!(
-                (&event["event"], &event["account"]),
-                (&"first_start".into(), &"demo".into())
-            );
-        }
-        let ready = events.next().unwrap();
-        assert_eq!(ready["event"], "ready");
-        assert!(
-            ready["url"]
-                .as_str()
-                .unwrap()
-                .starts_with("http://127.0.0.1:")
-        );
+        let mut server = Server::start(at, WITHOUT_ITS_MODEL, |_| {});
+        assert_eq!(server.key.is_some(), first_start);
+        assert!(server.url.starts_with("http://127.0.0.1:"));
         assert_eq!(json(at, "account list")[0]["balance"], "5");
         fails(
             at,
@@ -316,15 +301,10 @@ fn a_server_without_its_model_starts_and_stops() {
             1,
             "another weir server uses",
         );
-        terminate(&server);
-        assert_eq!(events.next().unwrap()["event"], "draining");
-        assert!(server.wait().unwrap().success());
+        server.signal(Signal::TERM);
+        assert_eq!(server.event()["event"], "draining");
+        assert!(server.wait().success());
     }
-}
-
-fn terminate(server: &Child) {
-    let pid = rustix::process::Pid::from_child(server);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
 }
 
 #[test]

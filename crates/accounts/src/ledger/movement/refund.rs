@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Done, Move, Moved};
+use crate::account::delete::deleted;
 use crate::account::{AccountId, AdminError};
 use crate::clock;
 use crate::db::{Connection, StoreError, values};
@@ -31,6 +32,9 @@ impl Move {
         attempt: u32,
         amount: Option<Nanos>,
     ) -> Written<Moved, AdminError> {
+        if let Some(deleted) = deleted(connection, account).await? {
+            return Ok(Err(deleted));
+        }
         let charge = Charge::of(connection, request, attempt).await?;
         let amount = amount.unwrap_or(charge.left);
         if !amount.is_positive() || amount > charge.left {

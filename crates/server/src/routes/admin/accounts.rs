@@ -1,8 +1,10 @@
 //! Accounts.
 
 use axum::Json;
-use weir_accounts::{Account, AccountChange, Standing};
-use weir_api::admin::{self, AccountUpdate, NewAccount, NewSuspension, Nothing, Page, PageQuery};
+use weir_accounts::{Account, AccountChange, Remainder, Standing};
+use weir_api::admin::{
+    self, AccountUpdate, DeletionQuery, NewAccount, NewSuspension, Nothing, Page, PageQuery,
+};
 
 use super::endpoint::{Body, Call};
 use super::wire::{self, amount, limit, page, quotas, time, usd};
@@ -49,6 +51,30 @@ pub(crate) async fn update(
         .update_account(&account.id, change, call.by)
         .await?;
     Ok(Json(shown(&account)))
+}
+
+pub(crate) async fn delete(
+    call: Call<DeletionQuery, Nothing>,
+) -> Result<Json<admin::Account>, ApiError> {
+    let account = call.account().await?;
+    if account.id == call.own {
+        let message = "this would delete the account of the key that asks; use another account's key, or `weir account delete`";
+        return Err(ApiError::new(Reason::OwnAccount, message));
+    }
+    let remainder = match call.query.write_off {
+        true => Remainder::WriteOff {
+            reason: call
+                .query
+                .reason
+                .unwrap_or_else(|| "account deleted".to_owned()),
+        },
+        false => Remainder::Refuse,
+    };
+    let deleted = call
+        .accounts
+        .delete_account(&account.id, remainder, call.by)
+        .await?;
+    Ok(Json(shown(&deleted)))
 }
 
 fn change(update: &AccountUpdate) -> Result<AccountChange, ApiError> {
@@ -110,5 +136,6 @@ fn shown(account: &Account) -> admin::Account {
             .collect(),
         suspended: suspension,
         created_at: time(account.created_at),
+        deleted_at: account.deleted_at.map(time),
     }
 }

@@ -121,7 +121,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
     }
     let query = query(request.uri())?;
     let headers = request.headers().clone();
-    let body = extract::body(request, &app.options).await?;
+    let body = extract::body(request, app).await?;
     let by = By {
         actor: Actor::key(&caller.key),
         now: app.gateway.now(),
@@ -132,7 +132,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
         own: caller.account.clone(),
         target,
         query,
-        input: I::read(&headers, &body)?,
+        input: I::read(&headers, &body.bytes)?,
     })
 }
 

@@ -11,20 +11,24 @@ use weir_api::admin::{self, ExportQuery, Format, Nothing};
 
 use super::endpoint::{Answer, Call};
 use super::openapi::Schemas;
-use super::wire::timestamp;
 use crate::error::ApiError;
-use crate::export::{Export, Wanted};
+use crate::export::{Export, MOMENT_EXPECTED, Wanted, moment, period};
 
 pub(crate) async fn export(call: Call<ExportQuery, Nothing>) -> Result<File, ApiError> {
     let Call {
         accounts, query, ..
     } = call;
-    let at =
-        |param, text: Option<&_>, absent| text.map_or(Ok(absent), |text| timestamp(param, text));
+    let (from, to) = (at("from", query.from)?, at("to", query.to)?);
+    let [from, to] =
+        period(from, to).map_err(|empty| ApiError::invalid("from", empty.to_string()))?;
+    let key = match &query.key {
+        Some(key) => Some(accounts.key(key).await?.id.to_string()),
+        None => None,
+    };
     let filter = UsageFilter {
-        from: at("from", query.from.as_ref(), Timestamp::UNIX_EPOCH)?,
-        to: at("to", query.to.as_ref(), Timestamp::MAX)?,
-        key: query.key,
+        from,
+        to,
+        key,
         model: query.model,
     };
     let account = match &query.account {
@@ -43,6 +47,15 @@ pub(crate) async fn export(call: Call<ExportQuery, Nothing>) -> Result<File, Api
     Ok(File { format, export })
 }
 
+/// A time, as the command line takes it, too.
+fn at(param: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> {
+    let read = |text: String| {
+        let expected = || ApiError::invalid(param, format!("{param}: {MOMENT_EXPECTED}"));
+        moment(&text).ok_or_else(expected)
+    };
+    text.map(read).transpose()
+}
+
 /// An export on its way.
 pub(crate) struct File {
     format: Format,
@@ -58,11 +71,19 @@ impl IntoResponse for File {
             })?;
             Ok::<_, StoreError>(piece.map(|piece| (piece, export)))
         });
-        (
-            [(header::CONTENT_TYPE, media_type)],
-            Body::from_stream(pieces),
-        )
-            .into_response()
+        let headers = [
+            (header::CONTENT_TYPE, media_type),
+            // A browser saves it, and takes it for nothing else, whatever is in it.
+            (
+                header::CONTENT_DISPOSITION,
+                HeaderValue::from_static(file_name(self.format)),
+            ),
+            (
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+        ];
+        (headers, Body::from_stream(pieces)).into_response()
     }
 }
 
@@ -70,6 +91,13 @@ const fn media_type(format: Format) -> &'static str {
     match format {
         Format::Csv => "text/csv; charset=utf-8; header=present",
         Format::Jsonl => "application/x-ndjson",
+    }
+}
+
+const fn file_name(format: Format) -> &'static str {
+    match format {
+        Format::Csv => "attachment; filename=\"weir-usage.csv\"",
+        Format::Jsonl => "attachment; filename=\"weir-usage.jsonl\"",
     }
 }
 

@@ -8,9 +8,9 @@ use super::{Desk, none};
 async fn accounts() {
     let mut desk = Desk::new().await;
     desk.check(&[
-        ("GET /accounts", none(), r#"{"data":[{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"},{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}],"has_more":false,"next":null}"#),
-        ("POST /accounts", json!({"name": "beta"}), r#"{"id":"ACCT3","name":"beta","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
-        ("POST /accounts", json!({"name": "alfa"}), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts", none(), r#"{"data":[{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null},{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}],"has_more":false,"next":null}"#),
+        ("POST /accounts", json!({"name": "beta"}), r#"{"id":"ACCT3","name":"beta","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
+        ("POST /accounts", json!({"name": "alfa"}), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
         ("POST /accounts", json!({"name": "alfa"}), r#"409 NAME_TAKEN "name" there is an account named "alfa" already"#),
         ("POST /accounts", json!({"name": "two words"}), r#"400 INVALID_REQUEST_BODY "name" an account's name has 1 to 64 letters, digits and . _ - @ +, begins with a letter or digit, and not with acct_ or sk_"#),
         ("POST /accounts", json!({"name": 5}), r#"400 INVALID_REQUEST_BODY "name" name: invalid type: integer `5`, expected a string"#),
@@ -18,8 +18,8 @@ async fn accounts() {
         ("POST /accounts", json!({}), r#"400 INVALID_REQUEST_BODY "name" name: missing field `name`"#),
         ("POST /accounts", none(), r#"400 INVALID_REQUEST_BODY null the body is empty; a JSON object is expected"#),
         ("POST /accounts", json!(["gamma"]), r#"400 INVALID_REQUEST_BODY null the body is not a request: an object is expected"#),
-        ("GET /accounts/alfa", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
-        ("GET /accounts/ACCT4", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts/alfa", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
+        ("GET /accounts/ACCT4", none(), r#"{"id":"ACCT4","name":"alfa","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
         ("GET /accounts/nobody", none(), r#"404 NOT_FOUND null there is no account "nobody""#),
         ("GET /accounts/%FF", none(), r#"404 NOT_FOUND null there is no account """#),
         ("GET /accounts/a%00b", none(), r#"404 NOT_FOUND null nothing is called so"#),
@@ -31,28 +31,28 @@ async fn accounts() {
 async fn changes() {
     let mut desk = Desk::new().await;
     desk.check(&[
-        ("PATCH /accounts/test", json!({}), r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("PATCH /accounts/test", json!({}), r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
         (
             "PATCH /accounts/test",
             json!({"name": "renamed", "credit_limit": "10", "low_balance": "0.5", "tier": "T3",
                 "limits": {"requests_per_minute": 60, "tokens_per_minute": 1000}}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":"0.5","tier":"T3","limits":{"requests_per_minute":60,"tokens_per_minute":1000,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":"0.5","tier":"T3","limits":{"requests_per_minute":60,"tokens_per_minute":1000,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#,
         ),
         (
             "PATCH /accounts/ACCT1",
             json!({"limits": {"concurrent_requests": 2}, "low_balance": null}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":"T3","limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":"T3","limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":2},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#,
         ),
         (
             "PATCH /accounts/ACCT1",
             json!({"limits": null, "tier": null, "suspended": {"reason": "unpaid"}}),
-            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":{"since":"2026-11-22T12:00:00Z","reason":"unpaid"},"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":{"since":"2026-11-22T12:00:00Z","reason":"unpaid"},"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#,
         ),
-        ("PATCH /accounts/ACCT1", json!({"suspended": null}), r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("PATCH /accounts/ACCT1", json!({"suspended": null}), r#"{"id":"ACCT1","name":"renamed","balance":"5","held":"0","available":"15","promo":"0","credit_limit":"10","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
         (
             "PATCH /accounts/ACCT1",
             json!({"suspended": {"reason": ""}}),
-            r#"400 INVALID_REQUEST_BODY "suspended.reason" the reason of a suspension has 1 to 256 bytes and no control characters"#,
+            r#"400 INVALID_REQUEST_BODY "suspended.reason" the reason of a suspension has 1 to 256 bytes and no control, bidirectional or invisible characters"#,
         ),
         ("PATCH /accounts/ACCT1", json!({"suspended": true}), r#"400 INVALID_REQUEST_BODY "suspended" suspended: invalid type: boolean `true`, expected an object"#),
         ("PATCH /accounts/ACCT1", json!({"credit_limit": "-1"}), r#"400 INVALID_REQUEST_BODY "credit_limit" a credit limit and a low balance can't be negative"#),
@@ -85,8 +85,8 @@ async fn changes() {
 #[tokio::test]
 async fn limits_by_model() {
     let mut desk = Desk::new().await;
-    const NONE: &str = r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#;
-    const BAD: &str = r#"400 INVALID_REQUEST_BODY "model_limits" an account has limits for at most 100 models; a model's id has 1 to 256 bytes and no control characters"#;
+    const NONE: &str = r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#;
+    const BAD: &str = r#"400 INVALID_REQUEST_BODY "model_limits" an account has limits for at most 100 models; a model's id has 1 to 256 bytes and no control, bidirectional or invisible characters"#;
     let many: serde_json::Map<_, _> = (0..101)
         .map(|n| (format!("m{n}"), json!({"requests_per_minute": 1})))
         .collect();
@@ -94,7 +94,7 @@ async fn limits_by_model() {
         (
             "PATCH /accounts/test",
             json!({"model_limits": {"sim/plain": {"tokens_per_minute": 9}, "sim/chat": {"requests_per_minute": 2, "tokens_per_minute": null}, "none": {}}}),
-            r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{"sim/chat":{"requests_per_minute":2,"tokens_per_minute":null,"concurrent_requests":null},"sim/plain":{"requests_per_minute":null,"tokens_per_minute":9,"concurrent_requests":null}},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT1","name":"test","balance":"5","held":"0","available":"5","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{"sim/chat":{"requests_per_minute":2,"tokens_per_minute":null,"concurrent_requests":null},"sim/plain":{"requests_per_minute":null,"tokens_per_minute":9,"concurrent_requests":null}},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#,
         ),
         ("GET /audit?limit=1", none(), r#"{"data":[{"id":6,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"account.update","account":"ACCT1","target":"ACCT1","before":{"model_limits":{}},"after":{"model_limits":{"sim/chat":{"requests_per_minute":2,"tokens_per_minute":null,"concurrent_requests":null},"sim/plain":{"requests_per_minute":null,"tokens_per_minute":9,"concurrent_requests":null}}}}],"has_more":true,"next":"6"}"#),
         ("PATCH /accounts/test", json!({"model_limits": {"a": {"requests_per_minute": 0}}}), r#"400 INVALID_REQUEST_BODY "limits" a limit is at least 1, and can be counted"#),
@@ -166,4 +166,26 @@ async fn lists_come_in_parts() {
         ("GET /accounts/a?limit=1", none(), r#"400 INVALID_REQUEST_BODY "limit" limit: unknown field `limit`, there are no fields"#),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn deletion() {
+    let mut desk = Desk::new().await;
+    desk.check(&[
+        ("DELETE /accounts/test", none(), r#"409 ACCOUNT_NOT_EMPTY null the account test has a balance of 5 USD: adjust it to 0, or write it off"#),
+        ("DELETE /accounts/test?write_off=maybe", none(), r#"400 INVALID_REQUEST_BODY "write_off" write_off: true or false is expected"#),
+        ("DELETE /accounts/office?write_off=true", none(), r#"409 OWN_ACCOUNT null this would delete the account of the key that asks; use another account's key, or `weir account delete`"#),
+        ("DELETE /accounts/nobody", none(), r#"404 NOT_FOUND null there is no account "nobody""#),
+        ("DELETE /accounts/test?write_off=true&reason=closed", none(), r#"{"id":"ACCT1","name":"test~ACCT1","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts/test", none(), r#"404 NOT_FOUND null there is no account "test""#),
+        ("POST /accounts/ACCT1/keys", json!({}), r#"400 INVALID_REQUEST_BODY "account" the account ACCT1 is deleted"#),
+        ("POST /accounts", json!({"name": "test"}), r#"{"id":"ACCT3","name":"test","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
+    ])
+    .await;
+    assert_eq!(desk.app.get("/v1/key").await.status, 401);
+    let own = desk
+        .app
+        .send(desk.app.request(http::Method::GET, "/v1/key", ""))
+        .await;
+    assert_eq!(own.status, 401, "its keys are revoked");
 }

@@ -59,7 +59,12 @@ async fn files() {
             none(), "",
         ),
         ("GET /usage/export?format=xml", none(), r#"400 INVALID_REQUEST_BODY "format" format: unknown variant `xml`, expected `csv` or `jsonl`"#),
-        ("GET /usage/export?from=today", none(), r#"400 INVALID_REQUEST_BODY "from" from: a time is such as 2027-01-01T00:00:00Z"#),
+        ("GET /usage/export?from=today", none(), r#"400 INVALID_REQUEST_BODY "from" from: a time is such as 2027-01-31 or 2027-01-31T12:00:00Z"#),
+        ("GET /usage/export?key=nobody", none(), r#"404 NOT_FOUND null there is no key "nobody""#),
+        ("GET /usage/export?format=jsonl&by=day&from=2026-11-23", none(), ""),
+        ("GET /usage/export?format=jsonl&to=2026-11-22", none(), ""),
+        ("GET /usage/export?from=2026-11-22&to=2026-11-22", none(), r#"400 INVALID_REQUEST_BODY "from" from is not before to, and nothing is in between; a day is when it begins: all of 2027-01-31 is from 2027-01-31 to 2027-02-01"#),
+        ("GET /usage/export?from=2026-11-23T00:00:00Z&to=2026-11-22", none(), r#"400 INVALID_REQUEST_BODY "from" from is not before to, and nothing is in between; a day is when it begins: all of 2027-01-31 is from 2027-01-31 to 2027-02-01"#),
         ("GET /usage/export?account=nobody", none(), r#"404 NOT_FOUND null there is no account "nobody""#),
         ("GET /usage/export?modell=x", none(), r#"400 INVALID_REQUEST_BODY "modell" modell: unknown field `modell`, expected one of `format`, `by`, `from`, `to`, `account`, `key`, `model`"#),
     ])
@@ -72,6 +77,27 @@ async fn files() {
             .body,
         whole.body
     );
+    let days = desk
+        .send("GET /usage/export?from=2026-11-22&to=2026-11-23", "")
+        .await;
+    assert_eq!(days.body, whole.body);
+}
+
+/// A browser saves a file, and takes it for nothing else.
+#[tokio::test]
+async fn files_are_saved_not_shown() {
+    let desk = Desk::new().await;
+    for (format, name) in [("csv", "weir-usage.csv"), ("jsonl", "weir-usage.jsonl")] {
+        let file = desk
+            .send(&format!("GET /usage/export?format={format}"), "")
+            .await;
+        let headers =
+            ["content-disposition", "x-content-type-options"].map(|name| file.header(name));
+        assert_eq!(
+            headers,
+            [&*format!("attachment; filename=\"{name}\""), "nosniff"]
+        );
+    }
 }
 
 /// A model's id may be anything that the operator wrote.

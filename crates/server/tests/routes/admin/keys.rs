@@ -41,8 +41,8 @@ async fn keys_that_make_no_sense() {
     desk.check(&[
         ("POST /accounts/nobody/keys", json!({}), r#"404 NOT_FOUND null there is no account "nobody""#),
         ("POST /accounts/test/keys", json!({"role": "root"}), r#"400 INVALID_REQUEST_BODY "role" role: unknown variant `root`, expected one of `inference`, `admin`, `billing`, `viewer`"#),
-        ("POST /accounts/test/keys", json!({"name": ""}), r#"400 INVALID_REQUEST_BODY "name" a key's name has 1 to 64 bytes and no control characters"#),
-        ("POST /accounts/test/keys", json!({"models": ["a\nb"]}), r#"400 INVALID_REQUEST_BODY "models" a key is for at most 1000 models; a model's id has 1 to 256 bytes and no control characters"#),
+        ("POST /accounts/test/keys", json!({"name": ""}), r#"400 INVALID_REQUEST_BODY "name" a key's name has 1 to 64 bytes and no control, bidirectional or invisible characters"#),
+        ("POST /accounts/test/keys", json!({"models": ["a\nb"]}), r#"400 INVALID_REQUEST_BODY "models" a key is for at most 1000 models; a model's id has 1 to 256 bytes and no control, bidirectional or invisible characters"#),
         ("POST /accounts/test/keys", json!({"models": "a"}), r#"400 INVALID_REQUEST_BODY "models" models: invalid type: string, expected a sequence"#),
         (
             "POST /accounts/test/keys",
@@ -153,7 +153,7 @@ async fn a_key_is_made_once() {
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),
         ("POST /accounts/test/keys #two", json!({"name": "ci"}), r#"{"id":"KEY2","key":"sk_KEY2_SECRET"}"#),
-        ("POST /accounts/test/keys #one", json!({"name": ""}), r#"400 INVALID_REQUEST_BODY "name" a key's name has 1 to 64 bytes and no control characters"#),
+        ("POST /accounts/test/keys #one", json!({"name": ""}), r#"400 INVALID_REQUEST_BODY "name" a key's name has 1 to 64 bytes and no control, bidirectional or invisible characters"#),
         ("POST /keys/KEY1/revoke", none(), r#"{"id":"KEY1","account":"ACCT1","name":"ci","role":"inference","models":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"caps":{"total":null,"month":null,"day":null},"created_at":"2026-11-22T12:00:00Z","last_used_at":null,"expires_at":null,"rotated_at":null,"old_secret_until":null,"revoked_at":"2026-11-22T12:00:00Z"}"#),
         ("POST /accounts/test/keys #one", json!({"name": "ci"}), MADE),
         ("POST /accounts/test/keys", json!({"name": "ci"}), r#"{"id":"KEY3","key":"sk_KEY3_SECRET"}"#),
@@ -186,7 +186,7 @@ async fn a_suspended_administrator() {
         (
             "PATCH /accounts/ACCT2",
             json!({"suspended": null}),
-            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#,
+            r#"{"id":"ACCT2","name":"office","balance":"0","held":"0","available":"0","promo":"0","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#,
         ),
     ])
     .await;

@@ -53,7 +53,7 @@ async fn credit() {
         (
             "POST /accounts/test/credits #two",
             json!({"amount": "1", "reason": "a\u{0}b"}),
-            r#"400 INVALID_REQUEST_BODY "reason" an idempotency key has 1 to 256 bytes and no control characters, and so has the reason of a refund, an adjustment or a gift"#,
+            r#"400 INVALID_REQUEST_BODY "reason" an idempotency key has 1 to 256 bytes and no control, bidirectional or invisible characters, and so has the reason of a refund, an adjustment or a gift"#,
         ),
         (
             "POST /accounts/test/credits #two",
@@ -109,9 +109,9 @@ async fn credit() {
         (
             "POST /accounts/test/adjustments #two",
             json!({"amount": "1", "reason": ""}),
-            r#"400 INVALID_REQUEST_BODY "reason" an idempotency key has 1 to 256 bytes and no control characters, and so has the reason of a refund, an adjustment or a gift"#,
+            r#"400 INVALID_REQUEST_BODY "reason" an idempotency key has 1 to 256 bytes and no control, bidirectional or invisible characters, and so has the reason of a refund, an adjustment or a gift"#,
         ),
-        ("GET /accounts/test", none(), r#"{"id":"ACCT1","name":"test","balance":"5.500000001","held":"0","available":"5.500000001","promo":"2","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z"}"#),
+        ("GET /accounts/test", none(), r#"{"id":"ACCT1","name":"test","balance":"5.500000001","held":"0","available":"5.500000001","promo":"2","credit_limit":"0","low_balance":null,"tier":null,"limits":{"requests_per_minute":null,"tokens_per_minute":null,"concurrent_requests":null},"model_limits":{},"suspended":null,"created_at":"2026-11-22T12:00:00Z","deleted_at":null}"#),
         ("GET /accounts/test/ledger", none(), r#"{"data":[{"id":4,"at":"2026-11-22T12:00:00Z","kind":"adjustment","reason":"counted twice","actor":"key:ADMIN","request":null,"balance":"5.500000001","entries":[{"book":"adjustment","amount":"1.5"},{"book":"wallet:ACCT1","amount":"-1.5"}]},{"id":3,"at":"2026-11-22T12:00:00Z","kind":"promo","reason":"welcome","actor":"key:ADMIN","request":null,"balance":"7.000000001","entries":[{"book":"promo:ACCT1","amount":"2"},{"book":"promotion","amount":"-2"}]},{"id":2,"at":"2026-11-22T12:00:00Z","kind":"credit","reason":"","actor":"key:ADMIN","request":null,"balance":"5.000000001","entries":[{"book":"funding","amount":"-0.000000001"},{"book":"wallet:ACCT1","amount":"0.000000001"}]},{"id":1,"at":"2026-11-22T12:00:00Z","kind":"credit","reason":"for tests","actor":"system","request":null,"balance":"5","entries":[{"book":"funding","amount":"-5"},{"book":"wallet:ACCT1","amount":"5"}]}],"has_more":false,"next":null}"#),
         ("GET /audit?limit=1", none(), r#"{"data":[{"id":8,"at":"2026-11-22T12:00:00Z","actor":"key:ADMIN","act":"credit.adjust","account":"ACCT1","target":"4","before":{"balance":"7.000000001"},"after":{"balance":"5.500000001","amount":"-1.5","reason":"counted twice","idempotency_key":"mend"}}],"has_more":true,"next":"8"}"#),
     ])

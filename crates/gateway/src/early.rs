@@ -1,0 +1,35 @@
+//! Refusals that are known before the body of a request is read: the body may be long, and costs memory.
+
+use tokio::time::Instant;
+use weir_accounts::Caller;
+
+use crate::bill::IN_FLIGHT_RETRY;
+use crate::{Gateway, Refusal, may_use};
+
+impl Gateway {
+    /// Whether the caller may ask for anything now. Nothing is counted: the request itself is, when it is known for which
+    /// model it is.
+    pub fn may_ask(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.refuse_while_draining()?;
+        let of_key = self.subjects(caller, None);
+        Ok(self.0.limits.check_request(&of_key, Instant::now())?)
+    }
+
+    /// Whether the balance covers anything: a request for a model that is free needs none.
+    pub fn may_spend(&self, caller: &Caller) -> Result<(), Refusal> {
+        let is_free = |offer: &crate::Offer| offer.price.input == 0;
+        let mut offers = self.0.catalog.offers().iter();
+        if caller.available.is_positive()
+            || offers.any(|offer| is_free(offer) && may_use(caller, offer).is_ok())
+        {
+            return Ok(());
+        }
+        if caller.held.is_positive() {
+            return Err(Refusal::BalanceInFlight {
+                retry_after: IN_FLIGHT_RETRY,
+            });
+        }
+        self.0.accounts.note_exhausted(&caller.account, self.now());
+        Err(Refusal::BalanceTooLow { affordable: 0 })
+    }
+}

@@ -1,0 +1,153 @@
+//! A bound for the bytes of bodies that are in memory at once: of one key, and of all keys.
+//!
+//! Counted are the bodies of requests while they are read and parsed, and answers that cost nothing while they are sent.
+//! A key that sends forty bodies of 14 MB and never ends one has its own part, and no more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use weir_accounts::KeyId;
+
+use crate::error::{ApiError, Reason};
+
+/// When another body may have been read by now.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The count of all. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct BytesInFlight(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    max: usize,
+    per_key_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    all: usize,
+    keys: HashMap<KeyId, usize>,
+}
+
+/// Bytes that are counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    of: BytesInFlight,
+    key: KeyId,
+    bytes: usize,
+}
+
+/// Why more bytes can't be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooManyBytes {
+    OfKey { max: usize },
+    OfAll,
+}
+
+impl BytesInFlight {
+    pub(crate) fn new(max: usize, per_key_max: usize) -> Self {
+        BytesInFlight(Arc::new(Inner {
+            max,
+            per_key_max,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// A claim of no bytes yet.
+    pub(crate) fn claim(&self, key: &KeyId) -> Claim {
+        Claim {
+            of: self.clone(),
+            key: key.clone(),
+            bytes: 0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Counts more bytes, or none of them.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), TooManyBytes> {
+        let Inner {
+            max, per_key_max, ..
+        } = *self.of.0;
+        let mut state = self.of.lock();
+        let of_key = state.keys.get(&self.key).copied().unwrap_or(0);
+        if more > per_key_max.saturating_sub(of_key) {
+            return Err(TooManyBytes::OfKey { max: per_key_max });
+        }
+        if more > max.saturating_sub(state.all) {
+            return Err(TooManyBytes::OfAll);
+        }
+        state.all += more;
+        state.keys.insert(self.key.clone(), of_key + more);
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut state = self.of.lock();
+        state.all -= self.bytes;
+        if let Some(of_key) = state.keys.get_mut(&self.key) {
+            *of_key -= self.bytes;
+            if *of_key == 0 {
+                state.keys.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl From<TooManyBytes> for ApiError {
+    fn from(too_many: TooManyBytes) -> Self {
+        let error = match too_many {
+            TooManyBytes::OfKey { max } => ApiError::new(
+                Reason::RateLimitExceeded,
+                format!(
+                    "rate limit exceeded: more than {max} bytes of this key's requests are in flight"
+                ),
+            ),
+            TooManyBytes::OfAll => ApiError::new(
+                Reason::ServiceNotAvailable,
+                "the service is overloaded: too many bytes of requests are in flight",
+            ),
+        };
+        error.retry_after(RETRY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> KeyId {
+        KeyId::from(name.to_owned())
+    }
+
+    #[test]
+    fn bytes_count_until_their_claim_is_dropped() {
+        let bytes = BytesInFlight::new(100, 60);
+        let (mut one, mut two) = (bytes.claim(&key("a")), bytes.claim(&key("a")));
+        assert_eq!(one.grow(50), Ok(()));
+        assert_eq!(two.grow(11), Err(TooManyBytes::OfKey { max: 60 }));
+        assert_eq!(two.grow(10), Ok(()));
+        let mut other = bytes.claim(&key("b"));
+        assert_eq!(other.grow(41), Err(TooManyBytes::OfAll));
+        assert_eq!(other.grow(40), Ok(()));
+        assert_eq!(one.grow(0), Ok(()));
+        drop(one);
+        assert_eq!(two.grow(50), Ok(()));
+        drop((two, other));
+        let state = bytes.lock();
+        assert_eq!((state.all, state.keys.len()), (0, 0));
+    }
+}

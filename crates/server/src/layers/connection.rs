@@ -1,0 +1,67 @@
+//! Requests that their connection has refused already, and callers on a connection of the reserve.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::Extensions;
+use weir_accounts::Caller;
+
+use crate::error::{ApiError, Reason};
+use crate::serve::{BadFraming, OnConnection, Refused, ReserveIsFull};
+
+/// When a connection may have ended that is in the way now.
+const RETRY: Duration = Duration::from_secs(1);
+/// Paths that are answered to whoever asks: a service that looks dead is restarted.
+const ALWAYS_ANSWERED: [&str; 2] = ["health", "ready"];
+
+/// Answers requests that must not be served, whatever they ask.
+pub(crate) async fn refuse(request: Request, next: Next) -> Response {
+    let refused = request
+        .extensions()
+        .get::<OnConnection>()
+        .and_then(|on| on.refused);
+    match refused {
+        Some(Refused::Framing(bad)) => framing(bad).into_response(),
+        Some(Refused::Share) if !is_always_answered(&request) => share().into_response(),
+        Some(Refused::Share) | None => next.run(request).await,
+    }
+}
+
+fn is_always_answered(request: &Request) -> bool {
+    ALWAYS_ANSWERED.contains(&request.uri().path().trim_matches('/'))
+}
+
+fn framing(bad: BadFraming) -> ApiError {
+    let reason = match bad {
+        BadFraming::UnknownEncoding => Reason::NotImplemented,
+        BadFraming::NoHost
+        | BadFraming::SeveralHosts
+        | BadFraming::InvalidHost
+        | BadFraming::ChunkedTwice => Reason::InvalidRequestBody,
+    };
+    ApiError::new(reason, bad.message())
+}
+
+fn share() -> ApiError {
+    ApiError::new(
+        Reason::RateLimitExceeded,
+        "rate limit exceeded: your address has as many connections as it may have",
+    )
+    .retry_after(RETRY)
+}
+
+/// A caller with a valid key has asked. Few are served while a request runs on every connection.
+pub(crate) fn has_key(extensions: &Extensions, caller: &Caller) -> Result<(), ApiError> {
+    let Some(on) = extensions.get::<OnConnection>() else {
+        return Ok(());
+    };
+    on.place.has_key(&caller.account).map_err(|ReserveIsFull| {
+        ApiError::new(
+            Reason::ServiceNotAvailable,
+            "the service is overloaded: a request runs on every connection",
+        )
+        .retry_after(RETRY)
+    })
+}

@@ -1,0 +1,115 @@
+//! A connection's place in the table, and what happens on the connection.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use weir_accounts::AccountId;
+
+use super::{ConnectionId, ConnectionTable, PlaceKind, ReserveIsFull, ShareIsTaken};
+use crate::serve::client::ClientAddress;
+
+/// A connection's place, until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(Arc<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    table: ConnectionTable,
+    id: ConnectionId,
+    kind: PlaceKind,
+    close: CancellationToken,
+}
+
+/// A request runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct RequestGuard {
+    place: Place,
+    /// The client of a trusted proxy.
+    forwarded: Option<ClientAddress>,
+}
+
+impl Place {
+    pub(super) fn new(
+        table: ConnectionTable,
+        id: ConnectionId,
+        kind: PlaceKind,
+        close: CancellationToken,
+    ) -> Self {
+        Place(Arc::new(Taken {
+            table,
+            id,
+            kind,
+            close,
+        }))
+    }
+
+    pub(crate) fn kind(&self) -> PlaceKind {
+        self.0.kind
+    }
+
+    /// Waits until the place is needed for another connection.
+    pub(crate) async fn is_needed(&self) {
+        self.0.close.cancelled().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn close_is_wanted(&self) -> bool {
+        self.0.close.is_cancelled()
+    }
+
+    /// Whether a request runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.table.lock().is_busy(self.0.id)
+    }
+
+    /// A request has come; `forwarded` is the client if a trusted proxy passes it on, and has a share as if it had come
+    /// itself. The request runs also if the share is taken, so that the client can be told.
+    pub(crate) fn request(
+        &self,
+        forwarded: Option<ClientAddress>,
+    ) -> (RequestGuard, Result<(), ShareIsTaken>) {
+        let table = &self.0.table;
+        let mut state = table.lock();
+        state.begin(self.0.id);
+        let taken = |client| state.shares.of(client) >= table.0.limits.per_address_max;
+        let share = match forwarded.is_some_and(taken) {
+            true => Err(ShareIsTaken),
+            false => Ok(()),
+        };
+        let forwarded = forwarded.filter(|_| share.is_ok());
+        if let Some(client) = forwarded {
+            state.shares.add(client);
+        }
+        let guard = RequestGuard {
+            place: self.clone(),
+            forwarded,
+        };
+        (guard, share)
+    }
+
+    /// The request has a valid key of this account.
+    pub(crate) fn has_key(&self, account: &AccountId) -> Result<(), ReserveIsFull> {
+        let table = &self.0.table;
+        table.lock().has_key(self.0.id, account, &table.0.limits)
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let Taken { table, id, .. } = &*self.place.0;
+        let mut state = table.lock();
+        if let Some(client) = self.forwarded {
+            state.shares.remove(client);
+        }
+        state.end(*id);
+        drop(state);
+        table.changed();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.table.lock().remove(self.id);
+        self.table.changed();
+    }
+}
