@@ -113,7 +113,7 @@ async fn tools() {
         ),
         (
             function(json!({"name": "g", "parameters": {"a": "x".repeat(524_288)}})),
-            bad("tools.1.function.parameters.a"),
+            bad("tools.1.function.parameters"),
         ),
         (chosen(json!("none")), OK),
         (chosen(json!("auto")), OK),
