@@ -10,9 +10,9 @@ pub use crate::chat::answer::{
 };
 pub use crate::chat::message::{Content, Message, Part, Role, ToolCall};
 pub use crate::chat::tools::{Tool, ToolChoice};
-use crate::format::{CHOICES_MAX, Foreign, GivenSchema, ResponseFormat, StructuredOutputs};
+use crate::format::{CHOICES_MAX, GivenSchema, ResponseFormat, StructuredOutputs};
 use crate::json::Kwargs;
-use crate::sampling::{LogitBias, Stop, StreamOptions};
+use crate::sampling::{BAD_WORDS_READ_MAX, LogitBias, STOP_TOKENS_READ_MAX, Stop, StreamOptions};
 use crate::value::{Anything, Integer, List, object};
 
 /// Messages of one conversation.
@@ -52,14 +52,6 @@ object! {
         guided_regex: String,
         guided_choice: List<String, CHOICES_MAX>,
         guided_grammar: String,
-        guided_whitespace_pattern: Foreign,
-        /// Formats of answers as other servers take them.
-        grammar: Foreign,
-        regex: Foreign,
-        ebnf: Foreign,
-        json_schema: Foreign,
-        structural_tag: Foreign,
-        format: Foreign,
         tools: List<Tool, TOOLS_MAX>,
         tool_choice: ToolChoice,
         parallel_tool_calls: bool,
@@ -70,11 +62,27 @@ object! {
         enable_thinking: bool,
         reasoning_effort: String,
         chat_template_kwargs: Kwargs,
+        include_reasoning: bool,
+        thinking_token_budget: Integer,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        ignore_eos: bool,
+        min_tokens: Integer,
+        stop_token_ids: List<u32, STOP_TOKENS_READ_MAX>,
+        include_stop_str_in_output: bool,
+        skip_special_tokens: bool,
+        allowed_token_ids: Vec<u32>,
+        bad_words: List<String, BAD_WORDS_READ_MAX>,
+        truncate_prompt_tokens: Integer,
+        truncation_side: String,
+        prompt_logprobs: Integer,
+        return_token_ids: bool,
         modalities: List<String, MODALITIES_MAX>,
         audio: Anything,
         web_search_options: Anything,
         /// Callers don't choose upstreams.
         api_base: Anything,
         base_url: Anything,
+        ..others
     }
 }

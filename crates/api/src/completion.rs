@@ -5,8 +5,8 @@ pub mod prompt;
 
 pub use crate::completion::answer::{Answer, Choice, Chunk, ChunkChoice, Logprobs, TopLogprobs};
 pub use crate::completion::prompt::Prompts;
-use crate::format::{CHOICES_MAX, Foreign, GivenSchema, ResponseFormat, StructuredOutputs};
-use crate::sampling::{LogitBias, Stop, StreamOptions};
+use crate::format::{CHOICES_MAX, GivenSchema, ResponseFormat, StructuredOutputs};
+use crate::sampling::{BAD_WORDS_READ_MAX, LogitBias, STOP_TOKENS_READ_MAX, Stop, StreamOptions};
 use crate::value::{Anything, Integer, List, object};
 
 object! {
@@ -35,22 +35,28 @@ object! {
         echo: bool,
         suffix: String,
         response_format: ResponseFormat,
+        ignore_eos: bool,
+        min_tokens: Integer,
+        stop_token_ids: List<u32, STOP_TOKENS_READ_MAX>,
+        include_stop_str_in_output: bool,
+        skip_special_tokens: bool,
+        allowed_token_ids: Vec<u32>,
+        bad_words: List<String, BAD_WORDS_READ_MAX>,
+        truncate_prompt_tokens: Integer,
+        truncation_side: String,
+        prompt_logprobs: Integer,
+        return_token_ids: bool,
+        add_special_tokens: bool,
+        parse_special: bool,
         /// Formats of answers as vLLM takes them, by their names of now and before.
         structured_outputs: StructuredOutputs,
         guided_json: GivenSchema,
         guided_regex: String,
         guided_choice: List<String, CHOICES_MAX>,
         guided_grammar: String,
-        guided_whitespace_pattern: Foreign,
-        /// Formats of answers as other servers take them.
-        grammar: Foreign,
-        regex: Foreign,
-        ebnf: Foreign,
-        json_schema: Foreign,
-        structural_tag: Foreign,
-        format: Foreign,
         /// Callers don't choose upstreams.
         api_base: Anything,
         base_url: Anything,
+        ..others
     }
 }

@@ -14,6 +14,8 @@ pub mod error;
 pub mod format;
 pub mod json;
 pub mod models;
+pub mod others;
+pub mod prompt_logprobs;
 pub mod sampling;
 pub mod sse;
 pub mod tokens;
@@ -21,6 +23,7 @@ pub mod usage;
 mod value;
 
 pub use crate::format::ResponseFormat;
+pub use crate::others::{Others, Outline};
 pub use crate::sampling::{LogitBias, Stop, StreamOptions};
 pub use crate::usage::Usage;
 pub use crate::value::{Anything, Integer, List};

@@ -11,10 +11,15 @@ use crate::value::object;
 const STOPS_READ_MAX: usize = 64;
 /// Entries of `logit_bias` that are read at all; fewer are allowed.
 const BIASES_READ_MAX: usize = 4096;
+/// Entries of `stop_token_ids` that are read at all; fewer are allowed.
+pub const STOP_TOKENS_READ_MAX: usize = 4096;
+/// Entries of `bad_words` that are read at all; fewer are allowed.
+pub const BAD_WORDS_READ_MAX: usize = 1024;
 
 object! {
     pub struct StreamOptions {
         include_usage: bool,
+        ..others
     }
 }
 

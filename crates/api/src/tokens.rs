@@ -12,6 +12,7 @@ object! {
         model: String,
         prompt: String,
         add_special_tokens: bool,
+        parse_special: bool,
         messages: List<Message, MESSAGES_MAX>,
         tools: List<Tool, TOOLS_MAX>,
         chat_template_kwargs: Kwargs,

@@ -5,16 +5,21 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 
-/// Declares an object all of whose fields are optional. The last of a repeated field counts, as in
+/// Declares an object all of whose fields are optional; `..name` keeps what is said under other names. The last of a repeated field counts, as in
 /// the JSON parsers of other languages; serde's own derive would refuse the repetition.
 macro_rules! object {
     ($(#[$meta:meta])* pub $(($scope:tt))? struct $name:ident {
         $($(#[$field_meta:meta])* $field:ident $(as $json:literal)?: $type:ty,)*
+        $(..$others:ident)?
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq)]
         pub $(($scope))? struct $name {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
+            $(
+                /// Fields of other names.
+                pub $others: $crate::others::Others,
+            )?
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
@@ -33,7 +38,7 @@ macro_rules! object {
                         while let Some(key) = map.next_key::<String>()? {
                             match key.as_str() {
                                 $($crate::value::name!($field $($json)?) => object.$field = map.next_value()?,)*
-                                _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                                _ => $crate::value::other!(object, key, map $($others)?),
                             }
                         }
                         Ok(object)
@@ -56,7 +61,17 @@ macro_rules! name {
     };
 }
 
-pub(crate) use {name, object};
+/// What becomes of a field with another name.
+macro_rules! other {
+    ($object:ident, $key:ident, $map:ident) => {
+        drop($map.next_value::<serde::de::IgnoredAny>()?)
+    };
+    ($object:ident, $key:ident, $map:ident $others:ident) => {
+        $object.$others.add($key, $map.next_value()?)
+    };
+}
+
+pub(crate) use {name, object, other};
 
 /// A whole number. `2.0` is one, `1.5` and `"2"` are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

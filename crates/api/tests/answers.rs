@@ -17,8 +17,9 @@ fn chat_chunks() {
             created: 5,
             model: "m",
             choices,
-            system_fingerprint: None,
+            system_fingerprint: "fp_1",
             usage,
+            prompt_token_ids: None,
         })
     };
     let choice = |delta, finish_reason| {
@@ -27,6 +28,7 @@ fn chat_chunks() {
             delta,
             logprobs: None,
             finish_reason,
+            token_ids: None,
         }]
     };
     let first = choice(
@@ -37,10 +39,10 @@ fn chat_chunks() {
         },
         None,
     );
-    assert_snapshot!(chunk(&first, StreamUsage::Absent), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}"#);
+    assert_snapshot!(chunk(&first, StreamUsage::Absent), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_1"}"#);
     let last = choice(chat::Delta::default(), Some("stop"));
-    assert_snapshot!(chunk(&last, StreamUsage::Null), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"system_fingerprint":null,"usage":null}"#);
-    assert_snapshot!(chunk(&[], StreamUsage::Given(Usage::default())), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[],"system_fingerprint":null,"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}"#);
+    assert_snapshot!(chunk(&last, StreamUsage::Null), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"system_fingerprint":"fp_1","usage":null}"#);
+    assert_snapshot!(chunk(&[], StreamUsage::Given(Usage::default())), @r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"m","choices":[],"system_fingerprint":"fp_1","usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}"#);
 }
 
 #[test]
@@ -50,6 +52,8 @@ fn completion_chunks() {
         index: 1,
         logprobs: None,
         finish_reason: None,
+        prompt_token_ids: None,
+        token_ids: None,
     }];
     let chunk = completion::Chunk {
         id: "cmpl-1",
@@ -57,8 +61,8 @@ fn completion_chunks() {
         created: 5,
         model: "m",
         choices: &choices,
-        system_fingerprint: None,
+        system_fingerprint: "fp_1",
         usage: StreamUsage::Absent,
     };
-    assert_snapshot!(json(&chunk), @r#"{"id":"cmpl-1","object":"text_completion","created":5,"model":"m","choices":[{"text":"a","index":1,"logprobs":null,"finish_reason":null}],"system_fingerprint":null}"#);
+    assert_snapshot!(json(&chunk), @r#"{"id":"cmpl-1","object":"text_completion","created":5,"model":"m","choices":[{"text":"a","index":1,"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_1"}"#);
 }

@@ -1,5 +1,6 @@
 //! How a model family speaks: the text that a conversation becomes, and what the text of an answer is.
 
+mod escape;
 mod family;
 mod forced;
 mod format;
@@ -7,22 +8,27 @@ mod generic;
 mod python;
 mod python_json;
 mod reader;
+mod repair;
 mod template;
 
 use jiff::Timestamp;
 
-use self::family::Family;
+pub(crate) use self::escape::PromptText;
+use self::escape::{Escaped, Escaper, Rendered};
+use self::family::{Family, Systems};
 pub(crate) use self::forced::text_grammar;
 use self::forced::{Form, Thoughts};
 use self::format::HERMES;
 pub(crate) use self::reader::Readers;
 pub use self::reader::Reading;
 use self::reader::{Calls, Means, Thinking};
+use self::repair::Repair;
 pub use self::template::{Abilities, ChatTemplate};
+use self::template::{Refused, Scene};
 use crate::Token;
 use crate::constraint::Grammar;
 use crate::model::{Bos, Tokenizer};
-use crate::request::{Conversation, Format, Invalid};
+use crate::request::{Conversation, Ending, Format, Invalid, Message, ShownTokens};
 
 /// What a model can talk about, and how.
 #[derive(Debug)]
@@ -31,17 +37,28 @@ pub(crate) struct Dialect {
     family: Family,
     /// Marks that the vocabulary has as special tokens, which have no text of their own.
     marks: Vec<(Token, &'static str)>,
+    escaper: Escaper,
 }
 
 /// A conversation as it goes to the model, and its answer as it comes back.
 #[derive(Debug)]
 pub(crate) struct Spoken {
-    pub(crate) prompt: String,
+    pub(crate) prompt: PromptText,
     pub(crate) reading: Reading,
     /// Special tokens whose names belong to the text of the answer.
-    pub(crate) shown: Vec<(Token, &'static str)>,
+    pub(crate) shown: ShownTokens,
     /// What the answer must look like.
     pub(crate) grammar: Option<Grammar>,
+    /// Between which marks the answer's reasoning is.
+    pub(crate) reasoning: Option<ReasoningMarks>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReasoningMarks {
+    pub(crate) open: &'static str,
+    pub(crate) close: &'static str,
+    /// Whether the prompt has opened it.
+    pub(crate) is_open: bool,
 }
 
 impl Dialect {
@@ -55,8 +72,15 @@ impl Dialect {
             tokenizer.piece(token, &mut bytes);
             (bytes.is_empty() && !tokenizer.is_end(token)).then_some((token, mark))
         });
+        let names: Vec<&str> = family.marks().collect();
+        let reasoning: Vec<&str> = family
+            .thinking
+            .into_iter()
+            .flat_map(<[_; 2]>::from)
+            .collect();
         Dialect {
             marks: marks.collect(),
+            escaper: Escaper::new(tokenizer.specials(), source, &names, &reasoning),
             template,
             family,
         }
@@ -73,42 +97,135 @@ impl Dialect {
         format: &Format,
         now: Timestamp,
     ) -> Result<Spoken, Invalid> {
-        let prompt = self.render(conversation, now)?;
-        let mut means = self.means(conversation, &prompt);
-        let grammar = self.grammar(conversation, format, &prompt, &mut means)?;
+        let rendered = self.rendered(conversation, now)?;
+        let mut means = self.means(conversation, &rendered.text);
+        let grammar = self.grammar(conversation, format, &rendered.text, &mut means)?;
+        let reasoning = means.thinking.as_ref().map(|thinking| ReasoningMarks {
+            open: thinking.open,
+            close: thinking.close,
+            is_open: thinking.opened.is_some(),
+        });
         let shown = self.family.shown(&means);
         let marks = self.marks.iter().copied();
         Ok(Spoken {
-            shown: marks.filter(|(_, mark)| shown.contains(mark)).collect(),
+            shown: ShownTokens::Some(marks.filter(|(_, mark)| shown.contains(mark)).collect()),
             reading: Reading::new(means),
-            prompt,
+            prompt: rendered.restored(),
             grammar,
+            reasoning,
         })
     }
 
-    fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
-        if self.family.knows_tools() {
-            return self.template.render(conversation, now);
-        }
-        let plain = Conversation {
-            messages: generic::messages(conversation, self.family.knows_system),
-            template_kwargs: conversation.template_kwargs.clone(),
-            ending: conversation.ending,
-            ..Conversation::default()
+    /// The prompt of a conversation, in the form in which the template takes it.
+    fn rendered(&self, conversation: &Conversation, now: Timestamp) -> Result<Rendered, Invalid> {
+        let escaped = self.escaper.escape(conversation)?;
+        let least = self.least_repair(conversation);
+        let first = least.messages(&escaped.conversation);
+        let refused = match self.render(&escaped, &first, now) {
+            Err(Refused::AsItIs(refused)) => refused,
+            rendered => return Ok(rendered?),
         };
-        self.template.render(&plain, now)
+        let mut tried = first.into_owned();
+        // What is in broken arguments shows when they are read: so these come before the stand-ins.
+        let objects = repair::with_objects(conversation);
+        let escaped = match &objects {
+            Some(objects) => self.escaper.escape(objects)?,
+            None => escaped,
+        };
+        for repair in Repair::ALL.into_iter().filter(|&repair| repair > least) {
+            let messages = repair.messages(&escaped.conversation);
+            // Arguments may have changed all the same.
+            if *messages == tried && repair != Repair::Arguments {
+                continue;
+            }
+            if let Ok(rendered) = self.render(&escaped, &messages, now) {
+                tracing::debug!(?repair, "a template takes a conversation in another form");
+                return Ok(rendered);
+            }
+            tried = messages.into_owned();
+        }
+        Err(self.blamed(refused, &escaped, now))
+    }
+
+    /// What a template drops without a word is brought to where it isn't.
+    fn least_repair(&self, conversation: &Conversation) -> Repair {
+        let mut messages = conversation.messages.iter();
+        if !self.family.system_alone && messages.all(repair::is_system) {
+            return Repair::Turns;
+        }
+        match self.family.systems {
+            Systems::Anywhere => Repair::Nothing,
+            Systems::First => Repair::Systems,
+            Systems::Nowhere => Repair::NoSystem,
+        }
+    }
+
+    fn render(
+        &self,
+        escaped: &Escaped<'_>,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<Rendered, Refused> {
+        let conversation = &escaped.conversation;
+        let plain;
+        let (messages, tools) = if self.family.knows_tools() {
+            (messages, &*conversation.tools.tools)
+        } else {
+            let knows_system = self.family.systems != Systems::Nowhere;
+            plain = generic::messages(messages, &conversation.tools, knows_system);
+            (&*plain, &[][..])
+        };
+        let text = self.template.render_scene(Scene {
+            messages,
+            tools,
+            switches: &conversation.template_kwargs,
+            add_generation_prompt: conversation.ending == Ending::Answer,
+            stand_ins: escaped.stand_ins.characters(),
+            now,
+        })?;
+        escaped.rendered(text).map_err(Refused::AsItIs)
+    }
+
+    /// Names the message with which a conversation isn't taken any more in any form.
+    fn blamed(&self, refused: Invalid, escaped: &Escaped<'_>, now: Timestamp) -> Invalid {
+        let messages = &escaped.conversation.messages;
+        let takes = |count: usize| {
+            let mut first = Conversation::clone(&escaped.conversation);
+            first.messages.truncate(count);
+            let last = Repair::ALL[Repair::ALL.len() - 1].messages(&first);
+            self.render(escaped, &last, now).is_ok()
+        };
+        let (mut taken, mut not_taken) = (0, messages.len());
+        while taken + 1 < not_taken {
+            let middle = taken.midpoint(not_taken);
+            match takes(middle) {
+                true => taken = middle,
+                false => not_taken = middle,
+            }
+        }
+        let param = format!("messages.{taken}");
+        tracing::warn!(
+            param,
+            refused = refused.message,
+            "a chat template takes a conversation in no form"
+        );
+        let message = format!("{param}: {}", refused.message);
+        Invalid::new(param, message)
     }
 
     fn means(&self, conversation: &Conversation, prompt: &str) -> Means {
         let separate = conversation.separate_reasoning;
-        let thinking = self.family.thinking.map(|(open, close)| {
-            let opens = prompt.trim_end().strip_suffix(open);
-            Thinking {
-                open,
-                close,
-                opened: opens.map(|before| prompt[before.len()..].to_owned()),
-                separate,
-            }
+        let thinking = self.family.thinking.map(|(open, close)| Thinking {
+            open,
+            close,
+            opened: match conversation.ending {
+                Ending::Continuation => continues(conversation, open, close).then(String::new),
+                Ending::Answer | Ending::Messages => {
+                    let opens = prompt.trim_end().strip_suffix(open);
+                    opens.map(|before| prompt[before.len()..].to_owned())
+                }
+            },
+            separate,
         });
         let tools = &conversation.tools;
         let calls = tools.callable().then(|| Calls {
@@ -144,13 +261,15 @@ impl Dialect {
         // Without the frame of its messages, gpt-oss writes what others do.
         means.harmony = false;
         let thinking = means.thinking.as_ref();
-        let thoughts = thinking
-            .filter(|thinking| !prompt.trim_end().ends_with(thinking.close))
-            .map(|thinking| Thoughts {
-                open: thinking.open,
-                close: thinking.close,
-                is_open: thinking.opened.is_some(),
-            });
+        let is_free = |thinking: &&Thinking| match conversation.ending {
+            Ending::Continuation => thinking.opened.is_some(),
+            Ending::Answer | Ending::Messages => !prompt.trim_end().ends_with(thinking.close),
+        };
+        let thoughts = thinking.filter(is_free).map(|thinking| Thoughts {
+            open: thinking.open,
+            close: thinking.close,
+            is_open: thinking.opened.is_some(),
+        });
         let form = Form {
             thoughts,
             calls: calls.map(|calls| (calls, written)),
@@ -161,3 +280,20 @@ impl Dialect {
         form.grammar().map(Some)
     }
 }
+
+/// Whether an answer that goes on with the last message goes on with its reasoning.
+fn continues(conversation: &Conversation, open: &str, close: &str) -> bool {
+    let last = conversation.messages.last();
+    let content = last
+        .and_then(|last| last.content.as_deref())
+        .unwrap_or_default();
+    let opened = content.rfind(open);
+    opened.is_some_and(|opened| content.rfind(close).is_none_or(|closed| closed < opened))
+}
+
+#[cfg(test)]
+#[path = "../tests/templates/marks.rs"]
+mod marks;
+#[cfg(test)]
+#[path = "../tests/templates/orders.rs"]
+mod orders;

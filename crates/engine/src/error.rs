@@ -1,5 +1,6 @@
 //! Why an engine refuses or fails, without HTTP: whose fault it is, and whether it may be retried.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::request::Invalid;
@@ -19,7 +20,7 @@ pub enum EngineError {
     #[error("prompt of {prompt} tokens is too long for a context of {context}")]
     TooLong {
         context: u32,
-        prompt: u64,
+        prompt: PromptSize,
         requested: Option<u32>,
     },
     /// As Novita names features: `chat`, `function-calling`, …
@@ -31,6 +32,30 @@ pub enum EngineError {
     /// A bug or a broken model; the text is for the log.
     #[error("the engine failed: {0}")]
     Fault(String),
+}
+
+/// How many tokens a prompt has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptSize {
+    pub tokens: u64,
+    /// Whether it has these; else it has at least as many, and was too long to be counted to its end.
+    pub exact: bool,
+}
+
+impl From<u64> for PromptSize {
+    fn from(tokens: u64) -> Self {
+        PromptSize {
+            tokens,
+            exact: true,
+        }
+    }
+}
+
+impl fmt::Display for PromptSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PromptSize { tokens, exact } = self;
+        write!(f, "{}{tokens}", if *exact { "" } else { "at least " })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

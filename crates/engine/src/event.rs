@@ -15,16 +15,26 @@ pub const EVENTS_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A prompt as it is computed, if its tokens or their log-probabilities were asked for. Before all events of its
+    /// choices.
+    Prompt {
+        prompt: u32,
+        tokens: Arc<[Token]>,
+        /// One for each token, if they were asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
     /// Text of a choice, whole characters.
     Text {
         choice: u32,
         channel: Channel,
-        /// Empty only if `logprobs` isn't: tokens may stand for no text.
+        /// Empty only if `logprobs` or `ids` aren't: tokens may stand for no text.
         text: String,
         /// How many generated tokens it completes.
         tokens: u32,
         /// One for each token that the text completes, if they were asked for; an echoed prompt's too.
         logprobs: Vec<TokenLogprob>,
+        /// The generated tokens that the text completes, and one that ends it, if they were asked for.
+        ids: Vec<Token>,
     },
     /// A choice begins to call a tool. Its arguments follow as text on `Channel::Call(call)`.
     Call {
@@ -60,6 +70,8 @@ pub struct TokenLogprob {
     pub bytes: Vec<u8>,
     /// `None` for the first token of a prompt, which nothing precedes.
     pub logprob: Option<f32>,
+    /// Its place among all tokens, from 1 for the most likely; of tokens that were scored in prompts.
+    pub rank: Option<u32>,
     /// The most likely tokens in its place, best first.
     pub top: Vec<TopLogprob>,
 }

@@ -16,6 +16,7 @@ pub mod sampler;
 pub mod scheduler;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod specials;
 pub mod text;
 
 use std::fmt::Debug;
@@ -25,7 +26,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::embed::{EmbedRequest, Embedded, Embedding, PreparedEmbed};
-pub use crate::error::EngineError;
+pub use crate::error::{EngineError, PromptSize};
 pub use crate::event::{Allowance, Channel, Event, Events, FinishReason, TokenLogprob, Usage};
 use crate::model::Tokenizer;
 pub use crate::request::{Input, Prepared, Request, Sampling};
@@ -80,6 +81,9 @@ pub struct Facts {
     /// Whether it gives embeddings, and which.
     pub embedding: Option<Embedding>,
     pub features: Vec<Feature>,
+    /// Another one where answers to the same request may be others: a digest of weights, kernels, version, and the settings
+    /// that change numbers.
+    pub fingerprint: Arc<str>,
 }
 
 /// What not every model can do.

@@ -1,6 +1,7 @@
 //! An engine in this process: one thread owns the model and only steps. Templates and tokenizing
 //! happen before a request reaches it, text and JSON after.
 
+mod budget;
 mod core;
 mod embedding;
 mod generation;
@@ -10,15 +11,17 @@ mod prepare;
 mod row_cost;
 mod score;
 mod thread;
+mod token_limits;
 mod turns;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::constraint::{
@@ -27,7 +30,7 @@ use crate::constraint::{
 use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::{Preparer, kept_to};
-use crate::model::{Model, Tokenizer};
+use crate::model::{Model, ModelFacts, Tokenizer};
 use crate::scheduler::Drafted;
 use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
 
@@ -186,12 +189,14 @@ impl LocalEngine {
             generates: true,
             embedding: None,
             features: features(dialect.as_ref()),
+            fingerprint: fingerprint(model_facts, &options),
         };
         let preparer = Preparer {
             constraints: Constraints::new(Arc::clone(&tokenizer)),
             tokenizer,
             dialect,
             context_tokens,
+            ends: OnceLock::new(),
             now: Arc::clone(&options.now),
         };
         let inbox = Arc::new(Inbox::new(options.queue_requests_max));
@@ -309,8 +314,9 @@ impl Engine for LocalEngine {
         async move {
             self.preparer.check(&prepared)?;
             let choices = usize::try_from(prepared.choices()).expect("choices fit the memory");
-            // Twice the choices: every one of them may send text and its end in one step.
-            let (sender, events) = event::channel(event::EVENTS_MAX.max(choices * 2 + 2));
+            // Twice the choices: every one of them may send text and its end in one step, and prompts are told beside.
+            let capacity = event::EVENTS_MAX.max(choices * 2 + 2) + prepared.prompts.len();
+            let (sender, events) = event::channel(capacity);
             let reading = prepared.reading.clone();
             self.inbox.push(Start { prepared, sender })?;
             Ok(events.read(reading))
@@ -336,6 +342,24 @@ impl Engine for LocalEngine {
 fn read_vocabulary(preparer: Arc<Preparer>) -> std::io::Result<JoinHandle<()>> {
     let reading = std::thread::Builder::new().name("weir-vocabulary".to_owned());
     reading.spawn(move || preparer.constraints.read_vocabulary())
+}
+
+/// `fp_` and ten digits, as OpenAI has it.
+fn fingerprint(model: &ModelFacts, options: &Options) -> Arc<str> {
+    let mut digest = Sha256::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let speculation = format!("{:?}", options.speculation);
+    for part in [version, &model.digest, &speculation] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    let digits: String = digest
+        .finalize()
+        .iter()
+        .take(5)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("fp_{digits}").into()
 }
 
 /// Who talks can call tools, whether or not its template knows them.

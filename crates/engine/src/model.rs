@@ -5,15 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Token;
+use crate::specials::{Names, Specials};
 
 /// What can be asked of a model from any thread.
 pub trait Tokenizer: Send + Sync + Debug {
     fn vocabulary(&self) -> u32;
 
-    /// Tokens of a text. Names of special tokens in the text (`<|im_end|>`) become those tokens, as in
-    /// the Python tokenizers. With `Bos::Add` the model's own first token is put in front if the model
-    /// wants one; a rendered conversation brings its own.
-    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token>;
+    /// The tokens that have a name, `<|im_end|>`.
+    fn specials(&self) -> &Specials;
+
+    /// Tokens of a text, in which some names are special tokens. With `Bos::Add` the model's own first token is put
+    /// in front if the model wants one; a rendered conversation brings its own.
+    fn encode(&self, text: &str, names: Names<'_>, bos: Bos) -> Encoded;
+
+    /// Tokens of a text in which all names are special tokens, as in the Python tokenizers; only the first ones of a
+    /// text that takes too long.
+    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
+        self.encode(text, Names::All, bos).tokens
+    }
 
     /// Appends the bytes that a generated token stands for; special tokens stand for none.
     /// Tokens needn't end where characters do.
@@ -27,6 +36,14 @@ pub trait Tokenizer: Send + Sync + Debug {
 pub enum Bos {
     Add,
     Omit,
+}
+
+/// The tokens of a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoded {
+    pub tokens: Vec<Token>,
+    /// Whether these are all. Tokenizing stops on texts far beyond the context that would take too long.
+    pub complete: bool,
 }
 
 /// A model and its KV cache, owned by one thread.
@@ -128,6 +145,8 @@ pub struct ModelFacts {
     /// Text of the special tokens that templates name.
     pub bos: String,
     pub eos: String,
+    /// A digest of what its logits depend on: weights, kernels, settings.
+    pub digest: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

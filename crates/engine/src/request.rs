@@ -1,8 +1,10 @@
 //! What is asked of an engine: validated, so that nobody behind this module checks a range again.
 
 mod conversation;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -15,11 +17,14 @@ use crate::event::Allowance;
 pub use crate::request::conversation::{
     Conversation, Ending, Message, Role, Tool, ToolCall, ToolChoice, Tools,
 };
+pub use crate::request::stop::{STOP_TOKENS_MAX, STOPS_MAX, Stop};
+pub use crate::request::tokens::{
+    BAD_WORD_CHARS_MAX, BAD_WORDS_MAX, Keep, PromptLimit, ThinkingLimit, TokenFilter, Tokenizing,
+    Truncation,
+};
 
 /// Choices of one prompt: `n`.
 pub const CHOICES_MAX: u32 = 128;
-/// Stop strings of one request.
-pub const STOPS_MAX: usize = 4;
 /// Entries of `logit_bias`.
 pub const BIASES_MAX: usize = 1024;
 /// Alternatives of a token whose log-probabilities are wanted too.
@@ -40,6 +45,19 @@ pub struct Request {
     pub logprobs: Option<Logprobs>,
     /// Whether each answer begins with its prompt; with `logprobs` the prompt is scored too.
     pub echo: bool,
+    /// How prompts that are texts become tokens; a conversation's template decides that itself.
+    pub tokenizing: Tokenizing,
+    /// What becomes of prompts that are too long, if they aren't refused.
+    pub truncation: Option<Truncation>,
+    pub filter: TokenFilter,
+    /// Log-probabilities of the prompts' tokens, apart from the answers.
+    pub prompt_logprobs: Option<Logprobs>,
+    /// Whether events tell the tokens of prompts and answers.
+    pub token_ids: bool,
+    /// Whether special tokens are shown by their names; else they stand for no text.
+    pub names_specials: bool,
+    /// Tokens after which reasoning is closed.
+    pub thinking_tokens: Option<u32>,
     /// Whose request it is: what preparing it costs is the account's.
     pub account: Arc<str>,
 }
@@ -59,6 +77,13 @@ impl Request {
             format: Format::Text,
             logprobs: None,
             echo: false,
+            tokenizing: Tokenizing::default(),
+            truncation: None,
+            filter: TokenFilter::default(),
+            prompt_logprobs: None,
+            token_ids: false,
+            names_specials: false,
+            thinking_tokens: None,
             account: Arc::default(),
         }
     }
@@ -171,32 +196,6 @@ impl Choices {
 
     pub fn get(self) -> u32 {
         self.0
-    }
-}
-
-/// At most [`STOPS_MAX`] strings, none empty, that end a text and are not part of it.
-///
-/// Every choice has them, so copies are shared.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stop(Arc<[String]>);
-
-impl Stop {
-    pub fn new(strings: Vec<String>) -> Result<Self, Invalid> {
-        if strings.len() > STOPS_MAX {
-            let got = strings.len();
-            return Err(Invalid::new(
-                "stop",
-                format!("at most {STOPS_MAX} stop strings are allowed, got {got}"),
-            ));
-        }
-        if strings.iter().any(String::is_empty) {
-            return Err(Invalid::new("stop", "a stop string must not be empty"));
-        }
-        Ok(Stop(strings.into()))
-    }
-
-    pub fn strings(&self) -> &[String] {
-        &self.0
     }
 }
 
@@ -412,6 +411,9 @@ pub struct Prepared {
     pub output_max: u32,
     /// What each choice is kept to.
     pub constraint: Option<Constraint>,
+    pub limits: TokenLimits,
+    /// How long each choice may think.
+    pub thinking: Option<ThinkingLimit>,
     /// What of the request's schemas isn't enforced, by JSON pointers from its beginning.
     pub relaxed: Arc<[Relaxed]>,
     /// How many tokens may be generated now, over all choices. Whoever pays raises it.
@@ -419,11 +421,35 @@ pub struct Prepared {
     /// What the text of the answers is.
     pub reading: Reading,
     /// Special tokens whose names belong to that text; others have none.
-    pub shown: Vec<(Token, &'static str)>,
+    pub shown: ShownTokens,
     /// Whoever pays: what was computed for one account is, by default, nothing that another can tell.
     pub account: Arc<str>,
     /// What part of the engine the account has beside others: twice as much with twice the weight.
     pub weight: NonZeroU32,
+}
+
+/// Which special tokens stand for their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShownTokens {
+    All,
+    Some(Vec<(Token, &'static str)>),
+}
+
+impl Default for ShownTokens {
+    fn default() -> Self {
+        ShownTokens::Some(Vec::new())
+    }
+}
+
+/// Which tokens may come, as the model's vocabulary has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// A bit for each token that may come at all; `None` is all of them.
+    pub allowed: Option<Arc<[u32]>>,
+    /// Sequences of which the last token may not come behind the others.
+    pub bad_words: Arc<[Box<[Token]>]>,
+    /// Tokens that may not come among the first [`Stop::min_tokens`].
+    pub ends: Arc<[Token]>,
 }
 
 impl Prepared {
@@ -434,10 +460,12 @@ impl Prepared {
             prompts,
             output_max,
             constraint: None,
+            limits: TokenLimits::default(),
+            thinking: None,
             relaxed: Arc::default(),
             allowance: Allowance::unlimited(),
             reading: Reading::PLAIN,
-            shown: Vec::new(),
+            shown: ShownTokens::default(),
             account: Arc::default(),
             weight: NonZeroU32::MIN,
         }

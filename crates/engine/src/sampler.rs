@@ -24,7 +24,7 @@ use crate::request::Sampling;
 use adjust::Adjustments;
 use filter::Candidate;
 use logits::{Best, Logits, Softmax};
-pub use logprobs::{LOGPROB_MIN, Score, score};
+pub use logprobs::{LOGPROB_MIN, Score, rank, score};
 use race::Key;
 
 /// Below this temperature the best token is taken, as in vLLM: the division would overflow.
@@ -66,18 +66,56 @@ impl Sampler {
         (best.logit > f32::NEG_INFINITY).then_some(best.token)
     }
 
+    /// The same without the tokens of `banned`, whatever is allowed.
+    pub fn sample_without(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<&[u32]>,
+        banned: &[Token],
+        scratch: &mut Scratch,
+    ) -> Option<Token> {
+        let best = self.choose_without(logits, allowed, banned, scratch);
+        (best.logit > f32::NEG_INFINITY).then_some(best.token)
+    }
+
     /// The token that was chosen, and the highest logit of those that could be.
     fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>, scratch: &mut Scratch) -> Best {
+        self.choose_without(logits, allowed, &[], scratch)
+    }
+
+    fn choose_without(
+        &mut self,
+        logits: &[f32],
+        allowed: Option<&[u32]>,
+        banned: &[Token],
+        scratch: &mut Scratch,
+    ) -> Best {
         let key = Key::new(self.random.next_u64());
         self.adjustments.apply(logits, &mut scratch.overrides);
+        ban(banned, logits.len(), &mut scratch.overrides);
         let logits = Logits::new(logits, &scratch.overrides).masked(allowed);
         let best = logits.best(&mut scratch.buffers.maxima);
         let token = choose(&self.sampling, &logits, best, &mut scratch.buffers, key);
-        if best.logit > f32::NEG_INFINITY || allowed.is_none() {
+        let is_free = allowed.is_none() && banned.is_empty();
+        if best.logit > f32::NEG_INFINITY || is_free {
             self.adjustments.record(token);
         }
         Best { token, ..best }
     }
+}
+
+/// −∞ for the tokens of `banned`, in the order of their ids.
+fn ban(banned: &[Token], vocabulary: usize, overrides: &mut Vec<(Token, f32)>) {
+    if banned.is_empty() {
+        return;
+    }
+    overrides.retain(|(token, _)| !banned.contains(token));
+    let known = banned
+        .iter()
+        .filter(|&&token| (token as usize) < vocabulary);
+    overrides.extend(known.map(|&token| (token, f32::NEG_INFINITY)));
+    overrides.sort_unstable_by_key(|&(token, _)| token);
+    overrides.dedup_by_key(|&mut (token, _)| token);
 }
 
 /// Buffers for [`Sampler::sample`]: one per engine thread, shared by all samplers.

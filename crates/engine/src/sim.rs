@@ -148,6 +148,7 @@ impl SimModel {
             chat_template: options.chat.then(|| TEMPLATE.to_owned()),
             bos: "<|bos|>".to_owned(),
             eos: "<|end|>".to_owned(),
+            digest: format!("simulated from seed {}", options.seed),
         };
         let cache = Cache::new(options.seed, options.capacity);
         let tokenizer = Arc::new(SimTokenizer);

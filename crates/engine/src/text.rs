@@ -48,13 +48,22 @@ impl TextStream {
     /// If several stop strings occur, the one that begins first counts: it may still be under way
     /// when a later, shorter one is complete.
     pub fn push(&mut self, bytes: &[u8]) -> Pushed {
+        self.push_as(bytes, Search::Stops)
+    }
+
+    /// The same of a token whose text ends nothing.
+    pub fn push_unsearched(&mut self, bytes: &[u8]) -> Pushed {
+        self.push_as(bytes, Search::Nothing)
+    }
+
+    fn push_as(&mut self, bytes: &[u8], search: Search) -> Pushed {
         if self.stopped {
             return Pushed {
                 text: String::new(),
                 stopped: true,
             };
         }
-        self.decode(bytes);
+        self.decode(bytes, search);
         let end = self.out + self.held.len();
         let found = self.first_found();
         let begun = self
@@ -63,9 +72,9 @@ impl TextStream {
             .filter_map(|matcher| matcher.begun(end))
             .min();
         match (found, begun) {
-            (Some(found), begun) if begun.is_none_or(|begun| begun >= found) => {
+            (Some(found), begun) if begun.is_none_or(|begun| begun >= found.begin) => {
                 self.stopped = true;
-                let text = self.release(found);
+                let text = self.release(self.cut(found));
                 self.held = String::new();
                 Pushed {
                     text,
@@ -96,13 +105,14 @@ impl TextStream {
         }
         self.stopped = true;
         let end = self.out + self.held.len();
-        let text = self.release(self.first_found().unwrap_or(end));
+        let found = self.first_found().map(|found| self.cut(found));
+        let text = self.release(found.unwrap_or(end));
         self.held = String::new();
         text
     }
 
     /// Moves whole characters to `held`, and shows them to the matchers.
-    fn decode(&mut self, bytes: &[u8]) {
+    fn decode(&mut self, bytes: &[u8], search: Search) {
         self.incomplete.extend_from_slice(bytes);
         let from = self.held.len();
         let mut rest = Vec::new();
@@ -116,6 +126,9 @@ impl TextStream {
             }
         }
         self.incomplete = rest;
+        if search == Search::Nothing {
+            return;
+        }
         for (matcher, stop) in self.matchers.iter_mut().zip(self.stop.strings()) {
             matcher.push(
                 stop.as_bytes(),
@@ -125,11 +138,24 @@ impl TextStream {
         }
     }
 
-    fn first_found(&self) -> Option<usize> {
-        self.matchers
-            .iter()
-            .filter_map(|matcher| matcher.found)
-            .min()
+    fn first_found(&self) -> Option<Found> {
+        let lengths = self.stop.strings().iter().map(String::len);
+        let found = self.matchers.iter().zip(lengths);
+        let found = found.filter_map(|(matcher, length)| {
+            let begin = matcher.found?;
+            let end = begin + length;
+            Some(Found { begin, end })
+        });
+        found.min()
+    }
+
+    /// Where a text ends that a stop string has ended.
+    fn cut(&self, found: Found) -> usize {
+        if self.stop.is_shown {
+            found.end
+        } else {
+            found.begin
+        }
     }
 
     /// Lets the text before `end` out.
@@ -138,6 +164,20 @@ impl TextStream {
         self.out = end;
         std::mem::replace(&mut self.held, rest)
     }
+}
+
+/// A stop string in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    begin: usize,
+    end: usize,
+}
+
+/// What is looked for in the text of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    Stops,
+    Nothing,
 }
 
 /// Whether more bytes could make a character of these.

@@ -675,6 +675,7 @@ impl Client {
                 tokens,
                 logprobs,
                 channel,
+                ids: _,
             } => {
                 let answer = &mut self.answers[choice as usize];
                 assert_eq!(channel, Channel::Content);
@@ -684,6 +685,7 @@ impl Client {
                 answer.text.push_str(&text);
                 answer.tokens += u64::from(tokens);
             }
+            Event::Prompt { .. } => panic!("a prompt that nobody wants to know"),
             Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => {
                 let before = self.answers[choice as usize].finished.replace(reason);

@@ -87,7 +87,7 @@ impl Generation {
                 running.handed_out = u64::from(tokens);
                 Ok(event)
             }
-            Event::Call { .. } | Event::Finished { .. } => Ok(event),
+            Event::Prompt { .. } | Event::Call { .. } | Event::Finished { .. } => Ok(event),
             Event::Done(usage) => match self.settle(usage, Outcome::Success).await {
                 Settled::Durably => Ok(event),
                 Settled::NotYet => Err(unsettled()),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use weir_accounts::{CapPeriod, KeyRole};
-use weir_engine::EngineError;
 use weir_engine::request::Invalid;
+use weir_engine::{EngineError, PromptSize};
 
 use crate::STORE_RETRY;
 use crate::limits::{Denied, NotAdmitted, Which};
@@ -30,7 +30,7 @@ pub enum Refusal {
     #[error("prompt of {prompt} tokens is too long for a context of {context}")]
     TooLong {
         context: u32,
-        prompt: u64,
+        prompt: PromptSize,
         requested: Option<u32>,
     },
     #[error("model {model} does not support {feature}")]

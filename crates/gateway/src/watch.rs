@@ -25,7 +25,7 @@ impl Gateway {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said = Said::default();
         while stop.run_until_cancelled(every.tick()).await.is_some() {
-            let looked = self.0.accounts.clock(self.0.clock.now());
+            let looked = Box::pin(self.0.accounts.clock(self.0.clock.now()));
             let Some(looked) = stop.run_until_cancelled(looked).await else {
                 return;
             };

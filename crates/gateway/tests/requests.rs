@@ -249,6 +249,7 @@ async fn collect(mut generation: Generation) -> Answer {
     loop {
         match generation.next().await.expect("a last event") {
             Ok(Event::Text { tokens, .. }) => tokens_of_text += u64::from(tokens),
+            Ok(Event::Prompt { .. }) => panic!("a prompt that nobody wants to know"),
             Ok(Event::Call { .. }) => panic!("a call that nobody asked for"),
             Ok(Event::Finished { reason, .. }) => reasons.push(reason),
             last @ (Ok(Event::Done(_) | Event::Failed(_)) | Err(_)) => {

@@ -81,10 +81,10 @@ bool weir_embedding(llama_context * context, int32_t row, const float ** vector,
 }
 
 bool weir_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
-                   int32_t tokens_size, int32_t * count, char * what, size_t what_size) noexcept {
+                   int32_t tokens_size, bool parse_special, int32_t * count, char * what,
+                   size_t what_size) noexcept {
     return guarded(what, what_size, [&] {
-        *count = llama_tokenize(vocab, text, text_size, tokens, tokens_size, /* add_special */ false,
-                                /* parse_special */ true);
+        *count = llama_tokenize(vocab, text, text_size, tokens, tokens_size, /* add_special */ false, parse_special);
     });
 }
 

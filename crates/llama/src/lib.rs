@@ -21,6 +21,7 @@ mod aside;
 mod backend;
 mod batch;
 mod cores;
+mod digest;
 #[cfg(any(feature = "dispatch", test))]
 #[cfg_attr(
     not(feature = "dispatch"),
@@ -50,3 +51,7 @@ pub use crate::requantize::{
     Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,
 };
 pub use crate::speed::{Speed, Workload};
+
+#[cfg(test)]
+#[path = "../tests/support/models.rs"]
+mod models;

@@ -14,6 +14,7 @@ use llama_cpp_sys_2 as sys;
 use weir_engine::model::{Capacity, ModelFacts};
 
 use crate::backend;
+use crate::digest;
 use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::log::collect_errors;
 use crate::model::{Costs, Layout, LlamaModel};
@@ -160,6 +161,13 @@ impl ModelFile {
         memory(&self.weights) != Memory::Cells
     }
 
+    /// Its tokenizer alone.
+    #[cfg(test)]
+    pub(crate) fn tokenizer(&self, context_tokens: u32) -> LlamaTokenizer {
+        let vocabulary = vocabulary(&self.weights);
+        LlamaTokenizer::new(Arc::clone(&self.weights), vocabulary, context_tokens)
+    }
+
     /// Makes room for embeddings.
     pub fn embedder(&self, options: &EmbedOptions) -> Result<LlamaEmbedder, LoadError> {
         if self.has_states() {
@@ -203,11 +211,16 @@ fn model(
     let context_tokens = sizes.context_tokens.min(capacity.cells);
     let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let facts = ModelFacts {
         context_tokens,
         chat_template: chat_template(weights),
         bos,
         eos,
+        digest: digest::of(path, &sizes, options).map_err(unreadable)?,
     };
     log_loaded(path, weights, &sizes, options, &facts);
     let mut model = LlamaModel::new(

@@ -93,6 +93,7 @@ unsafe extern "C" {
         text_size: i32,
         tokens: *mut sys::llama_token,
         tokens_size: i32,
+        parse_special: bool,
         count: *mut i32,
         what: *mut c_char,
         what_size: usize,

@@ -6,12 +6,18 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use weir_engine::Token;
-use weir_engine::model::{Bos, Tokenizer};
+use weir_engine::model::{Bos, Encoded, Tokenizer};
+use weir_engine::specials::{Fragment, Names, Special, SpecialKind, Specials};
 
 use crate::shim::{self, Weights, guarded};
-use crate::tokenizer::long::{CUT_TOKENS, Cuts, PART_BYTES, SHORT_BYTES, anywhere, with_stack};
+use crate::tokenizer::long::{COUNTED_BYTES, CUT_TOKENS, PART_BYTES, with_stack};
 
 mod long;
+#[cfg(test)]
+mod tests;
+
+/// Goes before texts that go on where others have ended, since some tokenizers put a space in front of each text.
+const LEAD: &str = "\n";
 
 /// Shares the weights with the model, whichever is dropped last.
 #[derive(Debug)]
@@ -20,8 +26,51 @@ pub(crate) struct LlamaTokenizer {
     vocabulary: u32,
     /// The token that the model wants in front of a text, if it wants one.
     first: Option<Token>,
-    cuts: Cuts,
+    specials: Specials,
+    /// The tokens of [`LEAD`].
+    lead: Vec<Token>,
     context_tokens: usize,
+}
+
+/// Whether a text begins, or goes on where another has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Text,
+    Rest,
+}
+
+/// A text's fragments with their tokens, as far as they were counted.
+#[derive(Debug)]
+struct Counted {
+    fragments: Vec<(Fragment, Vec<Token>)>,
+    tokens: usize,
+    bytes: usize,
+    /// Of the largest fragment.
+    bytes_max: usize,
+    complete: bool,
+}
+
+impl Counted {
+    fn push(&mut self, fragment: Fragment, tokens: Vec<Token>) {
+        let bytes = match &fragment {
+            Fragment::Special(_) => 0,
+            Fragment::Text(range) | Fragment::Rest(range) => range.len(),
+        };
+        self.bytes += bytes;
+        self.bytes_max = self.bytes_max.max(bytes);
+        self.tokens += tokens.len();
+        self.fragments.push((fragment, tokens));
+    }
+}
+
+impl From<Counted> for Encoded {
+    fn from(counted: Counted) -> Self {
+        let tokens = counted.fragments.into_iter().flat_map(|(_, tokens)| tokens);
+        Encoded {
+            tokens: tokens.collect(),
+            complete: counted.complete,
+        }
+    }
 }
 
 impl LlamaTokenizer {
@@ -32,13 +81,16 @@ impl LlamaTokenizer {
         let wants_first = unsafe { sys::llama_vocab_get_add_bos(vocab) };
         // SAFETY: as above.
         let bos = unsafe { sys::llama_vocab_bos(vocab) };
-        LlamaTokenizer {
+        let mut tokenizer = LlamaTokenizer {
             vocabulary,
             first: Token::try_from(bos).ok().filter(|_| wants_first),
-            cuts: Cuts::new(&weights, vocabulary),
+            specials: specials(&weights, vocabulary),
+            lead: Vec::new(),
             context_tokens: context_tokens as usize,
             weights,
-        }
+        };
+        tokenizer.lead = tokenizer.tokens_of_text(LEAD).unwrap_or_default();
+        tokenizer
     }
 
     /// The texts of the tokens that begin and end a sequence; empty if the model has none.
@@ -67,53 +119,144 @@ impl LlamaTokenizer {
         token < self.vocabulary
     }
 
-    /// The text's tokens. Of a text that can't fit the context they are nearly the right ones, up to twice as many
-    /// as fit.
-    fn tokens(&self, text: &str) -> Result<Vec<Token>, Failure> {
-        if text.len() <= SHORT_BYTES {
-            return self.tokens_of(text);
+    /// The text's tokens: all of them, unless it takes too long to count those of a text that doesn't fit.
+    fn encoded(&self, text: &str, names: Names<'_>) -> Result<Encoded, Failure> {
+        let fragments = self.specials.fragments(text, names);
+        let longest = fragments.iter().map(|fragment| match fragment {
+            Fragment::Special(_) => 0,
+            Fragment::Text(range) | Fragment::Rest(range) => range.len().min(2 * PART_BYTES),
+        });
+        let longest = longest.max().unwrap_or(0);
+        let counted = with_stack(longest, || self.count(text, fragments))??;
+        if counted.tokens > self.context_tokens || counted.bytes_max <= PART_BYTES {
+            return Ok(counted.into());
         }
-        let parts = self.cuts.parts(text);
-        if text.len() > PART_BYTES {
-            let smaller: Vec<&str> = parts.iter().copied().flat_map(anywhere).collect();
-            let fit = self.context_tokens + smaller.len() * CUT_TOKENS;
-            let nearly = self.tokens_of_parts(&smaller, 2 * fit)?;
-            if nearly.len() > fit {
-                return Ok(nearly);
-            }
-        }
-        self.tokens_of_parts(&parts, usize::MAX)
+        // What fits is the tokenizer's own, to the last token.
+        with_stack(counted.bytes_max, || self.whole(text, counted))?
     }
 
-    /// Tokens of the parts, one after the other, until there are more than `enough`.
-    fn tokens_of_parts(&self, parts: &[&str], enough: usize) -> Result<Vec<Token>, Failure> {
-        let longest = parts.iter().map(|part| part.len()).max().unwrap_or(0);
-        with_stack(longest, || {
-            let mut tokens = Vec::new();
-            for part in parts {
-                tokens.extend(self.tokens_of(part)?);
-                if tokens.len() > enough {
-                    break;
+    /// Tokens of each fragment, those of long texts as seams tell them.
+    fn count(&self, text: &str, fragments: Vec<Fragment>) -> Result<Counted, Failure> {
+        let mut counted = Counted {
+            fragments: Vec::with_capacity(fragments.len()),
+            tokens: 0,
+            bytes: 0,
+            bytes_max: 0,
+            complete: true,
+        };
+        let all = fragments.len();
+        for fragment in fragments {
+            let tokens = match &fragment {
+                Fragment::Special(token) => vec![*token],
+                Fragment::Text(range) if range.len() > PART_BYTES => {
+                    self.count_long(&text[range.clone()], Begin::Text, &mut counted)?
+                }
+                Fragment::Rest(range) if range.len() > PART_BYTES => {
+                    self.count_long(&text[range.clone()], Begin::Rest, &mut counted)?
+                }
+                Fragment::Text(range) => self.tokens_of(&text[range.clone()], Begin::Text)?,
+                Fragment::Rest(range) => self.tokens_of(&text[range.clone()], Begin::Rest)?,
+            };
+            counted.push(fragment, tokens);
+            if counted.bytes > COUNTED_BYTES && counted.tokens > self.context_tokens {
+                counted.complete &= counted.fragments.len() == all;
+                break;
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Tokens of a long text; only the first, and not all of those, where it has no seams or isn't read to its end.
+    fn count_long(
+        &self,
+        text: &str,
+        begin: Begin,
+        counted: &mut Counted,
+    ) -> Result<Vec<Token>, Failure> {
+        let is_seam = |window: &str, place: usize| {
+            let (left, right) = window.split_at(place);
+            let mut halves = self.tokens_of(left, Begin::Text)?;
+            halves.extend(self.tokens_of(right, Begin::Rest)?);
+            Ok(self.tokens_of(window, Begin::Text)? == halves)
+        };
+        let (mut tokens, mut bytes, mut cuts) = (Vec::new(), 0, 0);
+        long::parts(text, is_seam, |part| {
+            let begin = if part.range.start == 0 {
+                begin
+            } else {
+                Begin::Rest
+            };
+            bytes += part.range.len();
+            cuts += usize::from(!part.at_seam);
+            tokens.extend(self.tokens_of(&text[part.range], begin)?);
+            let fits = counted.tokens + tokens.len() <= self.context_tokens;
+            Ok::<_, Failure>(fits || counted.bytes + bytes <= COUNTED_BYTES)
+        })?;
+        if bytes < text.len() || cuts > 0 {
+            counted.complete = false;
+            tokens.truncate(tokens.len().saturating_sub(cuts * CUT_TOKENS));
+        }
+        Ok(tokens)
+    }
+
+    /// What was counted, with long texts tokenized as a whole.
+    fn whole(&self, text: &str, counted: Counted) -> Result<Encoded, Failure> {
+        let mut tokens = Vec::with_capacity(counted.tokens);
+        for (fragment, counted) in counted.fragments {
+            match fragment {
+                Fragment::Text(range) if range.len() > PART_BYTES => {
+                    tokens.extend(self.tokens_of(&text[range], Begin::Text)?);
+                }
+                Fragment::Rest(range) if range.len() > PART_BYTES => {
+                    tokens.extend(self.tokens_of(&text[range], Begin::Rest)?);
+                }
+                Fragment::Special(_) | Fragment::Text(_) | Fragment::Rest(_) => {
+                    tokens.extend(counted);
                 }
             }
-            Ok(tokens)
-        })?
+        }
+        Ok(Encoded {
+            tokens,
+            complete: true,
+        })
     }
 
-    fn tokens_of(&self, text: &str) -> Result<Vec<Token>, Failure> {
+    fn tokens_of(&self, text: &str, begin: Begin) -> Result<Vec<Token>, Failure> {
+        if begin == Begin::Text {
+            return self.tokens_of_text(text);
+        }
+        let mut tokens = self.tokens_of_text(&format!("{LEAD}{text}"))?;
+        if tokens.starts_with(&self.lead) {
+            return Ok(tokens.split_off(self.lead.len()));
+        }
+        self.tokens_of_text(text)
+    }
+
+    /// No name of a control token is looked for; those of words that are in a text were cut in two.
+    fn tokens_of_text(&self, text: &str) -> Result<Vec<Token>, Failure> {
+        self.tokens_by(text, false)
+    }
+
+    /// As llama.cpp has it, which finds names of control tokens if it is to.
+    fn tokens_by(&self, text: &str, parse_special: bool) -> Result<Vec<Token>, Failure> {
         // Tokens are rarely more than bytes; if they are, the first call says how many there are.
         let mut tokens: Vec<sys::llama_token> = vec![0; text.len() + 16];
-        let mut count = self.tokenize_into(text, &mut tokens)?;
+        let mut count = self.tokenize_into(text, parse_special, &mut tokens)?;
         if count < 0 {
             tokens.resize(count.unsigned_abs() as usize, 0);
-            count = self.tokenize_into(text, &mut tokens)?;
+            count = self.tokenize_into(text, parse_special, &mut tokens)?;
         }
         tokens.truncate(usize::try_from(count).unwrap_or(0));
         Ok(tokens.into_iter().map(i32::cast_unsigned).collect())
     }
 
     /// The number of tokens, negative when they don't fit.
-    fn tokenize_into(&self, text: &str, tokens: &mut [sys::llama_token]) -> Result<i32, Failure> {
+    fn tokenize_into(
+        &self,
+        text: &str,
+        parse_special: bool,
+        tokens: &mut [sys::llama_token],
+    ) -> Result<i32, Failure> {
         let mut count = 0;
         let text_size = i32::try_from(text.len()).map_err(|_| Failure::TooLong)?;
         let tokens_size = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
@@ -128,6 +271,7 @@ impl LlamaTokenizer {
                     text_size,
                     tokens,
                     tokens_size,
+                    parse_special,
                     &raw mut count,
                     what,
                     size,
@@ -166,17 +310,21 @@ impl Tokenizer for LlamaTokenizer {
         self.vocabulary
     }
 
-    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
-        let mut tokens = self.tokens(text).unwrap_or_else(|error| {
+    fn specials(&self) -> &Specials {
+        &self.specials
+    }
+
+    fn encode(&self, text: &str, names: Names<'_>, bos: Bos) -> Encoded {
+        let mut encoded = self.encoded(text, names).unwrap_or_else(|error| {
             tracing::error!(%error, bytes = text.len(), "a text could not be tokenized");
-            Vec::new()
+            Encoded::default()
         });
         if let (Bos::Add, Some(first)) = (bos, self.first)
-            && tokens.first() != Some(&first)
+            && encoded.tokens.first() != Some(&first)
         {
-            tokens.insert(0, first);
+            encoded.tokens.insert(0, first);
         }
-        tokens
+        encoded
     }
 
     fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
@@ -201,6 +349,37 @@ impl Tokenizer for LlamaTokenizer {
         self.contains(token)
             && unsafe { sys::llama_vocab_is_eog(self.weights.vocab(), token.cast_signed()) }
     }
+}
+
+/// The tokens that llama.cpp looks for by their names.
+fn specials(weights: &Weights, vocabulary: u32) -> Specials {
+    const CONTROL: sys::llama_token_attr =
+        sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+    let vocab = weights.vocab();
+    let special = |token: Token| {
+        // SAFETY: `weights` keeps the vocabulary alive, and the token is one of its.
+        let attributes = unsafe { sys::llama_vocab_get_attr(vocab, token.cast_signed()) };
+        let has = |attribute| attributes & attribute != 0;
+        let kind = if has(CONTROL) {
+            SpecialKind::Control
+        } else if has(sys::LLAMA_TOKEN_ATTR_USER_DEFINED) {
+            SpecialKind::Word
+        } else {
+            return None;
+        };
+        // SAFETY: as above.
+        let name = unsafe { sys::llama_vocab_get_text(vocab, token.cast_signed()) };
+        // SAFETY: the text belongs to the vocabulary, ends with NUL and doesn't change.
+        let name = unsafe { CStr::from_ptr(name) };
+        Some(Special {
+            token,
+            name: name.to_str().ok()?.to_owned(),
+            kind,
+            strips_left: has(sys::LLAMA_TOKEN_ATTR_LSTRIP),
+            strips_right: has(sys::LLAMA_TOKEN_ATTR_RSTRIP),
+        })
+    };
+    Specials::new((0..vocabulary).filter_map(special))
 }
 
 /// Why a text has no tokens: most often there is no memory.

@@ -1,8 +1,6 @@
 //! A small model at a high temperature writes what a schema allows, and nothing else. 200 requests over HTTP are
 //! in `tests/e2e/test_documents.py`; here it is two requests of many choices.
 
-use std::sync::Arc;
-
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};

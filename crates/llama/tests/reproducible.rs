@@ -156,7 +156,8 @@ async fn texts(engine: &LocalEngine, job: &Job) -> Vec<String> {
         match event {
             Event::Text { choice, text, .. } => texts[choice as usize].push_str(&text),
             Event::Failed(error) => panic!("{error}"),
-            Event::Call { .. } | Event::Finished { .. } | Event::Done(_) => {}
+            Event::Prompt { .. } | Event::Call { .. } | Event::Finished { .. } | Event::Done(_) => {
+            }
         }
     }
     texts

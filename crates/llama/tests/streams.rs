@@ -130,6 +130,7 @@ async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
             Event::Text { choice, text, .. } => {
                 answer.choices[choice as usize].text.push_str(&text);
             }
+            Event::Prompt { .. } => panic!("a prompt that nobody wants to know"),
             Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => {
                 answer.choices[choice as usize].finish = Some(reason);

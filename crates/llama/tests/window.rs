@@ -62,7 +62,7 @@ async fn answer(engine: &LocalEngine, prompt: &[Token], count: u32) -> (Vec<Toke
             Event::Text { logprobs, .. } => said.extend(logprobs),
             Event::Done(usage) => return (said, usage.cached),
             Event::Failed(error) => panic!("{error}"),
-            Event::Finished { .. } | Event::Call { .. } => {}
+            Event::Prompt { .. } | Event::Finished { .. } | Event::Call { .. } => {}
         }
     }
     panic!("the last event is missing")

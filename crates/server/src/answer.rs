@@ -4,6 +4,8 @@ mod fold;
 pub(crate) mod logprobs;
 mod show;
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use weir_engine::{Event, FinishReason, Usage};
 use weir_gateway::Generation;
@@ -25,6 +27,8 @@ pub(crate) struct Envelope {
     /// Choices that are generated for each prompt.
     pub(crate) of_each: u32,
     pub(crate) shape: Shape,
+    /// `system_fingerprint`
+    pub(crate) fingerprint: Arc<str>,
 }
 
 impl Envelope {
@@ -56,6 +60,10 @@ pub(crate) struct Shape {
     pub(crate) logprobs: Option<Spelling>,
     /// Where the text of each prompt's choices begins, in characters; 0 if not given.
     pub(crate) starts: Vec<usize>,
+    pub(crate) hides_reasoning: bool,
+    /// Whether the tokens of prompts and answers are told.
+    pub(crate) token_ids: bool,
+    pub(crate) prompt_logprobs: bool,
 }
 
 impl Shape {
@@ -94,7 +102,7 @@ pub(crate) async fn whole(
     envelope: Envelope,
     mut generation: Generation,
 ) -> Result<Response, ApiError> {
-    let mut fold = Fold::new(envelope.choices());
+    let mut fold = Fold::new(envelope.choices(), envelope.prompts);
     let usage = loop {
         match generation.next().await {
             Some(Ok(Event::Done(usage))) => break usage,
@@ -103,11 +111,12 @@ pub(crate) async fn whole(
             None => return Err(broken("a generation ended without a last event")),
         }
     };
+    let prompts = fold.prompts();
     let choices = match envelope.shape.best {
         Some(shown) => fold.best(envelope.of_each as usize, shown as usize),
         None => fold.all(),
     };
-    Ok(show::show(&envelope, choices, usage))
+    Ok(show::show(&envelope, prompts, choices, usage))
 }
 
 pub(crate) fn broken(what: &str) -> ApiError {

@@ -4,13 +4,16 @@
 mod chat;
 mod completion;
 mod embeddings;
+mod extensions;
+mod foreign;
 mod format;
 mod scores;
 mod tokens;
 mod tools;
 
 use weir_api::{Anything, Integer, LogitBias, StreamOptions};
-use weir_engine::request::{Choices, Invalid, Stop};
+use weir_engine::model::Bos;
+use weir_engine::request::{Choices, Invalid, Stop, Tokenizing};
 use weir_engine::{Feature, Input, Request, Token};
 use weir_gateway::Offer;
 
@@ -47,6 +50,8 @@ pub(crate) struct Shown {
     pub(crate) best: Option<u32>,
     pub(crate) logprobs: Option<Spelling>,
     pub(crate) starts: Starts,
+    /// Whether reasoning is left out.
+    pub(crate) hides_reasoning: bool,
 }
 
 /// Where the text of each prompt's choices begins, from the begin of the prompt.
@@ -118,6 +123,7 @@ pub(crate) fn missing(param: &str) -> ApiError {
 }
 
 fn reply(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Reply, Invalid> {
+    foreign::refuse_in_stream(options)?;
     match (stream.unwrap_or(false), options) {
         (false, None) => Ok(Reply::Whole),
         (false, Some(_)) => Err(Invalid::new(
@@ -128,6 +134,7 @@ fn reply(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Reply,
             true,
             Some(StreamOptions {
                 include_usage: Some(true),
+                others: _,
             }),
         ) => Ok(Reply::StreamWithUsage),
         (true, _) => Ok(Reply::Stream),
@@ -143,6 +150,17 @@ fn stop(stop: Option<weir_api::Stop>) -> Result<Stop, Invalid> {
         stop.map(|weir_api::Stop(strings)| strings)
             .unwrap_or_default(),
     )
+}
+
+/// `add_special_tokens` and `parse_special`, which are on unless they are switched off.
+fn tokenizing(add_special_tokens: Option<bool>, parse_special: Option<bool>) -> Tokenizing {
+    Tokenizing {
+        bos: match add_special_tokens {
+            Some(false) => Bos::Omit,
+            Some(true) | None => Bos::Add,
+        },
+        control_tokens: parse_special.unwrap_or(true),
+    }
 }
 
 /// The sampling fields, which both endpoints have under the same names.

@@ -1,5 +1,6 @@
 //! What a request brings: who asks, and a body of bounded size.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
@@ -144,6 +145,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             "the body is not valid UTF-8: byte {at} does not belong there"
         ))
     })?;
+    // Editors of Windows put a byte order mark in front, which is no JSON.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() {
         return Err(unreadable(
             "the body is empty; a JSON object is expected".to_owned(),
@@ -172,6 +175,7 @@ const BODY: &str = "the body is not a request";
 fn refuse(path: &str, error: &serde_json::Error, what: &str) -> ApiError {
     let message = error.to_string();
     if !error.is_data() {
+        let message = telling(&message);
         return unreadable(format!("the body is not valid JSON: {message}"));
     }
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -180,6 +184,20 @@ fn refuse(path: &str, error: &serde_json::Error, what: &str) -> ApiError {
         "" => unreadable(format!("{what}: {message}")),
         path => ApiError::invalid(path, format!("{path}: {message}")),
     }
+}
+
+/// serde_json's words where ours say more: half of an emoji is cut off more often than an escape is mistyped.
+fn telling(message: &str) -> Cow<'_, str> {
+    const SURROGATE: &str = "lone surrogate: half of a character that takes two \\u escapes";
+    for words in [
+        "lone leading surrogate in hex escape",
+        "unexpected end of hex escape",
+    ] {
+        if let Some(place) = message.strip_prefix(words) {
+            return format!("{SURROGATE}{place}").into();
+        }
+    }
+    message.into()
 }
 
 /// The path of the field that is missing, if one is: what was read is what it would be in.

@@ -10,6 +10,8 @@ pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod tokens;
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::{Method, Uri};
 use weir_accounts::Caller;
@@ -40,6 +42,7 @@ async fn respond(
         prompts: asked.prompts(),
         of_each: asked.request.choices.get(),
         shape: Shape::default(),
+        fingerprint: Arc::default(),
     };
     let Asked {
         request,
@@ -51,6 +54,7 @@ async fn respond(
         Reply::Whole => Delivery::Whole,
         Reply::Stream | Reply::StreamWithUsage => Delivery::Stream,
     };
+    let (token_ids, prompt_logprobs) = (request.token_ids, request.prompt_logprobs.is_some());
     let job = Job {
         request_id,
         model,
@@ -61,7 +65,12 @@ async fn respond(
     let started = Box::pin(app.gateway.start(caller, job)).await;
     let generation = started.map_err(|refusal| ApiError::of(refusal, kind, limit))?;
     // The prompts are known to be of this model, and not to be longer than its context.
-    envelope.shape = shape(app, &envelope.model, shown);
+    envelope.shape = Shape {
+        token_ids,
+        prompt_logprobs,
+        ..shape(app, &envelope.model, shown)
+    };
+    envelope.fingerprint = fingerprint(app, &envelope.model);
     let relaxed = generation.relaxed().to_vec();
     let mut response = match reply {
         Reply::Whole => answer::whole(envelope, generation).await?,
@@ -71,11 +80,23 @@ async fn respond(
     Ok(response)
 }
 
+/// What tells the model's answers from those that it gave with other weights or settings.
+fn fingerprint(app: &App, model: &str) -> Arc<str> {
+    let offer = app.gateway.catalog().find(model).ok();
+    let facts = offer.and_then(|offer| offer.facts());
+    facts
+        .map(|facts| Arc::clone(&facts.fingerprint))
+        .unwrap_or_default()
+}
+
 fn shape(app: &App, model: &str, shown: Shown) -> Shape {
     let tokenizer = || app.gateway.catalog().find(model).ok()?.tokenizer();
     Shape {
         best: shown.best,
         logprobs: shown.logprobs,
+        hides_reasoning: shown.hides_reasoning,
+        token_ids: false,
+        prompt_logprobs: false,
         starts: match shown.starts {
             Starts::Zero => Vec::new(),
             Starts::Characters(characters) => characters,

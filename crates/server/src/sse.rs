@@ -1,6 +1,7 @@
 //! A streamed answer: each event becomes a frame as soon as it comes.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,8 +11,8 @@ use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use weir_api::usage::StreamUsage;
 use weir_api::{chat, completion, sse};
-use weir_engine::{Channel, Event, FinishReason, TokenLogprob};
-use weir_gateway::Generation;
+use weir_engine::{Channel, Event, FinishReason, Token, TokenLogprob};
+use weir_gateway::{Generation, Refusal};
 
 use crate::answer::{Envelope, Kind, Offset, broken, finish_reason, logprobs, usage};
 use crate::convert::Reply;
@@ -31,6 +32,8 @@ pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -
             Reply::StreamWithUsage => StreamUsage::Null,
             Reply::Stream | Reply::Whole => StreamUsage::Absent,
         },
+        prompts: vec![None; envelope.prompts as usize],
+        begun: vec![false; envelope.choices() as usize],
         envelope,
         generation,
         place: Place::Start,
@@ -61,6 +64,10 @@ struct Frames {
     place: Place,
     /// How far each choice has come, if log-probabilities say where tokens begin.
     offsets: Vec<Offset>,
+    /// Each prompt's tokens, until they are told.
+    prompts: Vec<Option<Arc<[Token]>>>,
+    /// Whether a choice's first chunk is out.
+    begun: Vec<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +82,7 @@ enum Place {
 /// What a chunk says about its choice.
 enum Part<'a> {
     Start,
-    Text(Channel, &'a str, &'a [TokenLogprob]),
+    Text(Channel, &'a str, &'a [TokenLogprob], &'a [Token]),
     Call(u32, &'a str),
     Finish(FinishReason),
 }
@@ -112,50 +119,89 @@ impl Frames {
     /// The next frames, or `None` when all are out.
     async fn next(&mut self) -> Option<Bytes> {
         let mut frames = Vec::with_capacity(256);
+        let mut event = None;
         match self.place {
             Place::End => return None,
-            // The roles leave at once, choice 0's first.
             Place::Start if self.envelope.kind == Kind::Chat => {
                 self.place = Place::Middle;
+                // The roles leave at once, choice 0's first, unless the first chunk is to tell the prompt.
+                if self.envelope.shape.token_ids {
+                    event = match self.generation.next().await {
+                        Some(Ok(Event::Prompt { prompt, tokens, .. })) => {
+                            self.note_prompt(prompt, tokens);
+                            None
+                        }
+                        event => event,
+                    };
+                }
                 for choice in 0..self.envelope.choices() {
                     self.chunk(&mut frames, choice, &Part::Start);
                 }
-                return Some(frames.into());
+                if event.is_none() {
+                    return Some(frames.into());
+                }
             }
             Place::Start => self.place = Place::BeforeText,
             Place::BeforeText | Place::Middle => {}
         }
-        match self.generation.next().await {
+        // Some events show nothing.
+        loop {
+            let next = match event.take() {
+                Some(event) => Some(event),
+                None => self.generation.next().await,
+            };
+            self.frame(&mut frames, next);
+            if !frames.is_empty() {
+                return Some(frames.into());
+            }
+        }
+    }
+
+    fn note_prompt(&mut self, prompt: u32, tokens: Arc<[Token]>) {
+        if self.envelope.shape.token_ids
+            && let Some(place) = self.prompts.get_mut(prompt as usize)
+        {
+            *place = Some(tokens);
+        }
+    }
+
+    /// What an event shows.
+    fn frame(&mut self, frames: &mut Vec<u8>, event: Option<Result<Event, Refusal>>) {
+        match event {
+            Some(Ok(Event::Prompt { prompt, tokens, .. })) => self.note_prompt(prompt, tokens),
+            Some(Ok(Event::Text {
+                channel: Channel::Reasoning,
+                ..
+            })) if self.envelope.shape.hides_reasoning && !self.envelope.shape.token_ids => {}
             Some(Ok(Event::Text {
                 choice,
                 channel,
                 text,
                 tokens: _,
                 logprobs,
+                ids,
             })) => {
-                let part = Part::Text(channel, &text, &logprobs);
-                self.chunk(&mut frames, choice, &part);
+                let part = Part::Text(channel, &text, &logprobs, &ids);
+                self.chunk(frames, choice, &part);
             }
             Some(Ok(Event::Call { choice, call, name })) => {
-                self.chunk(&mut frames, choice, &Part::Call(call, &name));
+                self.chunk(frames, choice, &Part::Call(call, &name));
             }
             Some(Ok(Event::Finished { choice, reason })) => {
-                self.chunk(&mut frames, choice, &Part::Finish(reason));
+                self.chunk(frames, choice, &Part::Finish(reason));
             }
             Some(Ok(Event::Done(used))) => {
                 if self.usage == StreamUsage::Null {
-                    self.usage_chunk(&mut frames, used);
+                    self.usage_chunk(frames, used);
                 }
                 frames.extend_from_slice(sse::DONE);
                 self.place = Place::End;
             }
-            Some(Err(refusal)) => self.fail(&mut frames, &refusal.into()),
-            Some(Ok(Event::Failed(_))) | None => self.fail(
-                &mut frames,
-                &broken("a generation ended without a last event"),
-            ),
+            Some(Err(refusal)) => self.fail(frames, &refusal.into()),
+            Some(Ok(Event::Failed(_))) | None => {
+                self.fail(frames, &broken("a generation ended without a last event"));
+            }
         }
-        Some(frames.into())
     }
 
     /// The last frame, with no `[DONE]` after it.
@@ -174,14 +220,31 @@ impl Frames {
         }
         match self.envelope.kind {
             Kind::Chat => {
-                let choice = self.chat_choice(index, part);
-                encode(frames, &self.chat_chunk(&[choice], self.usage));
+                let choices = [self.chat_choice(index, part)];
+                let prompt = self.prompts.first_mut().and_then(Option::take);
+                let chunk = chat::Chunk {
+                    prompt_token_ids: prompt.as_deref(),
+                    ..self.chat_chunk(&choices, self.usage)
+                };
+                encode(frames, &chunk);
             }
             Kind::Completion => {
-                let choice = self.completion_choice(index, part);
+                let prompt = self.prompt_of(index);
+                let mut choice = self.completion_choice(index, part);
+                choice.prompt_token_ids = prompt.as_deref();
                 encode(frames, &self.completion_chunk(&[choice], self.usage));
             }
         }
+    }
+
+    /// The tokens of a choice's prompt, once.
+    fn prompt_of(&mut self, choice: u32) -> Option<Arc<[Token]>> {
+        let tokens = self
+            .prompts
+            .get((choice / self.envelope.of_each) as usize)?
+            .clone()?;
+        let begun = self.begun.get_mut(choice as usize)?;
+        (!std::mem::replace(begun, true)).then_some(tokens)
     }
 
     fn chat_choice<'a>(&self, index: u32, part: &Part<'a>) -> chat::ChunkChoice<'a> {
@@ -191,15 +254,18 @@ impl Frames {
                 content: Some(""),
                 ..chat::Delta::default()
             },
-            Part::Text(Channel::Content, text, _) => chat::Delta {
+            Part::Text(Channel::Content, text, ..) => chat::Delta {
                 content: Some(text),
                 ..chat::Delta::default()
             },
-            Part::Text(Channel::Reasoning, text, _) => chat::Delta {
+            Part::Text(Channel::Reasoning, ..) if self.envelope.shape.hides_reasoning => {
+                chat::Delta::default()
+            }
+            Part::Text(Channel::Reasoning, text, ..) => chat::Delta {
                 reasoning_content: Some(text),
                 ..chat::Delta::default()
             },
-            Part::Text(Channel::Call(call), arguments, _) => call_delta(call, None, arguments),
+            Part::Text(Channel::Call(call), arguments, ..) => call_delta(call, None, arguments),
             Part::Call(call, name) => {
                 let id = self.envelope.call_id(index, call);
                 call_delta(call, Some((id, name)), "")
@@ -207,7 +273,7 @@ impl Frames {
             Part::Finish(_) => chat::Delta::default(),
         };
         let logprobs = match *part {
-            Part::Text(Channel::Content, _, logprobs) => self
+            Part::Text(Channel::Content, _, logprobs, _) => self
                 .envelope
                 .shape
                 .logprobs
@@ -219,6 +285,7 @@ impl Frames {
             delta,
             logprobs,
             finish_reason: part.finish_reason(),
+            token_ids: self.ids(part),
         }
     }
 
@@ -228,7 +295,7 @@ impl Frames {
         part: &Part<'a>,
     ) -> completion::ChunkChoice<'a> {
         let (text, logprobs) = match *part {
-            Part::Text(_, text, logprobs) => {
+            Part::Text(_, text, logprobs, _) => {
                 let offset = self.offsets.get_mut(index as usize);
                 let lists = self
                     .envelope
@@ -245,6 +312,16 @@ impl Frames {
             index,
             logprobs,
             finish_reason: part.finish_reason(),
+            prompt_token_ids: None,
+            token_ids: self.ids(part),
+        }
+    }
+
+    /// The tokens of a part, if they are told.
+    fn ids<'a>(&self, part: &Part<'a>) -> Option<&'a [Token]> {
+        match *part {
+            Part::Text(.., ids) if self.envelope.shape.token_ids => Some(ids),
+            Part::Start | Part::Text(..) | Part::Call(..) | Part::Finish(_) => None,
         }
     }
 
@@ -270,8 +347,9 @@ impl Frames {
             created: *created,
             model,
             choices,
-            system_fingerprint: None,
+            system_fingerprint: &self.envelope.fingerprint,
             usage,
+            prompt_token_ids: None,
         }
     }
 
@@ -289,7 +367,7 @@ impl Frames {
             created: *created,
             model,
             choices,
-            system_fingerprint: None,
+            system_fingerprint: &self.envelope.fingerprint,
             usage,
         }
     }

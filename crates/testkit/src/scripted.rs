@@ -34,6 +34,7 @@ impl Scripted {
                     Feature::StructuredOutputs,
                     Feature::Reasoning,
                 ],
+                fingerprint: "fp_0123456789".into(),
             },
             script,
             asked: Arc::default(),

@@ -143,7 +143,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "dispatch")]
         Command::ProbeKernels { library } => return kernels::probe(&library),
         Command::Doctor(output) => {
-            let sound = doctor::doctor(load(&overrides(&place)), output, now).await?;
+            let sound = Box::pin(doctor::doctor(load(&overrides(&place)), output, now)).await?;
             return Ok(if sound {
                 ExitCode::SUCCESS
             } else {

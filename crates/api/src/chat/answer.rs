@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::prompt_logprobs::PromptLogprobs;
 use crate::usage::{StreamUsage, Usage};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,7 +14,12 @@ pub struct Answer {
     pub model: String,
     pub choices: Vec<Choice>,
     pub usage: Usage,
-    pub system_fingerprint: Option<String>,
+    pub system_fingerprint: String,
+    /// vLLM's additions, there only if they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 impl Answer {
@@ -26,6 +32,8 @@ pub struct Choice {
     pub message: Message,
     pub logprobs: Option<Logprobs>,
     pub finish_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,9 +101,12 @@ pub struct Chunk<'a> {
     pub created: i64,
     pub model: &'a str,
     pub choices: &'a [ChunkChoice<'a>],
-    pub system_fingerprint: Option<&'a str>,
+    pub system_fingerprint: &'a str,
     #[serde(skip_serializing_if = "StreamUsage::is_absent")]
     pub usage: StreamUsage,
+    /// In the first chunk, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [u32]>,
 }
 
 impl Chunk<'_> {
@@ -109,6 +120,8 @@ pub struct ChunkChoice<'a> {
     pub logprobs: Option<Logprobs>,
     /// Null until the choice's last chunk, but always there.
     pub finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<&'a [u32]>,
 }
 
 /// What a chunk adds to a choice: a role in the first, then text or calls, nothing in the last.

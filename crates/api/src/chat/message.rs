@@ -19,6 +19,11 @@ object! {
         name: String,
         tool_calls: List<ToolCall, TOOL_CALLS_MAX>,
         tool_call_id: String,
+        /// Whether it is the beginning of the answer, as DeepSeek and Mistral, and as Moonshot and Alibaba have it.
+        prefix: bool,
+        partial: bool,
+        /// Why an assistant said nothing.
+        refusal: String,
         /// What an assistant thought, under either of the names that clients send back.
         reasoning_content: String,
         reasoning: String,

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::prompt_logprobs::PromptLogprobs;
 use crate::usage::{StreamUsage, Usage};
 
 /// Of whole answers and of chunks.
@@ -16,7 +17,7 @@ pub struct Answer {
     pub model: String,
     pub choices: Vec<Choice>,
     pub usage: Usage,
-    pub system_fingerprint: Option<String>,
+    pub system_fingerprint: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +26,13 @@ pub struct Choice {
     pub index: u32,
     pub logprobs: Option<Logprobs>,
     pub finish_reason: &'static str,
+    /// vLLM's additions, there only if they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
 }
 
 /// One frame of a stream.
@@ -35,7 +43,7 @@ pub struct Chunk<'a> {
     pub created: i64,
     pub model: &'a str,
     pub choices: &'a [ChunkChoice<'a>],
-    pub system_fingerprint: Option<&'a str>,
+    pub system_fingerprint: &'a str,
     #[serde(skip_serializing_if = "StreamUsage::is_absent")]
     pub usage: StreamUsage,
 }
@@ -47,6 +55,11 @@ pub struct ChunkChoice<'a> {
     pub logprobs: Option<Logprobs>,
     /// Null until the choice's last chunk, but always there.
     pub finish_reason: Option<&'static str>,
+    /// In the choice's first chunk, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<&'a [u32]>,
 }
 
 /// One entry for each token, in four lists. The first token of an echoed prompt has nothing before

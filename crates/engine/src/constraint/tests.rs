@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::Token;
-use crate::model::Bos;
+use crate::model::{Bos, Encoded};
 use crate::sim::{END, PromptMasks, SimTokenizer};
+use crate::specials::{Names, Specials};
 
 fn constraints() -> Constraints {
     Constraints::new(Arc::new(SimTokenizer))
@@ -151,8 +152,11 @@ impl Tokenizer for TwoEnds {
     fn vocabulary(&self) -> u32 {
         SimTokenizer.vocabulary()
     }
-    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
-        SimTokenizer.tokenize(text, bos)
+    fn specials(&self) -> &Specials {
+        SimTokenizer.specials()
+    }
+    fn encode(&self, text: &str, names: Names<'_>, bos: Bos) -> Encoded {
+        SimTokenizer.encode(text, names, bos)
     }
     fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
         SimTokenizer.piece(token, bytes);

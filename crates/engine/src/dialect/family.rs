@@ -27,8 +27,19 @@ pub(crate) struct Family {
     pub(crate) format: Option<&'static Format>,
     /// Whether an answer of its training may have several calls: its template takes them.
     pub(crate) several: bool,
-    /// Whether a conversation may have a system message.
-    pub(crate) knows_system: bool,
+    pub(crate) systems: Systems,
+    /// Whether nobody else need have said something.
+    pub(crate) system_alone: bool,
+}
+
+/// Where what the system says gets into the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Systems {
+    /// Wherever a system message is, unless the template refuses it.
+    Anywhere,
+    /// Only in the first message; others are left out.
+    First,
+    Nowhere,
 }
 
 impl Family {
@@ -43,7 +54,8 @@ impl Family {
             harmony,
             several: format.is_some() && probe_several(template),
             format,
-            knows_system: probe_system(template),
+            systems: probe_systems(template),
+            system_alone: probe_system_alone(template),
         }
     }
 
@@ -136,13 +148,39 @@ fn by_text(text: &str) -> Option<&'static Format> {
         .map(|(_, format)| format)
 }
 
-fn probe_system(template: &ChatTemplate) -> bool {
-    let messages = vec![
-        Message::new(Role::System, PROBE),
-        Message::new(Role::User, "Hello"),
-    ];
-    let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
-    text.is_ok_and(|text| text.contains(PROBE))
+fn probe_systems(template: &ChatTemplate) -> Systems {
+    const ANOTHER: &str = "probe_another";
+    let said = |role, text: &str| Message::new(role, text);
+    // Whether all that the system says is in the prompt; `None` if the template refuses the conversation.
+    let shows = |messages: Vec<Message>| {
+        let words: Vec<String> = (messages.iter())
+            .filter(|message| message.role == Role::System)
+            .filter_map(|message| message.content.clone())
+            .collect();
+        let text = template.render(&messages.into(), Timestamp::UNIX_EPOCH);
+        text.ok()
+            .map(|text| words.iter().all(|word| text.contains(word)))
+    };
+    let hello = || said(Role::User, "Hello");
+    let first = || said(Role::System, PROBE);
+    if shows(vec![first(), hello()]) != Some(true) {
+        return Systems::Nowhere;
+    }
+    let another = || said(Role::System, ANOTHER);
+    let second = vec![first(), another(), hello()];
+    let late = vec![hello(), said(Role::Assistant, "Hello."), another(), hello()];
+    let both = [vec![first()], late.clone()].concat();
+    if [second, late, both].map(shows).contains(&Some(false)) {
+        return Systems::First;
+    }
+    Systems::Anywhere
+}
+
+/// Whether the template says something when only the system has.
+fn probe_system_alone(template: &ChatTemplate) -> bool {
+    let alone = vec![Message::new(Role::System, PROBE)];
+    let text = template.render(&alone.into(), Timestamp::UNIX_EPOCH);
+    text.map_or(true, |text| text.contains(PROBE))
 }
 
 #[cfg(test)]
@@ -167,10 +205,10 @@ mod tests {
                     None => "-",
                 };
                 let thinking = family.thinking.map_or("-", |(open, _)| open);
-                let system = if family.knows_system {
-                    ""
-                } else {
-                    ", no system"
+                let system = match family.systems {
+                    Systems::Anywhere => "",
+                    Systems::First => ", system first",
+                    Systems::Nowhere => ", no system",
                 };
                 let name = path.file_stem().unwrap().to_string_lossy().into_owned();
                 let one = match family.format {
@@ -182,26 +220,26 @@ mod tests {
             .collect();
         found.sort();
         insta::assert_snapshot!(found.join("\n"), @r"
-        deepseek-r1-distill: -, <think>
+        deepseek-r1-distill: -, <think>, system first
         deepseek-v3.1: -, <think>
         deepseek-v3: -, <think>
         glm-4.5: glm, <think>
         glm-4.6: glm, <think>
-        gpt-oss: harmony, -
+        gpt-oss: harmony, -, system first
         granite-3.3: granite, <think>
         granite-4.0: hermes, -
         ministral-3-reasoning: mistral, [THINK]
         mistral-nemo: mistral-list, -
         mistral-small-3.2: mistral, -
         phi-3.5: -, -
-        phi-4-reasoning: -, <think>
+        phi-4-reasoning: -, <think>, system first
         qwen2.5: hermes, -
         qwen3-coder: qwen3-coder, -
         qwen3-instruct-2507: hermes, -
         qwen3.5: qwen3-coder, <think>
         qwen3: hermes, <think>
         smollm2: -, -
-        smollm3: -, <think>
+        smollm3: -, <think>, system first
         ");
     }
 

@@ -4,12 +4,11 @@
 use serde_json::{Value, json};
 
 use super::python_json;
-use crate::request::{Conversation, Message, Role, Tool, ToolCall, ToolChoice};
+use crate::request::{Message, Role, Tool, ToolCall, ToolChoice, Tools};
 
 /// The conversation in roles that every template has.
-pub(super) fn messages(conversation: &Conversation, knows_system: bool) -> Vec<Message> {
-    let mut messages = plain(&conversation.messages);
-    let tools = &conversation.tools;
+pub(super) fn messages(messages: &[Message], tools: &Tools, knows_system: bool) -> Vec<Message> {
+    let mut messages = plain(messages);
     // A description invites to call, so there is none for who must not.
     if !tools.tools.is_empty() && tools.choice != ToolChoice::None {
         describe(&mut messages, &tools.tools, knows_system);
@@ -17,7 +16,8 @@ pub(super) fn messages(conversation: &Conversation, knows_system: bool) -> Vec<M
     messages
 }
 
-fn plain(messages: &[Message]) -> Vec<Message> {
+/// Calls and results as text.
+pub(super) fn plain(messages: &[Message]) -> Vec<Message> {
     let mut plain: Vec<Message> = Vec::with_capacity(messages.len());
     // Many templates want users and assistants to take turns, so what follows a result joins it.
     let mut joins = false;
@@ -25,8 +25,7 @@ fn plain(messages: &[Message]) -> Vec<Message> {
         let mut message = message.clone();
         match message.role {
             Role::Tool => {
-                let result = message.content.take().unwrap_or_default();
-                let result = format!("<tool_response>\n{result}\n</tool_response>");
+                let result = as_response(&message.content.take().unwrap_or_default());
                 match plain.last_mut() {
                     Some(last) if joins => append(last, &result, "\n"),
                     _ => plain.push(Message::new(Role::User, result)),
@@ -48,6 +47,10 @@ fn plain(messages: &[Message]) -> Vec<Message> {
         }
     }
     plain
+}
+
+pub(super) fn as_response(result: &str) -> String {
+    format!("<tool_response>\n{result}\n</tool_response>")
 }
 
 fn written(call: &ToolCall) -> String {
@@ -103,7 +106,7 @@ fn description(tools: &[Tool]) -> String {
     text
 }
 
-fn append(message: &mut Message, text: &str, separator: &str) {
+pub(super) fn append(message: &mut Message, text: &str, separator: &str) {
     let content = message.content.get_or_insert_default();
     if !content.is_empty() {
         content.push_str(separator);
@@ -116,15 +119,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::request::Tools;
 
     fn check(messages: Vec<Message>, tools: Tools, knows_system: bool, expected: &str) {
-        let conversation = Conversation {
-            messages,
-            tools,
-            ..Conversation::default()
-        };
-        let shown: Vec<String> = super::messages(&conversation, knows_system)
+        let shown: Vec<String> = super::messages(&messages, &tools, knows_system)
             .iter()
             .map(|message| {
                 assert!(message.tool_calls.is_empty(), "templates may print calls");

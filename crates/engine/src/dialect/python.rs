@@ -8,17 +8,21 @@ use minijinja::value::ValueKind;
 /// Arrays in arrays that are written: more than any conversation has, and few enough for a stack.
 pub(super) const DEPTH_MAX: usize = 200;
 
-/// `str(value)`; fails on what nests deeper than [`DEPTH_MAX`].
-pub(super) fn write_str(out: &mut impl Write, value: &Value) -> fmt::Result {
+/// `str(value)`; fails on what nests deeper than [`DEPTH_MAX`]. What `printable` gives is written as it is in any case.
+pub(super) fn write_str(
+    out: &mut impl Write,
+    value: &Value,
+    printable: impl FnOnce() -> String,
+) -> fmt::Result {
     match (value.kind(), value.as_str()) {
         (_, Some(text)) => out.write_str(text),
         (ValueKind::Undefined, _) => Ok(()),
-        _ => write_repr(out, value, DEPTH_MAX),
+        _ => write_repr(out, value, &printable(), DEPTH_MAX),
     }
 }
 
 /// `repr(value)`.
-fn write_repr(out: &mut impl Write, value: &Value, depth: usize) -> fmt::Result {
+fn write_repr(out: &mut impl Write, value: &Value, printable: &str, depth: usize) -> fmt::Result {
     let depth = depth.checked_sub(1).ok_or(fmt::Error)?;
     match value.kind() {
         ValueKind::None => out.write_str("None"),
@@ -27,7 +31,7 @@ fn write_repr(out: &mut impl Write, value: &Value, depth: usize) -> fmt::Result 
             Some(number) => out.write_str(&float_repr(number)),
             None => write!(out, "{value}"),
         },
-        ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default()),
+        ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default(), printable),
         ValueKind::Seq => {
             let (open, close) = if value.is_tuple() {
                 ("(", ")")
@@ -37,7 +41,7 @@ fn write_repr(out: &mut impl Write, value: &Value, depth: usize) -> fmt::Result 
             out.write_str(open)?;
             for (index, item) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
                 out.write_str(if index > 0 { ", " } else { "" })?;
-                write_repr(out, &item, depth)?;
+                write_repr(out, &item, printable, depth)?;
             }
             if value.is_tuple() && value.len() == Some(1) {
                 out.write_char(',')?;
@@ -48,9 +52,10 @@ fn write_repr(out: &mut impl Write, value: &Value, depth: usize) -> fmt::Result 
             out.write_char('{')?;
             for (index, key) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
                 out.write_str(if index > 0 { ", " } else { "" })?;
-                write_repr(out, &key, depth)?;
+                write_repr(out, &key, printable, depth)?;
                 out.write_str(": ")?;
-                write_repr(out, &value.get_item(&key).map_err(|_| fmt::Error)?, depth)?;
+                let item = value.get_item(&key).map_err(|_| fmt::Error)?;
+                write_repr(out, &item, printable, depth)?;
             }
             out.write_char('}')
         }
@@ -93,7 +98,7 @@ pub(super) fn float_repr(number: f64) -> String {
 }
 
 /// A text in the quotes that need the least escapes.
-fn write_quoted(out: &mut impl Write, text: &str) -> fmt::Result {
+fn write_quoted(out: &mut impl Write, text: &str, printable: &str) -> fmt::Result {
     let double = text.contains('\'') && !text.contains('"');
     let quote = if double { '"' } else { '\'' };
     out.write_char(quote)?;
@@ -105,7 +110,9 @@ fn write_quoted(out: &mut impl Write, text: &str) -> fmt::Result {
             '\\' => out.write_str("\\\\")?,
             _ if character == quote => write!(out, "\\{character}")?,
             ' '..='~' => out.write_char(character)?,
-            _ if is_printable(character) => out.write_char(character)?,
+            _ if printable.contains(character) || is_printable(character) => {
+                out.write_char(character)?;
+            }
             ..='\u{ff}' => write!(out, "\\x{:02x}", u32::from(character))?,
             ..='\u{ffff}' => write!(out, "\\u{:04x}", u32::from(character))?,
             _ => write!(out, "\\U{:08x}", u32::from(character))?,

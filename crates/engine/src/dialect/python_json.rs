@@ -10,9 +10,16 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::dialect::python;
 
-/// The filter, with the options that templates use.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let style = Style::new(&options)?;
+/// The filter, with the options that templates use. What `printable` gives is never escaped.
+pub(super) fn tojson(
+    value: &Value,
+    options: Kwargs,
+    printable: impl FnOnce() -> String,
+) -> Result<String, Error> {
+    let mut style = Style::new(&options)?;
+    if style.ensure_ascii {
+        style.printable = printable();
+    }
     let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
     if !python::is_shallow(value, python::DEPTH_MAX) {
@@ -31,6 +38,7 @@ pub(super) fn text(value: &serde_json::Value) -> String {
         key_separator: ": ".to_owned(),
         indent: None,
         ensure_ascii: false,
+        printable: String::new(),
         depth: 0,
         filled: false,
     };
@@ -58,6 +66,8 @@ struct Style {
     key_separator: String,
     indent: Option<String>,
     ensure_ascii: bool,
+    /// Characters beyond ASCII that are written as they are even so.
+    printable: String,
     depth: usize,
     /// Whether the innermost array or object has something in it.
     filled: bool,
@@ -87,6 +97,7 @@ impl Style {
             key_separator,
             indent,
             ensure_ascii,
+            printable: String::new(),
             depth: 0,
             filled: false,
         })
@@ -167,7 +178,7 @@ impl Formatter for Style {
         }
         let mut units = [0; 2];
         for character in fragment.chars() {
-            if matches!(character, ' '..='~') {
+            if matches!(character, ' '..='~') || self.printable.contains(character) {
                 write!(out, "{character}")?;
             } else {
                 character

@@ -5,20 +5,24 @@
 mod corpus;
 mod environment;
 mod methods;
+mod pieces;
 mod probe;
 mod switches;
 #[cfg(test)]
 mod tests;
 mod view;
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use jiff::Timestamp;
 use minijinja::{Error, ErrorKind};
+use serde_json::Value as Json;
 
 use self::environment::{Inputs, Jinja, refusal};
+pub(super) use self::pieces::Pieces;
 use self::view::Shape;
-use crate::request::{Conversation, Ending, Invalid};
+use crate::request::{Conversation, Ending, Invalid, Message, Tool};
 
 /// Characters of a template's own words that a caller gets to see.
 const REFUSAL_CHARS_MAX: usize = 500;
@@ -65,27 +69,75 @@ impl ChatTemplate {
 
     /// The conversation as text, up to where it is to end.
     pub fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
-        let inputs = Inputs {
-            messages: view::messages(&conversation.messages, self.shape),
-            tools: view::tools(&conversation.tools.tools),
+        let scene = Scene {
+            messages: &conversation.messages,
+            tools: &conversation.tools.tools,
+            switches: &conversation.template_kwargs,
             add_generation_prompt: conversation.ending == Ending::Answer,
-            switches: switches::checked(&conversation.template_kwargs)?,
+            stand_ins: String::new(),
             now,
         };
+        Ok(self.render_scene(scene)?)
+    }
+
+    pub(super) fn render_scene(&self, scene: Scene<'_>) -> Result<String, Refused> {
+        let inputs = Inputs {
+            messages: view::messages(scene.messages, self.shape),
+            tools: view::tools(scene.tools, self.shape),
+            add_generation_prompt: scene.add_generation_prompt,
+            switches: switches::checked(scene.switches).map_err(Refused::InAnyForm)?,
+            stand_ins: scene.stand_ins,
+            now: scene.now,
+        };
         self.jinja.render(inputs).map_err(|error| {
-            let message = match refusal(&error) {
+            let refused = |message| Invalid::new("messages", message);
+            match refusal(&error) {
                 // It may repeat what it was given.
-                Some(refusal) => refusal.0.chars().take(REFUSAL_CHARS_MAX).collect(),
-                None if error.kind() == ErrorKind::OutOfFuel => {
-                    "the conversation is too long for the model's chat template".to_owned()
-                }
+                Some(refusal) => Refused::AsItIs(refused(
+                    refusal
+                        .0
+                        .chars()
+                        .take(REFUSAL_CHARS_MAX)
+                        .collect::<String>(),
+                )),
+                None if error.kind() == ErrorKind::OutOfFuel => Refused::InAnyForm(refused(
+                    "the conversation is too long for the model's chat template".to_owned(),
+                )),
                 None => {
-                    tracing::warn!(error = explain(&error), "a chat template failed");
-                    "the model's chat template can't render this conversation".to_owned()
+                    tracing::debug!(error = explain(&error), "a chat template failed");
+                    Refused::AsItIs(refused(
+                        "the model's chat template can't render this conversation".to_owned(),
+                    ))
                 }
-            };
-            Invalid::new("messages", message)
+            }
         })
+    }
+}
+
+/// What a template is to make a prompt of.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) messages: &'a [Message],
+    pub(super) tools: &'a [Tool],
+    pub(super) switches: &'a BTreeMap<String, Json>,
+    pub(super) add_generation_prompt: bool,
+    /// Characters that stand for others.
+    pub(super) stand_ins: String,
+    pub(super) now: Timestamp,
+}
+
+/// Why there is no prompt.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The template may take the conversation in another form.
+    AsItIs(Invalid),
+    InAnyForm(Invalid),
+}
+
+impl From<Refused> for Invalid {
+    fn from(refused: Refused) -> Self {
+        let (Refused::AsItIs(invalid) | Refused::InAnyForm(invalid)) = refused;
+        invalid
     }
 }
 

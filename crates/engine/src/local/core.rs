@@ -338,7 +338,7 @@ impl<M: Model> Core<M> {
             tokenizer: &*self.tokenizer,
             masks: &mut *self.masks,
         };
-        generation.count_prompt(choice, sampled.cached);
+        generation.count_prompt(choice, sampled.cached, &*self.tokenizer);
         let mut outcome = generation.sample(choice, self.model.logits(sampled.row), &mut tools);
         let mut accepted = 0;
         for row in step.drafted.get(&sampled.choice).cloned().unwrap_or(0..0) {

@@ -17,7 +17,8 @@ use crate::embed::{
 use crate::local::LocalEngine;
 use crate::model::{Bos, DecodeError, Embedder, EmbedderFacts, Tokenizer};
 use crate::request::{Invalid, Prompt};
-use crate::{Engine, EngineError, Events, Facts, Health, Prepared, Request, Token};
+use crate::specials::Names;
+use crate::{Engine, EngineError, Events, Facts, Health, Prepared, PromptSize, Request, Token};
 
 /// What a caller is told to wait when the queue is full: most requests take less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +47,7 @@ impl EmbeddingEngine {
             generates: false,
             embedding: None,
             features: Vec::new(),
+            fingerprint: Arc::default(),
         };
         let facts = generator
             .as_ref()
@@ -199,7 +201,7 @@ impl Embeddings {
         prepared
             .inputs
             .iter()
-            .try_for_each(|input| self.check(input))?;
+            .try_for_each(|input| self.check(input, true))?;
         let tokens = prepared.tokens();
         let (answer, vectors) = oneshot::channel();
         let job = Job {
@@ -222,19 +224,21 @@ impl Embeddings {
     }
 
     fn tokens(&self, input: &Prompt) -> Result<Arc<[Token]>, EngineError> {
+        let mut exact = true;
         let tokens: Arc<[Token]> = match input {
             Prompt::Text(text) => {
-                let mut tokens = self.tokenizer.tokenize(text, Bos::Add);
-                tokens.extend(self.facts.last);
-                tokens.into()
+                let mut encoded = self.tokenizer.encode(text, Names::All, Bos::Add);
+                exact = encoded.complete;
+                encoded.tokens.extend(self.facts.last);
+                encoded.tokens.into()
             }
             Prompt::Tokens(tokens) => tokens.as_slice().into(),
         };
-        self.check(&tokens)?;
+        self.check(&tokens, exact)?;
         Ok(tokens)
     }
 
-    fn check(&self, input: &[Token]) -> Result<(), EngineError> {
+    fn check(&self, input: &[Token], exact: bool) -> Result<(), EngineError> {
         if input.is_empty() {
             let message = "input must not be empty: it has no tokens";
             return Err(Invalid::new("input", message).into());
@@ -242,7 +246,10 @@ impl Embeddings {
         if input.len() as u64 > u64::from(self.facts.input_tokens_max) {
             return Err(EngineError::TooLong {
                 context: self.facts.input_tokens_max,
-                prompt: input.len() as u64,
+                prompt: PromptSize {
+                    tokens: input.len() as u64,
+                    exact,
+                },
                 requested: None,
             });
         }

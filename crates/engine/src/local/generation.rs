@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::constraint::{Failure, MaskComputer, Next, Walk};
 use crate::event::{Channel, Event, EventSender, TokenLogprob};
 use crate::local::Speculation;
+use crate::local::budget::ThinkingBudget;
 use crate::local::score::{self, Echo};
+use crate::local::token_limits::{AllowedTokens, BannedTokens};
 use crate::model::Tokenizer;
-use crate::request::Invalid;
-use crate::sampler::{Sampler, Scratch};
+use crate::request::{Invalid, Logprobs, ShownTokens, TokenLimits};
+use crate::sampler::{self, Sampler, Scratch};
 use crate::scheduler::Job;
 use crate::text::TextStream;
 use crate::{EngineError, FinishReason, Prepared, Request, Token};
@@ -31,6 +33,9 @@ pub(crate) struct Generation {
     /// Since when the reader has left no room.
     full_since: Option<Duration>,
     bytes: Vec<u8>,
+    /// Events about prompts that have yet to be sent.
+    prompts_unsaid: u32,
+    allowed: AllowedTokens,
 }
 
 enum Choice {
@@ -42,6 +47,8 @@ enum Choice {
 struct Begun {
     sampler: Sampler,
     guide: Option<Guide>,
+    banned: BannedTokens,
+    budget: Option<ThinkingBudget>,
     text: TextStream,
     generated: u32,
     /// Tokens whose text hasn't been sent.
@@ -49,6 +56,8 @@ struct Begun {
     wants_scores: bool,
     /// Their log-probabilities, if asked for, each with the place in the text where it begins.
     scored: Vec<(usize, TokenLogprob)>,
+    /// Tokens that haven't been told, if they are to be.
+    ids: Vec<Token>,
     /// Goes before the first text.
     echo: Echo,
 }
@@ -96,6 +105,11 @@ impl Generation {
             unfinished,
             prompts_computed: vec![false; prepared.prompts.len()],
             prompt_scores: vec![Vec::new(); prepared.prompts.len()],
+            prompts_unsaid: match tells_prompts(&prepared.request) {
+                true => u32::try_from(prepared.prompts.len()).expect("prompts are few"),
+                false => 0,
+            },
+            allowed: AllowedTokens::default(),
             prepared,
             sender,
             generated: 0,
@@ -115,7 +129,7 @@ impl Generation {
             prompts: self.prepared.prompts.clone(),
             choices: self.prepared.request.choices.get(),
             output_max: self.prepared.output_max,
-            scored: self.prepared.request.echo && self.prepared.request.logprobs.is_some(),
+            scored: scores_wanted(&self.prepared.request).is_some(),
         }
     }
 
@@ -190,8 +204,12 @@ impl Generation {
             position as usize,
             "a prompt is scored in order, each token once"
         );
-        if let Some(wanted) = self.prepared.request.logprobs {
-            scores.push(score::token(next, logits, wanted, scratch, tokenizer));
+        if let Some(wanted) = scores_wanted(&self.prepared.request) {
+            let mut score = score::token(next, logits, wanted, scratch, tokenizer);
+            if self.prepared.request.prompt_logprobs.is_some() {
+                score.rank = Some(sampler::rank(logits, next));
+            }
+            scores.push(score);
         }
     }
 
@@ -249,21 +267,31 @@ impl Generation {
             // The request was broken off by another of its choices in the same step.
             return Err(Outcome::Ended);
         };
-        let Some(guide) = &mut begun.guide else {
-            return Ok(begun.sampler.sample(logits, scratch));
-        };
-        match guide.walk.ahead() {
-            Next::Allowed(allowed) => begun
-                .sampler
-                .sample_allowed(logits, allowed, scratch)
-                .ok_or_else(|| self.break_off(self.nothing_left())),
-            Next::End => Err(self.finish(choice, FinishReason::Stop)),
-            Next::Pending => {
-                guide.parked.get_or_insert_with(|| logits.into());
-                Err(Outcome::Parked)
+        let guided = match begun
+            .guide
+            .as_mut()
+            .map(|guide| (guide.walk.ahead(), &mut guide.parked))
+        {
+            None => None,
+            Some((Next::Allowed(allowed), _)) => Some(allowed),
+            Some((Next::End, _)) => return Err(self.finish(choice, FinishReason::Stop)),
+            Some((Next::Pending, parked)) => {
+                parked.get_or_insert_with(|| logits.into());
+                return Err(Outcome::Parked);
             }
-            Next::Failed(failure) => Err(self.break_off(failed(failure))),
+            Some((Next::Failed(failure), _)) => return Err(self.break_off(failed(failure))),
+        };
+        let limits = &self.prepared.limits;
+        let forced = begun.budget.as_ref().and_then(ThinkingBudget::forced);
+        let allowed = self.allowed.of(limits.allowed.as_deref(), guided, forced);
+        let banned = begun.banned.now(&self.prepared, begun.generated);
+        if allowed.is_none() && banned.is_empty() {
+            return Ok(begun.sampler.sample(logits, scratch));
         }
+        begun
+            .sampler
+            .sample_without(logits, allowed, banned, scratch)
+            .ok_or_else(|| self.break_off(self.nothing_left()))
     }
 
     fn accept(
@@ -283,9 +311,20 @@ impl Generation {
         begun.generated += 1;
         self.generated += 1;
         self.sender.meter().add_completion(1);
-        if tokenizer.is_end(token) {
+        if self.prepared.request.token_ids {
+            begun.ids.push(token);
+        }
+        let stop = &self.prepared.request.stop;
+        // A text that has a format is complete where the model ends it.
+        let ignores_end = stop.ignores_model && begun.guide.is_none();
+        if tokenizer.is_end(token) && !ignores_end {
             return self.finish(choice, FinishReason::Stop);
         }
+        let is_stop = stop.tokens().contains(&token);
+        if is_stop && !stop.is_shown {
+            return self.finish(choice, FinishReason::Stop);
+        }
+        begun.banned.push(token, &self.prepared.limits.bad_words);
         begun.unsent += 1;
         if let Some(wanted) = self.prepared.request.logprobs {
             let score = score::token(token, logits, wanted, scratch, tokenizer);
@@ -293,18 +332,29 @@ impl Generation {
         }
         self.bytes.clear();
         tokenizer.piece(token, &mut self.bytes);
-        if self.bytes.is_empty()
-            && let Some((_, name)) = self
-                .prepared
-                .shown
-                .iter()
-                .find(|(shown, _)| *shown == token)
-        {
-            self.bytes.extend_from_slice(name.as_bytes());
+        if self.bytes.is_empty() {
+            let name = match &self.prepared.shown {
+                ShownTokens::All => tokenizer.specials().name(token),
+                ShownTokens::Some(shown) => {
+                    let shown = shown.iter().find(|(shown, _)| *shown == token);
+                    shown.map(|(_, name)| *name)
+                }
+            };
+            self.bytes
+                .extend_from_slice(name.unwrap_or_default().as_bytes());
         }
-        let pushed = begun.text.push(&self.bytes);
+        if let Some(budget) = &mut begun.budget {
+            budget.advance(&self.bytes);
+        }
+        let pushed = match begun.generated > self.prepared.request.stop.min_tokens {
+            true => begun.text.push(&self.bytes),
+            false => begun.text.push_unsearched(&self.bytes),
+        };
         let mut text = pushed.text;
         let outcome = if pushed.stopped {
+            Some(FinishReason::Stop)
+        } else if is_stop {
+            text.push_str(&begun.text.finish());
             Some(FinishReason::Stop)
         } else if begun.generated == self.prepared.output_max {
             text.push_str(&begun.text.finish());
@@ -314,10 +364,12 @@ impl Generation {
         };
         // A stop string cuts off tokens; any other end doesn't.
         let scored = match outcome {
-            Some(FinishReason::Length) => begun.scored.len(),
+            Some(_) if !pushed.stopped => begun.scored.len(),
             _ => begun.scored_text(),
         };
-        if let Some(event) = begun.say(choice, text, scored) {
+        let event = begun.say(choice, text, scored);
+        let event = event.or_else(|| outcome.and_then(|_| begun.say_ids(choice)));
+        if let Some(event) = event {
             self.sender.send(event);
         }
         if let Some(reason) = outcome {
@@ -337,6 +389,7 @@ impl Generation {
             Choice::Begun(begun) => {
                 let text = begun.text.finish();
                 let event = begun.say(choice, text, begun.scored.len());
+                let event = event.or_else(|| begun.say_ids(choice));
                 if let Some(event) = event
                     && self.room() > 0
                 {
@@ -362,6 +415,12 @@ impl Generation {
 
     /// Why no token is left to choose though the format allows some.
     fn nothing_left(&self) -> EngineError {
+        if self.prepared.limits != TokenLimits::default() {
+            return EngineError::Invalid(Invalid::new(
+                "allowed_token_ids",
+                "allowed_token_ids, bad_words and min_tokens leave no token that may come next",
+            ));
+        }
         let bias = self.prepared.request.sampling.logit_bias();
         if bias.iter().any(|&(_, bias)| bias <= BIAS_MIN) {
             return EngineError::Invalid(Invalid::new(
@@ -397,7 +456,10 @@ impl Generation {
                 walk: constraint.begin(),
                 parked: None,
             }),
+            banned: BannedTokens::default(),
+            budget: prepared.thinking.as_ref().map(ThinkingBudget::new),
             text: TextStream::new(stop),
+            ids: Vec::new(),
             generated: 0,
             unsent: 0,
             wants_scores: prepared.request.logprobs.is_some(),
@@ -406,18 +468,38 @@ impl Generation {
         }));
     }
 
+    fn tell_prompt(&mut self, prompt: usize, tokenizer: &dyn Tokenizer) {
+        let request = &self.prepared.request;
+        if !tells_prompts(request) {
+            return;
+        }
+        let tokens = Arc::clone(&self.prepared.prompts[prompt]);
+        let logprobs = request.prompt_logprobs.map_or_else(Vec::new, |wanted| {
+            let mut logprobs = vec![score::first(&tokens, tokenizer)];
+            logprobs.extend(score::cut(&self.prompt_scores[prompt], wanted));
+            logprobs
+        });
+        self.prompts_unsaid -= 1;
+        self.sender.send(Event::Prompt {
+            prompt: u32::try_from(prompt).expect("prompts are few"),
+            tokens,
+            logprobs,
+        });
+    }
+
     fn prompt_of(&self, choice: u32) -> usize {
         (choice / self.prepared.request.choices.get()) as usize
     }
 
     /// The first of its choices that is sampled shows that a prompt is computed, `cached` tokens of it for somebody
-    /// before.
-    pub(crate) fn count_prompt(&mut self, choice: u32, cached: u32) {
+    /// before: it is counted, and told before anything of its choices is.
+    pub(crate) fn count_prompt(&mut self, choice: u32, cached: u32, tokenizer: &dyn Tokenizer) {
         let prompt = self.prompt_of(choice);
         if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
             self.sender
                 .meter()
                 .add_prompt(self.prepared.prompts[prompt].len() as u64, cached.into());
+            self.tell_prompt(prompt, tokenizer);
         }
     }
 
@@ -439,10 +521,26 @@ impl Generation {
             .saturating_sub(self.generated)
     }
 
-    /// Events that can be sent beside the last ones of all choices.
+    /// Events that can be sent beside those about prompts and the last ones of all choices.
     fn room(&self) -> u64 {
-        (self.sender.room() as u64).saturating_sub(u64::from(self.unfinished) + 1)
+        let last = u64::from(self.unfinished) + 1 + u64::from(self.prompts_unsaid);
+        (self.sender.room() as u64).saturating_sub(last)
     }
+}
+
+/// Whether events tell about the prompts.
+fn tells_prompts(request: &Request) -> bool {
+    request.token_ids || request.prompt_logprobs.is_some()
+}
+
+/// What is to be known of the prompts' tokens.
+fn scores_wanted(request: &Request) -> Option<Logprobs> {
+    let echoed = request.logprobs.filter(|_| request.echo);
+    let wanted = [echoed, request.prompt_logprobs];
+    wanted
+        .into_iter()
+        .flatten()
+        .max_by_key(|logprobs| logprobs.top())
 }
 
 fn failed(failure: Failure) -> EngineError {
@@ -456,6 +554,19 @@ fn failed(failure: Failure) -> EngineError {
 }
 
 impl Begun {
+    /// The tokens that no text has told, at the end of a choice.
+    fn say_ids(&mut self, choice: u32) -> Option<Event> {
+        let ids = std::mem::take(&mut self.ids);
+        (!ids.is_empty()).then_some(Event::Text {
+            choice,
+            channel: Channel::Content,
+            text: String::new(),
+            tokens: 0,
+            logprobs: Vec::new(),
+            ids,
+        })
+    }
+
     /// How many of the scored tokens begin in text that is out.
     fn scored_text(&self) -> usize {
         let out = self.text.out();
@@ -486,6 +597,7 @@ impl Begun {
             text: whole,
             tokens,
             logprobs,
+            ids: std::mem::take(&mut self.ids),
         })
     }
 }

@@ -1,16 +1,23 @@
 //! From a request to tokens: everything that only the model's tokenizer and template can judge.
 
+mod limits;
+
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::constraint::{Cancel, CompileError, Compiled, Constraints, Grammar};
-use crate::dialect::{self, Dialect, Reading};
-use crate::model::{Bos, Tokenizer};
-use crate::request::{Invalid, OutputLimit, Overflow, Prompt};
-use crate::{EngineError, Input, Prepared, Request, Token};
+use crate::dialect::{self, Dialect, PromptText, Reading, ReasoningMarks};
+use crate::local::prepare::limits::token_limits;
+use crate::model::{Bos, Encoded, Tokenizer};
+use crate::request::{
+    Invalid, Keep, Logprobs, OutputLimit, Overflow, Prompt, PromptLimit, ShownTokens,
+    ThinkingLimit, Tokenizing, Truncation,
+};
+use crate::specials::Names;
+use crate::{EngineError, Input, Prepared, PromptSize, Request, Token};
 
 /// Log-probabilities of echoed prompts in one answer, alternatives included.
 pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
@@ -24,6 +31,8 @@ pub(crate) struct Preparer {
     pub(crate) dialect: Option<Dialect>,
     pub(crate) constraints: Constraints,
     pub(crate) context_tokens: u32,
+    /// Tokens that end a text, once somebody has asked for them.
+    pub(crate) ends: OnceLock<Arc<[Token]>>,
     pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -37,7 +46,7 @@ impl fmt::Debug for Preparer {
 
 /// A request as tokens, and what its answer must look like.
 #[derive(Debug)]
-pub(crate) struct Rendered {
+pub(crate) struct RenderedRequest {
     pub(crate) prepared: Prepared,
     pub(crate) grammar: Option<Grammar>,
 }
@@ -59,41 +68,44 @@ pub(crate) fn kept_to(prepared: Prepared, compiled: Option<Compiled>) -> Prepare
 
 impl Preparer {
     /// Everything but the grammar, which may take much longer.
-    pub(crate) fn render(&self, request: Request) -> Result<Rendered, EngineError> {
-        for &(token, _) in request.sampling.logit_bias() {
-            self.check_token("logit_bias", token)?;
-        }
-        let (mut reading, mut shown) = (Reading::PLAIN, Vec::new());
+    pub(crate) fn render(&self, request: Request) -> Result<RenderedRequest, EngineError> {
+        self.check_tokens(&request)?;
+        let (mut reading, mut shown) = (Reading::PLAIN, ShownTokens::default());
+        let mut reasoning = None;
         let grammar;
         let (prompts, param) = match &request.input {
             Input::Chat(conversation) => {
                 let dialect = self.dialect()?;
                 let spoken = dialect.speak(conversation, &request.format, (self.now)())?;
                 (reading, shown) = (spoken.reading, spoken.shown);
+                reasoning = spoken.reasoning;
                 grammar = spoken.grammar;
-                // The template writes the first token itself.
-                let prompt = self.tokenizer.tokenize(&spoken.prompt, Bos::Omit);
-                (vec![prompt.into()], "messages")
+                (vec![self.encode_rendered(&spoken.prompt)], "messages")
             }
             Input::Prompts(prompts) => {
                 grammar = dialect::text_grammar(&request.format);
-                let prompts = prompts.iter().map(|prompt| self.tokens(prompt));
+                let encode = |prompt| self.encode(prompt, request.tokenizing);
+                let prompts = prompts.iter().map(encode);
                 (prompts.collect::<Result<Vec<_>, _>>()?, "prompt")
             }
         };
-        if prompts.iter().any(|prompt| prompt.is_empty()) || prompts.is_empty() {
-            return Err(Invalid::new(
-                param,
-                format!("{param} must not be empty: it has no tokens"),
-            )
-            .into());
+        if request.names_specials {
+            shown = ShownTokens::All;
         }
-        let output_max = self.output_max(&prompts, request.output)?;
+        let prompts = self.truncated(prompts, &request)?;
+        let longest = longest(&prompts, param)?;
+        let prompts = prompts.into_iter().map(|prompt| prompt.tokens.into());
+        let prompts: Vec<Arc<[Token]>> = prompts.collect();
+        let output_max = self.output_max(longest, request.output)?;
         check_scores(&request, &prompts)?;
-        Ok(Rendered {
+        let thinking = self.thinking(request.thinking_tokens, reasoning)?;
+        let ends = || Arc::clone(self.ends.get_or_init(|| ends(&*self.tokenizer)));
+        Ok(RenderedRequest {
             prepared: Prepared {
                 reading,
                 shown,
+                limits: token_limits(&request, &*self.tokenizer, ends),
+                thinking,
                 ..Prepared::new(request, prompts, output_max)
             },
             grammar,
@@ -118,11 +130,90 @@ impl Preparer {
     /// All of it at once.
     #[cfg(test)]
     pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, EngineError> {
-        let Rendered { prepared, grammar } = self.render(request)?;
+        let RenderedRequest { prepared, grammar } = self.render(request)?;
         let compiled = grammar
             .map(|grammar| self.compile(&grammar, &Cancel::default()))
             .transpose()?;
         Ok(kept_to(prepared, compiled))
+    }
+
+    /// Each token that a request names must be one.
+    fn check_tokens(&self, request: &Request) -> Result<(), EngineError> {
+        let check = |param, tokens: &[Token]| {
+            let mut tokens = tokens.iter();
+            tokens.try_for_each(|&token| self.check_token(param, token))
+        };
+        for &(token, _) in request.sampling.logit_bias() {
+            self.check_token("logit_bias", token)?;
+        }
+        check("stop_token_ids", request.stop.tokens())?;
+        check(
+            "allowed_token_ids",
+            request.filter.allowed().unwrap_or_default(),
+        )
+    }
+
+    /// The prompts, of those that are too long only as much as is wanted.
+    fn truncated(
+        &self,
+        mut prompts: Vec<Encoded>,
+        request: &Request,
+    ) -> Result<Vec<Encoded>, EngineError> {
+        let Some(Truncation { to, keep }) = request.truncation else {
+            return Ok(prompts);
+        };
+        let length = match to {
+            PromptLimit::Tokens(tokens) => tokens,
+            PromptLimit::Context => {
+                let answer = request.output.tokens.unwrap_or(1).max(1);
+                self.context_tokens.saturating_sub(answer)
+            }
+        };
+        for prompt in &mut prompts {
+            // Of a text that wasn't read to its end the last tokens aren't known.
+            if prompt.tokens.len() > length as usize && (prompt.complete || keep == Keep::First) {
+                prompt.tokens = part(&prompt.tokens, length as usize, keep, self.begins(request));
+                prompt.complete = true;
+            }
+        }
+        Ok(prompts)
+    }
+
+    /// The token that is put in front of this request's texts.
+    fn begins(&self, request: &Request) -> Option<Token> {
+        let is_text = matches!(&request.input, Input::Prompts(prompts) if matches!(prompts.first(), Some(Prompt::Text(_))));
+        if !is_text || request.tokenizing.bos == Bos::Omit {
+            return None;
+        }
+        let with = self.tokenizer.encode("", Names::All, Bos::Add);
+        with.tokens.first().copied()
+    }
+
+    fn thinking(
+        &self,
+        tokens: Option<u32>,
+        marks: Option<ReasoningMarks>,
+    ) -> Result<Option<ThinkingLimit>, EngineError> {
+        let Some(tokens) = tokens else {
+            return Ok(None);
+        };
+        let Some(ReasoningMarks {
+            open,
+            close,
+            is_open,
+        }) = marks
+        else {
+            let message = "thinking_token_budget: the reasoning of this model has no marks with which it could be closed";
+            return Err(Invalid::new("thinking_token_budget", message).into());
+        };
+        let closing = self.tokenizer.encode(close, Names::All, Bos::Omit).tokens;
+        Ok(Some(ThinkingLimit {
+            tokens,
+            open,
+            close,
+            closing: closing.into(),
+            is_open,
+        }))
     }
 
     fn dialect(&self) -> Result<&Dialect, EngineError> {
@@ -142,17 +233,38 @@ impl Preparer {
             tokens: Some(prepared.output_max),
             overflow: Overflow::Refuse,
         };
-        self.output_max(&prepared.prompts, limit).map(|_| ())
+        let longest = prepared
+            .prompts
+            .iter()
+            .map(|prompt| prompt.len() as u64)
+            .max();
+        let longest = PromptSize::from(longest.unwrap_or(0));
+        self.output_max(longest, limit).map(|_| ())
     }
 
-    fn tokens(&self, prompt: &Prompt) -> Result<Arc<[Token]>, EngineError> {
+    fn encode_rendered(&self, prompt: &PromptText) -> Encoded {
+        let names = match &prompt.verbatim {
+            Some(bytes) => Names::AllBut(bytes),
+            None => Names::All,
+        };
+        // The template writes the first token itself.
+        self.tokenizer.encode(&prompt.text, names, Bos::Omit)
+    }
+
+    fn encode(&self, prompt: &Prompt, tokenizing: Tokenizing) -> Result<Encoded, EngineError> {
         match prompt {
-            Prompt::Text(text) => Ok(self.tokenizer.tokenize(text, Bos::Add).into()),
+            Prompt::Text(text) => {
+                let Tokenizing { bos, .. } = tokenizing;
+                Ok(self.tokenizer.encode(text, tokenizing.names(), bos))
+            }
             Prompt::Tokens(tokens) => {
                 tokens
                     .iter()
                     .try_for_each(|&token| self.check_token("prompt", token))?;
-                Ok(tokens.as_slice().into())
+                Ok(Encoded {
+                    tokens: tokens.clone(),
+                    complete: true,
+                })
             }
         }
     }
@@ -170,13 +282,8 @@ impl Preparer {
     }
 
     /// Tokens that each choice may have, so that it fits the context beside the longest prompt.
-    fn output_max(&self, prompts: &[Arc<[Token]>], limit: OutputLimit) -> Result<u32, EngineError> {
+    fn output_max(&self, prompt: PromptSize, limit: OutputLimit) -> Result<u32, EngineError> {
         let context = self.context_tokens;
-        let prompt = prompts
-            .iter()
-            .map(|prompt| prompt.len() as u64)
-            .max()
-            .unwrap_or(0);
         let too_long = EngineError::TooLong {
             context,
             prompt,
@@ -184,7 +291,7 @@ impl Preparer {
             requested: limit.tokens.filter(|_| limit.overflow == Overflow::Refuse),
         };
         let room = u64::from(context)
-            .checked_sub(prompt)
+            .checked_sub(prompt.tokens)
             .and_then(|room| u32::try_from(room).ok());
         match (room, limit.tokens, limit.overflow) {
             (None, ..) => Err(too_long),
@@ -199,19 +306,70 @@ impl Preparer {
     }
 }
 
+/// Every token that ends a text.
+fn ends(tokenizer: &dyn Tokenizer) -> Arc<[Token]> {
+    let all = 0..tokenizer.vocabulary();
+    all.filter(|&token| tokenizer.is_end(token)).collect()
+}
+
+/// So many tokens of a prompt, and among the last ones the first if it is `begin`.
+fn part(tokens: &[Token], length: usize, keep: Keep, begin: Option<Token>) -> Vec<Token> {
+    if keep == Keep::First {
+        return tokens[..length].to_vec();
+    }
+    let begin = begin.filter(|begin| length > 0 && tokens.first() == Some(begin));
+    let last = length - usize::from(begin.is_some());
+    let last = &tokens[tokens.len() - last..];
+    begin.into_iter().chain(last.iter().copied()).collect()
+}
+
+/// The size of the longest prompt. None may be empty.
+fn longest(prompts: &[Encoded], param: &str) -> Result<PromptSize, EngineError> {
+    if prompts
+        .iter()
+        .any(|prompt| !prompt.complete && prompt.tokens.is_empty())
+    {
+        return Err(EngineError::Fault(
+            "a text could not be tokenized".to_owned(),
+        ));
+    }
+    let size = |prompt: &Encoded| PromptSize {
+        tokens: prompt.tokens.len() as u64,
+        exact: prompt.complete,
+    };
+    let longest = prompts.iter().map(size).max_by_key(|size| size.tokens);
+    match longest {
+        Some(longest) if prompts.iter().all(|prompt| !prompt.tokens.is_empty()) => Ok(longest),
+        _ => {
+            let message = format!("{param} must not be empty: it has no tokens");
+            Err(Invalid::new(param, message).into())
+        }
+    }
+}
+
 /// Each answer has the log-probabilities of its whole prompt, so a few bytes could ask for gigabytes.
 fn check_scores(request: &Request, prompts: &[Arc<[Token]>]) -> Result<(), Invalid> {
-    let Some(logprobs) = request.logprobs.filter(|_| request.echo) else {
-        return Ok(());
-    };
     let tokens: usize = prompts.iter().map(|prompt| prompt.len()).sum();
-    let entries = (tokens * (1 + logprobs.top())).saturating_mul(request.choices.get() as usize);
-    if entries > ECHOED_LOGPROBS_MAX {
-        let message = format!(
-            "echo with logprobs would answer {entries} log-probabilities of prompt tokens; at most \
-             {ECHOED_LOGPROBS_MAX} are allowed: use fewer prompts, choices or alternatives"
-        );
-        return Err(Invalid::new("echo", message));
+    let entries = |logprobs: Option<Logprobs>, times: u32| {
+        let of_each = logprobs.map_or(0, |logprobs| 1 + logprobs.top());
+        (tokens * of_each).saturating_mul(times as usize)
+    };
+    let echoed = entries(
+        request.logprobs.filter(|_| request.echo),
+        request.choices.get(),
+    );
+    let apart = entries(request.prompt_logprobs, 1);
+    for (entries, param, what) in [
+        (echoed, "echo", "echo with logprobs"),
+        (apart, "prompt_logprobs", "prompt_logprobs"),
+    ] {
+        if entries > ECHOED_LOGPROBS_MAX {
+            let message = format!(
+                "{what} would answer {entries} log-probabilities of prompt tokens; at most \
+                 {ECHOED_LOGPROBS_MAX} are allowed: use fewer prompts, choices or alternatives"
+            );
+            return Err(Invalid::new(param, message));
+        }
     }
     Ok(())
 }
@@ -232,6 +390,7 @@ mod tests {
                 dialect: Some(Dialect::new(template, source, &SimTokenizer)),
                 constraints: Constraints::new(Arc::new(SimTokenizer)),
                 context_tokens: 100,
+                ends: OnceLock::new(),
                 now: Arc::new(|| Timestamp::UNIX_EPOCH),
             };
             let hello = vec![Message::new(Role::User, "Hello")];

@@ -24,8 +24,29 @@ pub(crate) fn token(
         token,
         bytes: piece(tokenizer, token),
         logprob: Some(score.logprob),
+        rank: None,
         top: top.collect(),
     }
+}
+
+/// The first token of a prompt: nothing comes before it, so nothing is known of it.
+pub(crate) fn first(tokens: &[Token], tokenizer: &dyn Tokenizer) -> TokenLogprob {
+    TokenLogprob {
+        token: tokens[0],
+        bytes: piece(tokenizer, tokens[0]),
+        logprob: None,
+        rank: None,
+        top: Vec::new(),
+    }
+}
+
+/// The scores of a prompt's tokens after the first, with as many alternatives as are wanted.
+pub(crate) fn cut(scores: &[TokenLogprob], wanted: Logprobs) -> Vec<TokenLogprob> {
+    let cut = |score: &TokenLogprob| TokenLogprob {
+        top: score.top.iter().take(wanted.top()).cloned().collect(),
+        ..score.clone()
+    };
+    scores.iter().map(cut).collect()
 }
 
 /// What an answer begins with when its prompt is echoed.
@@ -56,17 +77,12 @@ impl Echo {
             },
             Input::Chat(_) => text_of(tokens, tokenizer),
         };
-        // Nothing comes before the first token, so nothing is known of it.
-        let first = request.logprobs.map(|_| TokenLogprob {
-            token: tokens[0],
-            bytes: piece(tokenizer, tokens[0]),
-            logprob: None,
-            top: Vec::new(),
+        let logprobs = request.logprobs.map_or_else(Vec::new, |wanted| {
+            let mut logprobs = vec![first(tokens, tokenizer)];
+            logprobs.extend(cut(scores, wanted));
+            logprobs
         });
-        Echo {
-            text,
-            logprobs: first.into_iter().chain(scores.iter().cloned()).collect(),
-        }
+        Echo { text, logprobs }
     }
 }
 

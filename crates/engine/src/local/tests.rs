@@ -2,6 +2,7 @@ mod answers;
 mod ends;
 mod formats;
 mod refusals;
+mod tokens;
 
 use super::*;
 use crate::Token;
@@ -49,6 +50,7 @@ async fn read(mut events: Events, choices: usize) -> Answer {
         assert_eq!(answer.end, None, "{event:?} after the last event");
         match event {
             Event::Text { choice, text, .. } => answer.choices[choice as usize].0.push_str(&text),
+            Event::Prompt { .. } => panic!("a prompt that nobody wants to know"),
             Event::Call { .. } => panic!("a call that nobody asked for"),
             Event::Finished { choice, reason } => answer.choices[choice as usize].1 = Some(reason),
             Event::Done(usage) => answer.end = Some(Ok(usage)),

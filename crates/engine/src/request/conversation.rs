@@ -22,8 +22,10 @@ pub enum Ending {
     /// Where the assistant's next words begin.
     #[default]
     Answer,
-    /// Behind the last message: nobody is to answer, the prompt is only looked at.
+    /// Behind the last message: whatever the model makes of it.
     Messages,
+    /// Where the last message's text ends, which is an assistant's: the answer goes on with it.
+    Continuation,
 }
 
 impl From<Vec<Message>> for Conversation {

@@ -17,6 +17,16 @@ pub struct Score {
     pub top: Vec<(Token, f32)>,
 }
 
+/// How many tokens are at least as likely as this one by a model's logits, itself included.
+pub fn rank(raw: &[f32], token: Token) -> u32 {
+    let own = raw
+        .get(token as usize)
+        .copied()
+        .unwrap_or(f32::NEG_INFINITY);
+    let better = raw.iter().filter(|&&logit| logit >= own).count();
+    u32::try_from(better.max(1)).expect("a vocabulary's size fits a u32")
+}
+
 /// Scores `token`, and the best `top`, by a model's logits.
 pub fn score(raw: &[f32], token: Token, top: usize, scratch: &mut Scratch) -> Score {
     let buffers = &mut scratch.buffers;

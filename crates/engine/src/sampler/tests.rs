@@ -399,3 +399,36 @@ fn nothing_is_chosen_where_nothing_is_allowed() {
         None,
     );
 }
+
+proptest! {
+    /// Banned tokens never come, and the others as if the banned ones had no probability.
+    #[test]
+    fn banned_tokens_are_as_masked_ones(
+        logits in logits(),
+        fields in fields(),
+        banned in prop::collection::vec(0_u32..3_000, 1..20),
+    ) {
+        let sampling = Sampling::new(fields).unwrap();
+        let mut mask = vec![u32::MAX; logits.len().div_ceil(32)];
+        for &token in &banned {
+            if let Some(word) = mask.get_mut(token as usize / 32) {
+                *word &= !(1 << (token % 32));
+            }
+        }
+        let mut scratch = Scratch::default();
+        let (mut one, mut other) = (Sampler::new(&sampling, &[], 0), Sampler::new(&sampling, &[], 0));
+        for _ in 0..5 {
+            let without = one.sample_without(&logits, None, &banned, &mut scratch);
+            let masked = other.sample_allowed(&logits, &mask, &mut scratch);
+            prop_assert_eq!(without, masked);
+            prop_assert!(without.is_none_or(|token| !banned.contains(&token)));
+        }
+    }
+}
+
+#[test]
+fn ranks_count_what_is_as_likely() {
+    let logits = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY];
+    let ranks = [0, 1, 2, 3, 4, 9].map(|token| rank(&logits, token));
+    assert_eq!(ranks, [4, 2, 3, 2, 5, 5]);
+}

@@ -1,8 +1,11 @@
 //! The simulated model's vocabulary: two special tokens, all bytes, and a few words. Characters
 //! beyond ASCII take a token for each of their bytes.
 
+use std::sync::LazyLock;
+
 use crate::Token;
-use crate::model::{Bos, Tokenizer};
+use crate::model::{Bos, Encoded, Tokenizer};
+use crate::specials::{Fragment, Names, Special, SpecialKind, Specials};
 
 pub(super) const BOS: Token = 0;
 /// Ends a generation.
@@ -10,7 +13,19 @@ pub const END: Token = 1;
 const BYTES: Token = 2;
 const WORDS: Token = BYTES + 256;
 
-const SPECIALS: [(&str, Token); 2] = [("<|bos|>", BOS), ("<|end|>", END)];
+/// A text has so many bytes that are counted; the rest takes too long.
+const COUNTED_BYTES: usize = 1 << 20;
+
+static SPECIALS: LazyLock<Specials> = LazyLock::new(|| {
+    let control = |(name, token): (&str, Token)| Special {
+        token,
+        name: name.to_owned(),
+        kind: SpecialKind::Control,
+        strips_left: false,
+        strips_right: false,
+    };
+    Specials::new([("<|bos|>", BOS), ("<|end|>", END)].map(control))
+});
 
 /// What it says, besides [`CHARACTERS`].
 const VOICE: [&str; 24] = [
@@ -44,32 +59,28 @@ impl Tokenizer for SimTokenizer {
         u32::try_from(Self::VOCABULARY).expect("a small vocabulary")
     }
 
-    fn tokenize(&self, text: &str, bos: Bos) -> Vec<Token> {
+    fn specials(&self) -> &Specials {
+        &SPECIALS
+    }
+
+    fn encode(&self, text: &str, names: Names<'_>, bos: Bos) -> Encoded {
+        let counted = &text[..text.floor_char_boundary(COUNTED_BYTES)];
         let mut tokens = match bos {
             Bos::Add => vec![BOS],
             Bos::Omit => vec![],
         };
-        let mut rest = text;
-        while !rest.is_empty() {
-            let words = VOICE.iter().copied().zip(WORDS..);
-            let known = SPECIALS
-                .into_iter()
-                .chain(words)
-                .filter(|(name, _)| rest.starts_with(name));
-            let length = match known.max_by_key(|(name, _)| name.len()) {
-                Some((name, token)) => {
-                    tokens.push(token);
-                    name.len()
+        for fragment in SPECIALS.fragments(counted, names) {
+            match fragment {
+                Fragment::Special(token) => tokens.push(token),
+                Fragment::Text(range) | Fragment::Rest(range) => {
+                    push_words(&counted[range], &mut tokens);
                 }
-                None => {
-                    let length = rest.chars().next().map_or(1, char::len_utf8);
-                    tokens.extend(rest.as_bytes()[..length].iter().map(|&b| byte(b)));
-                    length
-                }
-            };
-            rest = &rest[length..];
+            }
         }
-        tokens
+        Encoded {
+            tokens,
+            complete: counted.len() == text.len(),
+        }
     }
 
     fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
@@ -82,6 +93,26 @@ impl Tokenizer for SimTokenizer {
 
     fn is_end(&self, token: Token) -> bool {
         token == END
+    }
+}
+
+fn push_words(text: &str, tokens: &mut Vec<Token>) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let words = VOICE.iter().copied().zip(WORDS..);
+        let known = words.filter(|(word, _)| rest.starts_with(word));
+        let length = match known.max_by_key(|(word, _)| word.len()) {
+            Some((word, token)) => {
+                tokens.push(token);
+                word.len()
+            }
+            None => {
+                let length = rest.chars().next().map_or(1, char::len_utf8);
+                tokens.extend(rest.as_bytes()[..length].iter().map(|&b| byte(b)));
+                length
+            }
+        };
+        rest = &rest[length..];
     }
 }
 

@@ -144,3 +144,29 @@ proptest! {
         prop_assert!(stops.strings().iter().all(|stop| !out.contains(stop.as_str())));
     }
 }
+
+#[test]
+fn stop_strings_are_shown_if_they_are_to_be() {
+    let check = |stops: &[&str], pieces: &[&str], expected: &[&str]| {
+        let mut stop = stop(stops);
+        stop.is_shown = true;
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+        assert_eq!(outputs(&stop, &pieces), expected, "{stops:?} {pieces:?}");
+    };
+    check(&["END"], &["xE", "N", "DE"], &["x", "", "END|", ""]);
+    check(&["ab", "abc"], &["xab"], &["xab|", ""]);
+    check(&["cd", "abcdef"], &["xabcd"], &["x", "abcd"]);
+    check(&["\n"], &["one\ntwo"], &["one\n|", ""]);
+}
+
+#[test]
+fn text_may_be_left_unsearched() {
+    let mut stream = TextStream::new(&stop(&["ab"]));
+    assert_eq!(stream.push_unsearched(b"xab").text, "xab");
+    assert_eq!(stream.push_unsearched(b"a").text, "a");
+    // What began there isn't completed here.
+    assert_eq!(stream.push(b"b").text, "b");
+    assert_eq!(stream.push(b"ya").text, "y");
+    let last = stream.push(b"b");
+    assert!(last.stopped && last.text.is_empty());
+}

@@ -115,6 +115,7 @@ fn render(template: &ChatTemplate, cases: &Map<String, Json>, variant: &str) -> 
         tools: Value::from(Serde(case.get("tools"))),
         add_generation_prompt: case.get("add_generation_prompt") != Some(&json!(false)),
         switches: switches::checked(&kwargs(case)).unwrap(),
+        stand_ins: String::new(),
         now: now(),
     });
     match rendered {
@@ -281,7 +282,7 @@ fn the_tools_are_in_every_prompt() {
             now(),
         ) {
             Ok(spoken) => {
-                let (name, prompt) = (&real.name, spoken.prompt);
+                let (name, prompt) = (&real.name, spoken.prompt.text);
                 assert!(prompt.contains("get_weather"), "{name}: {prompt}");
             }
             // It wants something else beside, as a system message.
@@ -319,7 +320,7 @@ fn abilities() {
     deepseek-v3: tool_results opens_thinking text_arguments
     glm-4.5: tools tool_results thinking_switch
     glm-4.6: tools tool_results thinking_switch
-    gpt-oss: tools tool_results developer
+    gpt-oss: tools tool_results developer described_tools
     granite-3.3: tools thinking_switch
     granite-4.0: tools tool_results
     ministral-3-reasoning: tools tool_results

@@ -1,7 +1,5 @@
 use super::*;
-
-#[path = "../../tests/support/models.rs"]
-mod models;
+use crate::models;
 
 #[test]
 fn a_full_disk_is_an_error() {

@@ -198,7 +198,7 @@ pub async fn answers(
     while let Some(event) = events.next().await {
         match event {
             Event::Text { choice, text, .. } => texts[choice as usize].push_str(&text),
-            Event::Finished { .. } | Event::Call { .. } => {}
+            Event::Prompt { .. } | Event::Finished { .. } | Event::Call { .. } => {}
             Event::Done(usage) => return (texts, usage),
             Event::Failed(error) => panic!("{error}"),
         }

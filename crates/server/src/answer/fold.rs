@@ -1,6 +1,8 @@
 //! What the events of a generation add up to.
 
-use weir_engine::{Channel, Event, FinishReason, TokenLogprob};
+use std::sync::Arc;
+
+use weir_engine::{Channel, Event, FinishReason, Token, TokenLogprob};
 
 use super::broken;
 use crate::error::ApiError;
@@ -14,6 +16,7 @@ pub(super) struct Choice {
     /// Of the content.
     pub(super) logprobs: Vec<TokenLogprob>,
     pub(super) finish_reason: Option<FinishReason>,
+    pub(super) ids: Vec<Token>,
     generated: Mean,
 }
 
@@ -30,13 +33,30 @@ struct Mean {
     tokens: u32,
 }
 
-/// All choices of a generation.
+/// A prompt, as far as it is told.
+#[derive(Debug, Clone)]
+pub(super) struct Prompt {
+    pub(super) tokens: Arc<[Token]>,
+    pub(super) logprobs: Vec<TokenLogprob>,
+}
+
+/// All prompts and choices of a generation.
 #[derive(Debug)]
-pub(super) struct Fold(Vec<Choice>);
+pub(super) struct Fold {
+    prompts: Vec<Prompt>,
+    choices: Vec<Choice>,
+}
 
 impl Fold {
-    pub(super) fn new(choices: u32) -> Self {
-        Fold(vec![Choice::default(); choices as usize])
+    pub(super) fn new(choices: u32, prompts: u32) -> Self {
+        let untold = Prompt {
+            tokens: Arc::default(),
+            logprobs: Vec::new(),
+        };
+        Fold {
+            prompts: vec![untold; prompts as usize],
+            choices: vec![Choice::default(); choices as usize],
+        }
     }
 
     /// Takes an event of a choice; the last event is not for it.
@@ -48,7 +68,22 @@ impl Fold {
                 text,
                 tokens,
                 logprobs,
-            } => self.at(choice)?.add(channel, &text, tokens, logprobs),
+                ids,
+            } => {
+                let choice = self.at(choice)?;
+                choice.ids.extend(ids);
+                choice.add(channel, &text, tokens, logprobs)
+            }
+            Event::Prompt {
+                prompt,
+                tokens,
+                logprobs,
+            } => {
+                let place = self.prompts.get_mut(prompt as usize);
+                let place = place.ok_or_else(|| broken("a prompt that nobody has asked"))?;
+                *place = Prompt { tokens, logprobs };
+                Ok(())
+            }
             Event::Call { choice, call, name } => self.at(choice)?.call(call, name),
             Event::Finished { choice, reason } => {
                 self.at(choice)?.finish_reason = Some(reason);
@@ -58,13 +93,17 @@ impl Fold {
         }
     }
 
+    pub(super) fn prompts(&mut self) -> Vec<Prompt> {
+        std::mem::take(&mut self.prompts)
+    }
+
     pub(super) fn all(self) -> Vec<Choice> {
-        self.0
+        self.choices
     }
 
     /// Of each `generated` choices of a prompt the `shown` likeliest, best first.
     pub(super) fn best(self, generated: usize, shown: usize) -> Vec<Choice> {
-        let mut choices = self.0;
+        let mut choices = self.choices;
         let prompts = choices.chunks_mut(generated);
         let best = prompts.flat_map(|of_prompt| {
             of_prompt.sort_by(|a, b| b.generated.get().total_cmp(&a.generated.get()));
@@ -74,7 +113,7 @@ impl Fold {
     }
 
     fn at(&mut self, choice: u32) -> Result<&mut Choice, ApiError> {
-        self.0
+        self.choices
             .get_mut(choice as usize)
             .ok_or_else(|| broken("a generation has a choice that nobody asked for"))
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use weir_api::prompt_logprobs::{Candidate, Candidates, PromptLogprobs};
 use weir_api::{chat, completion};
 use weir_engine::{Token, TokenLogprob};
 
@@ -42,6 +43,27 @@ pub(crate) fn chat(logprobs: &[TokenLogprob], spelling: Spelling) -> chat::Logpr
         content: logprobs.iter().map(entry).collect(),
         refusal: None,
     }
+}
+
+/// Of a prompt, in vLLM's shape: its own token, and the most likely ones.
+pub(crate) fn of_prompt(logprobs: &[TokenLogprob]) -> PromptLogprobs {
+    let candidate = |bytes: &[u8], logprob: f32, rank: u32| Candidate {
+        logprob: finite(logprob),
+        rank,
+        decoded_token: String::from_utf8_lossy(bytes).into_owned(),
+    };
+    let entry = |entry: &TokenLogprob| {
+        let own = candidate(&entry.bytes, entry.logprob?, entry.rank.unwrap_or(1));
+        let others = (1..)
+            .zip(&entry.top)
+            .filter(|(_, top)| top.token != entry.token);
+        let others =
+            others.map(|(rank, top)| (top.token, candidate(&top.bytes, top.logprob, rank)));
+        Some(Candidates(
+            [(entry.token, own)].into_iter().chain(others).collect(),
+        ))
+    };
+    logprobs.iter().map(entry).collect()
 }
 
 /// Of a plain completion. `offset` is where the tokens begin, and where they end afterwards.
@@ -147,6 +169,7 @@ mod tests {
             token: 7,
             bytes: bytes.to_vec(),
             logprob,
+            rank: None,
             top: top
                 .iter()
                 .map(|&(token, bytes, logprob)| TopLogprob {

@@ -1,15 +1,22 @@
 //! From what a generation added up to, to the wire.
 
 use axum::response::{IntoResponse, Response};
+use weir_api::prompt_logprobs::PromptLogprobs;
 use weir_api::{chat, completion};
-use weir_engine::Usage;
+use weir_engine::{Token, Usage};
 
-use super::fold::Choice;
+use super::fold::{Choice, Prompt};
 use super::logprobs::{self, Offset};
-use super::{Envelope, Kind, finish_reason, usage};
+use super::{Envelope, Kind, Shape, finish_reason, usage};
 
-pub(super) fn show(envelope: &Envelope, choices: Vec<Choice>, used: Usage) -> Response {
+pub(super) fn show(
+    envelope: &Envelope,
+    prompts: Vec<Prompt>,
+    choices: Vec<Choice>,
+    used: Usage,
+) -> Response {
     let choices = (0..).zip(choices);
+    let shape = &envelope.shape;
     match envelope.kind {
         Kind::Chat => axum::Json(chat::Answer {
             id: envelope.id.clone(),
@@ -20,7 +27,11 @@ pub(super) fn show(envelope: &Envelope, choices: Vec<Choice>, used: Usage) -> Re
                 .map(|(index, choice)| chat_choice(envelope, index, choice))
                 .collect(),
             usage: usage(used),
-            system_fingerprint: None,
+            system_fingerprint: envelope.fingerprint.to_string(),
+            prompt_logprobs: prompts
+                .first()
+                .and_then(|prompt| prompt_logprobs(shape, prompt)),
+            prompt_token_ids: prompts.first().and_then(|prompt| prompt_ids(shape, prompt)),
         })
         .into_response(),
         Kind::Completion => axum::Json(completion::Answer {
@@ -29,10 +40,10 @@ pub(super) fn show(envelope: &Envelope, choices: Vec<Choice>, used: Usage) -> Re
             created: envelope.created,
             model: envelope.model.clone(),
             choices: choices
-                .map(|(index, choice)| completion_choice(envelope, index, choice))
+                .map(|(index, choice)| completion_choice(envelope, &prompts, index, choice))
                 .collect(),
             usage: usage(used),
-            system_fingerprint: None,
+            system_fingerprint: envelope.fingerprint.to_string(),
         })
         .into_response(),
     }
@@ -56,18 +67,26 @@ fn chat_choice(envelope: &Envelope, index: u32, choice: Choice) -> chat::Choice 
         index,
         logprobs: spelling.map(|spelling| logprobs::chat(&choice.logprobs, spelling)),
         finish_reason: reason(choice.finish_reason),
+        token_ids: envelope.shape.token_ids.then_some(choice.ids),
         message: chat::AnswerMessage {
             role: "assistant",
             content: (!calls_alone).then_some(choice.content),
             refusal: None,
-            reasoning_content: (!choice.reasoning.is_empty()).then_some(choice.reasoning),
+            reasoning_content: Some(choice.reasoning)
+                .filter(|reasoning| !reasoning.is_empty() && !envelope.shape.hides_reasoning),
             tool_calls,
         },
     }
 }
 
-fn completion_choice(envelope: &Envelope, index: u32, choice: Choice) -> completion::Choice {
+fn completion_choice(
+    envelope: &Envelope,
+    prompts: &[Prompt],
+    index: u32,
+    choice: Choice,
+) -> completion::Choice {
     let shape = &envelope.shape;
+    let prompt = prompts.get((index / envelope.shown_of_each()) as usize);
     let mut offset = Offset::at(shape.start(index, envelope.shown_of_each()));
     completion::Choice {
         index,
@@ -75,8 +94,21 @@ fn completion_choice(envelope: &Envelope, index: u32, choice: Choice) -> complet
             .logprobs
             .map(|spelling| logprobs::legacy(&choice.logprobs, spelling, &mut offset)),
         finish_reason: reason(choice.finish_reason),
+        prompt_logprobs: prompt.and_then(|prompt| prompt_logprobs(shape, prompt)),
+        prompt_token_ids: prompt.and_then(|prompt| prompt_ids(shape, prompt)),
+        token_ids: shape.token_ids.then_some(choice.ids),
         text: choice.content,
     }
+}
+
+fn prompt_ids(shape: &Shape, prompt: &Prompt) -> Option<Vec<Token>> {
+    shape.token_ids.then(|| prompt.tokens.to_vec())
+}
+
+fn prompt_logprobs(shape: &Shape, prompt: &Prompt) -> Option<PromptLogprobs> {
+    shape
+        .prompt_logprobs
+        .then(|| logprobs::of_prompt(&prompt.logprobs))
 }
 
 /// Each choice ends before the last event; one that didn't has nothing that says why.

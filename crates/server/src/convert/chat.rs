@@ -8,11 +8,15 @@ use serde_json::Value;
 use weir_api::chat;
 use weir_api::json::Kwargs;
 use weir_api::{Integer, List};
-use weir_engine::request::{Conversation, Ending, Input, Invalid, Logprobs, OutputLimit, Overflow};
+use weir_engine::request::{
+    Conversation, Ending, Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Role,
+};
 use weir_engine::{Feature, Request};
 use weir_gateway::Offer;
 
 use self::messages::messages;
+use super::extensions::extensions;
+use super::foreign;
 use super::format::{format, given};
 use super::tools::{refuse_functions, tools};
 use super::{
@@ -29,6 +33,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
     let mut needs = Needs::default();
     refuse_upstreams(body.api_base, body.base_url)?;
     refuse_functions(body.functions, body.function_call)?;
+    foreign::refuse_in_chat(&body.others)?;
     let foreign = foreign(&body);
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
     let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
@@ -47,38 +52,96 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
         offer,
         &mut needs,
     )?;
+    let reply = reply(body.stream, body.stream_options.as_ref())?;
+    let hides_reasoning = body.include_reasoning == Some(false);
+    let thinking_tokens = thinking_tokens(body.thinking_token_budget, &mut needs)?;
+    let extensions = extensions!(body);
+    let continues = body.continue_final_message == Some(true);
+    let (messages, is_prefix) = messages(model, body.messages)?;
+    let request = Request {
+        sampling: sampling!(body)?,
+        stop: stop(body.stop)?,
+        choices: choices(body.n)?,
+        output: OutputLimit {
+            tokens: max_tokens,
+            overflow: Overflow::Lower,
+        },
+        logprobs,
+        format,
+        thinking_tokens,
+        ..Request::new(Input::Chat(Conversation {
+            ending: ending(
+                continues || is_prefix,
+                body.add_generation_prompt,
+                &messages,
+            )?,
+            messages,
+            tools,
+            template_kwargs,
+            // What is left out has to be told apart.
+            separate_reasoning: hides_reasoning || body.separate_reasoning == Some(true),
+        }))
+    };
     let asked = Asked {
         limit,
-        reply: reply(body.stream, body.stream_options.as_ref())?,
+        reply,
         shown: Shown {
             best: None,
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
             starts: Starts::Zero,
+            hides_reasoning,
         },
-        request: Request {
-            sampling: sampling!(body)?,
-            stop: stop(body.stop)?,
-            choices: choices(body.n)?,
-            output: OutputLimit {
-                tokens: max_tokens,
-                overflow: Overflow::Lower,
-            },
-            logprobs,
-            format,
-            ..Request::new(Input::Chat(Conversation {
-                messages: messages(model, body.messages)?,
-                tools,
-                template_kwargs,
-                ending: Ending::Answer,
-                separate_reasoning: body.separate_reasoning.unwrap_or(false),
-            }))
-        },
+        request: extensions.apply(request, reply)?,
     };
     needs.check(offer)?;
     scores::check(&asked, offer)?;
     match foreign {
         None => Ok(asked),
         Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),
+    }
+}
+
+/// Where the prompt ends: by default where an answer begins, else behind the last message or within it.
+pub(super) fn ending(
+    continues: bool,
+    add_generation_prompt: Option<bool>,
+    messages: &[Message],
+) -> Result<Ending, Invalid> {
+    const NAME: &str = "continue_final_message";
+    let refused = |what: &str| Err(Invalid::new(NAME, format!("{NAME} {what}")));
+    if !continues {
+        return Ok(match add_generation_prompt {
+            Some(false) => Ending::Messages,
+            Some(true) | None => Ending::Answer,
+        });
+    }
+    if add_generation_prompt == Some(true) {
+        return refused("and add_generation_prompt exclude each other");
+    }
+    match messages.last() {
+        Some(Message {
+            role: Role::Assistant,
+            content: Some(_),
+            tool_calls,
+            ..
+        }) if tool_calls.is_empty() => Ok(Ending::Continuation),
+        _ => refused("needs a last message of role assistant that has content and no tool_calls"),
+    }
+}
+
+/// `thinking_token_budget`; −1 is no limit.
+fn thinking_tokens(budget: Option<Integer>, needs: &mut Needs) -> Result<Option<u32>, Invalid> {
+    const BUDGET: &str = "thinking_token_budget";
+    match budget {
+        None | Some(Integer(-1)) => Ok(None),
+        Some(Integer(tokens @ 0..)) => {
+            needs.feature(BUDGET, Feature::Reasoning);
+            Ok(Some(u32::try_from(tokens).unwrap_or(u32::MAX)))
+        }
+        Some(Integer(tokens)) => {
+            let message = format!("{BUDGET} must be -1 or at least 0, got {tokens}");
+            Err(Invalid::new(BUDGET, message))
+        }
     }
 }
 

@@ -6,10 +6,12 @@ use weir_engine::Request;
 use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
 use weir_gateway::Offer;
 
+use super::extensions::extensions;
+use super::foreign;
 use super::format::{format, given};
 use super::{
     Asked, Needs, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply,
-    sampling, scores, spelling, stop, within,
+    sampling, scores, spelling, stop, tokenizing, within,
 };
 use crate::error::ApiError;
 
@@ -22,6 +24,7 @@ const ANSWERS_MAX: usize = 2048;
 
 pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Asked, ApiError> {
     refuse_upstreams(body.api_base, body.base_url)?;
+    foreign::refuse_in_completion(&body.others)?;
     let reply = reply(body.stream, body.stream_options.as_ref())?;
     let n = choices(body.n)?;
     let best_of = best_of(body.best_of, n, reply)?;
@@ -45,25 +48,29 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
             Some(_) if !echo => starts(&prompts),
             Some(_) | None => Starts::Zero,
         },
+        hides_reasoning: false,
+    };
+    let extensions = extensions!(body);
+    let request = Request {
+        sampling,
+        stop,
+        choices,
+        output: OutputLimit {
+            tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
+            overflow: Overflow::Refuse,
+        },
+        // The best are the likeliest.
+        logprobs: logprobs.or(best_of.map(|_| Logprobs::CHOSEN)),
+        tokenizing: tokenizing(body.add_special_tokens, body.parse_special),
+        echo,
+        format,
+        ..Request::new(Input::Prompts(prompts))
     };
     let asked = Asked {
         limit,
         reply,
         shown,
-        request: Request {
-            sampling,
-            stop,
-            choices,
-            output: OutputLimit {
-                tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
-                overflow: Overflow::Refuse,
-            },
-            // The best are the likeliest.
-            logprobs: logprobs.or(best_of.map(|_| Logprobs::CHOSEN)),
-            echo,
-            format,
-            ..Request::new(Input::Prompts(prompts))
-        },
+        request: extensions.apply(request, reply)?,
     };
     scores::check(&asked, offer)?;
     Ok(asked)

@@ -15,8 +15,6 @@ pub(super) struct Given {
     pub(super) regex: Option<String>,
     pub(super) choice: Option<Vec<String>>,
     pub(super) grammar: Option<String>,
-    /// Fields of other servers, and what to send instead.
-    pub(super) foreign: [(&'static str, bool, &'static str); 7],
 }
 
 /// The fields of a body, which both endpoints have under the same names.
@@ -29,47 +27,6 @@ macro_rules! given {
             regex: $body.guided_regex,
             choice: $body.guided_choice.map(|weir_api::List(texts)| texts),
             grammar: $body.guided_grammar,
-            foreign: [
-                (
-                    "grammar",
-                    $body.grammar.is_some_and(|field| field.says_something),
-                    "structured_outputs.grammar",
-                ),
-                (
-                    "regex",
-                    $body.regex.is_some_and(|field| field.says_something),
-                    "structured_outputs.regex",
-                ),
-                (
-                    "ebnf",
-                    $body.ebnf.is_some_and(|field| field.says_something),
-                    "structured_outputs.grammar",
-                ),
-                (
-                    "json_schema",
-                    $body.json_schema.is_some_and(|field| field.says_something),
-                    "response_format",
-                ),
-                (
-                    "structural_tag",
-                    $body
-                        .structural_tag
-                        .is_some_and(|field| field.says_something),
-                    "tools or response_format",
-                ),
-                (
-                    "format",
-                    $body.format.is_some_and(|field| field.says_something),
-                    "response_format",
-                ),
-                (
-                    "guided_whitespace_pattern",
-                    $body
-                        .guided_whitespace_pattern
-                        .is_some_and(|field| field.says_something),
-                    "no pattern of white space",
-                ),
-            ],
         }
     };
 }
@@ -77,13 +34,6 @@ pub(super) use given;
 
 /// What the answer must look like. Only one field may say so.
 pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid> {
-    let foreign = given.foreign.into_iter().find(|(_, is_given, _)| *is_given);
-    if let Some((param, _, instead)) = foreign {
-        return Err(Invalid::new(
-            param,
-            format!("{param} is not supported; send {instead} instead"),
-        ));
-    }
     let mut formats = Vec::new();
     if let Some(format) = given.response_format {
         formats.push(("response_format", response_format(format)?));

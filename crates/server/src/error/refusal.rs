@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weir_accounts::CapPeriod;
+use weir_engine::PromptSize;
 use weir_engine::request::Invalid;
 use weir_gateway::{BILLS_PER_MINUTE, Refusal};
 
@@ -160,7 +161,7 @@ fn key_cap(period: CapPeriod, affordable: u64, retry_after: Option<Duration>) ->
 }
 
 /// Begins as OpenAI's message does, which clients look for.
-fn too_long(context: u32, prompt: u64, requested: Option<u32>) -> ApiError {
+fn too_long(context: u32, prompt: PromptSize, requested: Option<u32>) -> ApiError {
     let message = match requested {
         None => format!(
             "This model's maximum context length is {context} tokens. However, your prompt has {prompt} tokens. \
@@ -169,7 +170,10 @@ fn too_long(context: u32, prompt: u64, requested: Option<u32>) -> ApiError {
         Some(requested) => format!(
             "This model's maximum context length is {context} tokens. However, you requested {} tokens ({prompt} in \
              the prompt, {requested} for the completion). Please reduce either.",
-            prompt.saturating_add(u64::from(requested)),
+            PromptSize {
+                tokens: prompt.tokens.saturating_add(u64::from(requested)),
+                ..prompt
+            },
         ),
     };
     ApiError::new(Reason::InvalidRequestBody, message).code("context_length_exceeded")

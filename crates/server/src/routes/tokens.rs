@@ -8,8 +8,8 @@ use axum::{Extension, Json};
 use serde::{Serialize, Serializer};
 use weir_accounts::Caller;
 use weir_api::tokens::{Count, Counted, Detokenize, Detokenized, Tokenize, Tokenized};
-use weir_engine::Token;
-use weir_engine::model::Tokenizer;
+use weir_engine::model::{Encoded, Tokenizer};
+use weir_engine::{PromptSize, Token};
 
 use super::detokenize_lossy;
 use crate::answer::Kind;
@@ -39,9 +39,10 @@ pub(crate) async fn tokenize(
     let admitted = app.gateway.admit(&caller, &model).await?;
     let tokenizer = admitted.tokenizer()?;
     let tokens = match text {
-        Text::Prompt(prompt, bos) => {
+        Text::Prompt(prompt, tokenizing) => {
             let tokenizer = Arc::clone(&tokenizer);
-            off_thread(move || tokenizer.tokenize(&prompt, bos)).await?
+            let encode = move || tokenizer.encode(&prompt, tokenizing.names(), tokenizing.bos);
+            all(off_thread(encode).await?)?
         }
         Text::Chat(request) => {
             let refused = |refusal| ApiError::of(refusal, Kind::Chat, "max_tokens");
@@ -164,6 +165,19 @@ pub(crate) async fn count(
     .into_response();
     relaxed::list(response.headers_mut(), &estimate.relaxed);
     Ok(response)
+}
+
+/// The tokens, if these are all of the text's.
+fn all(encoded: Encoded) -> Result<Vec<Token>, ApiError> {
+    if encoded.complete {
+        return Ok(encoded.tokens);
+    }
+    let size = PromptSize {
+        tokens: encoded.tokens.len() as u64,
+        exact: false,
+    };
+    let message = format!("prompt is too long to be tokenized: it has {size} tokens");
+    Err(ApiError::invalid("prompt", message))
 }
 
 /// The text of each token, made when it is written: together they may be much longer than the prompt.

@@ -47,10 +47,17 @@ async fn what_is_not_a_request() {
             b"{\"model\": \"\xff\"}",
             "the body is not valid UTF-8: byte 11 does not belong there",
         ),
-        (b"{\"model\": \"\\ud800\"}", "the body is not valid JSON: "),
         (
-            b"\xef\xbb\xbf{}",
+            b"\xef\xbb\xbf",
+            "the body is empty; a JSON object is expected",
+        ),
+        (
+            b"\xef\xbb\xbf\xef\xbb\xbf{}",
             "the body is not valid JSON: expected value",
+        ),
+        (
+            b"{}\xef\xbb\xbf",
+            "the body is not valid JSON: trailing characters",
         ),
         (
             b"null",
@@ -100,6 +107,58 @@ async fn what_is_not_a_request() {
         200,
         "deep where nobody looks"
     );
+}
+
+/// Half an emoji is called by its name, wherever it is.
+#[tokio::test]
+async fn lone_surrogates() {
+    let app = TestApp::new().await;
+    let halves = [
+        r"\ud83d",
+        r"\ud83d x",
+        r"\ude00",
+        r"\ud83d\ud83d",
+        r"\ud83d\n",
+        r"\ud83dA",
+        r"\uDFFF",
+        r"x\uD800",
+    ];
+    for half in halves {
+        for body in [
+            chat(json!({})).replace("hello", half),
+            chat(json!({})).replace("\"model\"", &format!("\"{half}\"")),
+            format!("\"{half}\""),
+        ] {
+            let answer = app.post(CHAT, body.clone()).await;
+            let message = answer.json()["message"].as_str().unwrap().to_owned();
+            let expected = "the body is not valid JSON: lone surrogate: half of a character that takes two \\u escapes at line 1 column";
+            assert!(message.starts_with(expected), "{body}: {message}");
+        }
+    }
+    let whole = chat(json!({})).replace("hello", r"\ud83d\ude00");
+    assert_eq!(app.post(CHAT, whole).await.status, 200);
+}
+
+/// A byte order mark before the JSON does no harm.
+#[tokio::test]
+async fn byte_order_marks() {
+    let app = TestApp::new().await;
+    for (path, body) in [
+        (CHAT, chat(json!({}))),
+        ("/v1/completions", crate::completion(json!({}))),
+        (
+            "/tokenize",
+            json!({"model": "sim/chat", "prompt": "a"}).to_string(),
+        ),
+        ("/count", chat(json!({}))),
+    ] {
+        let answer = app.post(path, format!("\u{feff}{body}")).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    // Within a text it is a character.
+    let inside = json!({"model": "sim/chat", "prompt": "\u{feff}a", "return_token_strs": true});
+    let answer = app.post("/tokenize", inside.to_string()).await;
+    assert_eq!(answer.json()["count"], 5);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ async fn an_answer_has_every_key() {
     let answer = app.post(PATH, chat(json!({}))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/json");
-    assert_snapshot!(without_id(answer.json()), @r#"{"id":"chatcmpl-…","object":"chat.completion","created":1795348800,"model":"sim/chat","choices":[{"index":0,"message":{"role":"assistant","content":" weir the runs a weir and runs and","refusal":null},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":27,"completion_tokens":8,"total_tokens":35,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":null}"#);
+    assert_snapshot!(without_id(answer.json()), @r#"{"id":"chatcmpl-…","object":"chat.completion","created":1795348800,"model":"sim/chat","choices":[{"index":0,"message":{"role":"assistant","content":" weir the runs a weir and runs and","refusal":null},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":27,"completion_tokens":8,"total_tokens":35,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":"fp_…"}"#);
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn conversations() {
         json!([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]),
         json!([{"role": "user", "content": []}]),
         json!([{"role": "user", "content": ""}]),
-        json!([{"role": "assistant", "content": null}, {"role": "user", "content": "a"}]),
+        json!([{"role": "assistant", "content": null, "refusal": "no"}, {"role": "user", "content": "a"}]),
         json!([{"role": "user", "content": "a", "name": "n".repeat(64)}]),
         json!([{"role": "user", "content": "a", "name": null, "unknown": {"x": 1}}]),
         json!([

@@ -13,7 +13,7 @@ async fn an_answer_has_every_key() {
     let app = TestApp::new().await;
     let answer = app.post(PATH, completion(json!({}))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_snapshot!(without_id(answer.json()), @r#"{"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" water the slow underü runs","index":0,"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":6,"completion_tokens":8,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":null}"#);
+    assert_snapshot!(without_id(answer.json()), @r#"{"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" water the slow underü runs","index":0,"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":6,"completion_tokens":8,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"system_fingerprint":"fp_…"}"#);
 }
 
 /// The four forms of a prompt; each prompt has `n` choices, with index = prompt · n + choice.

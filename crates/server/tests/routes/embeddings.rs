@@ -20,6 +20,7 @@ pub(crate) fn embedder(shortening: Shortening) -> Scripted {
             shortening,
         }),
         features: Vec::new(),
+        fingerprint: "".into(),
     })
 }
 

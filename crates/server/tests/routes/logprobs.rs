@@ -23,6 +23,7 @@ fn token(token: Token, bytes: &[u8], logprob: f32) -> TokenLogprob {
         token,
         bytes: bytes.to_vec(),
         logprob: Some(logprob),
+        rank: None,
         top: vec![top(token, bytes, logprob), top(99, b"?", -4.5)],
     }
 }
@@ -34,6 +35,7 @@ fn text(choice: u32, text: &str, logprobs: Vec<TokenLogprob>) -> Event {
         text: text.to_owned(),
         tokens: u32::try_from(logprobs.len()).unwrap(),
         logprobs,
+        ids: Vec::new(),
     }
 }
 
@@ -50,6 +52,7 @@ fn prompt(choice: u32) -> Event {
         text: "A ü".to_owned(),
         tokens: 0,
         logprobs: vec![first, token(4, b" \xc3", -9.0), token(5, b"\xbc", -0.125)],
+        ids: Vec::new(),
     }
 }
 

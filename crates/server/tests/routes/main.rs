@@ -12,6 +12,7 @@ mod completions;
 mod connections;
 mod embeddings;
 mod errors;
+mod extensions;
 mod features;
 mod framing;
 mod health;
@@ -57,7 +58,7 @@ fn with(mut body: Value, fields: Value) -> String {
     body.to_string()
 }
 
-/// Takes what differs each time out of an answer or a frame: the id, which must look like one.
+/// Takes what differs each time out of an answer or a frame: the id and the fingerprint, which must look like such.
 fn without_id(mut answer: Value) -> Value {
     if let Some(id) = answer.get("id").and_then(Value::as_str) {
         let (prefix, random) = id.split_once('-').expect("an id has a prefix");
@@ -66,6 +67,17 @@ fn without_id(mut answer: Value) -> Value {
             "{id}"
         );
         answer["id"] = format!("{prefix}-…").into();
+    }
+    if let Some(fingerprint) = answer.get("system_fingerprint") {
+        let digits = fingerprint
+            .as_str()
+            .and_then(|text| text.strip_prefix("fp_"));
+        let digits = digits.expect("a fingerprint is a text, and has a prefix");
+        assert!(
+            digits.len() == 10 && digits.chars().all(|digit| digit.is_ascii_hexdigit()),
+            "{fingerprint}"
+        );
+        answer["system_fingerprint"] = "fp_…".into();
     }
     answer
 }

@@ -71,6 +71,7 @@ async fn features_and_endpoints() {
             shortening: Shortening::Never,
         }),
         features: features.to_vec(),
+        fingerprint: "".into(),
     };
     let all = [
         Feature::FunctionCalling,

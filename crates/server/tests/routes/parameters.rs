@@ -309,6 +309,39 @@ async fn messages() {
             one(json!({"role": "user", "content": 5})),
             bad("messages.1.content"),
         ),
+        (one(json!({"role": "user"})), bad("messages.1.content")),
+        (
+            one(json!({"role": "user", "content": null})),
+            bad("messages.1.content"),
+        ),
+        (
+            one(json!({"role": "system", "content": null})),
+            bad("messages.1.content"),
+        ),
+        (one(json!({"role": "developer"})), bad("messages.1.content")),
+        (
+            one(json!({"role": "tool", "tool_call_id": "a"})),
+            bad("messages.1.content"),
+        ),
+        (one(json!({"role": "assistant"})), bad("messages.1.content")),
+        (
+            one(json!({"role": "assistant", "content": null, "tool_calls": []})),
+            bad("messages.1.content"),
+        ),
+        (
+            one(json!({"role": "user", "refusal": "no"})),
+            bad("messages.1.content"),
+        ),
+        (one(json!({"role": "user", "content": ""})), OK),
+        (one(json!({"role": "assistant", "refusal": "no"})), OK),
+        (
+            one(json!({"role": "assistant", "content": null, "reasoning_content": "hm"})),
+            OK,
+        ),
+        (
+            call(json!({"id": "a", "function": {"name": "f", "arguments": ""}})),
+            OK,
+        ),
         (
             one(json!({"role": "user", "content": {"type": "text", "text": "a"}})),
             bad("messages.1.content"),

@@ -24,11 +24,11 @@ async fn a_chat() {
     assert_eq!(answer.header("content-type"), "text/event-stream");
     assert_eq!(answer.header("cache-control"), "no-cache");
     assert_snapshot!(lines(answer.frames()), @r#"
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" weir"},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" the"},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" runs"},"logprobs":null,"finish_reason":null}],"system_fingerprint":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"system_fingerprint":null}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…"}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" weir"},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…"}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" the"},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…"}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" runs"},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…"}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"system_fingerprint":"fp_…"}
     null
     "#);
 }
@@ -39,11 +39,11 @@ async fn a_chat_with_usage() {
     let body =
         chat(json!({"stream": true, "max_tokens": 2, "stream_options": {"include_usage": true}}));
     assert_snapshot!(lines(app.post(CHAT, body).await.frames()), @r#"
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":null,"usage":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" weir"},"logprobs":null,"finish_reason":null}],"system_fingerprint":null,"usage":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" the"},"logprobs":null,"finish_reason":null}],"system_fingerprint":null,"usage":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"system_fingerprint":null,"usage":null}
-    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[],"system_fingerprint":null,"usage":{"prompt_tokens":27,"completion_tokens":2,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" weir"},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{"content":" the"},"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"chatcmpl-…","object":"chat.completion.chunk","created":1795348800,"model":"sim/chat","choices":[],"system_fingerprint":"fp_…","usage":{"prompt_tokens":27,"completion_tokens":2,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
     null
     "#);
 }
@@ -55,10 +55,10 @@ async fn a_completion_with_usage() {
         json!({"stream": true, "max_tokens": 2, "stream_options": {"include_usage": true}}),
     );
     assert_snapshot!(lines(app.post(COMPLETIONS, body).await.frames()), @r#"
-    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" water","index":0,"logprobs":null,"finish_reason":null}],"system_fingerprint":null,"usage":null}
-    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" the","index":0,"logprobs":null,"finish_reason":null}],"system_fingerprint":null,"usage":null}
-    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":"","index":0,"logprobs":null,"finish_reason":"length"}],"system_fingerprint":null,"usage":null}
-    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[],"system_fingerprint":null,"usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
+    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" water","index":0,"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":" the","index":0,"logprobs":null,"finish_reason":null}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[{"text":"","index":0,"logprobs":null,"finish_reason":"length"}],"system_fingerprint":"fp_…","usage":null}
+    {"id":"cmpl-…","object":"text_completion","created":1795348800,"model":"sim/plain","choices":[],"system_fingerprint":"fp_…","usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}
     null
     "#);
 }

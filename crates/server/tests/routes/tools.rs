@@ -17,6 +17,7 @@ fn text(choice: u32, channel: Channel, text: &str) -> Event {
         text: text.to_owned(),
         tokens: 1,
         logprobs: Vec::new(),
+        ids: Vec::new(),
     }
 }
 

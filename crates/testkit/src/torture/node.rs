@@ -332,7 +332,7 @@ async fn request(world: &World, id: String, random: &mut Random) {
                     return say(&Fact::HangsUp { id });
                 }
             }
-            Ok(Event::Call { .. } | Event::Finished { .. }) => {}
+            Ok(Event::Prompt { .. } | Event::Call { .. } | Event::Finished { .. }) => {}
             Ok(Event::Done(usage)) => say(&Fact::Done {
                 id: id.clone(),
                 prompt: usage.prompt,

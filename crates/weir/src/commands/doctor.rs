@@ -297,7 +297,7 @@ async fn database(options: Options, now: Timestamp) -> Check {
             format!("{} will be made", path.display()),
         );
     }
-    match ledger::differences(options, now).await {
+    match Box::pin(ledger::differences(options, now)).await {
         Ok(differences) if differences.is_empty() => {
             check("database", Verdict::Ok, "the books balance")
         }

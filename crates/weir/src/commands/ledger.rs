@@ -76,7 +76,7 @@ pub(crate) async fn verify(
     output: Json,
     now: Timestamp,
 ) -> anyhow::Result<ExitCode> {
-    let differences = match differences(options, now).await {
+    let differences = match Box::pin(differences(options, now)).await {
         Ok(differences) => differences,
         Err(error) => {
             output::note(&format!("{error:#}"));

@@ -112,7 +112,7 @@ async fn database(config: &Config, now: Timestamp) -> Vec<(&'static str, Value)>
         opened.close().await;
         anyhow::Ok(found?)
     };
-    match read.await {
+    match Box::pin(read).await {
         Ok(mut found) => {
             found.retain(|account| account.deleted_at.is_none());
             let sum = |amount: fn(&Account) -> Nanos| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Piece, Reader, Reading};
+use crate::Token;
 use crate::event::{Channel, Event, FinishReason, TokenLogprob, Usage};
 
 /// Reads all choices of a generation.
@@ -20,6 +21,7 @@ struct Choice {
     /// Of text that is held back; they go along with the next event.
     tokens: u32,
     logprobs: Vec<TokenLogprob>,
+    ids: Vec<Token>,
     /// What the last text was.
     channel: Channel,
 }
@@ -41,12 +43,14 @@ impl Readers {
                 text,
                 tokens,
                 logprobs,
+                ids,
             } if self.reading != Reading::PLAIN => {
                 let Some(state) = self.choice(choice) else {
                     return;
                 };
                 state.tokens += tokens;
                 state.logprobs.extend(logprobs);
+                state.ids.extend(ids);
                 let before = state.reader.is_reasoning();
                 let pieces = state.reader.push(&text);
                 let reasons = before || state.reader.is_reasoning() || has_reasoning(&pieces);
@@ -60,7 +64,10 @@ impl Readers {
                 ready.push_back(Event::Finished { choice, reason });
             }
             Event::Done(usage) => ready.push_back(Event::Done(self.with_reasoning(usage))),
-            event @ (Event::Text { .. } | Event::Call { .. } | Event::Failed(_)) => {
+            event @ (Event::Prompt { .. }
+            | Event::Text { .. }
+            | Event::Call { .. }
+            | Event::Failed(_)) => {
                 ready.push_back(event);
             }
         }
@@ -82,6 +89,7 @@ impl Readers {
                     reader,
                     tokens: 0,
                     logprobs: Vec::new(),
+                    ids: Vec::new(),
                     channel: Channel::Content,
                 },
             );
@@ -101,7 +109,7 @@ impl Readers {
         let ended = reason == FinishReason::Stop;
         let pieces = state.reader.finish(ended);
         state.send(choice, pieces, ready);
-        state.send_logprobs(choice, ready);
+        state.send_rest(choice, ready);
         let has_calls = state.reader.has_calls();
         self.choices.remove(&choice);
         if ended && has_calls {
@@ -125,6 +133,7 @@ impl Choice {
                         text,
                         tokens: std::mem::take(&mut self.tokens),
                         logprobs: std::mem::take(&mut self.logprobs),
+                        ids: std::mem::take(&mut self.ids),
                     }
                 }
             });
@@ -132,14 +141,15 @@ impl Choice {
     }
 
     /// What is left belongs to the mark that ended the last text.
-    fn send_logprobs(&mut self, choice: u32, ready: &mut VecDeque<Event>) {
-        if !self.logprobs.is_empty() {
+    fn send_rest(&mut self, choice: u32, ready: &mut VecDeque<Event>) {
+        if !self.logprobs.is_empty() || !self.ids.is_empty() {
             ready.push_back(Event::Text {
                 choice,
                 channel: self.channel,
                 text: String::new(),
                 tokens: std::mem::take(&mut self.tokens),
                 logprobs: std::mem::take(&mut self.logprobs),
+                ids: std::mem::take(&mut self.ids),
             });
         }
     }

@@ -6,7 +6,7 @@ use std::error::Error as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 
 use crate::dialect::template::methods;
 
@@ -15,6 +15,8 @@ use crate::dialect::template::methods;
 const FUEL: u64 = 4_000_000;
 
 const NAME: &str = "chat_template";
+/// No name that a template could have.
+const STAND_INS: &str = "stand-ins";
 
 /// A template, ready to render.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Inputs {
     pub(super) tools: Value,
     pub(super) add_generation_prompt: bool,
     pub(super) switches: BTreeMap<String, Value>,
+    /// Characters that stand for others, and are written as they are.
+    pub(super) stand_ins: String,
     pub(super) now: Timestamp,
 }
 
@@ -58,7 +62,9 @@ impl Jinja {
             eos_token => self.eos.as_str(),
             add_generation_prompt => inputs.add_generation_prompt,
             strftime_now => strftime_now(inputs.now),
-            ..Value::from_pairs(inputs.switches)
+            ..Value::from_pairs(inputs.switches.into_iter().chain([
+                (STAND_INS.to_owned(), Value::from(inputs.stand_ins)),
+            ]))
         })
     }
 }
@@ -76,6 +82,12 @@ fn environment(source: &str) -> Result<Environment<'static>, Error> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_template_owned(NAME, without_generation_tags(&unix_lines(source)))?;
     Ok(environment)
+}
+
+/// Characters of this rendering that stand for others.
+pub(super) fn stand_ins(state: &State<'_, '_>) -> String {
+    let value = state.lookup(STAND_INS).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// `strftime_now`, of one moment.

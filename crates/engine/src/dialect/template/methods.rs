@@ -4,6 +4,7 @@ use minijinja::value::{Kwargs, StringInput, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
 
+use super::environment::stand_ins;
 use crate::dialect::{python, python_json};
 
 /// Spaces that `indent` may put before a line.
@@ -12,9 +13,10 @@ const INDENT_MAX: usize = 1000;
 /// All of them.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
-    environment
-        .set_formatter(|out, _, value| python::write_str(out, value).map_err(|_| too_deep()));
-    environment.add_filter("tojson", python_json::tojson);
+    environment.set_formatter(|out, state, value| {
+        python::write_str(out, value, || stand_ins(state)).map_err(|_| too_deep())
+    });
+    environment.add_filter("tojson", tojson);
     environment.add_filter("string", string);
     environment.add_filter("trim", trim);
     environment.add_filter("indent", indent);
@@ -58,14 +60,18 @@ fn strip<'a>(text: &'a str, side: &str, characters: Option<&str>) -> &'a str {
     }
 }
 
-fn trim(value: &Value, characters: Option<&str>) -> Result<String, Error> {
-    Ok(strip(&string(value)?, "strip", characters).to_owned())
+fn trim(state: &State<'_, '_>, value: &Value, characters: Option<&str>) -> Result<String, Error> {
+    Ok(strip(&string(state, value)?, "strip", characters).to_owned())
 }
 
-fn string(value: &Value) -> Result<String, Error> {
+fn string(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let mut text = String::new();
-    python::write_str(&mut text, value).map_err(|_| too_deep())?;
+    python::write_str(&mut text, value, || stand_ins(state)).map_err(|_| too_deep())?;
     Ok(text)
+}
+
+fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<String, Error> {
+    python_json::tojson(value, options, || stand_ins(state))
 }
 
 /// Jinja's keeps a line's end at the end of the text.

@@ -46,7 +46,24 @@ pub(super) fn probe(jinja: &Jinja) -> Result<(Abilities, Shape), Error> {
         jinja.render(inputs(messages, tools, shape, thinking)).ok()
     };
     let developer = knows_developer(jinja);
-    let (shape, tool_results) = best_shape(developer, &render);
+    let (mut shape, tool_results) = best_shape(developer, &render);
+    let undescribed = Tool {
+        description: None,
+        ..tool()
+    };
+    let takes = |shape| {
+        shows(
+            render(&hello, std::slice::from_ref(&undescribed), shape, None),
+            TOOL,
+        )
+    };
+    let described = Shape {
+        described_tools: true,
+        ..shape
+    };
+    if !takes(shape) && takes(described) {
+        shape = described;
+    }
     let system = [Message::new(Role::System, "Hello."), hello[0].clone()];
     let thinking = |thinking| render(&hello, &[], shape, thinking);
     let abilities = Abilities {
@@ -143,9 +160,10 @@ fn inputs(messages: &[Message], tools: &[Tool], shape: Shape, thinking: Option<b
     let kwargs: BTreeMap<_, _> = kwargs.into_iter().collect();
     Inputs {
         messages: view::messages(messages, shape),
-        tools: view::tools(tools),
+        tools: view::tools(tools, shape),
         add_generation_prompt: true,
         switches: switches::checked(&kwargs).expect("the switch is one"),
+        stand_ins: String::new(),
         now: Timestamp::UNIX_EPOCH,
     }
 }

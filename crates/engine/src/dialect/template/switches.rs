@@ -21,8 +21,8 @@ const NAMES: [&str; 8] = [
     "tools_in_user_message",
 ];
 
-/// Bytes of a value that is a text, as `low` is.
-const TEXT_MAX: usize = 32;
+/// Characters of a value that is a text, as `low` is.
+const TEXT_CHARS_MAX: usize = 32;
 
 /// What the template gets to see of them.
 pub(super) fn checked(kwargs: &BTreeMap<String, Json>) -> Result<BTreeMap<String, Value>, Invalid> {
@@ -35,10 +35,10 @@ pub(super) fn checked(kwargs: &BTreeMap<String, Json>) -> Result<BTreeMap<String
         match value {
             Json::Null => continue,
             Json::Bool(_) | Json::Number(_) => {}
-            Json::String(text) if text.len() <= TEXT_MAX => {}
+            Json::String(text) if text.chars().count() <= TEXT_CHARS_MAX => {}
             Json::String(_) | Json::Array(_) | Json::Object(_) => {
                 let message = format!(
-                    "{name} must be a boolean, a number, or a text of at most {TEXT_MAX} bytes"
+                    "{name} must be a boolean, a number, or a text of at most {TEXT_CHARS_MAX} characters"
                 );
                 return Err(Invalid::new(
                     format!("chat_template_kwargs.{name}"),

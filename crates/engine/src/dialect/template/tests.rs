@@ -320,7 +320,8 @@ fn only_switches_reach_a_template() {
         );
     }
     for value in [json!([]), json!({}), json!("x".repeat(33))] {
-        let part = "reasoning_effort must be a boolean, a number, or a text of at most 32 bytes";
+        let part =
+            "reasoning_effort must be a boolean, a number, or a text of at most 32 characters";
         refused(
             json!({"reasoning_effort": value}),
             "chat_template_kwargs.reasoning_effort",

@@ -23,6 +23,8 @@ pub(super) struct Shape {
     pub(super) text_arguments: bool,
     /// The ids of calls have nine letters and digits, as Mistral's templates demand.
     pub(super) short_ids: bool,
+    /// Each tool has a description, and be it an empty one.
+    pub(super) described_tools: bool,
 }
 
 pub(super) fn messages(messages: &[Message], shape: Shape) -> Value {
@@ -34,11 +36,11 @@ pub(super) fn messages(messages: &[Message], shape: Shape) -> Value {
 }
 
 /// None, if there are none.
-pub(super) fn tools(tools: &[Tool]) -> Value {
+pub(super) fn tools(tools: &[Tool], shape: Shape) -> Value {
     if tools.is_empty() {
         return Value::from(());
     }
-    let views: Vec<Json> = tools.iter().map(tool).collect();
+    let views: Vec<Json> = tools.iter().map(|given| tool(given, shape)).collect();
     Value::from(Serde(&views))
 }
 
@@ -155,10 +157,12 @@ fn call_id(id: &str, shape: Shape) -> Cow<'_, str> {
 }
 
 /// As OpenAI writes it. Templates go through `parameters`, which callers may omit.
-fn tool(tool: &Tool) -> Json {
+fn tool(tool: &Tool, shape: Shape) -> Json {
     let mut function = json!({"name": tool.name});
-    if let Some(description) = &tool.description {
-        function["description"] = json!(description);
+    match &tool.description {
+        Some(description) => function["description"] = json!(description),
+        None if shape.described_tools => function["description"] = json!(""),
+        None => {}
     }
     function["parameters"] = match &tool.parameters {
         Some(parameters) => Json::clone(parameters),

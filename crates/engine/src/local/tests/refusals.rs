@@ -32,7 +32,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
         request("123456789", 41),
         Err(EngineError::TooLong {
             context,
-            prompt: 10,
+            prompt: 10.into(),
             requested: Some(41),
         }),
     )
@@ -63,7 +63,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
     .await;
     let full = EngineError::TooLong {
         context,
-        prompt: 50,
+        prompt: 50.into(),
         requested: None,
     };
     check(
@@ -104,7 +104,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
     .await;
     let over = EngineError::TooLong {
         context,
-        prompt: 51,
+        prompt: 51.into(),
         requested: Some(0),
     };
     check(
@@ -188,7 +188,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
         refused,
         Err(EngineError::TooLong {
             context,
-            prompt: 10,
+            prompt: 10.into(),
             requested: Some(41)
         })
     );

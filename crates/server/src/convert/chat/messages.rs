@@ -7,22 +7,22 @@ use weir_engine::request::{Message, Role, ToolCall};
 use crate::convert::{NAME_CHARS_MAX, missing};
 use crate::error::ApiError;
 
+/// The messages, and whether the last one is the beginning of the answer: `prefix`, or `partial`.
 pub(in crate::convert) fn messages<const MAX: usize>(
     model: &str,
     messages: Option<List<chat::Message, MAX>>,
-) -> Result<Vec<Message>, ApiError> {
+) -> Result<(Vec<Message>, bool), ApiError> {
     let List(messages) = messages.ok_or_else(|| missing("messages"))?;
-    if messages.is_empty() {
+    let Some(last) = messages.last() else {
         return Err(ApiError::invalid(
             "messages",
             "messages must have at least one message",
         ));
-    }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, message)| self::message(model, index, message))
-        .collect()
+    };
+    let is_prefix = last.prefix == Some(true) || last.partial == Some(true);
+    let messages = messages.into_iter().enumerate();
+    let messages = messages.map(|(index, message)| self::message(model, index, message));
+    Ok((messages.collect::<Result<_, _>>()?, is_prefix))
 }
 
 fn message(model: &str, index: usize, message: chat::Message) -> Result<Message, ApiError> {
@@ -59,11 +59,18 @@ fn message(model: &str, index: usize, message: chat::Message) -> Result<Message,
         Some(Content::Text(text)) => Some(text),
         Some(Content::Parts(parts)) => Some(joined(model, index, parts)?),
     };
+    let reasoning = message.reasoning_content.or(message.reasoning);
+    // An answer that was cut off may have nothing but reasoning.
+    let says_otherwise = role == Role::Assistant
+        && (!tool_calls.is_empty() || message.refusal.is_some() || reasoning.is_some());
+    if content.is_none() && !says_otherwise {
+        return invalid("content", "is required");
+    }
     let tool_calls = tool_calls.into_iter().map(tool_call).collect();
     Ok(Message {
         role,
-        content,
-        reasoning: message.reasoning_content.or(message.reasoning),
+        content: content.or(message.refusal),
+        reasoning,
         name: message.name,
         tool_calls,
         tool_call_id: message.tool_call_id,

@@ -12,6 +12,7 @@ fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u
             token,
             bytes: text.as_bytes().to_vec(),
             logprob: Some(-1.0),
+            rank: None,
             top: Vec::new(),
         };
         let text = Event::Text {
@@ -20,6 +21,7 @@ fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u
             text: (*text).to_owned(),
             tokens: 1,
             logprobs: vec![logprob],
+            ids: vec![token],
         };
         readers.read(text, &mut ready);
     }
@@ -35,8 +37,10 @@ fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u
                 text,
                 tokens,
                 logprobs,
+                ids,
             } => {
                 let scored: Vec<u32> = logprobs.iter().map(|score| score.token).collect();
+                assert_eq!(scored, ids);
                 format!("{channel:?} {text:?} {tokens} {scored:?}")
             }
             Event::Call {

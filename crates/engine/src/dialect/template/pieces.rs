@@ -1,0 +1,159 @@
+//! What a template can write by itself, read from its source.
+
+use std::collections::HashSet;
+
+/// The texts that a template consists of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::dialect) struct Pieces {
+    /// Strings in its expressions.
+    pub(in crate::dialect) literals: Vec<String>,
+    /// What stands outside of its tags.
+    raw: Vec<String>,
+    /// Its variables, attributes and keywords.
+    names: HashSet<String>,
+}
+
+impl Pieces {
+    pub(in crate::dialect) fn of(source: &str) -> Self {
+        let mut pieces = Pieces::default();
+        let mut rest = source;
+        while let Some(start) = rest.find('{') {
+            let tag = &rest[start..];
+            let close = match tag.as_bytes().get(1) {
+                Some(b'{') => "}}",
+                Some(b'%') => "%}",
+                Some(b'#') => "#}",
+                _ => {
+                    // A brace of the text.
+                    let end = start + 1;
+                    pieces.push_raw(&rest[..end]);
+                    rest = &rest[end..];
+                    continue;
+                }
+            };
+            pieces.push_raw(&rest[..start]);
+            let inside = &tag[2..];
+            let length = match close {
+                "#}" => inside.find(close).unwrap_or(inside.len()),
+                _ => pieces.read_code(inside, close),
+            };
+            rest = inside[length..].strip_prefix(close).unwrap_or_default();
+        }
+        pieces.push_raw(rest);
+        pieces
+    }
+
+    /// Whether the template may write this, and then something else.
+    pub(in crate::dialect) fn any_ends_with(&self, text: &str) -> bool {
+        let all = self.literals.iter().chain(&self.raw);
+        let mut ends = all.map(|piece| piece.ends_with(text) || piece.trim_end().ends_with(text));
+        ends.any(|ends| ends)
+    }
+
+    /// Whether it may write this after something else.
+    pub(in crate::dialect) fn any_begins_with(&self, text: &str) -> bool {
+        let all = self.literals.iter().chain(&self.raw);
+        let mut begins =
+            all.map(|piece| piece.starts_with(text) || piece.trim_start().starts_with(text));
+        begins.any(|begins| begins)
+    }
+
+    /// Whether the template may compare values with this, or look for it as a key.
+    pub(in crate::dialect) fn knows(&self, text: &str) -> bool {
+        self.names.contains(text) || self.literals.iter().any(|literal| literal == text)
+    }
+
+    fn push_raw(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.raw.push(text.to_owned());
+        }
+    }
+
+    /// Takes the literals of a tag and tells where it closes.
+    fn read_code(&mut self, code: &str, close: &str) -> usize {
+        let mut at = 0;
+        while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
+            if rest.starts_with(close) {
+                return at;
+            }
+            let first = rest.chars().next().expect("it isn't empty");
+            at += match first {
+                '\'' | '"' => self.read_literal(&rest[1..], first) + 1,
+                _ if is_of_name(first) => {
+                    let name = rest.split(|c| !is_of_name(c)).next().unwrap_or_default();
+                    self.names.insert(name.to_owned());
+                    name.len()
+                }
+                _ => first.len_utf8(),
+            };
+        }
+        code.len()
+    }
+
+    /// The length of a literal behind its opening quote, with the closing one.
+    fn read_literal(&mut self, code: &str, quote: char) -> usize {
+        let mut literal = String::new();
+        let mut characters = code.char_indices();
+        while let Some((at, c)) = characters.next() {
+            if c == quote {
+                self.literals.push(literal);
+                return at + 1;
+            }
+            if c != '\\' {
+                literal.push(c);
+                continue;
+            }
+            match characters.next() {
+                Some((_, 'n')) => literal.push('\n'),
+                Some((_, 't')) => literal.push('\t'),
+                Some((_, 'r')) => literal.push('\r'),
+                Some((_, other)) => literal.push(other),
+                None => break,
+            }
+        }
+        code.len()
+    }
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_a_template() {
+        let check = |source: &str, literals: &[&str], raw: &[&str]| {
+            let pieces = Pieces::of(source);
+            assert_eq!(pieces.literals, literals, "{source}");
+            assert_eq!(pieces.raw, raw, "{source}");
+        };
+        check("", &[], &[]);
+        check(
+            "<s>{{- '<|' ~ role + \"|>\\n\" -}} it's{# 'no' #}",
+            &["<|", "|>\n"],
+            &["<s>", " it's"],
+        );
+        check("{% if m == '}}\\'é' %}{x}", &["}}'é"], &["{", "x}"]);
+        check("{{ 'open", &[], &[]);
+        check("{{ open ", &[], &[]);
+    }
+
+    #[test]
+    fn where_names_may_be_finished() {
+        let pieces = Pieces::of("{{ '\\n<' ~ key ~ '> ' }}[INST] {% if true %}");
+        let check = |text: &str, ends: bool, begins: bool| {
+            let found = (pieces.any_ends_with(text), pieces.any_begins_with(text));
+            assert_eq!(found, (ends, begins), "{text}");
+        };
+        check("<", true, true);
+        check(">", true, true);
+        check("[INST]", true, true);
+        check("[INS", false, true);
+        check("|>", false, false);
+        let known = ["key", "true", "> ", "\n<", "ke", "INST", ">"].map(|word| pieces.knows(word));
+        assert_eq!(known, [true, true, true, true, false, false, false]);
+    }
+}
