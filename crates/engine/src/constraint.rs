@@ -2,7 +2,7 @@
 //!
 //! [`Constraints::compile`] makes a [`Constraint`] of a [`Grammar`], off the engine's thread. Schemas become rules by a front end
 //! of our own ([`schema`]), whose work, memory and depth are bounded; the engine of grammars and masks is `llguidance`'s. Each
-//! choice walks through a constraint by its tokens ([`walk`]): after every one a worker ([`pool`]) computes which tokens may come
+//! choice walks through a constraint by its tokens ([`walk`]): after every one a worker computes which tokens may come
 //! next, while the model computes their logits.
 
 mod admission;
@@ -17,7 +17,6 @@ mod json;
 mod lark;
 mod numbers;
 mod pattern;
-mod pool;
 mod rules;
 mod schema;
 #[cfg(test)]
@@ -43,7 +42,6 @@ pub(crate) use self::grammar::Part;
 pub use self::grammar::{Grammar, SCHEMA_PARAM, Schema};
 pub use self::lark::LARK_BYTES_MAX;
 pub use self::pattern::PATTERN_BYTES_MAX;
-pub use self::pool::Pool;
 pub use self::rules::SYMBOLS_MAX;
 pub use self::schema::{
     BRANCHES_MAX, LENGTH_MAX, MULTIPLES_MAX, PROPERTIES_MAX, RELAXED_MAX, Relaxed,

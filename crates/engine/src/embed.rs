@@ -34,6 +34,8 @@ pub struct EmbedRequest {
     pub inputs: Vec<Prompt>,
     /// Numbers of each vector, if not as many as the model gives.
     pub dimensions: Option<u32>,
+    /// Whose request it is.
+    pub account: Arc<str>,
 }
 
 /// A request whose size is known: what limits, hold and engine work with.
@@ -43,6 +45,8 @@ pub struct PreparedEmbed {
     pub inputs: Vec<Arc<[Token]>>,
     /// Numbers of each vector.
     pub dimensions: u32,
+    /// The account that pays; accounts take turns.
+    pub account: Arc<str>,
 }
 
 impl PreparedEmbed {

@@ -34,6 +34,9 @@ pub use crate::request::{Input, Prepared, Request, Sampling};
 /// A token's number in a model's vocabulary.
 pub type Token = u32;
 
+/// Something to be done on another thread.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// An engine turns a request into events.
 ///
 /// `prepare` renders and tokenizes: it knows the prompt's size in tokens (exact for a local engine,
@@ -55,10 +58,18 @@ pub trait Engine: Send + Sync + Debug {
     fn embed(&self, _prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
         async { Err(NO_EMBEDDINGS) }.boxed()
     }
-    /// Refuses what `generate` would refuse now, whatever it is. It is asked before anything is prepared or held for a
+    /// Refuses what `generate` would refuse the account now, whatever it is. It is asked before anything is prepared or held for a
     /// request, so that a crowd costs next to nothing; whether one is accepted, `generate` says.
-    fn accepts(&self) -> Result<(), EngineError> {
+    fn accepts(&self, _account: &str) -> Result<(), EngineError> {
         Ok(())
+    }
+    /// Does work with the model's texts, which takes a while, in the account's turn. Dropping the future drops what hasn't begun.
+    fn work(&self, _account: &Arc<str>, work: Work) -> BoxFuture<'_, Result<(), EngineError>> {
+        async {
+            let done = tokio::task::spawn_blocking(work).await;
+            done.map_err(|panic| EngineError::Fault(format!("work with a text: {panic}")))
+        }
+        .boxed()
     }
     fn health(&self) -> Health;
     /// The model's tokenizer, if it is here.

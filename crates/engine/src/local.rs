@@ -4,8 +4,10 @@
 mod budget;
 mod core;
 mod embedding;
+mod fair_queue;
 mod generation;
 mod inbox;
+mod masks;
 mod pace;
 mod prepare;
 mod row_cost;
@@ -13,6 +15,7 @@ mod score;
 mod thread;
 mod token_limits;
 mod turns;
+mod workers;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -30,13 +33,15 @@ use crate::constraint::{
 use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::{Preparer, kept_to};
+use crate::local::workers::{Purpose, Workers};
 use crate::model::{Model, ModelFacts, Tokenizer};
 use crate::scheduler::Drafted;
-use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, event};
+use crate::{Engine, EngineError, Events, Facts, Feature, Health, Prepared, Request, Work, event};
 
 pub use crate::local::core::{Core, Monotonic, Progress};
 pub use crate::local::embedding::EmbeddingEngine;
 pub use crate::local::inbox::Load;
+pub use crate::local::masks::AccountMasks;
 pub use crate::local::prepare::ECHOED_LOGPROBS_MAX;
 
 /// Tokens that a choice is expected to generate when it is admitted to the cache.
@@ -130,9 +135,13 @@ impl PrefixCache {
     }
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Half of the cores: the kernels want the others, and a mask takes far less time than a step.
 fn mask_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+    (cores() / 2).max(1)
 }
 
 /// Why a model can't be served.
@@ -154,6 +163,7 @@ pub enum SpawnError {
 pub struct LocalEngine {
     facts: Facts,
     preparer: Arc<Preparer>,
+    workers: Arc<Workers>,
     admission: Arc<Admission>,
     inbox: Arc<Inbox>,
     /// The one that steps, and one that reads the vocabulary and ends.
@@ -206,6 +216,7 @@ impl LocalEngine {
         Ok(LocalEngine {
             facts,
             preparer,
+            workers: Arc::new(Workers::start(cores(), Purpose::Texts)?),
             admission: Arc::new(Admission::new(AdmissionOptions::default())),
             inbox,
             threads: Mutex::new(threads),
@@ -245,41 +256,33 @@ impl LocalEngine {
         let admitted = self.admission.admit(account, Instant::now()).await;
         let permit =
             admitted.map_err(|NotAdmitted { retry_after }| EngineError::TooMany { retry_after })?;
-        let (preparer, admission, account) = (
+        let (preparer, admission, charged) = (
             Arc::clone(&self.preparer),
             Arc::clone(&self.admission),
             Arc::clone(account),
         );
         let leaving = CancelOnDrop(Cancel::default());
         let cancel = leaving.0.clone();
-        let compiled = off_thread(move || {
+        let compiled = self.workers.run(account, move || {
             // The turn lasts as long as the work does, also where nobody waits for it any more.
             let _turn = permit;
             let compiled = preparer.compile(&grammar, &cancel);
-            admission.charge(&account, cancel.steps(), Instant::now());
+            admission.charge(&charged, cancel.steps(), Instant::now());
             compiled
         });
         let compiled = compiled.await;
         drop(leaving);
-        compiled
+        compiled?
     }
 }
 
-/// Whoever drops it doesn't want the work any more.
+/// Cancels the work of a caller that leaves, by being dropped.
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    let work = tokio::task::spawn_blocking(work);
-    work.await
-        .unwrap_or_else(|panic| Err(EngineError::Fault(format!("preparing a request: {panic}"))))
 }
 
 impl Drop for LocalEngine {
@@ -298,7 +301,8 @@ impl Engine for LocalEngine {
         async move {
             let account = Arc::clone(&request.account);
             // A long prompt takes milliseconds to tokenize: nothing for the async threads.
-            let rendered = off_thread(move || preparer.render(request)).await?;
+            let rendered = self.workers.run(&account, move || preparer.render(request));
+            let rendered = rendered.await??;
             match rendered.grammar {
                 None => Ok(rendered.prepared),
                 Some(grammar) => {
@@ -324,8 +328,13 @@ impl Engine for LocalEngine {
         .boxed()
     }
 
-    fn accepts(&self) -> Result<(), EngineError> {
-        self.inbox.accepts()
+    fn accepts(&self, account: &str) -> Result<(), EngineError> {
+        self.inbox.accepts(account)
+    }
+
+    fn work(&self, account: &Arc<str>, work: Work) -> BoxFuture<'_, Result<(), EngineError>> {
+        let account = Arc::clone(account);
+        async move { self.workers.run(&account, work).await }.boxed()
     }
 
     fn health(&self) -> Health {

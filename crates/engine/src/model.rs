@@ -238,4 +238,7 @@ pub enum DecodeError {
     /// The step failed half way, and with it all that the cache held: every sequence is empty.
     #[error("{0}")]
     Lost(String),
+    /// The weights aren't what was loaded any more, so nothing that the model computes is of use.
+    #[error("{0}")]
+    Damaged(String),
 }

@@ -60,6 +60,9 @@ pub struct Request {
     pub thinking_tokens: Option<u32>,
     /// Whose request it is: what preparing it costs is the account's.
     pub account: Arc<str>,
+    /// Whether the same request has the same answer when it comes again and nothing else is computed meanwhile, though its prompt is
+    /// cached then. On engines that aren't reproducible this takes a step more, and nothing is drafted.
+    pub repeatable: bool,
 }
 
 impl Request {
@@ -85,6 +88,7 @@ impl Request {
             names_specials: false,
             thinking_tokens: None,
             account: Arc::default(),
+            repeatable: false,
         }
     }
 }

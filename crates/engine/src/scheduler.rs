@@ -17,6 +17,7 @@ mod kv;
 mod ngrams;
 mod plan;
 mod prefix;
+mod repeat;
 mod runs;
 mod sequence;
 mod snapshots;
@@ -65,6 +66,8 @@ pub struct Job {
     pub account: Arc<str>,
     /// Of the account: it has so many parts.
     pub weight: NonZeroU32,
+    /// Whether its rows alone are to be the same when it comes again: see [`repeat`].
+    pub repeatable: bool,
     /// Whether what its choices may say next is guessed, and computed along with what they have said.
     pub drafts: bool,
 }
@@ -99,8 +102,6 @@ pub struct Scheduler {
     rows_max: u32,
     admission: Admission,
     aside: Aside,
-    /// The age of whoever had the last step, when sequences take turns.
-    turn: Option<ChoiceId>,
     preemptions: u64,
     drafted: Drafted,
     /// The number of steps before which nothing is drafted.
@@ -147,7 +148,6 @@ impl Scheduler {
             rows_max: capacity.rows,
             admission: Admission::Open,
             aside: Aside::default(),
-            turn: None,
             preemptions: 0,
             drafted: Drafted::default(),
             drafts_from: 0,
@@ -232,8 +232,10 @@ impl Scheduler {
             let (id, sequence) = self.running.get_mut(&choice).expect("it is in the step");
             self.kv.extend(*id, rows);
             sequence.stepped = self.steps;
+            self.accounts.step(&sequence.account, self.steps);
             self.accounts.serve(&sequence.account, rows);
         }
+        self.count_outputs(step);
         for scored in &step.scored {
             let prompt = self.prompts.get_mut(&scored.first);
             let prompt = prompt.expect("what is scored is known");
@@ -308,6 +310,16 @@ impl Scheduler {
         let all = self.running.values();
         all.filter(|(id, sequence)| self.kv.length(*id) + 1 >= sequence.known())
             .count()
+    }
+
+    /// Accounts that have something to compute, or wait.
+    pub fn accounts(&self) -> u32 {
+        self.accounts.active()
+    }
+
+    /// The number of the last step that computed something of an account, if it has something to compute.
+    pub fn stepped(&self, account: &str) -> Option<u64> {
+        self.accounts.stepped(account)
     }
 
     fn caught_up(&self) -> impl Iterator<Item = ChoiceId> {

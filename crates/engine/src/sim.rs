@@ -31,7 +31,7 @@ use crate::text::TextStream;
 
 pub use crate::sim::documents::random_text;
 pub use crate::sim::embedder::SimEmbedder;
-pub use crate::sim::gate::{Gate, Probe};
+pub use crate::sim::gate::{Gate, Probe, Work};
 pub use crate::sim::masks::{LateMasks, PromptMasks};
 pub use crate::sim::tokenizer::{END, SimTokenizer};
 
@@ -66,6 +66,8 @@ pub struct SimOptions {
     pub end_probability: f64,
     /// How likely each token is the one that always follows the token before it: texts repeat themselves.
     pub habit: f64,
+    /// Whether a row that is computed beside others has other logits than one that is alone, as kernels round otherwise.
+    pub noise: bool,
     /// Whether it has a chat template.
     pub chat: bool,
     /// What it computes aside.
@@ -88,6 +90,7 @@ impl Default for SimOptions {
             context_tokens: 4_096,
             end_probability: 0.02,
             habit: 0.0,
+            noise: false,
             chat: true,
             aside: None,
             faults: Faults::default(),
@@ -106,6 +109,8 @@ pub struct Faults {
     pub fault_at: Option<u64>,
     /// How likely a step fails with [`DecodeError::Lost`].
     pub lost_probability: f64,
+    /// This step and all that follow fail with [`DecodeError::Damaged`].
+    pub damaged_from: Option<u64>,
     /// This step panics.
     pub panic_at: Option<u64>,
 }
@@ -179,6 +184,9 @@ impl SimModel {
     fn fault(&self, step: u64, rows: &[Row]) -> Result<(), DecodeError> {
         let faults = &self.options.faults;
         assert!(faults.panic_at != Some(step), "this step was to panic");
+        if faults.damaged_from.is_some_and(|from| step >= from) {
+            return Err(DecodeError::Damaged("the file was to be cut".to_owned()));
+        }
         if faults.fault_at == Some(step) {
             return Err(DecodeError::Fault("this step was to fail".to_owned()));
         }
@@ -245,7 +253,7 @@ impl Model for SimModel {
             return Err(error);
         }
         self.logits.clear();
-        let shape = step_shape(capacity, rows);
+        let shape = step_shape(&self.options, rows);
         for row in rows {
             let state = self.cache.append(*row, shape);
             self.logits
@@ -425,9 +433,13 @@ pub fn solo(
 
 /// What a step's rows have in common that real kernels' logits depend on: nothing that matters if all
 /// batch together.
-fn step_shape(capacity: Capacity, rows: &[Row]) -> u64 {
+fn step_shape(options: &SimOptions, rows: &[Row]) -> u64 {
+    let capacity = options.capacity;
     if capacity.batching == Batching::Together {
-        return ALONE;
+        return match options.noise && rows.len() > 1 {
+            true => BESIDE_OTHERS,
+            false => ALONE,
+        };
     }
     let (first, chunk) = (rows[0], capacity.chunk());
     let alone = rows.iter().all(|row| row.sequence == first.sequence);
@@ -460,6 +472,7 @@ fn shape(capacity: Capacity, prompt: u32, position: u32) -> u64 {
 
 const ALONE: u64 = 0;
 const CHUNKS: u64 = 1;
+const BESIDE_OTHERS: u64 = 2;
 
 fn rest(first: u32, rows: u32) -> u64 {
     u64::from(first) << 32 | u64::from(rows)

@@ -277,6 +277,7 @@ impl World {
             context_tokens: cells,
             end_probability: random.one_of(&[0.0, 0.02, 0.2]),
             habit: random.one_of(&[0.0, 0.9, 0.98, 0.98]),
+            noise: false,
             chat: false,
             aside,
             faults: Faults {

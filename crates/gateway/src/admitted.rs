@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use weir_accounts::{Counts, Nanos, Price};
 use weir_engine::constraint::Relaxed;
 use weir_engine::model::Tokenizer;
@@ -48,12 +49,30 @@ impl Admitted {
     /// The request as the engine would get it, within the model's cap.
     pub async fn prepare(&self, mut request: Request) -> Result<Prepared, Refusal> {
         request.output = self.offer.limit_output(request.output)?;
+        // Who names a seed wants the same answer again.
+        request.repeatable = request.sampling.seed().is_some();
         request.sampling = request.sampling.or_seed(entropy()?);
         request.account = Arc::clone(&self.account);
         self.engine
             .prepare(request)
             .await
             .map_err(|error| Refusal::from_engine(error, &self.offer.id))
+    }
+
+    /// Does some work with texts when it is the account's turn, and returns its result.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let work = Box::new(move || {
+            // Nobody may listen any more.
+            let _ = answer.send(work());
+        });
+        let done = self.engine.work(&self.account, work).await;
+        done.map_err(|error| Refusal::from_engine(error, &self.offer.id))?;
+        let answered = answered.await;
+        answered.map_err(|_| Refusal::Internal("work with a text ended in a panic".to_owned()))
     }
 
     /// What the request would need and could cost at most.

@@ -23,14 +23,15 @@ impl Gateway {
         let EmbedJob {
             request_id,
             model,
-            request,
+            mut request,
         } = job;
         let Admitted {
-            account: _,
+            account,
             offer,
             engine,
             mut permit,
         } = self.admit(caller, &model).await?;
+        request.account = account;
         let refused = |error| Refusal::from_engine(error, &offer.id);
         let prepared = engine.prepare_embed(request).await.map_err(refused)?;
         permit

@@ -235,7 +235,8 @@ impl Gateway {
         } = job;
         let mut admitted = self.admit(caller, &model).await?;
         let refusal = |error| Refusal::from_engine(error, &model);
-        admitted.engine.accepts().map_err(refusal)?;
+        let accepts = admitted.engine.accepts(&admitted.account);
+        accepts.map_err(refusal)?;
         let explicit = request.output.tokens.is_some();
         let mut prepared = admitted.prepare(request).await?;
         admitted

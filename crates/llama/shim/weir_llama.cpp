@@ -11,7 +11,6 @@
 #include <mutex>
 
 #include "ggml-backend.h"
-#include "gguf.h"
 #include "kernels.h"
 #include "llama.h"
 
@@ -92,14 +91,6 @@ bool weir_piece(const llama_vocab * vocab, llama_token token, char * bytes, int3
                 char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] {
         *count = llama_token_to_piece(vocab, token, bytes, bytes_size, /* lstrip */ 0, /* special */ false);
-    });
-}
-
-// Reads what a file says of its tensors, and none of their numbers.
-bool weir_gguf_open(const char * path, gguf_context ** gguf, char * what, size_t what_size) noexcept {
-    return guarded(what, what_size, [&] {
-        gguf_init_params params = {/* no_alloc */ true, /* ctx */ nullptr};
-        *gguf = gguf_init_from_file(path, params);
     });
 }
 

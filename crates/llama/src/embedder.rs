@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use weir_engine::Token;
 use weir_engine::model::{DecodeError, Embedder, EmbedderFacts, Row, SequenceId, Tokenizer};
 
@@ -13,7 +14,7 @@ use crate::shim::{self, Context, guarded};
 use crate::tokenizer::LlamaTokenizer;
 
 /// How the vectors of a text's tokens become the text's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pooling {
     Mean,
     /// The first token's.
@@ -146,7 +147,11 @@ impl Embedder for LlamaEmbedder {
         self.check(inputs)?;
         let vectors = self.pool(inputs);
         self.context.handle().clear();
-        vectors
+        // What was computed with a file that was cut meanwhile is nothing.
+        match self.tokenizer.weights().files().distrusted() {
+            Some(why) => Err(DecodeError::Damaged(why.to_owned())),
+            None => vectors,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ compile_error!("kernels by processor are known for x86-64 and Linux only");
 mod aside;
 mod backend;
 mod batch;
+mod checksum;
 mod cores;
 mod digest;
 #[cfg(any(feature = "dispatch", test))]
@@ -29,6 +30,9 @@ mod digest;
 )]
 mod dispatch;
 mod embedder;
+mod estimate;
+mod files;
+pub mod gguf;
 mod load;
 mod log;
 mod model;
@@ -38,19 +42,25 @@ mod sizes;
 mod speed;
 mod threads;
 mod tokenizer;
+mod trial;
 
 pub use crate::backend::{check_kernels, system_info};
+pub use crate::checksum::checksum_of;
 #[cfg(feature = "dispatch")]
 pub use crate::dispatch::{PROBE_COMMAND, PROBE_WORKS, Unfit, probe};
 pub use crate::embedder::{LlamaEmbedder, Pooling};
+pub use crate::estimate::{Estimate, estimate, is_embedder};
+pub use crate::files::{Files, Look};
 pub use crate::load::{
-    EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile, load, open,
+    EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile,
+    ServeOptions, Served, load, open,
 };
 pub use crate::model::LlamaModel;
 pub use crate::requantize::{
     Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,
 };
 pub use crate::speed::{Speed, Workload};
+pub use crate::trial::{TRIAL_COMMAND, TRIAL_REFUSED, TRIAL_WORKS, try_model, try_out};
 
 #[cfg(test)]
 #[path = "../tests/support/models.rs"]

@@ -4,18 +4,21 @@ mod aside;
 mod embed;
 
 use std::ffi::{CStr, CString, c_char};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
+use serde::{Deserialize, Serialize};
 use weir_engine::model::{Capacity, ModelFacts};
 
 use crate::backend;
 use crate::digest;
 use crate::embedder::{LlamaEmbedder, Pooling};
+use crate::files::Files;
+use crate::gguf::{self, Gguf};
 use crate::log::collect_errors;
 use crate::model::{Costs, Layout, LlamaModel};
 use crate::shim::{self, Context, Weights, guarded};
@@ -24,7 +27,7 @@ use crate::threads::Use;
 use crate::tokenizer::LlamaTokenizer;
 
 /// How a model is to be run. What is absent is chosen from the model and the machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadOptions {
     /// Threads of the kernels; as many as this process may use cores.
     pub threads: Option<u32>,
@@ -49,7 +52,7 @@ pub struct LoadOptions {
 }
 
 /// Whose a cell may be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvLayout {
     /// Anybody's: forks share cells, and a sequence may have them all. Attention passes over the cells of all
     /// sequences for each row.
@@ -61,7 +64,7 @@ pub enum KvLayout {
 }
 
 /// `Q8_0` takes half the memory of `F16`, and `F32` twice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvFormat {
     #[default]
     F16,
@@ -71,7 +74,7 @@ pub enum KvFormat {
 
 /// Whether attention is computed by ggml's fused kernel. On a CPU it goes row by row where a step has fewer than 64, which
 /// takes up to three times as long, but passes over the cells of other sequences in a third of the time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FlashAttention {
     /// Only for a model with a sliding window and a cache in `F16`, where it is never slower, for a reproducible one, and for a cache in `Q8_0`, which
     /// can't do without.
@@ -83,12 +86,27 @@ pub enum FlashAttention {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("the model file {} can't be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the model file {} can't be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
     #[error("{} is not a GGUF file", path.display())]
     NotGguf { path: PathBuf },
     #[error("the model file {} can't be loaded; is it complete? {reason}", path.display())]
     Broken { path: PathBuf, reason: String },
+    /// Another process loaded it first, and ended.
+    #[error(
+        "the model file {} is damaged, or of a kind that llama.cpp can't load: a process that tried it ended ({status}): {said}",
+        path.display()
+    )]
+    Deadly {
+        path: PathBuf,
+        status: ExitStatus,
+        said: String,
+    },
+    /// Another process loaded it first, and says this of it.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the model file {} can't be tried in another process: {error}", path.display())]
+    Trial { path: PathBuf, error: io::Error },
     #[error("{} can't be served: {reason}", path.display())]
     Unsupported { path: PathBuf, reason: &'static str },
     /// Most often there isn't enough memory for the cache.
@@ -113,7 +131,7 @@ pub enum LoadError {
 }
 
 /// How a model is to give embeddings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedOptions {
     /// Threads of the kernels; as many as this process may use cores.
     pub threads: Option<u32>,
@@ -125,6 +143,22 @@ pub struct EmbedOptions {
     pub pooling: Option<Pooling>,
 }
 
+/// What of a model is served, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeOptions {
+    pub generate: LoadOptions,
+    pub embed: EmbedOptions,
+    /// Whether a model that generates gives the means of its vectors, too.
+    pub embeddings: bool,
+}
+
+/// A model that is ready for all that it is served for.
+#[derive(Debug)]
+pub struct Served {
+    pub embedder: Option<LlamaEmbedder>,
+    pub model: Option<LlamaModel>,
+}
+
 /// A GGUF file whose weights are mapped: what it is shows before there is room for a cache.
 #[derive(Debug)]
 pub struct ModelFile {
@@ -134,9 +168,13 @@ pub struct ModelFile {
 
 /// Maps the weights of a GGUF file.
 pub fn open(path: &Path) -> Result<ModelFile, LoadError> {
-    check_file(path)?;
+    let head = Gguf::read(path)?;
+    head.check().map_err(|reason| LoadError::Broken {
+        path: path.to_owned(),
+        reason,
+    })?;
     backend::start().map_err(LoadError::Machine)?;
-    let weights = Arc::new(load_weights(path)?);
+    let weights = Arc::new(load_weights(path, &head)?);
     check_kind(path, &weights)?;
     Ok(ModelFile {
         path: path.to_owned(),
@@ -166,6 +204,31 @@ impl ModelFile {
     pub(crate) fn tokenizer(&self, context_tokens: u32) -> LlamaTokenizer {
         let vocabulary = vocabulary(&self.weights);
         LlamaTokenizer::new(Arc::clone(&self.weights), vocabulary, context_tokens)
+    }
+
+    /// The files that are mapped, to be looked after as long as the model is served.
+    pub fn files(&self) -> Arc<Files> {
+        Arc::clone(self.weights.files())
+    }
+
+    /// Makes room for all that is asked for.
+    pub fn serve(&self, options: &ServeOptions) -> Result<Served, LoadError> {
+        let generates = !self.is_embedder();
+        let embedder = if options.embeddings || !generates {
+            let pooling = options.embeddings.then_some(Pooling::Mean);
+            let embed = EmbedOptions {
+                pooling: options.embed.pooling.or(pooling),
+                ..options.embed.clone()
+            };
+            Some(self.embedder(&embed)?)
+        } else {
+            None
+        };
+        let model = generates.then(|| self.model(&options.generate));
+        Ok(Served {
+            embedder,
+            model: model.transpose()?,
+        })
     }
 
     /// Makes room for embeddings.
@@ -240,31 +303,13 @@ fn model(
     Ok(model)
 }
 
-/// Tells the plain cases apart before llama.cpp speaks of magic numbers.
-pub(crate) fn check_file(path: &Path) -> Result<(), LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let mut magic = Vec::new();
-    File::open(path)
-        .map_err(unreadable)?
-        .take(4)
-        .read_to_end(&mut magic)
-        .map_err(unreadable)?;
-    if magic != *b"GGUF" {
-        return Err(LoadError::NotGguf {
-            path: path.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-fn load_weights(path: &Path) -> Result<Weights, LoadError> {
+fn load_weights(path: &Path, head: &Gguf) -> Result<Weights, LoadError> {
     let broken = |reason: String| LoadError::Broken {
         path: path.to_owned(),
         reason,
     };
+    let files = Files::open(&gguf::parts(path, head)?)
+        .map_err(|(path, error)| LoadError::Unreadable { path, error })?;
     let name = CString::new(path.as_os_str().as_encoded_bytes())
         .expect("the file was opened by this path");
     // SAFETY: returns a plain struct.
@@ -284,11 +329,11 @@ fn load_weights(path: &Path) -> Result<Weights, LoadError> {
         })
     });
     loaded.map_err(|threw| broken(threw.to_string()))?;
-    match NonNull::new(model) {
-        // SAFETY: llama.cpp has just loaded it for us.
-        Some(model) => Ok(unsafe { Weights::own(model) }),
-        None => Err(broken(errors)),
-    }
+    let model = NonNull::new(model).ok_or_else(|| broken(errors))?;
+    // SAFETY: llama.cpp has just loaded it for us.
+    let weights = unsafe { Weights::own(model, Arc::new(files)) };
+    weights.files().mapped().map_err(broken)?;
+    Ok(weights)
 }
 
 /// Architectures whose state is of a kind of their own: what forks do to it wasn't looked at.

@@ -179,6 +179,14 @@ impl LlamaModel {
         self.context.threads()
     }
 
+    /// Nothing is computed with what isn't the file that was loaded any more, and nothing that was is used.
+    fn check_weights(&self) -> Result<(), DecodeError> {
+        match self.tokenizer.weights().files().distrusted() {
+            Some(why) => Err(DecodeError::Damaged(why.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// Checks what llama.cpp would assert, and writes `lengths_next`.
     fn check(&mut self, rows: &[Row]) -> Result<(), String> {
         let Capacity {
@@ -388,6 +396,7 @@ impl Model for LlamaModel {
         if rows.is_empty() {
             return Ok(());
         }
+        self.check_weights()?;
         self.check(rows).map_err(DecodeError::Fault)?;
         for row in rows {
             self.deliver_of(row.sequence)?;
@@ -401,6 +410,8 @@ impl Model for LlamaModel {
         if let Err(error) = computed {
             return Err(self.recover(error));
         }
+        // They may have been cut off meanwhile.
+        self.check_weights()?;
         std::mem::swap(&mut self.lengths, &mut self.lengths_next);
         for sequence in 0..self.capacity.sequences {
             self.keep(sequence);
@@ -429,6 +440,7 @@ impl Model for LlamaModel {
     }
 
     fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.check_weights()?;
         self.check_aside(rows).map_err(DecodeError::Fault)?;
         let (sequence, from) = (rows[0].sequence, rows[0].position);
         let aside = self.aside.as_ref().expect("it was checked");
@@ -453,7 +465,9 @@ impl Model for LlamaModel {
     fn go_aside(&mut self, time: Duration) -> Result<Progress, DecodeError> {
         let aside = self.aside.as_mut();
         let aside = aside.ok_or_else(|| fault("nothing is computed aside"))?;
-        match self.context.lend(|team| aside.go(time, team))? {
+        let went = self.context.lend(|team| aside.go(time, team))?;
+        self.check_weights()?;
+        match went {
             Went::Paused => Ok(Progress::Paused),
             Went::Done(done) => {
                 self.lengths[done.sequence.0 as usize] += done.rows;

@@ -7,7 +7,6 @@
 mod copies;
 mod difference;
 mod plan;
-mod tensors;
 
 use std::fs;
 use std::io;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use self::copies::{Copies, Record};
 use self::plan::Plan;
-use self::tensors::Header;
+use crate::gguf::Gguf;
 use crate::load::LoadError;
 use crate::{backend, sizes};
 
@@ -55,8 +54,8 @@ pub enum Requantized {
 pub enum RequantizeError {
     #[error("{0}")]
     Load(#[from] LoadError),
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: io::Error },
     #[error("a copy in {} takes {needed_mib} MiB, and {free_mib} MiB are free", folder.display())]
     DiskFull {
         folder: PathBuf,
@@ -71,7 +70,7 @@ pub enum RequantizeError {
 
 /// A copy of a model file that is faster on this machine, from the folder of copies, or made if it isn't there.
 pub fn for_speed(source: &Path, options: &SpeedOptions) -> Result<Requantized, RequantizeError> {
-    let header = Header::read(source)?;
+    let header = Gguf::read(source)?;
     let plan = match Plan::of(&header) {
         Ok(plan) => plan,
         Err(why) => return Ok(Requantized::AsItIs { why }),
@@ -154,7 +153,7 @@ fn quantize_and_measure(
     backend::start().map_err(LoadError::Machine)?;
     let threads = sizes::threads(options.threads)?;
     plan.quantize(source, copy, threads)?;
-    plan.check(&Header::read(copy)?)
+    plan.check(&Gguf::read(copy)?)
         .map_err(|reason| RequantizeError::Kernels {
             path: source.to_owned(),
             reason,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use crate::files::Files;
 use crate::log::collect_errors;
 use crate::threads::{Team, Threads, Use};
 
@@ -65,13 +66,6 @@ unsafe extern "C" {
         context: *mut sys::llama_context,
         row: i32,
         vector: *mut *const f32,
-        what: *mut c_char,
-        what_size: usize,
-    ) -> bool;
-
-    pub(crate) fn weir_gguf_open(
-        path: *const c_char,
-        gguf: *mut *mut sys::gguf_context,
         what: *mut c_char,
         what_size: usize,
     ) -> bool;
@@ -180,7 +174,10 @@ pub(crate) fn check_kernels(spoil: bool) -> Result<u32, Threw> {
 
 /// Weights and vocabulary. Nothing changes them after loading, so all threads may read them.
 #[derive(Debug)]
-pub(crate) struct Weights(NonNull<sys::llama_model>);
+pub(crate) struct Weights {
+    model: NonNull<sys::llama_model>,
+    files: Arc<Files>,
+}
 
 // SAFETY: the pointer is owned by this value alone, and llama.cpp doesn't tie a model to a thread.
 unsafe impl Send for Weights {}
@@ -193,24 +190,30 @@ impl Weights {
     /// # Safety
     ///
     /// The model was loaded by llama.cpp and nobody else frees it.
-    pub(crate) unsafe fn own(model: NonNull<sys::llama_model>) -> Self {
-        Weights(model)
+    pub(crate) unsafe fn own(model: NonNull<sys::llama_model>, files: Arc<Files>) -> Self {
+        Weights { model, files }
     }
 
     pub(crate) fn pointer(&self) -> *mut sys::llama_model {
-        self.0.as_ptr()
+        self.model.as_ptr()
+    }
+
+    /// The files that they are mapped from.
+    pub(crate) fn files(&self) -> &Arc<Files> {
+        &self.files
     }
 
     pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model lives as long as `self`.
-        unsafe { sys::llama_model_get_vocab(self.0.as_ptr()) }
+        unsafe { sys::llama_model_get_vocab(self.pointer()) }
     }
 }
 
 impl Drop for Weights {
     fn drop(&mut self) {
         // SAFETY: this value owns the model; contexts and tokenizers hold an `Arc` of it, so they are gone.
-        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+        unsafe { sys::llama_model_free(self.model.as_ptr()) }
+        self.files.unmapped();
     }
 }
 

@@ -93,6 +93,10 @@ impl LlamaTokenizer {
         tokenizer
     }
 
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// The texts of the tokens that begin and end a sequence; empty if the model has none.
     pub(crate) fn special_texts(&self) -> (String, String) {
         let vocab = self.weights.vocab();

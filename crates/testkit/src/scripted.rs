@@ -101,6 +101,7 @@ impl Engine for Scripted {
                     .map(|dimensions| PreparedEmbed {
                         inputs: request.inputs.iter().map(tokens).collect(),
                         dimensions,
+                        account: request.account.clone(),
                     })
                     .map_err(EngineError::from)
             }

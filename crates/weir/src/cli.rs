@@ -85,6 +85,15 @@ pub(crate) enum Command {
     Status(Json),
     /// Say what is wrong with this machine, the config and the database
     Doctor(Json),
+    /// Can a model file be loaded? The program asks itself, in a process that may die of it.
+    #[cfg(feature = "llama")]
+    #[command(hide = true, name = weir_llama::TRIAL_COMMAND)]
+    TryModel {
+        /// The file
+        file: PathBuf,
+        /// How it is to be served, as JSON
+        options: String,
+    },
     /// Does a library of kernels work here? The program asks itself, in a process that may fault.
     #[cfg(feature = "dispatch")]
     #[command(hide = true, name = weir_llama::PROBE_COMMAND)]
@@ -120,6 +129,8 @@ impl Command {
             | Command::Refund(_)
             | Command::Adjust(_)
             | Command::Migrate(_) => false,
+            #[cfg(feature = "llama")]
+            Command::TryModel { .. } => true,
             #[cfg(feature = "dispatch")]
             Command::ProbeKernels { .. } => true,
         }
@@ -157,6 +168,22 @@ pub(crate) struct Serve {
 pub(crate) enum Model {
     /// List the models with their prices
     List(Json),
+    /// Say what a GGUF file is, and what memory it would take
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A GGUF file, or a model of the config
+    pub(crate) model: String,
+    /// Read all of it, and load it in another process; exit with 0 if nothing is wrong, 1 if something is
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print the chat template and nothing else
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub(crate) template: bool,
+    #[command(flatten)]
+    pub(crate) output: Json,
 }
 
 #[derive(Debug, Subcommand)]

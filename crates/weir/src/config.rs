@@ -112,6 +112,8 @@ pub(crate) struct Llama {
     pub(crate) kv_format: KvFormat,
     pub(crate) flash_attention: FlashAttention,
     pub(crate) optimize: Optimize,
+    /// Whether the file's bytes are compared with those of the first time.
+    pub(crate) checksum: bool,
     /// Whether a model that generates gives the means of its vectors, too.
     pub(crate) embeddings: bool,
     pub(crate) embedding_tokens: Option<u32>,
@@ -141,6 +143,7 @@ impl Llama {
             kv_format: KvFormat::F16,
             flash_attention: FlashAttention::Auto,
             optimize: Optimize::Off,
+            checksum: true,
             embeddings: false,
             embedding_tokens: None,
             matryoshka: false,
@@ -516,6 +519,7 @@ impl Reader<'_> {
                 Some(Value::Text(what)) if what == "speed" => Optimize::Speed,
                 _ => Optimize::Off,
             },
+            checksum: self.value(&format!("{at}.checksum")) == Some(Value::Flag(true)),
             embeddings: self.value(&format!("{at}.embeddings")).is_some(),
             embedding_tokens: self.narrow(&format!("{at}.embedding_tokens")),
             matryoshka: self.value(&format!("{at}.matryoshka")) == Some(Value::Flag(true)),

@@ -26,6 +26,7 @@ use self::events::Events;
 use self::signals::Signals;
 use crate::cli::Json;
 use crate::config::{Config, Invalid, Source};
+use crate::wire::Models;
 use crate::{output, wire};
 
 /// Requests wait to be settled.
@@ -85,7 +86,7 @@ async fn serve_with(
     };
     let Started {
         app,
-        engines,
+        models,
         webhooks,
     } = started?;
     let gateway = app.gateway.clone();
@@ -121,14 +122,16 @@ async fn serve_with(
         () = stopping => {}
     }
     settle(&gateway, signals).await;
-    end_engines(engines).await;
+    end_engines(models.engines).await;
+    #[cfg(feature = "llama")]
+    drop(models.watch);
     Ok(Ended::Served(unsettled(&gateway, accounts)))
 }
 
 /// All that serves, ready to do so.
 struct Started {
     app: App,
-    engines: Vec<Arc<LocalEngine>>,
+    models: Models,
     webhooks: Webhooks,
 }
 
@@ -139,7 +142,7 @@ async fn start(
     clock: &Clock,
     accounts: &Accounts,
 ) -> anyhow::Result<Started> {
-    let (catalog, engines) = wire::catalog(config, clock).await;
+    let (catalog, models) = wire::models(config, clock).await;
     let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
     let app = wire::app(config, gateway.clone());
     let webhooks = wire::webhooks(config, accounts.clone(), clock.clone()).await?;
@@ -147,7 +150,7 @@ async fn start(
     first_start::first_start(config, catalog, accounts, address, events, now).await?;
     Ok(Started {
         app,
-        engines,
+        models,
         webhooks,
     })
 }

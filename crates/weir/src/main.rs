@@ -21,9 +21,11 @@ use crate::cli::{Cli, Command, Ledger, Model, Place};
 use crate::commands::chat::Server;
 #[cfg(feature = "dispatch")]
 use crate::commands::kernels;
+#[cfg(feature = "llama")]
+use crate::commands::trial;
 use crate::commands::{
-    accounts, audit, chat, clock, credit, doctor, keys, ledger, migrate, models, status, tune,
-    usage,
+    accounts, audit, chat, clock, credit, doctor, inspect, keys, ledger, migrate, models, status,
+    tune, usage,
 };
 use crate::config::{Config, Invalid, Loaded, Overrides};
 use crate::lifecycle::Ended;
@@ -112,6 +114,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             done?;
         }
         Command::Model(Model::List(output)) => models::list(&configured(&place)?, output)?,
+        Command::Model(Model::Inspect(command)) => {
+            // A file can be looked at whatever the config is.
+            let loaded = load(&overrides(&place));
+            return inspect::inspect(loaded.map(|it| it.config), &command);
+        }
+        #[cfg(feature = "llama")]
+        Command::TryModel { file, options } => return trial::try_model(&file, &options),
         Command::Chat(command) => {
             let base_url = match &command.base_url {
                 Some(url) => url.trim().to_owned(),
@@ -180,6 +189,8 @@ async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyho
         | Command::Status(_)
         | Command::Tune(_)
         | Command::Doctor(_) => Ok(()),
+        #[cfg(feature = "llama")]
+        Command::TryModel { .. } => Ok(()),
         #[cfg(feature = "dispatch")]
         Command::ProbeKernels { .. } => Ok(()),
     }

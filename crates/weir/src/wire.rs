@@ -1,11 +1,20 @@
 //! Builds everything from the config and runs nothing of it: the one place where all concrete types meet.
 
 #[cfg(feature = "llama")]
+pub(crate) mod model_files;
+#[cfg(feature = "llama")]
+mod model_watch;
+#[cfg(feature = "llama")]
 mod optimize;
 
+#[cfg(feature = "llama")]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "llama")]
+use self::model_files::{Identity, ModelFiles};
+#[cfg(feature = "llama")]
+use self::model_watch::{Watch, Watched};
 use anyhow::Context;
 use jiff::SignedDuration;
 use tokio::task::JoinHandle;
@@ -90,16 +99,34 @@ async fn verify(accounts: &Accounts) {
     }
 }
 
+/// The models that run, to be ended in the end.
+pub(crate) struct Models {
+    pub(crate) engines: Vec<Arc<LocalEngine>>,
+    /// Looks after the models' files.
+    #[cfg(feature = "llama")]
+    pub(crate) watch: Option<Watch>,
+}
+
 /// The catalogue with its engines. A model that can't be loaded is logged and offered as not available.
-pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc<LocalEngine>>) {
+pub(crate) async fn models(config: &Config, clock: &Clock) -> (Catalog, Models) {
     let created = clock.now().as_second();
     let mut offers = Vec::new();
     let mut engines = Vec::new();
+    #[cfg(feature = "llama")]
+    let (known, mut watched) = (Arc::new(ModelFiles::open(&config.data)), Vec::new());
     // All at once: a large model doesn't keep a small one from starting.
     let starting: Vec<_> = config
         .models
         .iter()
-        .map(|model| start_engine(model, config, clock))
+        .map(|model| {
+            start_engine(
+                model,
+                config,
+                clock,
+                #[cfg(feature = "llama")]
+                &known,
+            )
+        })
         .collect();
     for (model, starting) in config.models.iter().zip(starting) {
         let started = starting
@@ -117,13 +144,32 @@ pub(crate) async fn catalog(config: &Config, clock: &Clock) -> (Catalog, Vec<Arc
                 None
             }
         };
+        #[cfg(feature = "llama")]
+        watched.extend(started.as_ref().map(|started| Watched {
+            model: model.id.clone(),
+            files: Arc::clone(&started.files),
+            identity: started.identity.clone(),
+            checksum: model.engine.checksum,
+        }));
         let (engine, generator) = started.map_or((None, None), |started| {
             (Some(started.engine), started.generator)
         });
         offers.push(offer(model, engine, created));
         engines.extend(generator);
     }
-    (Catalog::new(offers), engines)
+    let models = Models {
+        engines,
+        #[cfg(feature = "llama")]
+        watch: watch(watched, known, clock),
+    };
+    (Catalog::new(offers), models)
+}
+
+#[cfg(feature = "llama")]
+fn watch(watched: Vec<Watched>, known: Arc<ModelFiles>, clock: &Clock) -> Option<Watch> {
+    let started = Watch::start(watched, known, clock.clone());
+    let failed = |error| tracing::error!(%error, "model files aren't looked after");
+    started.map_err(failed).ok()
 }
 
 /// An engine that was loaded.
@@ -131,6 +177,10 @@ struct Started {
     engine: Arc<dyn Engine>,
     /// What has to be drained and stopped, if it generates.
     generator: Option<Arc<LocalEngine>>,
+    #[cfg(feature = "llama")]
+    files: Arc<weir_llama::Files>,
+    #[cfg(feature = "llama")]
+    identity: Identity,
 }
 
 fn offer(model: &Model, engine: Option<Arc<dyn Engine>>, created: i64) -> Offer {
@@ -237,6 +287,7 @@ fn random() -> u128 {
 }
 
 /// Where the copies of model files are that are faster.
+#[cfg(feature = "llama")]
 pub(crate) fn requantized(config: &Config) -> PathBuf {
     config.data.join("requantized")
 }
@@ -245,6 +296,7 @@ fn start_engine(
     model: &Model,
     config: &Config,
     clock: &Clock,
+    #[cfg(feature = "llama")] known: &Arc<ModelFiles>,
 ) -> JoinHandle<anyhow::Result<Started>> {
     let clock = clock.clone();
     let mut options = weir_engine::local::Options::new(move || clock.now());
@@ -261,52 +313,47 @@ fn start_engine(
     options.speculation = model.engine.speculation;
     options.write_timeout = config.http.write_timeout;
     let llama = model.engine.clone();
-    let requantized = requantized(config);
     let span = tracing::info_span!("engine", model = model.id);
+    #[cfg(feature = "llama")]
+    let (known, requantized) = (Arc::clone(known), requantized(config));
+    #[cfg(feature = "llama")]
+    let load = move || load(llama, &known, &requantized, options);
+    #[cfg(not(feature = "llama"))]
+    let load = move || load(llama, options);
     // Mapping a file and making room for a cache takes a while, and blocks.
-    tokio::task::spawn_blocking(move || span.in_scope(|| load(llama, &requantized, options)))
+    tokio::task::spawn_blocking(move || span.in_scope(load))
 }
 
 #[cfg(feature = "llama")]
 fn load(
     llama: Llama,
+    known: &ModelFiles,
     requantized: &Path,
     options: weir_engine::local::Options,
 ) -> anyhow::Result<Started> {
     model_file::check(&llama.path)?;
+    let serve = serve_options(&llama);
+    let admitted = known.admit(&llama.path, &serve)?;
     let file = open(&llama, requantized)?;
-    let Llama {
-        threads,
-        threads_min,
-        embeddings,
-        embedding_tokens,
-        matryoshka,
-        ..
-    } = llama;
-    let embedder = if embeddings || file.is_embedder() {
-        let how = weir_llama::EmbedOptions {
-            threads,
-            threads_min,
-            input_tokens_max: embedding_tokens,
-            pooling: embeddings.then_some(weir_llama::Pooling::Mean),
-        };
-        Some(file.embedder(&how)?)
+    let files = file.files();
+    let identity = if files.path() == llama.path {
+        admitted
     } else {
-        None
+        // A copy.
+        Identity::of(files.path(), &model_files::checked(files.path())?)?
     };
+    let served = file.serve(&serve)?;
     let queue_requests_max = options.queue_requests_max;
-    let generator = if file.is_embedder() {
-        None
-    } else {
-        let model = file.model(&load_options(&llama))?;
-        Some(Arc::new(LocalEngine::spawn(model, options)?))
+    let generator = match served.model {
+        Some(model) => Some(Arc::new(LocalEngine::spawn(model, options)?)),
+        None => None,
     };
-    let shortening = if matryoshka {
+    let shortening = if llama.matryoshka {
         Shortening::Any
     } else {
         Shortening::Never
     };
-    let engine: Arc<dyn Engine> = match (embedder, &generator) {
+    let engine: Arc<dyn Engine> = match (served.embedder, &generator) {
         (Some(embedder), generator) => Arc::new(EmbeddingEngine::spawn(
             embedder,
             shortening,
@@ -316,7 +363,27 @@ fn load(
         (None, Some(generator)) => Arc::clone(generator) as Arc<dyn Engine>,
         (None, None) => unreachable!("a model generates or embeds"),
     };
-    Ok(Started { engine, generator })
+    Ok(Started {
+        engine,
+        generator,
+        files,
+        identity,
+    })
+}
+
+/// All that a model is served for.
+#[cfg(feature = "llama")]
+pub(crate) fn serve_options(llama: &Llama) -> weir_llama::ServeOptions {
+    weir_llama::ServeOptions {
+        generate: load_options(llama),
+        embed: weir_llama::EmbedOptions {
+            threads: llama.threads,
+            threads_min: llama.threads_min,
+            input_tokens_max: llama.embedding_tokens,
+            pooling: None,
+        },
+        embeddings: llama.embeddings,
+    }
 }
 
 /// The model's file, or its faster copy.
@@ -360,11 +427,7 @@ pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
 }
 
 #[cfg(not(feature = "llama"))]
-fn load(
-    llama: Llama,
-    _requantized: &Path,
-    _options: weir_engine::local::Options,
-) -> anyhow::Result<Started> {
+fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<Started> {
     let Llama { path, .. } = llama;
     model_file::check(&path)?;
     anyhow::bail!(

@@ -1,18 +1,17 @@
 //! The step: plan → decode → sample → commit → send. No thread, no waiting, and a clock that is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::constraint::MaskComputer;
 use crate::event::EventSender;
 use crate::local::generation::{Generation, Outcome, Sweep, Tools};
 use crate::local::inbox::Load;
 use crate::local::pace::{Measured, Pace};
 use crate::local::row_cost::RowCost;
 use crate::local::turns;
-use crate::local::{Options, PrefixCache, Speculation};
+use crate::local::{AccountMasks, Options, PrefixCache, Speculation};
 use crate::model::{Aside, DecodeError, Model, Tokenizer};
 use crate::sampler::Scratch;
 use crate::scheduler::{
@@ -32,6 +31,9 @@ pub enum Progress {
     Blocked,
     /// Nothing is left.
     Idle,
+    /// The model can't be computed with any more: [`Core::damage`] says why. Nothing else may be asked of the core but to
+    /// fail what is left.
+    Damaged,
 }
 
 /// Everything of a [`LocalEngine`](crate::local::LocalEngine) but its thread.
@@ -47,13 +49,14 @@ pub struct Core<M> {
     /// Whether something was computed aside behind the last step: streams have waited for that.
     was_aside: bool,
     scratch: Scratch,
-    masks: Box<dyn MaskComputer>,
+    masks: Box<dyn AccountMasks>,
     clock: Monotonic,
     inter_token_target: Duration,
     write_timeout: Duration,
     output_expected: u32,
     prefix_cache: PrefixCache,
     speculation: Speculation,
+    damage: Option<String>,
     next: u64,
 }
 
@@ -61,7 +64,7 @@ impl<M: Model> Core<M> {
     pub fn new(
         model: M,
         options: &Options,
-        masks: Box<dyn MaskComputer>,
+        masks: Box<dyn AccountMasks>,
         clock: Monotonic,
     ) -> Self {
         let (capacity, tile_rows) = (model.capacity(), model.tile_rows());
@@ -89,6 +92,7 @@ impl<M: Model> Core<M> {
             output_expected: options.output_expected,
             prefix_cache: options.prefix_cache,
             speculation: options.speculation,
+            damage: None,
             next: 0,
         }
     }
@@ -114,19 +118,20 @@ impl<M: Model> Core<M> {
         let generations = &self.generations;
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
         let was_aside = std::mem::take(&mut self.was_aside);
+        let several = self.scheduler.accounts() > 1;
         let room = if was_aside || self.scheduler.awaits_aside(quota) {
             // A guess takes as long as a row of the prompt that waits, and may be wrong.
-            self.pace.room_beside_aside(streams)
+            self.pace.room_beside_aside(streams, several)
         } else {
             Room {
                 row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
-                ..self.pace.room(streams)
+                ..self.pace.room(streams, several)
             }
         };
         let step = self.scheduler.plan(room, quota);
         self.change_cache(step.cache.iter().copied());
         if !step.rows.is_empty() {
-            self.decode(&step, begin, streams);
+            self.decode(&step, begin, streams > 0 || several);
         } else if self.scheduler.aside().is_none() {
             return if self.generations.is_empty() {
                 Progress::Idle
@@ -135,13 +140,16 @@ impl<M: Model> Core<M> {
             };
         }
         self.go_aside(&step, begin, streams);
+        if self.damage.is_some() {
+            return Progress::Damaged;
+        }
         // Cells of whoever has ended are free at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
         Progress::Stepped
     }
 
-    fn decode(&mut self, step: &Step, begin: Duration, streams: u32) {
+    fn decode(&mut self, step: &Step, begin: Duration, awaited: bool) {
         let generations = &self.generations;
         let wanted = || step.requests.iter().any(|id| generations[id].is_wanted());
         match self.model.decode_while(&step.rows, &wanted) {
@@ -153,6 +161,10 @@ impl<M: Model> Core<M> {
             Err(DecodeError::Lost(why)) => {
                 self.fault(step, why);
                 self.scheduler.lost();
+            }
+            Err(DecodeError::Damaged(why)) => {
+                self.damage = Some(why);
+                return;
             }
         }
         let took = (self.clock)().saturating_sub(begin);
@@ -171,13 +183,13 @@ impl<M: Model> Core<M> {
             took,
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
             prompt_rows: step.prompt_rows,
-            decoding: streams > 0,
+            awaited,
         });
     }
 
     /// Goes on with what is computed aside, if anything is, behind a step that began at `begin` or none.
     fn go_aside(&mut self, step: &Step, begin: Duration, streams: u32) {
-        if self.scheduler.aside().is_none() {
+        if self.damage.is_some() || self.scheduler.aside().is_none() {
             return;
         }
         if !step.aside.is_empty() {
@@ -202,7 +214,7 @@ impl<M: Model> Core<M> {
                     took: self.aside_took,
                     rows,
                     prompt_rows: rows,
-                    decoding: false,
+                    awaited: false,
                 });
             }
             Err(error) => self.refuse_aside(&error),
@@ -219,6 +231,7 @@ impl<M: Model> Core<M> {
             DecodeError::Fault(_) | DecodeError::Lost(_) => {
                 tracing::error!("a prompt goes on in steps: {error}");
             }
+            DecodeError::Damaged(why) => self.damage = Some(why.clone()),
         }
     }
 
@@ -228,11 +241,16 @@ impl<M: Model> Core<M> {
             .scheduler
             .not_begun()
             .map(|request| &self.generations[&request]);
-        let (requests, tokens) = waiting.fold((0, 0), |(n, sum), next| {
-            (n + 1, sum + next.tokens_expected(self.output_expected))
-        });
+        let (mut requests, mut tokens) = (0, 0);
+        let mut of_accounts: HashMap<Arc<str>, usize> = HashMap::new();
+        for next in waiting {
+            requests += 1;
+            tokens += next.tokens_expected(self.output_expected);
+            *of_accounts.entry(Arc::clone(next.account())).or_default() += 1;
+        }
         Load {
             requests,
+            of_accounts,
             wait: self.pace.estimate(tokens),
             drafted: self.scheduler.drafted(),
         }
@@ -244,6 +262,11 @@ impl<M: Model> Core<M> {
         for generation in std::mem::take(&mut self.generations).into_values() {
             generation.fail(error.clone());
         }
+    }
+
+    /// Why the model can't be computed with any more, if so.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     pub fn model(&self) -> &M {

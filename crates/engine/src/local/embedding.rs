@@ -1,7 +1,10 @@
 //! Embeddings in this process: a thread of their own owns the [`Embedder`], so that texts that are
-//! generated don't wait for them. Requests take turns, and fill steps together.
+//! generated don't wait for them. Accounts take turns, and so do the requests of each; they fill steps together.
 
-use std::collections::VecDeque;
+mod choose;
+mod queue;
+
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,16 +12,21 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::embed::{
     EmbedRequest, Embedded, Embedding, INPUTS_MAX, PreparedEmbed, Shortening, TOKENS_MAX,
 };
 use crate::local::LocalEngine;
+use crate::local::embedding::choose::choose;
+use crate::local::embedding::queue::{Queue, Refused};
+use crate::local::workers::{Purpose, Workers};
 use crate::model::{Bos, DecodeError, Embedder, EmbedderFacts, Tokenizer};
 use crate::request::{Invalid, Prompt};
 use crate::specials::Names;
-use crate::{Engine, EngineError, Events, Facts, Health, Prepared, PromptSize, Request, Token};
+use crate::{
+    Engine, EngineError, Events, Facts, Health, Prepared, PromptSize, Request, Token, Work,
+};
 
 /// What a caller is told to wait when the queue is full: most requests take less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +36,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct EmbeddingEngine {
     facts: Facts,
     embeddings: Arc<Embeddings>,
+    /// Those of what generates, if there is something.
+    workers: Arc<Workers>,
     generator: Option<Arc<LocalEngine>>,
 }
 
@@ -41,6 +51,10 @@ impl EmbeddingEngine {
         generator: Option<Arc<LocalEngine>>,
     ) -> std::io::Result<Self> {
         let embeddings = Embeddings::spawn(embedder, shortening, queue_requests_max)?;
+        let workers = match &generator {
+            Some(generator) => Arc::clone(&generator.workers),
+            None => Arc::new(Workers::start(super::cores(), Purpose::Texts)?),
+        };
         let alone = Facts {
             context_tokens: embeddings.facts.input_tokens_max,
             chat: false,
@@ -58,6 +72,7 @@ impl EmbeddingEngine {
                 ..facts
             },
             embeddings: Arc::new(embeddings),
+            workers,
             generator,
         })
     }
@@ -92,11 +107,12 @@ impl Engine for EmbeddingEngine {
     ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>> {
         let embeddings = Arc::clone(&self.embeddings);
         async move {
+            let account = Arc::clone(&request.account);
             // Tokenizing takes a while: nothing for the async threads.
-            let work = tokio::task::spawn_blocking(move || embeddings.prepare(&request));
-            work.await.unwrap_or_else(|panic| {
-                Err(EngineError::Fault(format!("preparing embeddings: {panic}")))
-            })
+            let work = self
+                .workers
+                .run(&account, move || embeddings.prepare(request));
+            work.await?
         }
         .boxed()
     }
@@ -105,16 +121,21 @@ impl Engine for EmbeddingEngine {
         self.embeddings.embed(prepared).boxed()
     }
 
-    fn accepts(&self) -> Result<(), EngineError> {
+    fn accepts(&self, account: &str) -> Result<(), EngineError> {
         let generator = self.generator.as_ref();
-        generator.map_or(Ok(()), |engine| engine.accepts())
+        generator.map_or(Ok(()), |engine| engine.accepts(account))
+    }
+
+    fn work(&self, account: &Arc<str>, work: Work) -> BoxFuture<'_, Result<(), EngineError>> {
+        let account = Arc::clone(account);
+        async move { self.workers.run(&account, work).await }.boxed()
     }
 
     fn health(&self) -> Health {
         let generator = self.generator.as_ref().map(|engine| engine.health());
         match generator {
             Some(Health::Down(why)) => Health::Down(why),
-            _ if self.embeddings.jobs.is_closed() => Health::Down(gone().to_string()),
+            _ if self.embeddings.queue.is_closed() => Health::Down(gone().to_string()),
             Some(Health::Ready) | None => Health::Ready,
         }
     }
@@ -129,10 +150,17 @@ struct Embeddings {
     facts: EmbedderFacts,
     embedding: Embedding,
     tokenizer: Arc<dyn Tokenizer>,
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Embeddings {
+    fn drop(&mut self) {
+        self.queue.end();
+    }
 }
 
 struct Job {
+    account: Arc<str>,
     inputs: Vec<Arc<[Token]>>,
     vectors: Vec<Vec<f32>>,
     /// Closed when nobody waits for the answer any more.
@@ -152,27 +180,29 @@ impl Embeddings {
             shortening,
         };
         let tokenizer = embedder.tokenizer();
-        let (jobs, queue) = mpsc::channel(queue_requests_max.max(1));
+        let queue = Arc::new(Queue::new(queue_requests_max.max(1)));
+        let jobs = Arc::clone(&queue);
         let span = tracing::Span::current();
         std::thread::Builder::new()
             .name("weir-embed".to_owned())
             .spawn(move || {
                 let _span = span.entered();
                 // Whoever waits learns of a panic by the end of its channel.
-                if catch_unwind(AssertUnwindSafe(|| run(embedder, queue))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| run(embedder, &jobs))).is_err() {
                     tracing::error!("the embedding thread panicked");
                 }
+                jobs.close();
             })?;
         Ok(Embeddings {
             facts,
             embedding,
             tokenizer,
-            jobs,
+            queue,
         })
     }
 
     /// Takes as long as tokenizing: not for async threads.
-    fn prepare(&self, request: &EmbedRequest) -> Result<PreparedEmbed, EngineError> {
+    fn prepare(&self, request: EmbedRequest) -> Result<PreparedEmbed, EngineError> {
         let dimensions = self.embedding.dimensions(request.dimensions)?;
         if request.inputs.is_empty() || request.inputs.len() > INPUTS_MAX {
             let message = format!(
@@ -192,7 +222,11 @@ impl Embeddings {
             }
             inputs.push(tokens);
         }
-        Ok(PreparedEmbed { inputs, dimensions })
+        Ok(PreparedEmbed {
+            inputs,
+            dimensions,
+            account: request.account,
+        })
     }
 
     async fn embed(&self, prepared: PreparedEmbed) -> Result<Embedded, EngineError> {
@@ -206,14 +240,15 @@ impl Embeddings {
         let (answer, vectors) = oneshot::channel();
         let job = Job {
             vectors: Vec::with_capacity(prepared.inputs.len()),
+            account: prepared.account,
             inputs: prepared.inputs,
             answer,
         };
-        self.jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => EngineError::Busy {
+        self.queue.push(job).map_err(|refused| match refused {
+            Refused::Full => EngineError::Busy {
                 retry_after: RETRY_AFTER,
             },
-            mpsc::error::TrySendError::Closed(_) => gone(),
+            Refused::Closed => gone(),
         })?;
         let vectors = vectors.await.unwrap_or_else(|_| Err(gone()))?;
         let shorten = |vector| unit(vector, dimensions as usize);
@@ -283,34 +318,49 @@ fn unit(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
     vector
 }
 
-/// Jobs that are being computed, beside each other: a short one doesn't wait for a long one.
+/// Jobs of an account that are being computed, beside each other: a short one doesn't wait for a long one.
 const JOBS_AT_ONCE: usize = 16;
 
-fn run(mut embedder: impl Embedder, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs = VecDeque::new();
+fn run(mut embedder: impl Embedder, queue: &Queue) {
+    let mut jobs: VecDeque<Job> = VecDeque::new();
     loop {
-        if jobs.is_empty() {
-            match queue.blocking_recv() {
-                Some(job) => jobs.push_back(job),
-                None => return,
+        let may = |account: &str| may_have_more(&jobs, account);
+        let Some(next) = queue.take(jobs.is_empty(), may) else {
+            return;
+        };
+        jobs.extend(next);
+        if let Step::Damaged(why) = step(&mut embedder, &mut jobs) {
+            tracing::error!("embeddings are not available until the model is loaded again: {why}");
+            // Nobody comes in any more who learns of an answer.
+            queue.close();
+            for job in jobs {
+                let _ = job.answer.send(Err(EngineError::Unavailable(why.clone())));
             }
+            return;
         }
-        while jobs.len() < JOBS_AT_ONCE
-            && let Ok(job) = queue.try_recv()
-        {
-            jobs.push_back(job);
-        }
-        step(&mut embedder, &mut jobs);
     }
 }
 
+/// Whether one more job of the account may be computed beside its others.
+fn may_have_more(jobs: &VecDeque<Job>, account: &str) -> bool {
+    let own = jobs.iter().filter(|job| *job.account == *account);
+    own.count() < JOBS_AT_ONCE
+}
+
+/// The outcome of a step.
+enum Step {
+    Done,
+    /// Nothing more can be computed.
+    Damaged(String),
+}
+
 /// Computes some inputs of several jobs, and answers those that are complete.
-fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
+fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) -> Step {
     jobs.retain(|job| !job.answer.is_closed());
     let facts = embedder.facts();
     let chosen = choose(&facts, jobs);
     if chosen.is_empty() {
-        return;
+        return Step::Done;
     }
     let inputs: Vec<Arc<[Token]>> = chosen
         .iter()
@@ -318,6 +368,10 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
         .collect();
     match embedder.embed(&inputs) {
         Ok(vectors) => {
+            let served: HashSet<Arc<str>> = chosen
+                .iter()
+                .map(|&(job, _)| Arc::clone(&jobs[job].account))
+                .collect();
             for (&(job, _), vector) in chosen.iter().zip(vectors) {
                 jobs[job].vectors.push(vector);
             }
@@ -329,38 +383,18 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) {
                     let _ = job.answer.send(Ok(job.vectors));
                 }
             }
-            // Whoever was first is last in the next step.
+            // A job that was first is last in the next step, and an account that had no input in this one goes before the others, however
+            // many jobs they have.
             jobs.rotate_left(usize::from(jobs.len() > 1));
+            jobs.make_contiguous()
+                .sort_by_key(|job| served.contains(&job.account));
         }
         Err(DecodeError::CacheFull) => fail(jobs, &chosen, "no room for a step of embeddings"),
         Err(DecodeError::Fault(why) | DecodeError::Lost(why)) => fail(jobs, &chosen, &why),
         Err(error @ DecodeError::Unwanted) => fail(jobs, &chosen, &error.to_string()),
+        Err(DecodeError::Damaged(why)) => return Step::Damaged(why),
     }
-}
-
-/// In turns an input of each job, in its order, as long as they fit a step; an input that is alone always does.
-fn choose(facts: &EmbedderFacts, jobs: &VecDeque<Job>) -> Vec<(usize, usize)> {
-    let mut chosen = Vec::new();
-    let mut rows = 0;
-    for round in 0.. {
-        let before = chosen.len();
-        for (at, job) in jobs.iter().enumerate() {
-            let next = job.vectors.len() + round;
-            let Some(input) = job.inputs.get(next) else {
-                continue;
-            };
-            let fits = rows + input.len() <= facts.rows as usize;
-            if !chosen.is_empty() && (!fits || chosen.len() == facts.inputs as usize) {
-                return chosen;
-            }
-            rows += input.len();
-            chosen.push((at, next));
-        }
-        if chosen.len() == before {
-            break;
-        }
-    }
-    chosen
+    Step::Done
 }
 
 /// Whoever was in the step fails. The others weren't touched.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::constraint::{Failure, MaskComputer, Next, Walk};
+use crate::constraint::{Failure, Next, Walk};
 use crate::event::{Channel, Event, EventSender, TokenLogprob};
-use crate::local::Speculation;
 use crate::local::budget::ThinkingBudget;
+use crate::local::masks::MasksOf;
 use crate::local::score::{self, Echo};
 use crate::local::token_limits::{AllowedTokens, BannedTokens};
+use crate::local::{AccountMasks, Speculation};
 use crate::model::Tokenizer;
 use crate::request::{Invalid, Logprobs, ShownTokens, TokenLimits};
 use crate::sampler::{self, Sampler, Scratch};
@@ -73,7 +74,7 @@ struct Guide {
 pub(crate) struct Tools<'a> {
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) tokenizer: &'a dyn Tokenizer,
-    pub(crate) masks: &'a mut dyn MaskComputer,
+    pub(crate) masks: &'a mut dyn AccountMasks,
 }
 
 /// What a choice does after its logits were there.
@@ -123,7 +124,10 @@ impl Generation {
         Job {
             salt,
             // What a format allows after a token is computed beside the model, and not there at once.
-            drafts: speculation == Speculation::Ngram && self.prepared.constraint.is_none(),
+            drafts: speculation == Speculation::Ngram
+                && self.prepared.constraint.is_none()
+                && !self.prepared.request.repeatable,
+            repeatable: self.prepared.request.repeatable,
             account: Arc::clone(&self.prepared.account),
             weight: self.prepared.weight,
             prompts: self.prepared.prompts.clone(),
@@ -131,6 +135,11 @@ impl Generation {
             output_max: self.prepared.output_max,
             scored: scores_wanted(&self.prepared.request).is_some(),
         }
+    }
+
+    /// The account that pays.
+    pub(crate) fn account(&self) -> &Arc<str> {
+        &self.prepared.account
     }
 
     /// Tokens that can be sampled now, as of the last [`sweep`](Self::sweep).
@@ -376,7 +385,11 @@ impl Generation {
             return self.end(choice, reason);
         }
         if let Some(guide) = &mut begun.guide {
-            guide.walk.advance(token, tools.masks);
+            let mut masks = MasksOf {
+                masks: tools.masks,
+                account: &self.prepared.account,
+            };
+            guide.walk.advance(token, &mut masks);
         }
         Outcome::Token(token)
     }

@@ -1,11 +1,12 @@
 //! What async code and the engine's thread share: the queue of accepted requests and whether there
 //! are to be more. One lock decides all of it, so that no request can slip in behind the last look.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::event::EventSender;
+use crate::local::fair_queue::has_room;
 use crate::scheduler::Drafted;
 use crate::{EngineError, Health, Prepared};
 
@@ -21,9 +22,11 @@ pub(crate) struct Start {
 }
 
 /// What waits inside the core for its first step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
     pub requests: usize,
+    /// Requests by account.
+    pub of_accounts: HashMap<Arc<str>, usize>,
     /// How long it will take to begin all of them, by the speed measured.
     pub wait: Duration,
     /// Tokens that were guessed until now, and how many of them were right.
@@ -63,10 +66,14 @@ pub(crate) enum Mail {
 }
 
 impl State {
-    fn accepts(&self, requests_max: usize) -> Result<(), EngineError> {
+    fn accepts(&self, account: &str, requests_max: usize) -> Result<(), EngineError> {
         let retry_after = self.load.wait.clamp(RETRY_MIN, RETRY_MAX);
+        let length = self.starts.len() + self.load.requests;
+        let of_account = |start: &&Start| *start.prepared.account == *account;
+        let own = self.load.of_accounts.get(account).copied().unwrap_or(0);
+        let own = own + self.starts.iter().filter(of_account).count();
         match &self.phase {
-            Phase::Open if self.starts.len() + self.load.requests < requests_max => Ok(()),
+            Phase::Open if has_room(length, own, requests_max) => Ok(()),
             Phase::Open | Phase::Draining => Err(EngineError::Busy { retry_after }),
             Phase::Stopping => Err(EngineError::Unavailable(
                 "the engine is stopping".to_owned(),
@@ -101,16 +108,16 @@ impl Inbox {
 
     pub(crate) fn push(&self, start: Start) -> Result<(), EngineError> {
         let mut state = self.lock();
-        state.accepts(self.requests_max)?;
+        state.accepts(&start.prepared.account, self.requests_max)?;
         state.starts.push_back(start);
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// What a push would be answered now.
-    pub(crate) fn accepts(&self) -> Result<(), EngineError> {
-        self.lock().accepts(self.requests_max)
+    /// Whether a request of the account would be accepted now.
+    pub(crate) fn accepts(&self, account: &str) -> Result<(), EngineError> {
+        self.lock().accepts(account, self.requests_max)
     }
 
     /// Something has come that a thread with nothing to step may wait for.
@@ -174,6 +181,10 @@ impl Inbox {
         let starts = std::mem::take(&mut state.starts);
         // They count until the thread says how many of them still wait.
         state.load.requests += starts.len();
+        for start in &starts {
+            let account = Arc::clone(&start.prepared.account);
+            *state.load.of_accounts.entry(account).or_default() += 1;
+        }
         Mail::Starts(starts)
     }
 

@@ -22,6 +22,11 @@ const PROMPTS_FLOOR: u32 = 4;
 /// Where a step takes as long as a tile of rows anyway, a prompt has the rows up to that, unless a tile takes longer than so many
 /// targets: then short steps are at least as short as they can be.
 const TILE_TARGETS_MAX: f64 = 6.0;
+/// A step that nobody waits for is no longer than so many targets: somebody may come meanwhile. Rows beyond that don't make it any more
+/// efficient.
+const LONGEST_TARGETS: f64 = 10.0;
+/// Rows of such a step on a slow machine: with fewer, kernels are less efficient, and streams take turns.
+const LONGEST_ROWS_MIN: u32 = 32;
 /// Weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
@@ -35,6 +40,8 @@ pub(crate) struct Pace {
     prompts: u32,
     /// … and no more than these.
     prompts_most: u32,
+    /// Rows of a step that takes no longer than [`LONGEST_TARGETS`].
+    longest: u32,
     /// Fewer rows don't make a step shorter.
     tile: u32,
     /// Of a step of so many rows.
@@ -49,8 +56,8 @@ pub(crate) struct Measured {
     pub(crate) rows: u32,
     /// Of which so many are prompts'.
     pub(crate) prompt_rows: u32,
-    /// Whether somebody waited for its next token meanwhile.
-    pub(crate) decoding: bool,
+    /// Whether somebody waited meanwhile: a stream for its next token, or an account for the others' rows.
+    pub(crate) awaited: bool,
 }
 
 impl Pace {
@@ -62,29 +69,32 @@ impl Pace {
             room: None,
             prompts: prompts_most,
             prompts_most,
+            longest: rows,
             tile,
             tile_took: Duration::ZERO,
             rows_per_second: None,
         }
     }
 
-    /// What the next step may hold beside so many streams. With none nobody is kept waiting.
-    pub(crate) fn room(&self, streams: u32) -> Room {
-        let rows = match streams {
-            0 => self.rows,
-            _ => self.beside_streams(),
+    /// The rows that the next step may hold beside so many streams. Without streams, and with one account, no request is kept waiting.
+    pub(crate) fn room(&self, streams: u32, several_accounts: bool) -> Room {
+        let rows = if streams > 0 || several_accounts {
+            self.beside_others()
+        } else {
+            self.longest
         };
         Room {
             rows,
             streams: rows.max(STREAMS_MIN),
+            longest: self.longest.max(rows),
             prompts: self.prompts.max(self.rest_of_tile(streams)),
             row_cost: None,
         }
     }
 
     /// The same while a prompt is computed aside, which has half of the time that prompts have.
-    pub(crate) fn room_beside_aside(&self, streams: u32) -> Room {
-        let room = self.room(streams);
+    pub(crate) fn room_beside_aside(&self, streams: u32, several_accounts: bool) -> Room {
+        let room = self.room(streams, several_accounts);
         if streams == 0 {
             return room;
         }
@@ -102,7 +112,7 @@ impl Pace {
         self.tile.saturating_sub(streams).min(self.rows)
     }
 
-    fn beside_streams(&self) -> u32 {
+    fn beside_others(&self) -> u32 {
         let room = self.room.unwrap_or_else(|| {
             let speed = self.rows_per_second.unwrap_or(f64::INFINITY);
             ROOM_START.min((speed * self.target.as_secs_f64()) as u32)
@@ -122,15 +132,28 @@ impl Pace {
                 .took
                 .mul_f64(f64::from(self.tile) / f64::from(step.rows));
         }
-        if step.decoding {
+        self.bound(step);
+        if step.awaited {
             self.steer(step);
             self.keep_promise(step);
         }
     }
 
+    /// Keeps a step below [`LONGEST_TARGETS`] even if no stream waits for it.
+    fn bound(&mut self, step: Measured) {
+        let limit = self.target.mul_f64(LONGEST_TARGETS);
+        if step.took > limit {
+            let share = limit.as_secs_f64() / step.took.as_secs_f64();
+            self.longest = (f64::from(step.rows) * share) as u32;
+        } else if step.rows >= self.longest && step.took < limit.mul_f64(0.8) {
+            self.longest += self.longest.div_ceil(4);
+        }
+        self.longest = self.longest.max(LONGEST_ROWS_MIN).min(self.rows);
+    }
+
     /// A step that wasn't full says nothing against a fuller one.
     fn steer(&mut self, step: Measured) {
-        let now = self.beside_streams();
+        let now = self.beside_others();
         let full = step.rows >= now;
         let room = if step.took > self.target {
             let share = self.target.as_secs_f64() / step.took.as_secs_f64();
@@ -187,7 +210,7 @@ mod tests {
     ) -> (u32, Duration) {
         let mut last = (0, Duration::ZERO);
         for _ in 0..steps {
-            let room = pace.room(streams);
+            let room = pace.room(streams, false);
             let prompt_rows = room.rows.saturating_sub(streams).max(room.prompts);
             let rows = (streams + prompt_rows).min(pace.rows);
             last = (rows, time(rows));
@@ -195,7 +218,7 @@ mod tests {
                 took: time(rows),
                 rows,
                 prompt_rows,
-                decoding: true,
+                awaited: true,
             });
         }
         last
@@ -207,20 +230,20 @@ mod tests {
 
     #[test]
     fn the_room_follows_the_step_time() {
-        let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
+        let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>, longest: u32| {
             let mut pace = pace(512, 4);
             run(&mut pace, 50, 1, machine(rows_per_second));
             for _ in 0..20 {
                 run(&mut pace, 1, 1, machine(rows_per_second));
-                let room = pace.room(4).rows;
+                let room = pace.room(4, false).rows;
                 assert!(settles.contains(&room), "{room} at {rows_per_second}/s");
             }
-            assert_eq!(pace.room(0).rows, 512);
+            assert_eq!(pace.room(0, false).rows, longest);
         };
-        check(10, 8..=8);
-        check(400, 32..=40);
-        check(1_000, 80..=100);
-        check(1_000_000, 512..=512);
+        check(10, 8..=8, 32);
+        check(400, 32..=40, 512);
+        check(1_000, 80..=100, 512);
+        check(1_000_000, 512..=512, 512);
     }
 
     #[test]
@@ -230,33 +253,33 @@ mod tests {
             took: Duration::from_millis(1),
             rows: 63,
             prompt_rows: 63,
-            decoding: true,
+            awaited: true,
         };
         pace.measure(fast);
-        assert_eq!(pace.room(4).rows, 64);
+        assert_eq!(pace.room(4, false).rows, 64);
         pace.measure(Measured { rows: 64, ..fast });
-        assert_eq!(pace.room(4).rows, 80);
+        assert_eq!(pace.room(4, false).rows, 80);
         // Longer than it may: as many fewer.
         pace.measure(Measured {
             took: Duration::from_millis(110),
             rows: 80,
             ..fast
         });
-        assert_eq!(pace.room(4).rows, 72);
+        assert_eq!(pace.room(4, false).rows, 72);
     }
 
     #[test]
     fn what_the_first_prompt_beside_streams_may_have_follows_from_the_speed() {
         let check = |rows_per_second: u32, expected: u32| {
             let mut pace = pace(512, 32);
-            let (rows, decoding) = (128, false);
+            let (rows, awaited) = (128, false);
             pace.measure(Measured {
                 took: machine(rows_per_second)(rows),
                 rows,
                 prompt_rows: rows,
-                decoding,
+                awaited,
             });
-            assert_eq!(pace.room(4).rows, expected, "{rows_per_second}/s");
+            assert_eq!(pace.room(4, false).rows, expected, "{rows_per_second}/s");
         };
         check(100, 10);
         check(500, 50);
@@ -274,7 +297,7 @@ mod tests {
                 let (rows, took) = run(&mut pace, 1, 4, &time);
                 assert!(took <= limit || rows <= 8, "{took:?} for {rows} rows");
             }
-            let got = pace.room(4).prompts;
+            let got = pace.room(4, false).prompts;
             assert_eq!(got, settles, "{rows_per_second}/s, {prompts} of {most}");
         };
         // 36 rows are over in time: what was asked for.
@@ -294,16 +317,16 @@ mod tests {
     fn prompts_have_their_rows_again_when_steps_are_fast_again() {
         let mut pace = pace(128, 32);
         run(&mut pace, 50, 4, machine(50));
-        assert_eq!(pace.room(4).prompts, 4);
+        assert_eq!(pace.room(4, false).prompts, 4);
         run(&mut pace, 50, 4, machine(1_000));
-        assert_eq!(pace.room(4).prompts, 32);
+        assert_eq!(pace.room(4, false).prompts, 32);
     }
 
     #[test]
     fn many_slow_streams_leave_prompts_half_as_many_rows() {
         let mut pace = pace(128, 32);
         run(&mut pace, 50, 40, machine(100));
-        let room = pace.room(4);
+        let room = pace.room(4, false);
         assert_eq!((room.streams, room.prompts), (32, 20));
     }
 
@@ -311,18 +334,47 @@ mod tests {
     fn a_prompt_has_the_rest_of_a_tile_unless_that_takes_far_too_long() {
         let check = |tile_took_ms: u64, prompts: u32| {
             let mut pace = Pace::new(TARGET, 512, 32, 64);
-            assert_eq!(pace.room(4).prompts, 60);
+            assert_eq!(pace.room(4, false).prompts, 60);
             // Fewer rows take as long as a tile.
             let time = |rows: u32| Duration::from_millis(tile_took_ms) * rows.max(64) / 64;
             run(&mut pace, 50, 4, time);
-            assert_eq!(pace.room(4).prompts, prompts, "{tile_took_ms} ms");
-            assert_eq!(pace.room(100).prompts, pace.room(64).prompts);
+            assert_eq!(pace.room(4, false).prompts, prompts, "{tile_took_ms} ms");
+            assert_eq!(pace.room(100, false).prompts, pace.room(64, false).prompts);
         };
         check(50, 60);
         check(150, 60);
         check(590, 60);
         check(610, 4);
         check(4_000, 4);
+    }
+
+    #[test]
+    fn a_step_that_nobody_waits_for_has_an_end_too() {
+        let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
+            let mut pace = pace(512, 32);
+            for _ in 0..50 {
+                let rows = pace.room(0, false).rows;
+                pace.measure(Measured {
+                    took: machine(rows_per_second)(rows),
+                    rows,
+                    prompt_rows: rows,
+                    awaited: false,
+                });
+            }
+            let rows = pace.room(0, false).rows;
+            assert!(settles.contains(&rows), "{rows} at {rows_per_second}/s");
+        };
+        check(10_000, 512..=512);
+        check(300, 230..=300);
+        check(10, 32..=32);
+    }
+
+    #[test]
+    fn beside_another_account_a_step_is_as_short_as_beside_streams() {
+        let mut pace = pace(512, 32);
+        run(&mut pace, 50, 4, machine(1_000));
+        assert_eq!(pace.room(0, true).rows, pace.room(4, false).rows);
+        assert_eq!(pace.room(0, false).rows, 512);
     }
 
     #[test]
@@ -333,7 +385,7 @@ mod tests {
             took: Duration::from_secs(1),
             rows: 100,
             prompt_rows: 100,
-            decoding: false,
+            awaited: false,
         });
         assert_eq!(pace.estimate(1_000), Duration::from_secs(10));
     }

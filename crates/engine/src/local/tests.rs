@@ -7,7 +7,7 @@ mod tokens;
 use super::*;
 use crate::Token;
 use crate::event::{Allowance, Event, FinishReason, Usage};
-use crate::model::{Batching, Bos, Capacity, Forks};
+use crate::model::{AsideCapacity, Batching, Bos, Capacity, Forks};
 use crate::request::{
     Choices, Format, Input, Invalid, Logprobs, Message, OutputLimit, Overflow, Prompt, Role,
     Sampling, SamplingFields, Stop,

@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::EngineError;
-use crate::constraint::Pool;
 use crate::event::Event;
 use crate::local::Options;
 use crate::local::core::{Core, Progress};
 use crate::local::inbox::{Inbox, Mail, Patience};
+use crate::local::masks::MaskWorkers;
 use crate::model::Model;
 
 /// How often blocked generations are looked at: neither readers nor payers wake the thread,
@@ -24,7 +24,7 @@ pub(crate) fn spawn<M: Model>(
 ) -> std::io::Result<JoinHandle<()>> {
     let masks = {
         let inbox = Arc::clone(&inbox);
-        Pool::start(options.mask_threads, move || inbox.wake())?
+        MaskWorkers::start(options.mask_threads, move || inbox.wake())?
     };
     let mut core = Core::new(model, options, Box::new(masks), Box::new(monotonic()));
     let span = tracing::Span::current();
@@ -34,7 +34,11 @@ pub(crate) fn spawn<M: Model>(
             let _span = span.entered();
             // The core isn't stepped again after a panic, only told to say goodbye, which asks nothing of the model.
             let end = match catch_unwind(AssertUnwindSafe(|| run(&mut core, &inbox))) {
-                Ok(()) => EngineError::Unavailable("the engine has stopped".to_owned()),
+                Ok(End::Stopped) => EngineError::Unavailable("the engine has stopped".to_owned()),
+                Ok(End::Damaged(why)) => {
+                    tracing::error!("the model is not available until it is loaded again: {why}");
+                    EngineError::Unavailable(why)
+                }
                 Err(panic) => EngineError::Fault(format!(
                     "the engine's thread panicked: {}",
                     message(&*panic)
@@ -54,11 +58,17 @@ pub(crate) fn spawn<M: Model>(
         })
 }
 
-fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) {
+/// Why there are no more steps.
+enum End {
+    Stopped,
+    Damaged(String),
+}
+
+fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) -> End {
     let mut patience = Patience::Endless;
     loop {
         match inbox.take(core.load(), patience) {
-            Mail::Stop => return,
+            Mail::Stop => return End::Stopped,
             Mail::Starts(starts) => {
                 for start in starts {
                     core.start(start.prepared, start.sender);
@@ -69,6 +79,9 @@ fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) {
             Progress::Stepped => Patience::None,
             Progress::Blocked => Patience::Short(BLOCKED_WAIT),
             Progress::Idle => Patience::Endless,
+            Progress::Damaged => {
+                return End::Damaged(core.damage().unwrap_or_default().to_owned());
+            }
         };
     }
 }

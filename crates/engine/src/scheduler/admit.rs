@@ -2,8 +2,8 @@
 //! some of its answer fit the cache beside those that run. Only whoever would compute what somebody else is computing, or would wait for what
 //! is computed aside, is overtaken.
 
-use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use crate::model::SequenceId;
 use crate::scheduler::plan::Draft;
@@ -39,10 +39,12 @@ impl Scheduler {
         if !self.fits(choice, source, reserve) {
             return None;
         }
+        let account = Arc::clone(&self.waiting[&choice].account);
+        let repeats = self.repeats(choice, source);
         let was_kept = source.is_some_and(|(from, _)| self.kept.is_shared(from));
         let (id, length) = match source {
-            Some((from, length)) => (self.take(from, length)?, length),
-            None => (self.open()?, 0),
+            Some((from, length)) => (self.take(from, length, &account, repeats)?, length),
+            None => (self.open(&account)?, 0),
         };
         // What it goes on in itself nobody else has any more.
         let shared = source.map_or(0, |(from, length)| if id == from { 0 } else { length });
@@ -60,16 +62,17 @@ impl Scheduler {
     }
 
     pub(super) fn next_to_begin(&self, draft: &Draft<'_>) -> Option<(ChoiceId, Beginning)> {
-        let mut accounts = self.accounts.in_turn();
-        accounts.find_map(|choices| self.next_of(choices, draft))
+        let mut accounts = self.in_turn(draft.rows_max()).into_iter();
+        accounts.find_map(|account| self.next_of(&account, draft))
     }
 
     /// The oldest of an account's choices that can be computed now, and where its beginning is.
     pub(super) fn next_of(
         &self,
-        choices: &BTreeSet<ChoiceId>,
+        account: &str,
         draft: &Draft<'_>,
     ) -> Option<(ChoiceId, Beginning)> {
+        let choices = self.accounts.choices(account);
         let mut next = choices.first().copied();
         while let Some(choice) = next {
             let mut skipped = choice;

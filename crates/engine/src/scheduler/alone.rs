@@ -1,6 +1,6 @@
 //! Steps for [`Batching::OneSequence`](crate::model::Batching::OneSequence): the logits of a row depend
 //! on the rows beside it, so these are always the same: the prompt without its last token in chunks at
-//! fixed places, then each token alone, also when a sequence is computed again. Sequences take turns.
+//! fixed places, then each token alone, also when a sequence is computed again. Accounts take turns, and the sequences of each.
 
 use crate::scheduler::admit::Reserve;
 use crate::scheduler::plan::Draft;
@@ -13,19 +13,17 @@ impl Scheduler {
         if self.admission == Admission::Open {
             self.begin_next(draft, Reserve::Kept);
         }
-        let turn = self.turn;
-        let (after, before): (Vec<_>, Vec<_>) = self
-            .running
-            .keys()
-            .copied()
-            .partition(|&choice| Some(choice) > turn);
-        for choice in after.into_iter().chain(before) {
+        let mut running: Vec<ChoiceId> = self.running.keys().copied().collect();
+        running.sort_by_key(|choice| {
+            let sequence = &self.running[choice].1;
+            (self.stepped(&sequence.account), sequence.stepped, *choice)
+        });
+        for choice in running {
             if draft.is_blocked(choice.request) || self.is_parked(choice) {
                 continue;
             }
             self.place_alone(draft, choice);
             if !draft.step.rows.is_empty() {
-                self.turn = Some(choice);
                 return;
             }
         }

@@ -52,6 +52,7 @@ impl Scheduler {
         self.kv.extend(*id, rows);
         sequence.aside = PromptAside::Begun(self.kv.length(*id));
         sequence.stepped = self.steps;
+        self.accounts.step(&sequence.account, self.steps);
         self.accounts.serve(&sequence.account, rows);
         rows
     }

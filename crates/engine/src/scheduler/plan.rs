@@ -16,8 +16,10 @@ pub(super) const ROWS_ALIGNED: u32 = 4;
 pub struct Room {
     /// Rows altogether.
     pub rows: u32,
-    /// Rows of streams. They may take more, if they are all of one account, or few of each.
+    /// Rows of streams where accounts are equals. They may take more, up to `longest`, if there is nobody else.
     pub streams: u32,
+    /// Rows of streams in a step that nothing else waits for.
+    pub longest: u32,
     /// Rows of prompts in any case.
     pub prompts: u32,
     /// What a row more costs, as a part of what a step costs in any case. With it, tokens are drafted.
@@ -97,7 +99,7 @@ impl Scheduler {
     }
 
     fn fill(&mut self, draft: &mut Draft<'_>, room: Room) {
-        self.decode(draft, room.streams);
+        self.decode(draft, room);
         let left = room.rows.saturating_sub(draft.rows());
         draft.open_prompts(left.max(room.prompts).max(1));
         self.prefill(draft);
@@ -105,10 +107,10 @@ impl Scheduler {
     }
 
     /// One row for each choice that has caught up.
-    fn decode(&mut self, draft: &mut Draft<'_>, rows: u32) {
+    fn decode(&mut self, draft: &mut Draft<'_>, room: Room) {
         let ready = self.caught_up();
         let ready = ready.filter(|choice| !draft.is_blocked(choice.request));
-        for choice in self.share_rows(ready.collect(), rows) {
+        for choice in self.share_rows(ready.collect(), room) {
             if !draft.may_sample(choice.request) {
                 continue;
             }
@@ -126,19 +128,16 @@ impl Scheduler {
     /// run before those that wait. If the next one doesn't fit, nobody takes its cells.
     fn prefill(&mut self, draft: &mut Draft<'_>) {
         let mut admits = self.admission == Admission::Open;
-        let accounts: Vec<_> = self.accounts.in_turn().cloned().collect();
-        for choices in accounts {
-            for &choice in &choices {
-                if self.prompt_rows(choice) > 0
-                    && self.running.contains_key(&choice)
-                    && !draft.is_blocked(choice.request)
-                {
+        for account in self.in_turn(draft.prompt_room) {
+            for choice in self.running_prompts(&account) {
+                // Whoever is begun below makes room, so that another may have lost its cells.
+                if self.running.contains_key(&choice) && !draft.is_blocked(choice.request) {
                     self.place_prompt(draft, choice);
                 }
             }
             while admits
                 && draft.prompt_room > 0
-                && let Some((choice, source)) = self.next_of(&choices, draft)
+                && let Some((choice, source)) = self.next_of(&account, draft)
             {
                 admits = self.begin(choice, source, Reserve::Kept).is_some();
                 if admits {
@@ -265,6 +264,10 @@ impl<'a> Draft<'a> {
 
     pub(super) fn is_blocked(&self, request: RequestId) -> bool {
         (self.quota)(request) == 0
+    }
+
+    pub(super) fn rows_max(&self) -> u32 {
+        self.rows_max
     }
 
     pub(super) fn rows(&self) -> u32 {

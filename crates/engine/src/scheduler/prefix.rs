@@ -157,12 +157,12 @@ impl Kept {
         useless
     }
 
-    /// Tokens of all that is kept for a salt, and of what was lately.
+    /// Tokens of all that is kept for a salt, and of what was lately. Without one nothing is anybody else's.
     pub(super) fn known(&self, salt: Option<&Arc<str>>) -> impl Iterator<Item = &Tokens> {
         let kept = self
             .entries
             .values()
-            .filter(move |entry| entry.sharers.salt.as_ref() == salt);
+            .filter(move |entry| salt.is_some() && entry.sharers.salt.as_ref() == salt);
         let missed = self
             .missed
             .iter()
@@ -321,13 +321,25 @@ impl Scheduler {
     }
 
     /// A sequence that has the first `length` tokens of `from`: a kept one that has no more and needn't stay, else a fork.
-    pub(super) fn take(&mut self, from: SequenceId, length: u32) -> Option<SequenceId> {
+    pub(super) fn take(
+        &mut self,
+        from: SequenceId,
+        length: u32,
+        account: &str,
+        repeats: bool,
+    ) -> Option<SequenceId> {
         self.kept.touch(from);
         let is_kept = self.kept.has(from);
+        if is_kept && repeats {
+            if self.kv.length(from) > length {
+                self.kv.truncate(from, length);
+            }
+            return Some(self.take_over(from));
+        }
         if is_kept && self.kv.length(from) == length && !self.kept.is_snapshot(from) {
             return Some(self.take_over(from));
         }
-        if let Some(to) = self.fork(from, length) {
+        if let Some(to) = self.fork(from, length, account) {
             return Some(to);
         }
         (is_kept && !(self.awaiting(from) > 1 && self.may_hold_on())).then(|| {
@@ -344,25 +356,30 @@ impl Scheduler {
         id
     }
 
-    pub(super) fn fork(&mut self, from: SequenceId, length: u32) -> Option<SequenceId> {
+    pub(super) fn fork(
+        &mut self,
+        from: SequenceId,
+        length: u32,
+        account: &str,
+    ) -> Option<SequenceId> {
         if self.kv.free_sequences() == 0 {
-            self.spare(Some(from))?;
+            self.spare(Some(from), account)?;
         }
         self.kv.fork(from, length)
     }
 
     /// An empty sequence.
-    pub(super) fn open(&mut self) -> Option<SequenceId> {
+    pub(super) fn open(&mut self, account: &str) -> Option<SequenceId> {
         if self.kv.free_sequences() == 0 {
-            self.spare(None)?;
+            self.spare(None, account)?;
         }
         self.kv.open()
     }
 
-    /// Lets go of what is kept in one sequence, unless it is to stay.
-    fn spare(&mut self, except: Option<SequenceId>) -> Option<()> {
+    /// Lets go of what is kept in one sequence, unless the account that needs it waits for that itself.
+    fn spare(&mut self, except: Option<SequenceId>, account: &str) -> Option<()> {
         let oldest = self.oldest_kept(except)?;
-        if self.is_awaited(oldest) && self.may_hold_on() {
+        if self.is_awaited_by(oldest, account) && self.may_hold_on() {
             return None;
         }
         self.let_go(oldest);

@@ -25,6 +25,7 @@ pub(super) struct Sequence {
     pub(super) guesses: Option<Guesses>,
     pub(super) marks: Marks,
     pub(super) aside: PromptAside,
+    pub(super) repeatable: bool,
 }
 
 /// Whether its prompt is computed aside.
@@ -62,6 +63,7 @@ impl Sequence {
             guesses,
             marks: Marks::default(),
             aside: PromptAside::Open,
+            repeatable: job.repeatable,
         }
     }
 

@@ -5,6 +5,8 @@
 //! in Marconi (Pan et al., Prefix Caching for the Era of Hybrid LLMs, MLSys 2025), and where conversations end, but
 //! not all along the way.
 
+use std::sync::Arc;
+
 use crate::model::{Forks, SequenceId};
 use crate::scheduler::prefix::{Origin, SHARED_MIN, Sharers};
 use crate::scheduler::sequence::{Sequence, Tokens};
@@ -133,7 +135,7 @@ impl Scheduler {
     /// The next place behind `there` where the choice pauses.
     pub(super) fn pause(&self, choice: ChoiceId, there: u32) -> Option<u32> {
         if self.capacity.forks == Forks::Anywhere {
-            return None;
+            return self.last_apart(choice).filter(|&place| place > there);
         }
         let sequence = &self.running[&choice].1;
         let siblings = self.siblings_leave(choice, sequence);
@@ -166,11 +168,11 @@ impl Scheduler {
             salt: salt.filter(|_| there >= SHARED_MIN),
             siblings: for_siblings.then(|| *choice.siblings(sequence).start()),
         };
-        let tokens = sequence.tokens.clone();
+        let (tokens, account) = (sequence.tokens.clone(), Arc::clone(&sequence.account));
         if self.is_kept_already(id, &tokens, &sharers) {
             return;
         }
-        if let Some(to) = self.fork(id, there) {
+        if let Some(to) = self.fork(id, there, &account) {
             self.kv.rest(to);
             self.kept.keep(to, tokens, sharers, Origin::Snapshot);
         }
@@ -181,8 +183,18 @@ impl Scheduler {
         self.awaiting(id) > 0
     }
 
+    /// Whether a request of the account is among them.
+    pub(super) fn is_awaited_by(&self, id: SequenceId, account: &str) -> bool {
+        let of_account = |sequence: &Sequence| *sequence.account == *account;
+        self.awaiting_of(id, of_account) > 0
+    }
+
     /// How many of those that wait can begin with what is kept in the sequence; of many, two.
     pub(super) fn awaiting(&self, id: SequenceId) -> usize {
+        self.awaiting_of(id, |_| true)
+    }
+
+    fn awaiting_of(&self, id: SequenceId, counts: impl Fn(&Sequence) -> bool) -> usize {
         let Some((tokens, sharers)) = self.kept.entry(id) else {
             return 0;
         };
@@ -192,7 +204,8 @@ impl Scheduler {
         let length = self.kv.length(id);
         let waiting = self.waiting.iter().take(WAITING_SEEN);
         let can_begin = waiting.filter(|(choice, it)| {
-            sharers.include(**choice, it)
+            counts(it)
+                && sharers.include(**choice, it)
                 && length < it.known()
                 && it.tokens.at(length - 1) == tokens.at(length - 1)
                 && it.tokens.common(tokens) >= length

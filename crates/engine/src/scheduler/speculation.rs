@@ -133,8 +133,10 @@ impl Scheduler {
         kept.iter().for_each(|row| sequence.push(row.token));
         if accepted > 0 {
             self.kv.extend(*id, accepted);
-            self.accounts.serve(&sequence.account, accepted);
         }
+        // What was drafted wrong was computed all the same.
+        let drafted = u32::try_from(rows.len()).expect("a step's rows fit a u32");
+        self.accounts.serve(&sequence.account, drafted);
         if !dropped.is_empty() {
             self.kv.take_back(*id);
         }

@@ -5,6 +5,7 @@ use super::*;
 mod aside;
 mod fair;
 mod prefix;
+mod repeat;
 mod snapshots;
 mod speculation;
 
@@ -46,6 +47,7 @@ impl Bench {
                 salt: None,
                 account: Arc::default(),
                 weight: NonZeroU32::MIN,
+                repeatable: false,
                 drafts: false,
             },
         );
@@ -60,6 +62,7 @@ impl Bench {
             salt: None,
             account: Arc::default(),
             weight: NonZeroU32::MIN,
+            repeatable: false,
             drafts: false,
         };
         self.scheduler.enqueue(RequestId(request), &job);
@@ -70,6 +73,7 @@ impl Bench {
         let room = Room {
             rows: self.rows,
             streams: self.rows,
+            longest: u32::MAX,
             prompts: self.budget,
             row_cost: None,
         };
@@ -288,6 +292,7 @@ fn a_quota_is_kept_within_a_step() {
     let room = Room {
         rows: 100,
         streams: 100,
+        longest: 100,
         prompts: 16,
         row_cost: None,
     };

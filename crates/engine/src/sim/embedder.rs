@@ -13,6 +13,8 @@ pub struct SimEmbedder {
     pub facts: EmbedderFacts,
     /// A step with this token fails.
     pub fault: Option<Token>,
+    /// With this one the model can't be computed with any more.
+    pub damage: Option<Token>,
 }
 
 impl Default for SimEmbedder {
@@ -26,6 +28,7 @@ impl Default for SimEmbedder {
                 last: None,
             },
             fault: None,
+            damage: None,
         }
     }
 }
@@ -44,9 +47,15 @@ impl Embedder for SimEmbedder {
         assert!(!inputs.is_empty() && inputs.iter().all(|input| !input.is_empty()));
         assert!(inputs.len() <= self.facts.inputs as usize);
         assert!(inputs.len() == 1 || rows <= self.facts.rows as usize);
-        let fails = |input: &Arc<[Token]>| input.iter().any(|&token| Some(token) == self.fault);
-        if inputs.iter().any(fails) {
+        let has = |wrong: Option<Token>| {
+            let mut tokens = inputs.iter().flat_map(|input| input.iter());
+            wrong.is_some_and(|wrong| tokens.any(|&token| token == wrong))
+        };
+        if has(self.fault) {
             return Err(DecodeError::Fault("this step was to fail".to_owned()));
+        }
+        if has(self.damage) {
+            return Err(DecodeError::Damaged("the file was to be cut".to_owned()));
         }
         Ok(inputs.iter().map(|input| self.vector(input)).collect())
     }

@@ -75,6 +75,15 @@ impl Waiter {
     }
 }
 
+/// The work that a simulated model was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    pub steps: u64,
+    pub rows: u64,
+    /// Rows whose logits were wanted.
+    pub outputs: u64,
+}
+
 /// What a simulated model holds and has done.
 #[derive(Debug, Clone, Default)]
 pub struct Probe(Arc<Counts>);
@@ -83,6 +92,7 @@ pub struct Probe(Arc<Counts>);
 struct Counts {
     steps: AtomicU64,
     rows: AtomicU64,
+    outputs: AtomicU64,
     cells_used: watch::Sender<u32>,
     sequences_used: AtomicU32,
     forks: AtomicU64,
@@ -101,6 +111,15 @@ impl Probe {
     /// Rows of all these steps.
     pub fn rows(&self) -> u64 {
         self.0.rows.load(Ordering::SeqCst)
+    }
+
+    /// All that was computed in steps.
+    pub fn work(&self) -> Work {
+        Work {
+            steps: self.steps(),
+            rows: self.rows(),
+            outputs: self.0.outputs.load(Ordering::SeqCst),
+        }
     }
 
     pub fn cells_used(&self) -> u32 {
@@ -167,6 +186,8 @@ impl Probe {
     }
 
     pub(super) fn step(&self, rows: &[Row]) -> u64 {
+        let outputs = rows.iter().filter(|row| row.output).count();
+        self.0.outputs.fetch_add(outputs as u64, Ordering::SeqCst);
         self.0.rows.fetch_add(rows.len() as u64, Ordering::SeqCst);
         self.0.steps.fetch_add(1, Ordering::SeqCst)
     }

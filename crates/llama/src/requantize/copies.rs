@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::RequantizeError;
 use super::difference::Difference;
+use crate::checksum::{checksum_of, hex};
 
 /// Changes with what is made of a source, so that older copies aren't taken for it.
 const VERSION: &str = "weir requantized 1";
@@ -157,11 +158,9 @@ impl Copies {
 
 impl Whole {
     fn of(path: &Path) -> io::Result<Self> {
-        let mut hash = Sha256::new();
-        let bytes = digest(File::open(path)?, &mut hash)?;
         Ok(Whole {
-            bytes,
-            sha256: hex(&hash.finalize()),
+            bytes: fs::metadata(path)?.len(),
+            sha256: checksum_of(path)?,
         })
     }
 }
@@ -192,23 +191,11 @@ fn fingerprint(source: &Path) -> io::Result<String> {
     hash.update(modified.unwrap_or_default().as_nanos().to_le_bytes());
     for sample in 0..SAMPLES {
         file.seek(SeekFrom::Start(facts.len() / SAMPLES * sample))?;
-        digest((&file).take(SAMPLE_BYTES), &mut hash)?;
+        let mut sample = Vec::new();
+        (&file).take(SAMPLE_BYTES).read_to_end(&mut sample)?;
+        hash.update(&sample);
     }
     Ok(hex(&hash.finalize()[..8]))
-}
-
-/// Adds all that there is to read, and counts it.
-fn digest(mut from: impl Read, hash: &mut Sha256) -> io::Result<u64> {
-    let mut buffer = vec![0; 1 << 16];
-    let mut bytes = 0;
-    loop {
-        let read = from.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(bytes);
-        }
-        hash.update(&buffer[..read]);
-        bytes += read as u64;
-    }
 }
 
 fn remove(path: &Path) -> Result<(), RequantizeError> {
@@ -220,11 +207,7 @@ fn remove(path: &Path) -> Result<(), RequantizeError> {
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> RequantizeError {
     let path = path.to_owned();
-    |source| RequantizeError::File { path, source }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    |error| RequantizeError::File { path, error }
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use std::path::Path;
 use llama_cpp_sys_2 as sys;
 
 use super::RequantizeError;
-use super::tensors::{Header, Tensor, name};
+use crate::gguf::{Format, Gguf, Tensor};
 use crate::log::collect_errors;
 use crate::shim::{self, guarded};
 
 /// What weights become: half the size of 16-bit numbers, and as good as them.
-const TARGET: sys::ggml_type = sys::GGML_TYPE_Q8_0;
+const TARGET: Format = Format::Q8_0;
 /// A target block has so many numbers, and rows are whole blocks.
 const TARGET_BLOCK: u64 = 32;
 /// Less than a tenth of the weights isn't worth a copy.
@@ -20,12 +20,12 @@ const SHARE_PERCENT_MIN: u64 = 10;
 /// Formats that are slow with several rows in llama.cpp 0.1.161 on x86-64 with AVX2: they have a kernel for several neither in
 /// `llamafile/sgemm.cpp` (`Q8_0`, `Q4_0`, `Q5_0`, `IQ4_NL`) nor in `repack.cpp` (`Q4_K`, `MXFP4`). `Q5_K` and `Q6_K` have none either, and are
 /// faster than `Q8_0` all the same (docs/decisions/0015); the others weren't measured.
-const SLOW_ON_X86_64: &[sys::ggml_type] = &[sys::GGML_TYPE_Q4_1, sys::GGML_TYPE_Q5_1];
+const SLOW_ON_X86_64: &[Format] = &[Format::Q4_1, Format::Q5_1];
 
 #[derive(Debug)]
 pub(super) struct Plan {
     /// Each tensor that there is, and what it is to become.
-    tensors: Vec<(Tensor, sys::ggml_type)>,
+    tensors: Vec<(Tensor, Format)>,
     /// Such as `Q4_1 to Q8_0`.
     pub(super) formats: String,
     /// What the copy takes, about.
@@ -34,14 +34,14 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Says why there is none.
-    pub(super) fn of(header: &Header) -> Result<Self, String> {
+    pub(super) fn of(head: &Gguf) -> Result<Self, String> {
         if !cfg!(target_arch = "x86_64") {
             return Err("which formats are fast is only known of x86-64".to_owned());
         }
-        if header.split {
+        if head.metadata.contains_key("split.count") {
             return Err("it is in several files".to_owned());
         }
-        let tied = !header.has("output.weight");
+        let tied = !head.has_tensor("output.weight");
         let of = |tensor: &Tensor| {
             if is_slow(tensor, tied) {
                 TARGET
@@ -49,7 +49,7 @@ impl Plan {
                 tensor.format
             }
         };
-        let tensors: Vec<_> = header
+        let tensors: Vec<_> = head
             .tensors
             .iter()
             .map(|tensor| (tensor.clone(), of(tensor)))
@@ -65,8 +65,10 @@ impl Plan {
             ));
         }
         let from = names(changed().map(|(tensor, _)| tensor));
-        let formats = format!("{from} to {}", name(TARGET));
-        let bytes = tensors.iter().map(|(tensor, to)| tensor.bytes(*to)).sum();
+        let formats = format!("{from} to {TARGET}");
+        // Rows of what changes are whole blocks of the target, and the others' sizes were counted when they were read.
+        let bytes = tensors.iter().map(|(tensor, to)| to.bytes(tensor.shape));
+        let bytes = bytes.flatten().fold(0, u64::saturating_add);
         Ok(Plan {
             tensors,
             formats,
@@ -94,7 +96,7 @@ impl Plan {
         let mut rules: Vec<_> = patterns
             .iter()
             .zip(&self.tensors)
-            .map(|(pattern, (_, to))| rule(pattern.as_ptr(), *to))
+            .map(|(pattern, (_, to))| rule(pattern.as_ptr(), to.ggml()))
             .collect();
         rules.push(rule(std::ptr::null(), sys::GGML_TYPE_COUNT));
 
@@ -124,13 +126,13 @@ impl Plan {
     }
 
     /// Whether a copy is what was planned.
-    pub(super) fn check(&self, copy: &Header) -> Result<(), String> {
+    pub(super) fn check(&self, copy: &Gguf) -> Result<(), String> {
         for (tensor, to) in &self.tensors {
             let found = copy.tensors.iter().find(|other| other.name == tensor.name);
             let found = found.ok_or_else(|| format!("{} is missing in the copy", tensor.name))?;
             if (found.format, found.shape) != (*to, tensor.shape) {
-                let (is, planned) = (name(found.format), name(*to));
-                return Err(format!("{} became {is}, not {planned}", tensor.name));
+                let is = found.format;
+                return Err(format!("{} became {is}, not {to}", tensor.name));
             }
         }
         Ok(())
@@ -151,7 +153,7 @@ fn is_slow(tensor: &Tensor, tied: bool) -> bool {
 }
 
 fn names<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> String {
-    let names: BTreeSet<_> = tensors.map(|tensor| name(tensor.format)).collect();
+    let names: BTreeSet<_> = tensors.map(|tensor| tensor.format.to_string()).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
@@ -171,20 +173,28 @@ fn rule(pattern: *const std::ffi::c_char, to: sys::ggml_type) -> sys::llama_mode
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[cfg(target_arch = "x86_64")]
-    fn plan(tensors: &[(&str, sys::ggml_type, [u64; 3])]) -> Result<String, String> {
+    fn plan(tensors: &[(&str, Format, [u64; 3])]) -> Result<String, String> {
         let tensors = tensors.iter().map(|&(name, format, shape)| Tensor {
             name: name.to_owned(),
             format,
             shape,
+            offset: 0,
+            bytes: 0,
         });
-        let header = Header {
+        let head = Gguf {
+            version: 3,
+            bytes: 0,
+            data_offset: 0,
+            metadata: BTreeMap::new(),
             tensors: tensors.collect(),
-            split: false,
+            head_sha256: String::new(),
         };
-        Plan::of(&header).map(|plan| {
+        Plan::of(&head).map(|plan| {
             let changed = plan.tensors.iter().filter(|(t, to)| t.format != *to);
             let names: Vec<_> = changed.map(|(t, _)| t.name.as_str()).collect();
             format!(
@@ -197,7 +207,7 @@ mod tests {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn check(tensors: &[(&str, sys::ggml_type, [u64; 3])], expected: Result<&str, &str>) {
+    fn check(tensors: &[(&str, Format, [u64; 3])], expected: Result<&str, &str>) {
         let expected = expected.map(str::to_owned).map_err(str::to_owned);
         assert_eq!(plan(tensors), expected);
     }
@@ -205,16 +215,15 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn what_is_multiplied_with_and_has_no_fast_kernel() {
-        use sys::{GGML_TYPE_F32, GGML_TYPE_Q4_1, GGML_TYPE_Q4_K, GGML_TYPE_Q5_1};
         let square = [256, 256, 1];
-        let norm = ("norm.weight", GGML_TYPE_F32, [256, 1, 1]);
-        let down = ("blk.0.ffn_down.weight", GGML_TYPE_Q4_1, square);
-        let up = ("blk.0.ffn_up.weight", GGML_TYPE_Q5_1, square);
-        let fast = ("blk.0.ffn_gate.weight", GGML_TYPE_Q4_K, square);
-        let embeddings = ("token_embd.weight", GGML_TYPE_Q5_1, square);
-        let output = ("output.weight", GGML_TYPE_Q4_K, square);
-        let experts = ("blk.0.ffn_up_exps.weight", GGML_TYPE_Q4_1, [256, 256, 8]);
-        let odd = ("blk.1.odd.weight", GGML_TYPE_Q4_1, [48, 4_096, 1]);
+        let norm = ("norm.weight", Format::F32, [256, 1, 1]);
+        let down = ("blk.0.ffn_down.weight", Format::Q4_1, square);
+        let up = ("blk.0.ffn_up.weight", Format::Q5_1, square);
+        let fast = ("blk.0.ffn_gate.weight", Format::Q4_K, square);
+        let embeddings = ("token_embd.weight", Format::Q5_1, square);
+        let output = ("output.weight", Format::Q4_K, square);
+        let experts = ("blk.0.ffn_up_exps.weight", Format::Q4_1, [256, 256, 8]);
+        let odd = ("blk.1.odd.weight", Format::Q4_1, [48, 4_096, 1]);
         check(
             &[norm, down, fast],
             Ok("Q4_1 to Q8_0: blk.0.ffn_down.weight, 107520 bytes"),
@@ -234,7 +243,7 @@ mod tests {
         check(&[experts], Err(&format!("{none} (Q4_1)")));
         check(&[odd], Err(&format!("{none} (Q4_1)")));
         check(&[], Err(&format!("{none} ()")));
-        let few = [("blk.9.ffn_up.weight", GGML_TYPE_Q4_K, [256, 4_096, 1]), up];
+        let few = [("blk.9.ffn_up.weight", Format::Q4_K, [256, 4_096, 1]), up];
         check(
             &few,
             Err("5 % of its weights are in a format without a fast kernel here (Q4_K, Q5_1)"),

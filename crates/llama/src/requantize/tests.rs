@@ -5,7 +5,7 @@ use crate::models;
 fn a_full_disk_is_an_error() {
     let source = models::smollm2_file();
     backend::start().unwrap();
-    let plan = Plan::of(&Header::read(&source).unwrap()).unwrap();
+    let plan = Plan::of(&Gguf::read(&source).unwrap()).unwrap();
     let full = Path::new("/dev/full");
     let error = plan.quantize(&source, full, 1).unwrap_err().to_string();
     assert!(error.contains("can't requantize"), "{error}");

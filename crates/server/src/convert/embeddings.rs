@@ -1,5 +1,7 @@
 //! Embeddings.
 
+use std::sync::Arc;
+
 use weir_api::completion::prompt::PromptsOf;
 use weir_api::embeddings;
 use weir_engine::embed::EmbedRequest;
@@ -50,6 +52,7 @@ pub(crate) fn embeddings(
     let request = EmbedRequest {
         inputs,
         dimensions: dimensions.and_then(|dimensions| u32::try_from(dimensions).ok()),
+        account: Arc::default(),
     };
     Ok((request, encoding))
 }

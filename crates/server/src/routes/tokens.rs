@@ -10,6 +10,7 @@ use weir_accounts::Caller;
 use weir_api::tokens::{Count, Counted, Detokenize, Detokenized, Tokenize, Tokenized};
 use weir_engine::model::{Encoded, Tokenizer};
 use weir_engine::{PromptSize, Token};
+use weir_gateway::Admitted;
 
 use super::detokenize_lossy;
 use crate::answer::Kind;
@@ -42,7 +43,7 @@ pub(crate) async fn tokenize(
         Text::Prompt(prompt, tokenizing) => {
             let tokenizer = Arc::clone(&tokenizer);
             let encode = move || tokenizer.encode(&prompt, tokenizing.names(), tokenizing.bos);
-            all(off_thread(encode).await?)?
+            all(off_thread(&admitted, encode).await?)?
         }
         Text::Chat(request) => {
             let refused = |refusal| ApiError::of(refusal, Kind::Chat, "max_tokens");
@@ -53,7 +54,7 @@ pub(crate) async fn tokenize(
     let max_model_len = admitted.facts().context_tokens;
     let bytes_max = app.options.body_bytes_max;
     let answer_claim = app.bytes_in_flight.claim(&caller.key);
-    off_thread(move || {
+    off_thread(&admitted, move || {
         let tokenized = Tokenized {
             count: tokens.len(),
             max_model_len,
@@ -95,7 +96,7 @@ pub(crate) async fn detokenize(
     }
     let bytes_max = app.options.body_bytes_max;
     let answer_claim = app.bytes_in_flight.claim(&caller.key);
-    off_thread(move || {
+    off_thread(&admitted, move || {
         let prompt = text_within(&*tokenizer, &tokens, bytes_max)?;
         let answer = bounded::json(&Detokenized { prompt }, bytes_max, answer_claim, "tokens");
         drop(claim);
@@ -193,12 +194,10 @@ impl Serialize for TokenTexts<'_> {
     }
 }
 
-/// A long text takes milliseconds: nothing for the async threads.
+/// A long text takes milliseconds: nothing for the async threads, and nothing that others wait for.
 async fn off_thread<T: Send + 'static>(
+    admitted: &Admitted,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|panic| {
-        tracing::error!(%panic, "tokenizing failed");
-        ApiError::internal()
-    })
+    Ok(admitted.work(work).await?)
 }

@@ -1,7 +1,6 @@
 //! `weir doctor`: what is wrong with this machine, the config and the database, before it hurts.
 
 use std::fs;
-use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +12,9 @@ use weir_accounts::{Accounts, Location, Options, Role};
 
 use super::ledger;
 use crate::cli::Json;
-use crate::config::{Config, Database, Invalid, Loaded, Model, Source};
+use crate::config::{Config, Database, Invalid, Llama, Loaded, Model, Source};
+#[cfg(feature = "llama")]
+use crate::wire::model_files;
 use crate::{model_file, output, wire};
 
 /// Less free space than this, and the next weeks' usage records may not fit.
@@ -174,43 +175,27 @@ fn models(config: &Config) -> Vec<Check> {
 }
 
 fn model(model: &Model) -> Check {
-    let path = &model.engine.path;
     let name = format!("model {}", model.id);
-    if let Err(error) = model_file::check(path) {
-        return check(name, Verdict::Wrong, error.to_string());
-    }
-    let magic = fs::File::open(path).and_then(|file| {
-        let mut magic = Vec::new();
-        file.take(4).read_to_end(&mut magic).map(|_| magic)
-    });
-    match magic {
-        Ok(magic) if magic == b"GGUF" => loads(name, path),
-        Ok(_) => check(
-            name,
-            Verdict::Wrong,
-            format!("{} is not a GGUF file", path.display()),
-        ),
-        Err(error) => check(name, Verdict::Wrong, format!("{}: {error}", path.display())),
-    }
-}
-
-/// Loads it with a small cache: a file that is cut or garbled shows only then.
-#[cfg(feature = "llama")]
-fn loads(name: String, path: &Path) -> Check {
-    let small = weir_llama::LoadOptions {
-        cells: Some(512),
-        sequences: Some(1),
-        ..weir_llama::LoadOptions::default()
-    };
-    match weir_llama::load(path, &small) {
-        Ok(_) => check(name, Verdict::Ok, path.display().to_string()),
+    match loads(&model.engine) {
+        Ok(()) => check(name, Verdict::Ok, model.engine.path.display().to_string()),
         Err(error) => check(name, Verdict::Wrong, error.to_string()),
     }
 }
 
+/// Has another process load it: a file that is cut or garbled shows only then, and some would end this one.
+#[cfg(feature = "llama")]
+fn loads(engine: &Llama) -> anyhow::Result<()> {
+    let path = &engine.path;
+    model_file::check(path)?;
+    model_files::checked(path)?;
+    let program = model_files::program(path)?;
+    weir_llama::try_out(&program, path, &wire::serve_options(engine))?;
+    Ok(())
+}
+
 #[cfg(not(feature = "llama"))]
-fn loads(name: String, path: &Path) -> Check {
-    check(name, Verdict::Ok, path.display().to_string())
+fn loads(engine: &Llama) -> anyhow::Result<()> {
+    model_file::check(&engine.path)
 }
 
 /// The directory, or where it would be made.

@@ -169,7 +169,7 @@ mod bench {
 
     use super::search::Speed;
     use super::{Config, KvLayout, Llama, Measured, Optimize, Settings, Tune};
-    use crate::wire;
+    use crate::wire::{self, model_files::ModelFiles};
 
     /// A file that is loaded anew for each of the settings.
     pub(super) struct Bench<'a> {
@@ -188,6 +188,8 @@ mod bench {
             command: &Tune,
             config: &'a Config,
         ) -> anyhow::Result<Self> {
+            let known = ModelFiles::open(&config.data);
+            known.admit(&base.path, &wire::serve_options(base))?;
             Ok(Bench {
                 base,
                 file: weir_llama::open(&base.path)?,

@@ -353,6 +353,14 @@ pub(crate) const KEYS: &[Key] = &[
         "`speed`: serve a copy whose weights are in a format that this machine is fast at, where the file's isn't. It is made once, in `requantized` in `data`, takes up to twice the file's room, and differs by next to nothing, which is measured and logged.",
     ),
     key(
+        "models[].engines[].checksum",
+        Kind::Flag,
+        Some("true"),
+        "Whether the file is read as a whole after each start, at low priority, and its SHA-256 compared with that of the first time: a \
+         file that was damaged or exchanged is logged. Without it a file that is only touched while it is served can't be told from \
+         one that is written over, and its model is not available any more.",
+    ),
+    key(
         "models[].engines[].embeddings",
         Kind::Choice {
             now: &["mean"],

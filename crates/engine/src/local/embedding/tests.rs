@@ -1,3 +1,5 @@
+mod isolation;
+
 use futures::future::join_all;
 
 use super::*;
@@ -12,6 +14,7 @@ fn texts(texts: &[&str]) -> EmbedRequest {
     EmbedRequest {
         inputs: inputs.collect(),
         dimensions: None,
+        account: Arc::default(),
     }
 }
 
@@ -19,6 +22,7 @@ fn tokens(inputs: Vec<Vec<Token>>) -> EmbedRequest {
     EmbedRequest {
         inputs: inputs.into_iter().map(Prompt::Tokens).collect(),
         dimensions: None,
+        account: Arc::default(),
     }
 }
 
@@ -131,6 +135,62 @@ async fn a_fault_is_the_error_of_those_in_the_step() {
     );
     assert!(ask(&engine, tokens(vec![vec![70]])).await.is_ok());
     assert_eq!(engine.health(), Health::Ready);
+}
+
+#[test]
+fn an_account_that_fills_the_queue_does_not_shut_others_out() {
+    let queue = Queue::new(32);
+    let mut waiting = Vec::new();
+    let mut push = |account: &str| {
+        let (answer, answered) = oneshot::channel();
+        waiting.push(answered);
+        queue.push(Job {
+            account: account.into(),
+            inputs: vec![[70].into()],
+            vectors: Vec::new(),
+            answer,
+        })
+    };
+    assert!((0..32).all(|_| push("one").is_ok()));
+    assert_eq!(push("one"), Err(Refused::Full));
+    assert_eq!(
+        [push("two"), push("two"), push("two")],
+        [Ok(()), Ok(()), Err(Refused::Full)]
+    );
+    // The thread has the other's after one of the first's at most.
+    let accounts = (0..4).map(|_| queue.take(false, |_| true).unwrap().unwrap().account);
+    let accounts: Vec<_> = accounts.collect();
+    let accounts: Vec<&str> = accounts.iter().map(|account| &**account).collect();
+    assert_eq!(accounts, ["one", "two", "one", "two"]);
+    // Who has gone leaves room.
+    waiting.clear();
+    let (answer, _answered) = oneshot::channel();
+    let job = Job {
+        account: "one".into(),
+        inputs: Vec::new(),
+        vectors: Vec::new(),
+        answer,
+    };
+    assert_eq!(queue.push(job), Ok(()));
+    queue.close();
+    assert!(queue.is_closed() && matches!(queue.take(false, |_| true), Some(None)));
+}
+
+#[tokio::test]
+async fn damaged_weights_take_embeddings_down() {
+    let engine = engine(SimEmbedder {
+        damage: Some(71),
+        ..SimEmbedder::default()
+    });
+    assert!(ask(&engine, tokens(vec![vec![70]])).await.is_ok());
+    let gone = EngineError::Unavailable("the file was to be cut".to_owned());
+    assert_eq!(ask(&engine, tokens(vec![vec![70, 71]])).await, Err(gone));
+    assert!(matches!(engine.health(), Health::Down(_)));
+    let refused = ask(&engine, tokens(vec![vec![70]])).await;
+    assert!(
+        matches!(refused, Err(EngineError::Unavailable(_))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -111,6 +111,47 @@ async fn a_panic_fails_all_and_takes_the_engine_down() {
 }
 
 #[tokio::test]
+async fn damaged_weights_fail_all_and_take_the_engine_down() {
+    let aside = AsideCapacity {
+        rows: 24,
+        rows_min: 6,
+        tokens: 1_000,
+    };
+    for (aside, prompt) in [
+        (None, "a"),
+        (Some(aside), "a prompt that is computed aside"),
+    ] {
+        let (model, gate) = SimModel::new(SimOptions {
+            faults: Faults {
+                damaged_from: Some(3),
+                ..Faults::default()
+            },
+            end_probability: 0.0,
+            aside,
+            ..SimOptions::default()
+        })
+        .gated();
+        let engine = sim::engine_with(model);
+        let mut running = Vec::new();
+        for _ in 0..3 {
+            running.push(generate(&engine, request(prompt, 20)).await.unwrap());
+        }
+        gate.open();
+        let gone = EngineError::Unavailable("the file was to be cut".to_owned());
+        for events in running {
+            assert_eq!(read(events, 1).await.end, Some(Err(gone.clone())));
+        }
+        assert_eq!(engine.health(), Health::Down(gone.to_string()));
+        let refused = generate(&engine, request("b", 20)).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(EngineError::Unavailable(_))),
+            "{refused:?}"
+        );
+        engine.stop();
+    }
+}
+
+#[tokio::test]
 async fn draining_finishes_what_was_accepted() {
     let (model, gate) = SimModel::new(SimOptions::default()).gated();
     let engine = sim::engine_with(model);

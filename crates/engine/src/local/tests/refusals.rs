@@ -222,3 +222,50 @@ async fn a_full_queue_is_busy() {
         assert!(matches!(read(events, 1).await.end, Some(Ok(_))));
     }
 }
+
+#[tokio::test]
+async fn a_queue_that_one_account_has_filled_lets_others_in() {
+    let (model, gate) = SimModel::new(SimOptions::default()).gated();
+    let options = Options {
+        queue_requests_max: 32,
+        ..sim::options()
+    };
+    let engine = LocalEngine::spawn(model, options).unwrap();
+    let prepared = engine.prepare(request("a", 1)).await.unwrap();
+    let start = async |account: &str| {
+        let account = account.into();
+        let prepared = Prepared {
+            account,
+            ..prepared.clone()
+        };
+        engine.generate(prepared).await
+    };
+    let mut running = vec![start("one").await.unwrap()];
+    gate.arrived(1).await;
+    // What came in with the step that is running still counts.
+    for _ in 0..31 {
+        running.push(start("one").await.unwrap());
+    }
+    let refused = start("one").await.map(|_| ());
+    assert!(
+        matches!(refused, Err(EngineError::Busy { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        (engine.accepts("one").is_ok(), engine.accepts("two").is_ok()),
+        (false, true)
+    );
+    // A sixteenth of the queue is there for each other account.
+    running.push(start("two").await.unwrap());
+    running.push(start("two").await.unwrap());
+    let refused = start("two").await.map(|_| ());
+    assert!(
+        matches!(refused, Err(EngineError::Busy { .. })),
+        "{refused:?}"
+    );
+    running.push(start("three").await.unwrap());
+    gate.open();
+    for events in running {
+        assert!(matches!(read(events, 1).await.end, Some(Ok(_))));
+    }
+}

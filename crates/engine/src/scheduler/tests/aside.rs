@@ -23,6 +23,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: Range<u32>) {
         salt: Some(Arc::from("salt")),
         account: Arc::from(account),
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);

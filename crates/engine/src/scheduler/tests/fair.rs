@@ -11,6 +11,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_m
         salt: None,
         account: account.into(),
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
@@ -69,19 +70,28 @@ fn what_is_beyond_a_part_makes_way() {
     bench.scheduler.capacity.rows = 100;
     bench.scheduler.rows_max = 100;
     check(&mut bench, &["0:0+8=0.0 1:0+8=1.0 2:0+8=2.0 3:0+8=3.0"]);
-    // Of equals nobody makes way.
-    enqueue(&mut bench, 4, "one", 10, 4);
-    check(&mut bench, &["0:8+1=0.0 1:8+1=1.0 2:8+1=2.0 3:8+1=3.0"]);
+    // Of equals one makes way for an account that has nothing that runs, …
+    enqueue(&mut bench, 4, "one", 6, 3);
+    check(
+        &mut bench,
+        &["forget(3) 0:8+1=0.0 1:8+1=1.0 2:8+1=2.0 3:0+6=4.0"],
+    );
+    // … and none for its second.
+    enqueue(&mut bench, 5, "one", 7, 3);
+    check(&mut bench, &["0:9+1=0.0 1:9+1=1.0 2:9+1=2.0 3:6+1=4.0"]);
     bench.scheduler.accounts.serve(&"many".into(), 6_200);
-    check(&mut bench, &["forget(3) 0:9+1=0.0 1:9+1=1.0 3:0+10=4.0"]);
-    assert_eq!(bench.scheduler.preemptions(), 1);
+    check(
+        &mut bench,
+        &["forget(2) 0:10+1=0.0 1:10+1=1.0 3:7+1=4.0 2:0+7=5.0"],
+    );
+    assert_eq!(bench.scheduler.preemptions(), 2);
     // Its part is 20 cells: for more it waits like everybody.
-    enqueue(&mut bench, 5, "one", 11, 4);
+    enqueue(&mut bench, 6, "one", 11, 4);
     let choice = ChoiceId {
-        request: RequestId(5),
+        request: RequestId(6),
         choice: 0,
     };
-    assert_eq!(bench.scheduler.rival(choice), None);
+    assert_eq!(bench.scheduler.rival(choice, |_| false), None);
 }
 
 /// In a full cache it may be the turn of the youngest, which loses its own cells: then it is the other's.
@@ -114,7 +124,7 @@ fn counters_decay() {
     enqueue(&mut bench, 1, "one", 8, 9);
     let accounts = &mut bench.scheduler.accounts;
     accounts.serve(&"many".into(), 20_000);
-    let first = |accounts: &Accounts| *accounts.in_turn().next().unwrap().first().unwrap();
+    let first = |accounts: &Accounts| *accounts.by_class(|_| ())[0].1.choices.first().unwrap();
     assert_eq!(first(accounts).request, RequestId(1));
     let mut rows = 0;
     while first(accounts).request == RequestId(1) {
@@ -179,6 +189,7 @@ fn a_weight_is_a_part() {
                 salt: None,
                 account: ["one", "two"][account].into(),
                 weight: NonZeroU32::new(weights[account]).unwrap(),
+                repeatable: false,
                 drafts: false,
             };
             bench.scheduler.enqueue(RequestId(next), &job);

@@ -11,6 +11,7 @@ fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterato
         salt: Some(salt.into()),
         account: Arc::default(),
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: false,
     };
     bench.scheduler.enqueue(RequestId(request), &job);
@@ -205,6 +206,7 @@ fn what_is_kept_already_is_not_kept_twice() {
         choices: 4,
         output_max: 1,
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: false,
         scored: false,
         salt: Some("a".into()),

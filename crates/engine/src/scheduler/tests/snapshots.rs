@@ -29,6 +29,7 @@ fn enqueue(bench: &mut Bench, request: u64, prompt: impl IntoIterator<Item = Tok
         salt: Some("a".into()),
         account: Arc::default(),
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: true,
     };
     bench.scheduler.enqueue(RequestId(request), &job);

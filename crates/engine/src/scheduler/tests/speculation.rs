@@ -14,6 +14,7 @@ fn enqueue(scheduler: &mut Scheduler, request: u64, prompt: &[Token], output_max
         salt: None,
         account: Arc::default(),
         weight: NonZeroU32::MIN,
+        repeatable: false,
         drafts: true,
     };
     scheduler.enqueue(RequestId(request), &job);
@@ -35,6 +36,7 @@ fn plan(scheduler: &mut Scheduler, row_cost: f32, quota: u32) -> Step {
     let room = Room {
         rows: 300,
         streams: 300,
+        longest: 300,
         prompts: 300,
         row_cost: Some(row_cost),
     };
@@ -201,7 +203,7 @@ proptest! {
         }
         let mut generated = [0; 6];
         for right in right {
-            let room = Room { rows: room, streams: room, prompts: 4, row_cost: Some(0.02) };
+            let room = Room { rows: room, streams: room, longest: room, prompts: 4, row_cost: Some(0.02) };
             let step = scheduler.plan(room, |_| quota);
             let drafted: usize = step.drafted.values().map(|rows| rows.len()).sum();
             let others = step.rows.len() - drafted;

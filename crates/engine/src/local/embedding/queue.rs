@@ -1,0 +1,91 @@
+//! Jobs that wait for the thread that embeds.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::Job;
+use crate::local::fair_queue::FairQueue;
+
+pub(super) struct Queue {
+    requests_max: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: FairQueue<Job>,
+    /// The thread ends when it has nothing left.
+    ending: bool,
+    closed: bool,
+}
+
+/// Why a job isn't taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Full,
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new(requests_max: usize) -> Self {
+        Queue {
+            requests_max,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        let account = job.account.clone();
+        if !state.waiting.has_room(&account, self.requests_max) {
+            // Room that those hold who have gone meanwhile.
+            state.waiting.retain(|job| !job.answer.is_closed());
+        }
+        if !state.waiting.has_room(&account, self.requests_max) {
+            return Err(Refused::Full);
+        }
+        state.waiting.push(&account, job);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// For the thread: a job whose account `may` have one more, if any. Waits for one if `idle`. Nothing when it is to end.
+    pub(super) fn take(&self, idle: bool, may: impl Fn(&str) -> bool) -> Option<Option<Job>> {
+        let mut state = self.lock();
+        while idle && state.waiting.is_empty() && !state.ending {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let next = state.waiting.pop(may).map(|(_, job)| job);
+        (next.is_some() || !idle).then_some(next)
+    }
+
+    /// Refuses new jobs from now on, and drops those that wait: their callers learn of it.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiting = FairQueue::default();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// The thread ends after what it has.
+    pub(super) fn end(&self) {
+        self.lock().ending = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

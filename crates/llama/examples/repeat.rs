@@ -1,0 +1,208 @@
+//! How often the same request, sent twice, one after the other, has two different answers: the second one's prompt comes from the prefix
+//! cache, and is computed in steps of another shape.
+//!
+//! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 models/*.gguf`
+//!
+//! For each file, each way to sample and each mode, that many pairs. What was found is appended to the file RESULTS, and what is there
+//! already isn't computed again, so that it can be ended at any time. At the end, and without files, it prints a table.
+
+#![expect(clippy::print_stdout, reason = "a report for a person")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use jiff::Timestamp;
+use weir_engine::local::{LocalEngine, Options, Speculation};
+use weir_engine::request::{OutputLimit, Overflow, Prompt, SamplingFields};
+use weir_engine::{Engine, Event, Input, Request, Sampling};
+use weir_llama::{LoadOptions, load};
+
+/// Tokens of each answer.
+const TOKENS: u32 = 48;
+/// As the table has them.
+const MODES: [&str; 4] = [
+    "as it comes",
+    "without drafts",
+    "repeatable",
+    "reproducible",
+];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let results = arguments.next().expect("a file for the results");
+    let pairs: u64 = arguments
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a number of pairs");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let files: Vec<String> = arguments.collect();
+    for mode in MODES {
+        for file in &files {
+            let engine = engine(Path::new(file), mode);
+            let name = Path::new(file)
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy();
+            for temperature in [0.0, 1.0] {
+                for number in 0..pairs {
+                    let key = format!("{name}\t{mode}\t{temperature}\t{number}");
+                    if is_there(&results, &key) {
+                        continue;
+                    }
+                    let texts = [0, 1].map(|_| {
+                        let request = request(number, temperature, mode == "repeatable");
+                        runtime.block_on(answer(&engine, request))
+                    });
+                    let [first, second] = texts;
+                    let same = first
+                        .bytes()
+                        .zip(second.bytes())
+                        .take_while(|(a, b)| a == b);
+                    let differ = (first != second).then(|| same.count());
+                    let differ = differ.map_or("same".to_owned(), |at| at.to_string());
+                    append(&results, &format!("{key}\t{differ}\t{}", first.len()));
+                }
+            }
+            engine.stop();
+        }
+    }
+    table(&results);
+}
+
+fn engine(path: &Path, mode: &str) -> LocalEngine {
+    let options = LoadOptions {
+        reproducible: mode == "reproducible",
+        aside_tokens: 8_192,
+        ..LoadOptions::default()
+    };
+    let model = load(path, &options).expect("the model loads");
+    let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
+    options.speculation = match mode {
+        "without drafts" => Speculation::Off,
+        _ => Speculation::Ngram,
+    };
+    LocalEngine::spawn(model, options).expect("the engine starts")
+}
+
+/// A thousand requests, each another.
+fn request(number: u64, temperature: f64, repeatable: bool) -> Request {
+    const ASKED: [&str; 10] = [
+        "Explain in two sentences what {} is.",
+        "Write a short poem about {}.",
+        "List three facts about {}.",
+        "What would a child ask about {}?",
+        "Tell a story that begins with {}.",
+        "Why does {} matter?",
+        "Describe {} to somebody who has never seen it.",
+        "What is the history of {}?",
+        "Give advice to somebody who is afraid of {}.",
+        "Compare {} with a river.",
+    ];
+    const THINGS: [&str; 25] = [
+        "a weir",
+        "the moon",
+        "bread",
+        "a bicycle",
+        "rain",
+        "an engine",
+        "money",
+        "a garden",
+        "glass",
+        "music",
+        "a bridge",
+        "sleep",
+        "the north",
+        "salt",
+        "a lighthouse",
+        "wool",
+        "time",
+        "a debt",
+        "a mill",
+        "snow",
+        "copper",
+        "a letter",
+        "silence",
+        "a map",
+        "tea",
+    ];
+    let (asked, rest) = (ASKED[(number % 10) as usize], number / 10);
+    let thing = THINGS[(rest % 25) as usize];
+    let asked = asked.replace("{}", thing);
+    let many =
+        ["", " Be brief.", " Use plain words.", " Mention a number."][(rest / 25 % 4) as usize];
+    // What was sent at the other temperature isn't this one's beginning.
+    let greeting = if temperature > 0.0 { "Hello! " } else { "" };
+    let text =
+        format!("<|im_start|>user\n{greeting}{asked}{many}<|im_end|>\n<|im_start|>assistant\n");
+    let fields = SamplingFields {
+        temperature: Some(temperature),
+        seed: Some(i64::try_from(number).expect("a small number")),
+        ..SamplingFields::default()
+    };
+    Request {
+        sampling: Sampling::new(fields).expect("plain sampling"),
+        output: OutputLimit {
+            tokens: Some(TOKENS),
+            overflow: Overflow::Refuse,
+        },
+        repeatable,
+        ..Request::new(Input::Prompts(vec![Prompt::Text(text)]))
+    }
+}
+
+async fn answer(engine: &LocalEngine, request: Request) -> String {
+    let prepared = engine.prepare(request).await.expect("it fits the context");
+    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let mut answer = String::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Text { text, .. } => answer.push_str(&text),
+            Event::Done(_) => return answer,
+            Event::Failed(error) => panic!("{error}"),
+            Event::Finished { .. } | Event::Call { .. } => {}
+        }
+    }
+    unreachable!("a generation has a last event")
+}
+
+fn is_there(results: &str, key: &str) -> bool {
+    let text = fs::read_to_string(results).unwrap_or_default();
+    text.lines().any(|line| {
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.starts_with('\t'))
+    })
+}
+
+fn append(results: &str, line: &str) {
+    let file = OpenOptions::new().create(true).append(true).open(results);
+    let written = file.and_then(|mut file| writeln!(file, "{line}"));
+    written.expect("results can be written");
+}
+
+/// Prints for each file, mode and temperature: pairs, those that differ, and how much of a text is the same then, on average.
+fn table(results: &str) {
+    let text = fs::read_to_string(results).unwrap_or_default();
+    let mut rows: BTreeMap<[&str; 3], (u64, u64, f64)> = BTreeMap::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [file, mode, temperature, _, differ, bytes] = fields[..] else {
+            continue;
+        };
+        let row = rows.entry([file, mode, temperature]).or_default();
+        row.0 += 1;
+        if let (Ok(at), Ok(bytes)) = (differ.parse::<f64>(), bytes.parse::<f64>()) {
+            row.1 += 1;
+            row.2 += at / bytes.max(1.0);
+        }
+    }
+    println!("file\tmode\ttemperature\tpairs\tdiffer\tthe same until");
+    for ([file, mode, temperature], (pairs, differ, part)) in rows {
+        let percent = differ as f64 * 100.0 / pairs as f64;
+        let same = part * 100.0 / differ.max(1) as f64;
+        println!("{file}\t{mode}\t{temperature}\t{pairs}\t{percent:.1} %\t{same:.0} %");
+    }
+}

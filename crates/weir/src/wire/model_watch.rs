@@ -1,0 +1,223 @@
+//! Looks after the model files that are served: once, at low priority, whether their bytes are those of the first time, and each
+//! second whether somebody writes to them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use weir_gateway::Clock;
+use weir_llama::{Files, Look};
+
+use super::model_files::{Compared, Identity, ModelFiles};
+
+/// How often files are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Of the thread that reads whole files: whatever else there is to do comes first.
+const NICENESS: i32 = 19;
+
+/// A model's files that are mapped.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    pub(crate) model: String,
+    pub(crate) files: Arc<Files>,
+    /// As it was when they were loaded.
+    pub(crate) identity: Identity,
+    /// Whether their bytes are to be read.
+    pub(crate) checksum: bool,
+}
+
+/// Two threads, which end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Closed when the watch ends.
+    end: Option<Sender<()>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(crate) fn start(
+        watched: Vec<Watched>,
+        known: Arc<ModelFiles>,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
+        let (end, ended) = channel();
+        // Each file is in it once at most.
+        let (jobs, queue) = sync_channel(watched.len());
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = Reader {
+            known,
+            clock,
+            stop: Arc::clone(&stop),
+        };
+        let (at_start, span) = (watched.clone(), tracing::Span::current());
+        let reading = std::thread::Builder::new()
+            .name("weir-checksum".to_owned())
+            .spawn(move || span.in_scope(|| reader.run(at_start, &queue)))?;
+        let looking = std::thread::Builder::new()
+            .name("weir-files".to_owned())
+            .spawn(move || look_after(watched, &jobs, &ended))?;
+        Ok(Watch {
+            end: Some(end),
+            stop,
+            threads: vec![reading, looking],
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.end = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that looks after model files panicked");
+            }
+        }
+    }
+}
+
+/// A file that was written to, and the bytes that it had before, as far as they are known.
+#[derive(Debug)]
+struct Written {
+    watched: Watched,
+    path: PathBuf,
+    /// Whether the reader is at it.
+    busy: Arc<AtomicBool>,
+}
+
+fn look_after(watched: Vec<Watched>, jobs: &SyncSender<Written>, ended: &Receiver<()>) {
+    let mut watched: Vec<_> = watched
+        .into_iter()
+        .map(|watched| (watched, Arc::new(AtomicBool::new(false))))
+        .collect();
+    while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+        // What isn't computed with any more needs no looking after.
+        watched.retain(|(watched, _)| watched.files.distrusted().is_none());
+        for (watched, busy) in &watched {
+            match watched.files.look() {
+                Look::AsBefore => {}
+                Look::Changed(why) => distrust(watched, why),
+                Look::Written(path) if !busy.swap(true, Ordering::AcqRel) => {
+                    let written = Written {
+                        watched: watched.clone(),
+                        path,
+                        busy: Arc::clone(busy),
+                    };
+                    if jobs.try_send(written).is_err() {
+                        busy.store(false, Ordering::Release);
+                    }
+                }
+                Look::Written(_) => {}
+            }
+        }
+    }
+}
+
+fn distrust(watched: &Watched, why: String) {
+    tracing::error!(
+        model = watched.model,
+        "{why}; the model is not available until the server is started again. Replace model files by renaming others to their names"
+    );
+    watched.files.distrust(why);
+}
+
+/// Reads whole files, one at a time.
+struct Reader {
+    known: Arc<ModelFiles>,
+    clock: Clock,
+    stop: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn run(&self, at_start: Vec<Watched>, queue: &Receiver<Written>) {
+        // Of this thread alone, on Linux. Without it reading takes time from others, no more.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let all = at_start.into_iter().filter(|watched| watched.checksum);
+        all.for_each(|watched| self.check(&watched));
+        while let Ok(written) = queue.recv() {
+            self.check_written(&written);
+            written.busy.store(false, Ordering::Release);
+        }
+    }
+
+    /// Compares a file's bytes with those of the first time that it was loaded.
+    fn check(&self, watched: &Watched) {
+        let path = watched.files.path();
+        let shown = path.display();
+        let sha256 = match self.sums(watched) {
+            Ok(Some(sums)) => sums,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(model = watched.model, path = %shown, %error, "the model file can't be read");
+                return;
+            }
+        };
+        // Read while it was written, its bytes are neither the old nor the new ones; whoever looks after it says so.
+        if watched.files.look() != Look::AsBefore {
+            return;
+        }
+        let (sum, model) = (sha256.join(" "), &watched.model);
+        match self
+            .known
+            .compare(path, watched.identity.clone(), sha256, self.clock.now())
+        {
+            Compared::New => {
+                tracing::info!(model, path = %shown, sha256 = sum, "the model file's checksum is remembered");
+            }
+            Compared::Same => {
+                tracing::debug!(model, path = %shown, "the model file is what it was")
+            }
+            Compared::Changed(before) => tracing::warn!(
+                model,
+                path = %shown,
+                sha256 = sum,
+                before = before.sha256.join(" "),
+                before_at = before.at,
+                "the model file isn't the one that was served before"
+            ),
+            Compared::Damaged(before) => tracing::error!(
+                model,
+                path = %shown,
+                sha256 = sum,
+                before = before.sha256.join(" "),
+                before_at = before.at,
+                "the model file is damaged: its bytes have changed, its size and time have not. Fetch it again; `weir model inspect --check` \
+                 says more"
+            ),
+        }
+    }
+
+    /// Compares a file that was written to while it was served with what it was before.
+    fn check_written(&self, Written { watched, path, .. }: &Written) {
+        let (files, shown) = (&watched.files, path.display());
+        let Some(before) = self.known.sums_of(files.path(), &watched.identity) else {
+            let why = format!("{shown} was written to, and what it was isn't known");
+            return distrust(watched, why);
+        };
+        tracing::warn!(
+            model = watched.model,
+            path = %shown,
+            "the model file was written to while it is served; its bytes are compared"
+        );
+        match self.sums(watched) {
+            Ok(Some(now)) if now == before => {
+                files.accept_times();
+                tracing::info!(model = watched.model, path = %shown, "the model file was touched, and is what it was");
+            }
+            Ok(Some(_)) => distrust(watched, format!("{shown} was written over")),
+            Ok(None) => {}
+            Err(error) => distrust(watched, format!("{shown} can't be read: {error}")),
+        }
+    }
+
+    /// Nothing when the server ends meanwhile.
+    fn sums(&self, watched: &Watched) -> std::io::Result<Option<Vec<String>>> {
+        let go_on = || !self.stop.load(Ordering::Relaxed);
+        let sums = watched.files.sha256(go_on)?;
+        Ok(sums.map(|sums| sums.into_iter().map(|(_, sum)| sum).collect()))
+    }
+}
