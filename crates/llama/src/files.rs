@@ -119,7 +119,7 @@ impl Files {
     ) -> io::Result<Option<Vec<(PathBuf, String)>>> {
         let mut sums = Vec::new();
         for part in &self.parts {
-            let Some(sum) = checksum::sha256(part.from_its_beginning(), &mut go_on)? else {
+            let Some(sum) = checksum::sha256(part.read_all(), &mut go_on)? else {
                 return Ok(None);
             };
             sums.push((part.path.clone(), sum));
@@ -175,7 +175,7 @@ impl Part {
     }
 
     /// Reads without moving the file's own place, so that several may read at once.
-    fn from_its_beginning(&self) -> impl io::Read + '_ {
+    fn read_all(&self) -> impl io::Read + '_ {
         struct Reading<'a> {
             file: &'a File,
             at: u64,

@@ -274,9 +274,9 @@ fn model(
     let context_tokens = sizes.context_tokens.min(capacity.cells);
     let tokenizer = LlamaTokenizer::new(Arc::clone(weights), traits.vocabulary, context_tokens);
     let (bos, eos) = tokenizer.special_texts();
-    let unreadable = |source| LoadError::Unreadable {
+    let unreadable = |error| LoadError::Unreadable {
         path: path.to_owned(),
-        source,
+        error,
     };
     let facts = ModelFacts {
         context_tokens,

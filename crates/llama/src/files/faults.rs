@@ -76,8 +76,10 @@ extern "C" fn on_sigbus(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel passes what the signal is about, which for SIGBUS has an address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the kernel passes a pointer to what the signal is about.
+    let about = unsafe { &*info };
+    // SAFETY: what a SIGBUS is about has an address.
+    let address = unsafe { about.si_addr() } as usize;
     if TABLE.fault(address, replace_by_zeros) {
         return;
     }

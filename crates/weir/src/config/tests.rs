@@ -465,6 +465,7 @@ fn sample(key: &keys::Key) -> (String, String) {
         ("models[].engines[].flash_attention", _) => quoted("on"),
         ("models[].engines[].optimize", _) => quoted("speed"),
         (_, Kind::Whole { min, .. }) => ((min + 3).to_string(), (min + 3).to_string()),
+        ("models[].engines[].checksum", _) => ("false".to_owned(), "false".to_owned()),
         (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
         (_, Kind::Address) => quoted("127.0.0.1:9"),
         (_, Kind::Filter) => quoted("debug"),

@@ -169,7 +169,7 @@ impl Reader {
                 tracing::info!(model, path = %shown, sha256 = sum, "the model file's checksum is remembered");
             }
             Compared::Same => {
-                tracing::debug!(model, path = %shown, "the model file is what it was")
+                tracing::debug!(model, path = %shown, "the model file is what it was");
             }
             Compared::Changed(before) => tracing::warn!(
                 model,

@@ -28,16 +28,21 @@ struct Slot {
     faulted: AtomicBool,
 }
 
-impl Table {
-    const fn new() -> Self {
-        const FREE: Slot = Slot {
+impl Slot {
+    const fn free() -> Self {
+        Slot {
             id: AtomicU64::new(0),
             begin: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             faulted: AtomicBool::new(false),
-        };
+        }
+    }
+}
+
+impl Table {
+    const fn new() -> Self {
         Table {
-            slots: [FREE; SLOTS],
+            slots: [const { Slot::free() }; SLOTS],
             any: AtomicBool::new(false),
         }
     }
