@@ -137,6 +137,8 @@ class Weir:
 
     def stop(self):
         if self.process and self.process.poll() is None:
+            # One that a test has frozen couldn't end.
+            self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(timeout=PATIENCE)

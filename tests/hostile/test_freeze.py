@@ -35,7 +35,9 @@ def test_a_node_that_wakes_up_gives_nothing_away(make_weir, postgres):
     stream = frozen.client(key=key).completions.create(**ENDLESS, max_tokens=4000, stream=True)
     chunks = iter(stream)
     seen = [next(chunks)]
-    wait_until(lambda: seen.append(next(chunks)) or len(seen) > 30, "it streams")
+    # Long enough for a checkpoint, which is written each second.
+    began = time.monotonic()
+    wait_until(lambda: seen.append(next(chunks)) or time.monotonic() - began > 2.5, "it streams")
     frozen.signal(signal.SIGSTOP)
     began = time.monotonic()
     wait_until(lambda: other.balance("alice")["held"] == "0", "the other node ends it", 60)

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,15 @@ def test_a_log_that_fails_ends_nothing(make_weir, kind, form):
     broken.close()
 
 
+def naps_of_the_log(pid):
+    """How often the thread that writes lines has waited for the next one; nothing while it works."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == "weir-log":
+            facts = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+            return int(facts["voluntary_ctxt_switches"]) if facts["State"].startswith("S") else 0
+    raise AssertionError("no thread writes the log")
+
+
 def test_lines_that_were_lost_are_counted_when_the_log_works_again(make_weir):
     weir = make_weir(models=NO_MODEL, settings='[log]\nfilter = "debug"\n')
     log = weir.directory / "pipe"
@@ -93,7 +103,9 @@ def test_lines_that_were_lost_are_counted_when_the_log_works_again(make_weir):
     weir.key = json.loads(weir.process.stdout.readline())["key"]
     weir.url = json.loads(weir.process.stdout.readline())["url"]
     os.close(reader)
+    before = wait_until(lambda: naps_of_the_log(weir.process.pid), "the lines before it are done")
     assert ask(weir, "GET", "/nowhere")[0] == 404
+    wait_until(lambda: naps_of_the_log(weir.process.pid) > before, "the line has been tried, in vain")
     # Somebody reads again.
     lines = []
     with open(log, "rb") as again:

@@ -163,7 +163,7 @@ async fn answer(engine: &LocalEngine, request: Request) -> String {
             Event::Text { text, .. } => answer.push_str(&text),
             Event::Done(_) => return answer,
             Event::Failed(error) => panic!("{error}"),
-            Event::Finished { .. } | Event::Call { .. } => {}
+            Event::Prompt { .. } | Event::Finished { .. } | Event::Call { .. } => {}
         }
     }
     unreachable!("a generation has a last event")

@@ -197,7 +197,10 @@ impl ModelFiles {
 
     fn write(&self, records: &BTreeMap<PathBuf, Record>) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
+        // A data directory that was moved away while the server runs must find its place empty when it comes back.
+        if !folder.try_exists()? {
+            return Ok(());
+        }
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer_pretty(&mut file, records)?;
         file.persist(&self.path)?;

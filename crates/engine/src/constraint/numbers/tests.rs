@@ -52,6 +52,19 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A number that isn't whole isn't whole as a double either, if it is precise.
+    #[test]
+    fn what_is_precise_stays_what_it_is(whole in "[1-9][0-9]{0,17}", fraction in "[0-9]{0,9}[1-9]") {
+        let text = format!("{whole}.{fraction}");
+        if matches(&precise(), &text) {
+            let number: f64 = text.parse().unwrap();
+            prop_assert!(number.fract() != 0.0, "{}", text);
+        }
+        prop_assert_eq!(matches(&precise(), &whole), whole.len() <= 15);
+    }
+}
+
 #[test]
 fn bounds_of_any_size_are_exact() {
     let check = |low: &str, high: &str, inside: &[&str], outside: &[&str]| {

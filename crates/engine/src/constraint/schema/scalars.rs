@@ -188,6 +188,8 @@ impl Compiler<'_> {
         }
         if !not.is_empty() {
             parts.push(numbers::without_exponent());
+            // Readers hold numbers as doubles: with more digits one may be another one to them, and whole.
+            parts.push(numbers::precise());
             parts.push(RegexAst::Not(Box::new(RegexAst::Or(not))));
             is_checked = true;
         }
