@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use crate::backend;
+use crate::files::Files;
 use crate::load::LoadOptions;
 use crate::sizes::Sizes;
 
@@ -22,10 +23,10 @@ const SAMPLE_BYTES: u64 = 64 << 10;
 const KERNELS: &str = "llama-cpp-sys-2 0.1.161";
 
 /// In hexadecimal digits.
-pub(crate) fn of(path: &Path, sizes: &Sizes, options: &LoadOptions) -> io::Result<String> {
+pub(crate) fn of(files: &Files, sizes: &Sizes, options: &LoadOptions) -> io::Result<String> {
     let mut digest = Sha256::new();
-    for part in parts(path) {
-        add_file(&mut digest, &part)?;
+    for path in files.paths() {
+        add_file(&mut digest, path)?;
     }
     let Sizes {
         threads,
@@ -52,24 +53,6 @@ pub(crate) fn of(path: &Path, sizes: &Sizes, options: &LoadOptions) -> io::Resul
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect())
-}
-
-/// The files of a model, which may be split: `name-00001-of-00003.gguf`.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    const FIRST: &str = "-00001-of-";
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let split = name.split_once(FIRST).and_then(|(begin, rest)| {
-        let count: u32 = rest.strip_suffix(".gguf")?.parse().ok()?;
-        Some((begin, rest, count))
-    });
-    let Some((begin, rest, count)) = split else {
-        return vec![path.to_owned()];
-    };
-    let part = |number: u32| path.with_file_name(format!("{begin}-{number:05}-of-{rest}"));
-    (1..=count).map(part).collect()
 }
 
 fn add_file(digest: &mut Sha256, path: &Path) -> io::Result<()> {
@@ -132,24 +115,6 @@ mod tests {
             of(large, None),
             of(large, Some(HEAD_BYTES + SAMPLE_BYTES + 1))
         );
-    }
-
-    #[test]
-    fn models_in_several_files() {
-        let check = |name: &str, expected: &[&str]| {
-            let expected: Vec<PathBuf> = expected
-                .iter()
-                .map(|name| Path::new("a").join(name))
-                .collect();
-            assert_eq!(parts(&Path::new("a").join(name)), expected);
-        };
-        check("m.gguf", &["m.gguf"]);
-        check(
-            "m-00001-of-00002.gguf",
-            &["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"],
-        );
-        check("m-00002-of-00002.gguf", &["m-00002-of-00002.gguf"]);
-        check("m-00001-of-x.gguf", &["m-00001-of-x.gguf"]);
     }
 
     #[test]

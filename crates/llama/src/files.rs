@@ -83,6 +83,10 @@ impl Files {
         &self.parts[0].path
     }
 
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.path.as_path())
+    }
+
     /// Why nothing more is to be computed with the weights, if so.
     pub fn distrusted(&self) -> Option<&str> {
         let mut guards = self.guards.get().into_iter().flatten();

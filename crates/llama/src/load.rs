@@ -283,7 +283,7 @@ fn model(
         chat_template: chat_template(weights),
         bos,
         eos,
-        digest: digest::of(path, &sizes, options).map_err(unreadable)?,
+        digest: digest::of(weights.files(), &sizes, options).map_err(unreadable)?,
     };
     log_loaded(path, weights, &sizes, options, &facts);
     let mut model = LlamaModel::new(
