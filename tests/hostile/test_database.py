@@ -113,6 +113,7 @@ def test_what_is_taken_away_while_it_serves_is_noticed(make_weir):
             lambda: (data.rename(away), shutil.copytree(away, data)),
             lambda: (shutil.rmtree(data), away.rename(data)),
         ),
+        (lambda: (data / "weir.db-shm").rename(away), lambda: away.rename(data / "weir.db-shm")),
     )):
         said = weir.log.read_text().count("not where they were")
         take()
@@ -128,7 +129,7 @@ def test_what_is_taken_away_while_it_serves_is_noticed(make_weir):
         completion(weir)
     weir.signal(signal.SIGTERM)
     assert weir.wait() == 0
-    assert len(weir.usage("demo")) == 3
+    assert len(weir.usage("demo")) == 4
     assert weir.run("ledger", "verify") == "the books balance\n"
 
 

@@ -14,7 +14,8 @@ def test_streams_outlive_signals(make_weir):
     weir = make_weir(settings="[shutdown]\ngrace_seconds = 120\n").start()
     stream = weir.client().completions.create(**PROMPT, max_tokens=60, stream=True)
     chunks = [next(iter(stream))]
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXFSZ):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXFSZ,
+                   signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT):
         weir.signal(number)
     weir.signal(signal.SIGQUIT)
     assert weir.next_event()["event"] == "draining"

@@ -203,9 +203,13 @@ pub(crate) fn without_exponent() -> RegexAst {
     regex(r"-?[0-9]+(\.[0-9]+)?")
 }
 
-/// Numbers of 15 digits at most, which readers that hold them as doubles take for what they are: whether they are
-/// multiples, or whole, depends on the last digit.
+/// Numbers that readers with floating point take for what they are: whether they are multiples depends on the last digit.
 pub(crate) fn precise() -> RegexAst {
+    regex(r"-?[0-9]{1,15}(\.[0-9]{1,8})?")
+}
+
+/// Numbers of 15 digits at most: those that aren't whole aren't whole to readers that hold them as doubles, either.
+pub(crate) fn short() -> RegexAst {
     regex(
         r"-?([0-9]{1,7}(\.[0-9]{1,8})?|[0-9]{8,11}(\.[0-9]{1,4})?|[0-9]{12,13}(\.[0-9]{1,2})?|[0-9]{14,15})",
     )

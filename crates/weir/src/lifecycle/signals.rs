@@ -16,16 +16,22 @@ const STOPS: [SignalName; 3] = [
 
 /// Signals whose default is to end a process, and that mean nothing here: sent by tools for log rotation, by a terminal
 /// that closes, by timers, and by the system where a file may not grow any more, which the write tells as well.
-const IGNORED: [SignalName; 5] = [
+const IGNORED: [SignalName; 10] = [
     SignalName("SIGHUP", SignalKind::hangup()),
     SignalName("SIGUSR1", SignalKind::user_defined1()),
     SignalName("SIGUSR2", SignalKind::user_defined2()),
     SignalName("SIGALRM", SignalKind::alarm()),
-    SignalName(
-        "SIGXFSZ",
-        SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()),
-    ),
+    SignalName("SIGIO", SignalKind::io()),
+    by_number("SIGXFSZ", rustix::process::Signal::XFSZ),
+    by_number("SIGVTALRM", rustix::process::Signal::VTALARM),
+    by_number("SIGPROF", rustix::process::Signal::PROF),
+    by_number("SIGSTKFLT", rustix::process::Signal::STKFLT),
+    by_number("SIGPWR", rustix::process::Signal::POWER),
 ];
+
+const fn by_number(name: &'static str, signal: rustix::process::Signal) -> SignalName {
+    SignalName(name, SignalKind::from_raw(signal.as_raw()))
+}
 
 #[derive(Debug, Clone, Copy)]
 struct SignalName(&'static str, SignalKind);

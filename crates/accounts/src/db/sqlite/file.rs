@@ -211,6 +211,7 @@ pub(super) struct Place {
     database: Inode,
     /// The log's, once it is there. It is made anew when the last connection has closed it.
     log: Mutex<Option<Inode>>,
+    index: Mutex<Option<Inode>>,
 }
 
 type Inode = (u64, u64);
@@ -227,12 +228,14 @@ impl Place {
             path: path.to_owned(),
             database: (found.dev(), found.ino()),
             log: Mutex::new(None),
+            index: Mutex::new(None),
         })
     }
 
     /// The log may be another one from now on.
     pub(super) fn forget_log(&self) {
-        *self.log() = None;
+        *locked(&self.log) = None;
+        *locked(&self.index) = None;
     }
 
     /// What is written to files that have no name any more is lost, and nobody else sees it.
@@ -250,21 +253,32 @@ impl Place {
                 ));
             }
         }
-        let found = inode(&beside(&self.path, LOG));
-        let mut log = self.log();
-        match *log {
-            None => *log = found,
-            Some(_) if found == *log => {}
-            Some(_) => {
-                return Err(StoreError::moved(
-                    "the database's log (-wal) was taken away: stop the server with SIGTERM, which saves what is in it",
-                ));
-            }
+        if !is_still(&self.log, &beside(&self.path, LOG)) {
+            return Err(StoreError::moved(
+                "the database's log (-wal) was taken away: stop the server with SIGTERM, which saves what is in it",
+            ));
+        }
+        // Other processes would make another one, and each would write the log as if it were alone.
+        if !is_still(&self.index, &beside(&self.path, INDEX)) {
+            return Err(StoreError::moved(
+                "the log's index (-shm) was taken away: put it back, or stop the server with SIGTERM",
+            ));
         }
         Ok(())
     }
+}
 
-    fn log(&self) -> MutexGuard<'_, Option<Inode>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether a file that SQLite made is the one that was there before, or is there for the first time.
+fn is_still(known: &Mutex<Option<Inode>>, path: &Path) -> bool {
+    let found = inode(path);
+    let mut known = locked(known);
+    match *known {
+        None => *known = found,
+        Some(_) => return found == *known,
     }
+    true
+}
+
+fn locked(known: &Mutex<Option<Inode>>) -> MutexGuard<'_, Option<Inode>> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }

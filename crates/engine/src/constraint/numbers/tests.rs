@@ -53,15 +53,15 @@ proptest! {
 }
 
 proptest! {
-    /// A number that isn't whole isn't whole as a double either, if it is precise.
+    /// A number that isn't whole isn't whole as a double either, if it is short.
     #[test]
-    fn what_is_precise_stays_what_it_is(whole in "[1-9][0-9]{0,17}", fraction in "[0-9]{0,9}[1-9]") {
+    fn what_is_short_stays_what_it_is(whole in "[1-9][0-9]{0,17}", fraction in "[0-9]{0,9}[1-9]") {
         let text = format!("{whole}.{fraction}");
-        if matches(&precise(), &text) {
+        if matches(&short(), &text) {
             let number: f64 = text.parse().unwrap();
             prop_assert!(number.fract() != 0.0, "{}", text);
         }
-        prop_assert_eq!(matches(&precise(), &whole), whole.len() <= 15);
+        prop_assert_eq!(matches(&short(), &whole), whole.len() <= 15);
     }
 }
 

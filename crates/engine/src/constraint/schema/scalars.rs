@@ -161,18 +161,50 @@ impl Compiler<'_> {
         Ok(true)
     }
 
+    /// Numbers as the branch wants them. Where multiples and bounds are too much together, or no number has few enough
+    /// digits to be told from its neighbours, `multipleOf` is relaxed.
     fn number(&mut self, branch: &Branch) -> Result<Option<Symbol>, Failure> {
-        let whole = branch.is_whole == Some(true);
-        let set = match whole {
-            true => branch.range.whole_numbers(),
-            false => branch.range.numbers(),
+        let Some(multiple) = self.multiple(branch) else {
+            return self.number_of(branch, None);
         };
-        let Some(set) = set else {
+        match self.number_of(branch, Some(multiple)) {
+            Ok(Some(symbol)) => return Ok(Some(symbol)),
+            Ok(None) if self.has_no_multiple(branch, multiple)? => return Ok(None),
+            Ok(None) | Err(Failure::Refused(_)) => {}
+            Err(stopped) => return Err(stopped),
+        }
+        let reason = "it takes too much work to enforce beside the other keywords";
+        self.relax_layers(branch, "multipleOf", reason);
+        self.number_of(branch, None)
+    }
+
+    /// Whether no number within the bounds is a multiple, however many digits it has.
+    fn has_no_multiple(
+        &mut self,
+        branch: &Branch,
+        (digits, places): (u32, u32),
+    ) -> Result<bool, Failure> {
+        let Some(set) = number_set(branch) else {
+            return Ok(true);
+        };
+        let ast = RegexAst::And(vec![set, numbers::multiples(digits, places)]);
+        match is_empty(&ast, self) {
+            Err(Failure::Refused(_)) => Ok(false),
+            decided => decided,
+        }
+    }
+
+    fn number_of(
+        &mut self,
+        branch: &Branch,
+        multiple: Option<(u32, u32)>,
+    ) -> Result<Option<Symbol>, Failure> {
+        let Some(set) = number_set(branch) else {
             return Ok(None);
         };
         let mut parts = vec![set];
         let mut is_checked = false;
-        if let Some((digits, places)) = self.multiple(branch) {
+        if let Some((digits, places)) = multiple {
             parts.push(numbers::multiples(digits, places));
             parts.push(numbers::precise());
             is_checked = true;
@@ -189,13 +221,13 @@ impl Compiler<'_> {
         if !not.is_empty() {
             parts.push(numbers::without_exponent());
             // Readers hold numbers as doubles: with more digits one may be another one to them, and whole.
-            parts.push(numbers::precise());
+            parts.push(numbers::short());
             parts.push(RegexAst::Not(Box::new(RegexAst::Or(not))));
             is_checked = true;
         }
         let key = format!(
-            "number {:?} {whole} {:?} {:?} {:?}",
-            branch.range, branch.is_whole, branch.multiples, branch.excluded
+            "number {:?} {:?} {multiple:?} {:?}",
+            branch.range, branch.is_whole, branch.excluded
         );
         let ast = match parts.len() {
             1 => parts.remove(0),
@@ -332,6 +364,14 @@ impl Compiler<'_> {
                 "the patterns, formats and lengths of this string are too complex together";
             self.relax_value(place, reason.to_owned());
         }
+    }
+}
+
+/// The numbers within a branch's bounds, whole ones if only these are wanted.
+fn number_set(branch: &Branch) -> Option<RegexAst> {
+    match branch.is_whole {
+        Some(true) => branch.range.whole_numbers(),
+        _ => branch.range.numbers(),
     }
 }
 

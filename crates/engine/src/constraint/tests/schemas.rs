@@ -93,6 +93,29 @@ fn what_cannot_be_enforced_is_listed_and_refused_where_it_is_strict() {
     check(json!({"minimum": "3"}), "/minimum");
     check(json!({"multipleOf": 1_000_003}), "/multipleOf");
     check(json!({"multipleOf": 0}), "/multipleOf");
+    // Multiples of which no double tells whether they are ones.
+    for (multiple, least, most) in [
+        (
+            7,
+            json!(9_007_199_254_740_993_u64),
+            json!(9_007_199_254_741_000_u64),
+        ),
+        (
+            10,
+            json!(9_007_199_254_740_993_u64),
+            json!(9_007_199_254_741_012_u64),
+        ),
+        (
+            7,
+            json!(4_503_599_627_370_496_u64),
+            json!(4_503_599_627_370_516_u64),
+        ),
+    ] {
+        check(
+            json!({"type": "integer", "multipleOf": multiple, "minimum": least, "maximum": most}),
+            "/multipleOf",
+        );
+    }
     check(json!({"minLength": LENGTH_MAX + 1}), "/minLength");
     check(json!({"minItems": SCHEMA_ITEMS_MAX + 1}), "/minItems");
     check(json!({"properties": 3}), "/properties");
@@ -103,6 +126,32 @@ fn what_cannot_be_enforced_is_listed_and_refused_where_it_is_strict() {
         "/patternProperties/(?<=a)b",
     );
     check(json!({"not": {"multipleOf": 3}}), "/not");
+}
+
+/// Multiples within bounds are enforced, or relaxed where that is too much: never refused.
+#[test]
+fn multiples_within_bounds() {
+    for kind in ["integer", "number"] {
+        for multiple in [json!(7), json!(60), json!(128), json!(4_999), json!(9_973)] {
+            for (least, most) in [
+                (1_000, 2_000),
+                (14, 12_095),
+                (-999_971, -999_929),
+                (0, 86_400),
+            ] {
+                let schema = json!({"type": kind, "multipleOf": multiple, "minimum": least, "maximum": most});
+                let multiple = multiple.as_i64().unwrap();
+                let is_possible = (least..=most).any(|number| number % multiple == 0);
+                match refusal(&schema, false) {
+                    None => {}
+                    Some(invalid) => assert!(
+                        !is_possible && invalid.message.contains("nothing satisfies it"),
+                        "{schema}: {invalid}"
+                    ),
+                }
+            }
+        }
+    }
 }
 
 #[test]
