@@ -15,7 +15,7 @@ use super::{Compiler, Failure};
 
 /// Least common multiple of all `multipleOf` of a number, counted in the smallest decimal place of any: as many states
 /// has a number.
-pub const MULTIPLES_MAX: u64 = 5_000;
+pub const MULTIPLES_MAX: u64 = 1_000;
 /// Decimal places of `multipleOf`.
 pub(super) const MULTIPLE_PLACES_MAX: u32 = 8;
 
