@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-/// Of each token; null for the first, which nothing precedes.
+/// One entry for each token of the prompt; null for the first, which nothing precedes.
 pub type PromptLogprobs = Vec<Option<Candidates>>;
 
 /// Tokens in one place by their ids: the prompt's own, then the most likely ones.

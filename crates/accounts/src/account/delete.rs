@@ -122,7 +122,7 @@ impl Operation for DeleteAccount {
         // Locks the row, where rows are locked, until the transaction ends.
         let touch = "UPDATE account SET tier = tier WHERE id = $1";
         connection.execute(touch, values![id]).await?;
-        // What has expired isn't a balance any more.
+        // Expired credit isn't a balance any more.
         promo::expire(connection, &self.account, self.by.now).await?;
         let Some(old) = find(connection, &self.account).await? else {
             return Ok(Err(not_found(&self.account)));

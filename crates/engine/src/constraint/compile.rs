@@ -58,7 +58,7 @@ enum Attempt {
 impl Compiler {
     pub(super) fn new(tokenizer: &dyn Tokenizer) -> Result<Self, String> {
         let (mut factory, ends) = vocabulary::factory(tokenizer)?;
-        // What it has to say would go to the standard error.
+        // The library's own messages would go to the standard error.
         factory.quiet();
         *factory.limits_mut() = ParserLimits {
             initial_lexer_fuel: COMPILE_FUEL,

@@ -138,7 +138,7 @@ impl Decimal {
         }
     }
 
-    /// Of a whole number.
+    /// The next number in size, if the number is whole.
     fn plus_one(&self) -> Self {
         let mut digits = self.whole().as_bytes().to_vec();
         if self.is_negative {

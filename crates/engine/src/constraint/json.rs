@@ -31,7 +31,7 @@ impl JsonValue {
         }
     }
 
-    /// What it is, for messages.
+    /// The value's kind, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             JsonValue::Null => "null",
@@ -48,7 +48,7 @@ impl JsonValue {
 #[derive(Debug)]
 pub(crate) struct Document {
     values: Vec<JsonValue>,
-    /// Of each value: what it is in, and where there. The root is in itself.
+    /// The container of each value, and the value's place in it. The root is in itself.
     parents: Vec<(ValueId, usize)>,
 }
 

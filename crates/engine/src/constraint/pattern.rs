@@ -18,7 +18,7 @@ pub(crate) struct Pattern {
     ast: RegexAst,
     /// Places where a character may be: at most so many kinds of bytes can come next, wherever a text is.
     positions: usize,
-    /// It has nothing but strings. The opposite of an expression also has bytes that are none.
+    /// The expression matches nothing but strings. The opposite of an expression also matches bytes that are none.
     is_closed: bool,
 }
 

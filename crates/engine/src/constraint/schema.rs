@@ -5,7 +5,7 @@
 //! the schemas of parts are conjunctions again. Conjunctions are worked off from a queue and known by what they consist of, so
 //! that neither recursion in a schema nor its depth through `$ref` is recursion here.
 //!
-//! What is written is a subset of what a schema allows: names in the schema's order, little white space, one spelling of each
+//! The documents that are written are a subset of those that a schema allows: names in the schema's order, little white space, one spelling of each
 //! string. What can't be enforced is left out, and its JSON pointer noted ([`Relaxed`]).
 
 mod arena;
