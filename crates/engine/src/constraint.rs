@@ -31,7 +31,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use llguidance::TokenParser;
 use llguidance::toktrie::SimpleVob;
 
-pub use self::admission::{Admission, AdmissionOptions, CompilePermit, NotAdmitted};
+pub use self::admission::{
+    Admission, AdmissionOptions, COMPILE_BURST, CompilePermit, NotAdmitted, COMPILE_PER_SECOND, COMPILES_WAITING_MAX,
+};
 pub use self::budget::{COMPILE_STEPS_MAX, Cancel};
 use self::compile::Compiler;
 pub use self::compile::{CompileError, Compiled};
@@ -165,6 +167,7 @@ struct Prototype {
     /// The tokens that may come first.
     first: SimpleVob,
     ends: Arc<SimpleVob>,
+    param: Box<str>,
 }
 
 impl Constraint {
@@ -174,7 +177,13 @@ impl Constraint {
             parser: self.0.parser.deep_clone(),
             first: self.0.first.clone(),
             ends: Arc::clone(&self.0.ends),
+            param: self.0.param.clone(),
         }))
+    }
+
+    /// The field of a request that asks for it.
+    pub(crate) fn param(&self) -> &str {
+        &self.0.param
     }
 
     /// The way of one choice through the grammar.

@@ -68,6 +68,7 @@ pub struct Options {
     pub speculation: Speculation,
     /// Threads that compute which tokens a format allows.
     pub mask_threads: usize,
+    pub grammar_compiles: AdmissionOptions,
     /// Wall time, for templates that print the date.
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -84,6 +85,7 @@ impl Options {
             prefix_cache: PrefixCache::Account,
             speculation: Speculation::Off,
             mask_threads: mask_threads(),
+            grammar_compiles: AdmissionOptions::default(),
             now: Arc::new(now),
         }
     }
@@ -100,6 +102,7 @@ impl std::fmt::Debug for Options {
             .field("prefix_cache", &self.prefix_cache)
             .field("speculation", &self.speculation)
             .field("mask_threads", &self.mask_threads)
+            .field("grammar_compiles", &self.grammar_compiles)
             .finish_non_exhaustive()
     }
 }
@@ -217,7 +220,7 @@ impl LocalEngine {
             facts,
             preparer,
             workers: Arc::new(Workers::start(cores(), Purpose::Texts)?),
-            admission: Arc::new(Admission::new(AdmissionOptions::default())),
+            admission: Arc::new(Admission::new(options.grammar_compiles)),
             inbox,
             threads: Mutex::new(threads),
         })

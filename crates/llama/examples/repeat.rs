@@ -1,9 +1,9 @@
 //! How often the same request, sent twice, one after the other, has two different answers: the second one's prompt comes from the prefix
 //! cache, and is computed in steps of another shape.
 //!
-//! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 models/*.gguf`
+//! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 "as it comes,repeatable" models/*.gguf`
 //!
-//! For each file, each way to sample and each mode, that many pairs. What was found is appended to the file RESULTS, and what is there
+//! For each of these modes (or `all`), each file, and each way to sample, that many pairs. What was found is appended to the file RESULTS, and what is there
 //! already isn't computed again, so that it can be ended at any time. At the end, and without files, it prints a table.
 
 #![expect(clippy::print_stdout, reason = "a report for a person")]
@@ -36,11 +36,13 @@ fn main() {
         .next()
         .and_then(|number| number.parse().ok())
         .expect("a number of pairs");
+    let modes = arguments.next().unwrap_or_default();
+    let is_asked = |mode: &str| modes == "all" || modes.split(',').any(|asked| asked == mode);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
     let files: Vec<String> = arguments.collect();
-    for mode in MODES {
+    for mode in MODES.into_iter().filter(|mode| is_asked(mode)) {
         for file in &files {
             let engine = engine(Path::new(file), mode);
             let name = Path::new(file)

@@ -119,6 +119,10 @@ pub(crate) struct Llama {
     pub(crate) embedding_tokens: Option<u32>,
     pub(crate) matryoshka: bool,
     pub(crate) queue_requests_max: Option<u32>,
+    pub(crate) grammar_compiles_max: Option<u32>,
+    pub(crate) grammar_compiles_waiting_max: Option<u32>,
+    pub(crate) grammar_compile_burst: Option<Duration>,
+    pub(crate) grammar_compile_per_second: Option<Duration>,
     pub(crate) inter_token_target: Option<Duration>,
     pub(crate) prompt_tokens_min: Option<u32>,
     pub(crate) aside_tokens: u32,
@@ -148,6 +152,10 @@ impl Llama {
             embedding_tokens: None,
             matryoshka: false,
             queue_requests_max: None,
+            grammar_compiles_max: None,
+            grammar_compiles_waiting_max: None,
+            grammar_compile_burst: None,
+            grammar_compile_per_second: None,
             inter_token_target: None,
             prompt_tokens_min: None,
             aside_tokens: ASIDE_TOKENS,
@@ -524,6 +532,15 @@ impl Reader<'_> {
             embedding_tokens: self.narrow(&format!("{at}.embedding_tokens")),
             matryoshka: self.value(&format!("{at}.matryoshka")) == Some(Value::Flag(true)),
             queue_requests_max: self.narrow(&format!("{at}.queue_requests_max")),
+            grammar_compiles_max: self.narrow(&format!("{at}.grammar_compiles_max")),
+            grammar_compiles_waiting_max: self
+                .narrow(&format!("{at}.grammar_compiles_waiting_max")),
+            grammar_compile_burst: self
+                .whole(&format!("{at}.grammar_compile_burst_ms"))
+                .map(Duration::from_millis),
+            grammar_compile_per_second: self
+                .whole(&format!("{at}.grammar_compile_ms_per_second"))
+                .map(Duration::from_millis),
             inter_token_target: self
                 .whole(&format!("{at}.inter_token_target_ms"))
                 .map(Duration::from_millis),

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_accounts::{Accounts, Options, Price, Role, SpillOptions};
 use weir_engine::Engine;
+use weir_engine::constraint::AdmissionOptions;
 use weir_engine::local::LocalEngine;
 #[cfg(feature = "llama")]
 use weir_engine::{embed::Shortening, local::EmbeddingEngine};
@@ -303,6 +304,7 @@ fn start_engine(
     if let Some(queue) = model.engine.queue_requests_max {
         options.queue_requests_max = usize::try_from(queue).expect("a u32 fits");
     }
+    options.grammar_compiles = grammar_compiles(&model.engine);
     if let Some(target) = model.engine.inter_token_target {
         options.inter_token_target = target;
     }
@@ -322,6 +324,19 @@ fn start_engine(
     let load = move || load(llama, options);
     // Mapping a file and making room for a cache takes a while, and blocks.
     tokio::task::spawn_blocking(move || span.in_scope(load))
+}
+
+fn grammar_compiles(engine: &Llama) -> AdmissionOptions {
+    let usual = AdmissionOptions::default();
+    let number = |written: Option<u32>, usual: usize| {
+        written.map_or(usual, |number| usize::try_from(number).expect("a u32 fits"))
+    };
+    AdmissionOptions {
+        at_once: number(engine.grammar_compiles_max, usual.at_once),
+        waiting_max: number(engine.grammar_compiles_waiting_max, usual.waiting_max),
+        burst: engine.grammar_compile_burst.unwrap_or(usual.burst),
+        per_second: engine.grammar_compile_per_second.unwrap_or(usual.per_second),
+    }
 }
 
 #[cfg(feature = "llama")]

@@ -9,17 +9,17 @@ use tokio::time::Instant;
 
 use super::budget::COMPILE_STEPS_MAX;
 
-/// How grammars are admitted to be compiled.
+/// How grammars are admitted to be compiled; keys of an engine in the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionOptions {
     /// Grammars that are compiled at once.
     pub at_once: usize,
     /// Grammars of one account that wait for their turn.
     pub waiting_max: usize,
-    /// Work that an account may have done at once, in steps of about a microsecond.
-    pub burst_steps: u64,
-    /// Work that an account gets each second.
-    pub steps_per_second: u64,
+    /// Processor time that compiles of an account may take at once, about: they are counted in steps.
+    pub burst: Duration,
+    /// Processor time that an account gets back each second.
+    pub per_second: Duration,
 }
 
 impl Default for AdmissionOptions {
@@ -27,12 +27,19 @@ impl Default for AdmissionOptions {
         AdmissionOptions {
             at_once: std::thread::available_parallelism()
                 .map_or(1, |cores| (cores.get() / 2).max(1)),
-            waiting_max: 16,
-            burst_steps: 10 * COMPILE_STEPS_MAX,
-            steps_per_second: COMPILE_STEPS_MAX / 5,
+            waiting_max: COMPILES_WAITING_MAX,
+            burst: COMPILE_BURST,
+            per_second: COMPILE_PER_SECOND,
         }
     }
 }
+
+/// Grammars of one account that wait.
+pub const COMPILES_WAITING_MAX: usize = 16;
+/// Ten grammars that take as much work as is allowed.
+pub const COMPILE_BURST: Duration = Duration::from_micros(10 * COMPILE_STEPS_MAX);
+/// A fifth of such a grammar.
+pub const COMPILE_PER_SECOND: Duration = Duration::from_micros(COMPILE_STEPS_MAX / 5);
 
 /// Steps that any grammar costs beside those that are counted.
 const GRAMMAR_STEPS: u64 = 2_000;
@@ -118,13 +125,13 @@ impl Admission {
         let mut accounts = self.lock();
         let options = &self.options;
         let account = self.account(&mut accounts, name, now);
-        let over = account.owed_steps.saturating_sub(options.burst_steps);
+        let over = account.owed_steps.saturating_sub(steps(options.burst));
         if over > 0 {
             return Err(NotAdmitted {
-                retry_after: Duration::from_secs(over.div_ceil(options.steps_per_second.max(1))),
+                retry_after: Duration::from_secs(over.div_ceil(steps(options.per_second).max(1))),
             });
         }
-        if account.waiting > options.waiting_max {
+        if account.waiting >= options.waiting_max {
             return Err(NotAdmitted {
                 retry_after: Duration::from_secs(1),
             });
@@ -141,7 +148,7 @@ impl Admission {
         now: Instant,
     ) -> &'a mut Account {
         if accounts.len() >= ACCOUNTS_MAX && !accounts.contains_key(name) {
-            let per_second = self.options.steps_per_second;
+            let per_second = self.options.per_second;
             accounts
                 .retain(|_, account| account.waiting > 0 || account.owed_at(now, per_second) > 0);
         }
@@ -151,7 +158,7 @@ impl Admission {
             owed_steps: 0,
             at: now,
         });
-        account.owed_steps = account.owed_at(now, self.options.steps_per_second);
+        account.owed_steps = account.owed_at(now, self.options.per_second);
         account.at = now;
         account
     }
@@ -162,12 +169,17 @@ impl Admission {
 }
 
 impl Account {
-    fn owed_at(&self, now: Instant, steps_per_second: u64) -> u64 {
-        let passed = now.saturating_duration_since(self.at).as_millis();
-        let paid = passed.saturating_mul(u128::from(steps_per_second)) / 1_000;
+    fn owed_at(&self, now: Instant, per_second: Duration) -> u64 {
+        let passed = now.saturating_duration_since(self.at).as_micros();
+        let paid = passed.saturating_mul(per_second.as_micros()) / 1_000_000;
         self.owed_steps
             .saturating_sub(u64::try_from(paid).unwrap_or(u64::MAX))
     }
+}
+
+/// A step of compiling takes about a microsecond.
+fn steps(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A place in an account's line.
@@ -194,8 +206,8 @@ mod tests {
         Admission::new(AdmissionOptions {
             at_once: 2,
             waiting_max: 3,
-            burst_steps: 10_000,
-            steps_per_second: 1_000,
+            burst: Duration::from_millis(10),
+            per_second: Duration::from_millis(1),
         })
     }
 
@@ -229,7 +241,7 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let now = Instant::now();
         let running = admission.admit(&a, now).await.unwrap();
-        let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(admission.admit(&a, now))).collect();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(admission.admit(&a, now))).collect();
         for waiting in &mut waiting {
             assert!(waiting.now_or_never().is_none());
         }

@@ -95,12 +95,7 @@ impl Compiler {
                 Err(Attempt::TooComplex) => break,
             }
         }
-        let params = grammar.0.params();
-        let param = match &*params {
-            [param] => param,
-            _ => "tools",
-        };
-        Err(refused(param, "it is too complex to be enforced").into())
+        Err(refused(grammar.param(), "it is too complex to be enforced").into())
     }
 
     fn attempt(
@@ -155,6 +150,7 @@ impl Compiler {
                 parser,
                 first,
                 ends: Arc::clone(&self.ends),
+                param: grammar.param().into(),
             })),
             relaxed: relaxed.into(),
         })

@@ -157,6 +157,15 @@ impl Grammar {
         Grammar(Part::Json(Schema::from(schema.clone())))
     }
 
+    /// The field of a request that the grammar is made of.
+    pub(super) fn param(&self) -> &str {
+        match &*self.0.params() {
+            [param] => param,
+            [] => "response_format",
+            _ => "tools",
+        }
+    }
+
     /// What an expression matches as a whole, in Rust's syntax.
     pub fn regex(regex: &str) -> Self {
         Grammar(Part::Pattern(regex.into(), "structured_outputs.regex"))

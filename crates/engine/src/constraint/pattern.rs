@@ -2,6 +2,7 @@
 
 use jsonschema_regex::to_rust_regex;
 use llguidance::derivre::{RegexAst, RegexBuilder};
+use regex_syntax::ast::ErrorKind;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
 
@@ -142,6 +143,9 @@ impl Part {
     fn of(pattern: &str) -> Result<Self, &'static str> {
         let translated = rust_syntax(pattern)?;
         let hir = regex_syntax::parse(&translated).map_err(|_| UNSUPPORTED)?;
+        if hir.properties().minimum_len().is_none() {
+            return Err("no text matches the pattern");
+        }
         let (positions, is_plain) = positions(&hir);
         if !is_plain {
             return Err(UNSUPPORTED);
@@ -162,7 +166,27 @@ const UNSUPPORTED: &str = "the pattern uses what can't be enforced: look-behind,
 fn rust_syntax(pattern: &str) -> Result<String, &'static str> {
     to_rust_regex(pattern)
         .map(std::borrow::Cow::into_owned)
-        .map_err(|()| UNSUPPORTED)
+        .map_err(|()| match is_malformed(pattern) {
+            true => "the pattern is no regular expression",
+            false => UNSUPPORTED,
+        })
+}
+
+/// Whether it is wrong in every syntax of regular expressions, not only in those without look-around.
+fn is_malformed(pattern: &str) -> bool {
+    let parsed = regex_syntax::ast::parse::Parser::new().parse(pattern);
+    parsed.is_err_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ClassUnclosed
+                | ErrorKind::ClassRangeInvalid
+                | ErrorKind::EscapeUnexpectedEof
+                | ErrorKind::GroupUnclosed
+                | ErrorKind::GroupUnopened
+                | ErrorKind::RepetitionCountInvalid
+                | ErrorKind::RepetitionMissing
+        )
+    })
 }
 
 /// How many different bytes can come next at most, and whether the pattern has nothing that the grammar engine takes for

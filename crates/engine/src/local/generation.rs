@@ -259,7 +259,7 @@ impl Generation {
                     None => continue,
                 },
                 Next::End => self.finish(choice, FinishReason::Stop),
-                Next::Failed(failure) => self.break_off(failed(failure)),
+                Next::Failed(failure) => self.break_off(self.cannot_go_on(failure)),
             };
             resumed.push((choice, outcome));
         }
@@ -288,7 +288,7 @@ impl Generation {
                 parked.get_or_insert_with(|| logits.into());
                 return Err(Outcome::Parked);
             }
-            Some((Next::Failed(failure), _)) => return Err(self.break_off(failed(failure))),
+            Some((Next::Failed(failure), _)) => return Err(self.break_off(self.cannot_go_on(failure))),
         };
         let limits = &self.prepared.limits;
         let forced = begun.budget.as_ref().and_then(ThinkingBudget::forced);
@@ -481,6 +481,21 @@ impl Generation {
         }));
     }
 
+    /// Why no token can follow.
+    fn cannot_go_on(&self, failure: Failure) -> EngineError {
+        let constraint = self.prepared.constraint.as_ref();
+        let param = constraint.map_or("response_format", |constraint| constraint.param());
+        match failure {
+            Failure::TooComplex => EngineError::Invalid(Invalid::new(
+                param,
+                format!(
+                    "{param} takes more work to enforce than is allowed for a token; fewer or shorter alternatives take less"
+                ),
+            )),
+            Failure::Broken(why) => EngineError::Fault(why),
+        }
+    }
+
     fn tell_prompt(&mut self, prompt: usize, tokenizer: &dyn Tokenizer) {
         let request = &self.prepared.request;
         if !tells_prompts(request) {
@@ -554,16 +569,6 @@ fn scores_wanted(request: &Request) -> Option<Logprobs> {
         .into_iter()
         .flatten()
         .max_by_key(|logprobs| logprobs.top())
-}
-
-fn failed(failure: Failure) -> EngineError {
-    match failure {
-        Failure::TooComplex => EngineError::Invalid(Invalid::new(
-            "response_format",
-            "the format takes more work to enforce than is allowed for a token",
-        )),
-        Failure::Broken(why) => EngineError::Fault(why),
-    }
 }
 
 impl Begun {

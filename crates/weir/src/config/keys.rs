@@ -388,6 +388,32 @@ pub(crate) const KEYS: &[Key] = &[
         "Requests that may wait; one more is refused with 503. Absent: 512.",
     ),
     key(
+        "models[].engines[].grammar_compiles_max",
+        whole(1, 1024),
+        None,
+        "Schemas, expressions and grammars that are compiled at once, one of each account. Absent: half of the processors.",
+    ),
+    key(
+        "models[].engines[].grammar_compiles_waiting_max",
+        whole(1, 100_000),
+        None,
+        "Schemas, expressions and grammars of one account that may wait until they are compiled; one more is refused with 429. Absent: 16.",
+    ),
+    key(
+        "models[].engines[].grammar_compile_burst_ms",
+        whole(1, 3_600_000),
+        None,
+        "Processor time that compiling may take an account at once, beyond `grammar_compile_ms_per_second`; then new schemas, \
+         expressions and grammars are refused with 429, and those in use go on. It is counted in steps that take about a microsecond. \
+         Absent: 6000.",
+    ),
+    key(
+        "models[].engines[].grammar_compile_ms_per_second",
+        whole(1, 1_000_000),
+        None,
+        "Processor time for compiling that an account gets back each second. Absent: 120.",
+    ),
+    key(
         "models[].engines[].inter_token_target_ms",
         whole(1, 60_000),
         None,

@@ -613,6 +613,7 @@ fn docs_config_is_what_the_code_says() {
 /// What the reference says of absent keys is what the engine does.
 #[test]
 fn the_engines_defaults_are_those_of_the_reference() {
+    use weir_engine::constraint::{COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX};
     use weir_engine::local::{INTER_TOKEN_TARGET, PROMPT_TOKENS_MIN, QUEUE_REQUESTS_MAX};
     let reference = reference::markdown();
     for (key, default) in [
@@ -622,6 +623,18 @@ fn the_engines_defaults_are_those_of_the_reference() {
             INTER_TOKEN_TARGET.as_millis().to_string(),
         ),
         ("prompt_tokens_min", PROMPT_TOKENS_MIN.to_string()),
+        (
+            "grammar_compiles_waiting_max",
+            COMPILES_WAITING_MAX.to_string(),
+        ),
+        (
+            "grammar_compile_burst_ms",
+            COMPILE_BURST.as_millis().to_string(),
+        ),
+        (
+            "grammar_compile_ms_per_second",
+            COMPILE_PER_SECOND.as_millis().to_string(),
+        ),
     ] {
         let line = reference
             .lines()

@@ -61,7 +61,16 @@ fn expressions_choices_and_grammars() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.to_string().len() < 2 * compile::REASON_CHARS_MAX);
     };
-    refused(Part::Pattern("(".into(), param), "can't be enforced");
+    for malformed in ["(", "a)", "[a", "*", "a{2,1}", "a\\"] {
+        refused(
+            Part::Pattern(malformed.into(), param),
+            "no regular expression",
+        );
+    }
+    refused(
+        Part::Pattern(r"a[^\s\S]".into(), param),
+        "no text matches",
+    );
     refused(Part::Pattern(r"(a)\1".into(), param), "can't be enforced");
     refused(Part::Grammar("root ::= other".into(), param), "not defined");
     refused(

@@ -1,6 +1,7 @@
 //! Answers that have a form.
 
 use super::*;
+use crate::request::Schema;
 
 fn with_format(format: Format, text: &str, tokens: u32) -> Request {
     Request {
@@ -186,4 +187,40 @@ fn who_hangs_up_while_a_mask_is_computed_is_let_go() {
     );
     masks.release(0);
     assert_eq!(core.step(), Progress::Idle);
+}
+
+#[tokio::test]
+async fn compiling_more_than_a_share_is_refused() {
+    let options = Options {
+        grammar_compiles: AdmissionOptions {
+            burst: Duration::from_micros(1),
+            per_second: Duration::from_micros(1),
+            ..AdmissionOptions::default()
+        },
+        ..sim::options()
+    };
+    let engine = LocalEngine::spawn(SimModel::new(SimOptions::default()), options).unwrap();
+    let ask = async |format| engine.prepare(with_format(format, "a", 1)).await.map(drop);
+    assert!(ask(form()).await.is_ok());
+    assert!(matches!(
+        ask(Format::JsonObject).await,
+        Err(EngineError::TooMany { .. })
+    ));
+    assert!(ask(form()).await.is_ok(), "a kept one costs nothing");
+}
+
+#[tokio::test]
+async fn a_format_that_takes_too_much_work_is_named() {
+    let objects: Vec<_> = (0..6_000)
+        .map(|n| serde_json::json!({ "name": n.to_string(), "value": n }))
+        .collect();
+    let schema = serde_json::json!({ "enum": objects }).to_string();
+    let format = Format::JsonSchema(Schema::new(schema, "structured_outputs.json"));
+    let engine = sim::engine(0);
+    let prepared = engine.prepare(with_format(format, "a", 500)).await.unwrap();
+    let answer = read(engine.generate(prepared).await.unwrap(), 1).await;
+    let Some(Err(EngineError::Invalid(invalid))) = answer.end else {
+        panic!("{:?}", answer.end)
+    };
+    assert_eq!(invalid.param, "structured_outputs.json");
 }
