@@ -32,7 +32,8 @@ use llguidance::TokenParser;
 use llguidance::toktrie::SimpleVob;
 
 pub use self::admission::{
-    Admission, AdmissionOptions, COMPILE_BURST, CompilePermit, NotAdmitted, COMPILE_PER_SECOND, COMPILES_WAITING_MAX,
+    Admission, AdmissionOptions, COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX,
+    CompilePermit, NotAdmitted,
 };
 pub use self::budget::{COMPILE_STEPS_MAX, Cancel};
 use self::compile::Compiler;

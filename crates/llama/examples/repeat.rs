@@ -1,7 +1,7 @@
 //! How often the same request, sent twice, one after the other, has two different answers: the second one's prompt comes from the prefix
 //! cache, and is computed in steps of another shape.
 //!
-//! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 "as it comes,repeatable" models/*.gguf`
+//! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 "as it comes;repeatable" models/*.gguf`
 //!
 //! For each of these modes (or `all`), each file, and each way to sample, that many pairs. What was found is appended to the file RESULTS, and what is there
 //! already isn't computed again, so that it can be ended at any time. At the end, and without files, it prints a table.
@@ -22,10 +22,11 @@ use weir_llama::{LoadOptions, load};
 /// Tokens of each answer.
 const TOKENS: u32 = 48;
 /// As the table has them.
-const MODES: [&str; 4] = [
+const MODES: [&str; 5] = [
     "as it comes",
     "without drafts",
     "repeatable",
+    "repeatable, another between",
     "reproducible",
 ];
 
@@ -37,7 +38,7 @@ fn main() {
         .and_then(|number| number.parse().ok())
         .expect("a number of pairs");
     let modes = arguments.next().unwrap_or_default();
-    let is_asked = |mode: &str| modes == "all" || modes.split(',').any(|asked| asked == mode);
+    let is_asked = |mode: &str| modes == "all" || modes.split(';').any(|asked| asked == mode);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
@@ -55,11 +56,16 @@ fn main() {
                     if is_there(&results, &key) {
                         continue;
                     }
-                    let texts = [0, 1].map(|_| {
-                        let request = request(number, temperature, mode == "repeatable");
+                    let ask = |number, repeatable| {
+                        let request = request(number, temperature, repeatable);
                         runtime.block_on(answer(&engine, request))
-                    });
-                    let [first, second] = texts;
+                    };
+                    let is_repeatable = mode.starts_with("repeatable");
+                    let first = ask(number, is_repeatable);
+                    if mode == "repeatable, another between" {
+                        ask(number + pairs, false);
+                    }
+                    let second = ask(number, is_repeatable);
                     let same = first
                         .bytes()
                         .zip(second.bytes())

@@ -288,7 +288,9 @@ impl Generation {
                 parked.get_or_insert_with(|| logits.into());
                 return Err(Outcome::Parked);
             }
-            Some((Next::Failed(failure), _)) => return Err(self.break_off(self.cannot_go_on(failure))),
+            Some((Next::Failed(failure), _)) => {
+                return Err(self.break_off(self.cannot_go_on(failure)));
+            }
         };
         let limits = &self.prepared.limits;
         let forced = begun.budget.as_ref().and_then(ThinkingBudget::forced);

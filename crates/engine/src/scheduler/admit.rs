@@ -40,7 +40,7 @@ impl Scheduler {
             return None;
         }
         let account = Arc::clone(&self.waiting[&choice].account);
-        let repeats = self.repeats(choice, source);
+        let repeats = source.is_some() && source == self.left_before(choice);
         let was_kept = source.is_some_and(|(from, _)| self.kept.is_shared(from));
         let (id, length) = match source {
             Some((from, length)) => (self.take(from, length, &account, repeats)?, length),
@@ -57,6 +57,9 @@ impl Scheduler {
         self.release(choice, &sequence);
         self.running.insert(choice, (id, sequence));
         self.mark(choice, shared);
+        if !repeats && self.repeatable_runs_alone() {
+            self.make_room_at_once(choice);
+        }
         self.begun.insert(choice.request, true);
         Some(choice)
     }

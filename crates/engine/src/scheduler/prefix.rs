@@ -126,6 +126,17 @@ impl Kept {
         }
     }
 
+    /// What a sequence with the same prompt and the same salt has left. Without a salt nothing is anybody else's.
+    pub(super) fn of_prompt(&self, sequence: &Sequence) -> Option<SequenceId> {
+        let is_same = |entry: &Entry| {
+            entry.sharers.salt.is_some()
+                && entry.sharers.salt == sequence.salt
+                && entry.tokens.prompt == sequence.tokens.prompt
+        };
+        let mut entries = self.entries.iter();
+        entries.find(|(_, entry)| is_same(entry)).map(|(&id, _)| id)
+    }
+
     pub(super) fn entry(&self, id: SequenceId) -> Option<(&Tokens, &Sharers)> {
         let entry = self.entries.get(&id)?;
         Some((&entry.tokens, &entry.sharers))
@@ -233,7 +244,8 @@ impl Scheduler {
     /// Nobody computes the sequence any more. It is kept if somebody may begin like it.
     pub(super) fn retire(&mut self, id: SequenceId, sequence: &Sequence) {
         let salt = sequence.salt.clone();
-        let Some(salt) = salt.filter(|_| self.kv.length(id) >= SHARED_MIN) else {
+        let least = if sequence.repeatable { 2 } else { SHARED_MIN };
+        let Some(salt) = salt.filter(|_| self.kv.length(id) >= least) else {
             return self.kv.forget(id);
         };
         let sharers = Sharers {
@@ -294,9 +306,15 @@ impl Scheduler {
         true
     }
 
-    /// Lets go of what has been kept for too long.
     pub(super) fn age_kept(&mut self, rows: u32) {
         self.kept.rows += u64::from(rows);
+        if !self.repeatable_runs_alone() {
+            self.let_go_of_aged();
+        }
+    }
+
+    /// Lets go of what has been kept for too long.
+    pub(super) fn let_go_of_aged(&mut self) {
         while let Some(id) = self.oldest_kept(None)
             && self.kept.rows - self.kept.entries[&id].rows > self.kept.patience
             && !self.is_awaited(id)
@@ -396,6 +414,9 @@ impl Scheduler {
 
     /// The longest beginning that is there, unless a longer one is coming.
     pub(super) fn source(&self, draft: &Draft<'_>, choice: ChoiceId) -> Source {
+        if let Some((from, length)) = self.left_before(choice) {
+            return Source::Ready { from, length };
+        }
         let sequence = &self.waiting[&choice];
         let siblings = choice.siblings(sequence);
         // The last token that is known is always computed, for its logits; so is what is to be scored.

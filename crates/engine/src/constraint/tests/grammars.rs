@@ -67,10 +67,7 @@ fn expressions_choices_and_grammars() {
             "no regular expression",
         );
     }
-    refused(
-        Part::Pattern(r"a[^\s\S]".into(), param),
-        "no text matches",
-    );
+    refused(Part::Pattern(r"a[^\s\S]".into(), param), "no text matches");
     refused(Part::Pattern(r"(a)\1".into(), param), "can't be enforced");
     refused(Part::Grammar("root ::= other".into(), param), "not defined");
     refused(

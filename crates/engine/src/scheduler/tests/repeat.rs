@@ -93,3 +93,53 @@ fn choices_share_the_step_of_the_last_token() {
         ],
     );
 }
+
+#[test]
+fn a_short_prompt_is_not_computed_again_elsewhere() {
+    let mut bench = bench();
+    let prompt = [1, 2, 3];
+    let first = ["0:0+2", "0:2+1=0.0", "0:3+1=0.0", "0:4+1=0.0"];
+    assert_eq!(steps(&mut bench, 0, &prompt, true), first);
+    let again = ["cut(0,2) 0:2+1=1.0", "0:3+1=1.0", "0:4+1=1.0"];
+    assert_eq!(steps(&mut bench, 1, &prompt, true), again);
+    // For others so few tokens aren't worth a fork.
+    let other = steps(&mut bench, 2, &prompt, false);
+    assert_eq!(other, ["1:0+3=2.0", "1:3+1=2.0", "1:4+1=2.0"]);
+}
+
+#[test]
+fn no_cell_becomes_free_while_it_runs_alone() {
+    let mut bench = bench();
+    // Two rows of streams are more than what is kept is worth.
+    bench.scheduler = Scheduler::new(bench.scheduler.capacity, 0, Some(8));
+    let (other, prompt): (Vec<Token>, Vec<Token>) = ((0..30).collect(), (50..80).collect());
+    steps(&mut bench, 0, &other, false);
+    let first = ["1:0+29", "1:29+1=1.0", "1:30+1=1.0", "1:31+1=1.0"];
+    assert_eq!(steps(&mut bench, 1, &prompt, true), first);
+    let again = ["cut(1,29) 1:29+1=2.0", "1:30+1=2.0", "1:31+1=2.0"];
+    assert_eq!(steps(&mut bench, 2, &prompt, true), again);
+    // It goes when the next one begins.
+    let next: Vec<Token> = (100..130).collect();
+    let first = steps(&mut bench, 3, &next, true);
+    assert!(first[0].starts_with("forget(0) "), "{first:?}");
+    assert!(
+        first[1..].iter().all(|step| !step.contains("forget")),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn room_is_made_before_it_runs() {
+    let mut bench = bench();
+    bench.scheduler = Scheduler::new(bench.scheduler.capacity, 9, Some(4_096));
+    let full: Vec<Token> = (0..380).collect();
+    steps(&mut bench, 0, &full, false);
+    let prompt: Vec<Token> = (500..516).collect();
+    // 400 cells, of which 382 are kept: 16 for the prompt and 9 for the answer aren't free.
+    let first = steps(&mut bench, 1, &prompt, true);
+    assert!(first[0].starts_with("cut(0,"), "{first:?}");
+    assert!(
+        first[1..].iter().all(|step| !step.contains("cut")),
+        "{first:?}"
+    );
+}
