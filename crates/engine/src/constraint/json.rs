@@ -11,6 +11,13 @@ pub(super) const JSON_DEPTH_MAX: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ValueId(u32);
 
+impl ValueId {
+    /// The number of the value in the order of [`Document::iter`].
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum JsonValue {
     Null,
@@ -162,6 +169,15 @@ impl Document {
     pub(crate) fn parent(&self, id: ValueId) -> Option<ValueId> {
         let (parent, _) = self.parents[id.0 as usize];
         (parent != id).then_some(parent)
+    }
+
+    /// The name of a value in the object that has it.
+    pub(crate) fn name(&self, id: ValueId) -> Option<&str> {
+        let (parent, place) = self.parents[id.0 as usize];
+        match self.get(parent) {
+            JsonValue::Object(entries) if parent != id => Some(entries.get_index(place)?.0),
+            _ => None,
+        }
     }
 
     /// The JSON pointer of a value (RFC 6901); empty for the root.

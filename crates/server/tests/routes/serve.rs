@@ -1,5 +1,6 @@
 //! Real connections: time limits, refusals that arrive, and how serving ends.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -184,17 +185,19 @@ async fn connections_over_the_limit_wait() {
     Server::run(
         short(|options| options.connections_max = 1),
         async |server| {
+            const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
             let mut first = server.connect().await;
-            first
-                .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-                .await
-                .unwrap();
+            first.write_all(REQUEST).await.unwrap();
             read_until(&mut first, "}").await;
             let mut second = server.connect().await;
-            second
-                .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-                .await
-                .unwrap();
+            second.write_all(REQUEST).await.unwrap();
+            // Each answer on the first connection gives the server time to answer on the second one.
+            for _ in 0..20 {
+                first.write_all(REQUEST).await.unwrap();
+                read_until(&mut first, "}").await;
+            }
+            let early = second.try_read(&mut [0; 1]).unwrap_err();
+            assert_eq!(early.kind(), ErrorKind::WouldBlock);
             drop(first);
             read_until(&mut second, "}").await;
         },

@@ -20,6 +20,36 @@ pub(super) struct References {
     doubtful: HashSet<ValueId>,
 }
 
+/// The part that a value plays in a schema. Addresses and anchors are only in schemas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Schema,
+    /// An object whose names are not keywords, and whose values are schemas, such as that of `properties`.
+    SchemasByName,
+    /// A value that documents are compared with, or a part of one.
+    Data,
+}
+
+impl Role {
+    /// The role of a value whose container has the role `parent`, under its `name` there.
+    fn of(parent: Option<Role>, name: Option<&str>) -> Self {
+        match (parent, name) {
+            (Some(Role::Data), _) => Role::Data,
+            (Some(Role::Schema), Some("const" | "enum" | "default" | "example" | "examples")) => {
+                Role::Data
+            }
+            (
+                Some(Role::Schema),
+                Some(
+                    "$defs" | "definitions" | "dependencies" | "dependentSchemas"
+                    | "patternProperties" | "properties",
+                ),
+            ) => Role::SchemasByName,
+            _ => Role::Schema,
+        }
+    }
+}
+
 /// The address of a schema that has none.
 const NO_ADDRESS: &str = "json-schema:///";
 
@@ -38,8 +68,12 @@ impl References {
             .extend(none.map(|url| (Document::ROOT, url)));
         // Containers come before what is in them, so that a base is known when it is needed.
         let mut seen = HashSet::new();
+        let mut roles: Vec<Role> = Vec::with_capacity(document.len());
         for (id, value) in document.iter() {
-            if !matches!(value, JsonValue::Object(_)) {
+            let parent = document.parent(id).map(|parent| roles[parent.index()]);
+            let role = Role::of(parent, document.name(id));
+            roles.push(role);
+            if role != Role::Schema || !matches!(value, JsonValue::Object(_)) {
                 continue;
             }
             let text = |name| document.get(document.member(id, name)?).as_str();

@@ -447,6 +447,21 @@ fn references_lead_where_they_should() {
         &[r#"{"children":[{},{"children":[]}]}"#],
         &[r#"{"children":[1]}"#],
     );
+    // Addresses and anchors in values, and properties of that name, are none.
+    check_texts(
+        json!({
+            "type": "array", "items": {"anyOf": [{"$ref": "#seven"}, {"$ref": "nine.json"}]},
+            "default": [{"$id": "nine.json", "const": 1}],
+            "$defs": {
+                "a": {"enum": [{"$anchor": "seven", "const": 1}]},
+                "b": {"const": {"$id": "nine.json", "const": 1}},
+                "c": {"properties": {"$anchor": {"const": 1}, "$id": {"const": 1}, "const": {"$anchor": "seven", "const": 7}}},
+                "d": {"$id": "nine.json", "const": 9},
+            },
+        }),
+        &["[7,9]", "[]"],
+        &["[1]"],
+    );
     // Where two could be meant, none is enforced.
     let two = json!({"$dynamicAnchor": "x", "properties": {"a": {"$dynamicRef": "#x"}}, "$defs": {"b": {"$id": "b", "$dynamicAnchor": "x"}}});
     assert_eq!(relaxed(&two), ["/properties/a/$dynamicRef"]);
