@@ -335,7 +335,9 @@ fn grammar_compiles(engine: &Llama) -> AdmissionOptions {
         at_once: number(engine.grammar_compiles_max, usual.at_once),
         waiting_max: number(engine.grammar_compiles_waiting_max, usual.waiting_max),
         burst: engine.grammar_compile_burst.unwrap_or(usual.burst),
-        per_second: engine.grammar_compile_per_second.unwrap_or(usual.per_second),
+        per_second: engine
+            .grammar_compile_per_second
+            .unwrap_or(usual.per_second),
     }
 }
 
