@@ -1,5 +1,6 @@
-//! The administrative API, `/admin/v1`. It is nobody else's: unknown fields are refused, amounts are dollars
-//! as texts, times are RFC 3339. The OpenAPI document is made of these types, and their comments are in it.
+//! The administrative API, `/admin/v1`. Its format is Weir's own: unknown fields are refused, amounts are dollars as
+//! strings, times are RFC 3339. The OpenAPI document is generated from these types, and shows their comments to
+//! callers.
 
 mod account;
 mod key;
@@ -28,25 +29,25 @@ pub struct Usd(pub String);
 #[schemars(inline, extend("format" = "date-time"))]
 pub struct Time(pub String);
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     pub data: Vec<T>,
     pub has_more: bool,
-    /// What `after` is for the next part; null at the end.
+    /// The value of `after` for the next page; null on the last page.
     pub next: Option<String>,
 }
 
-/// Which part of a list.
+/// The page of a list to return.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PageQuery {
-    /// How many, 1 to 500; 100 if absent.
+    /// Entries in a page, 1 to 500; 100 if absent.
     #[schemars(range(min = 1, max = 500))]
     #[serde(deserialize_with = "number")]
     pub limit: Option<u32>,
-    /// Where the part before ended: its `next`.
+    /// The `next` of the previous page.
     pub after: Option<String>,
 }
 
@@ -54,43 +55,44 @@ pub struct PageQuery {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeletionQuery {
-    /// Expire its promotional credit, and bring its balance to 0 by an adjustment. Without it, an account that has a
-    /// balance is 409.
+    /// Expire the account's promotional credit, and bring its balance to 0 by an adjustment. Without this, deleting an
+    /// account that has a balance fails with 409.
     #[serde(deserialize_with = "flag")]
     pub write_off: bool,
-    /// Why it is written off.
+    /// The reason for the write-off.
     pub reason: Option<String>,
 }
 
-/// Which part of the audit log.
+/// The page of the audit log to return.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditQuery {
-    /// Only what was done to this account and its keys: its id or name.
+    /// Only acts on this account and its keys: the account's id or name.
     pub account: Option<String>,
-    /// How many, 1 to 500; 100 if absent.
+    /// Entries in a page, 1 to 500; 100 if absent.
     #[schemars(range(min = 1, max = 500))]
     #[serde(deserialize_with = "number")]
     pub limit: Option<u32>,
-    /// Where the part before ended: its `next`.
+    /// The `next` of the previous page.
     pub after: Option<String>,
 }
 
-/// What to export.
+/// The usage to export.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportQuery {
-    /// `csv`, with a line of names first, or `jsonl`, a JSON object on each line.
+    /// `csv`, with the column names in the first line, or `jsonl`, with a JSON object on each line.
     pub format: Format,
     /// A line for each `record`, or for each key, model, price and UTC `day`.
     pub by: By,
-    /// What ended then or later; of days, those that the time touches. RFC 3339, or a UTC day, which is when it begins.
+    /// Requests that ended at this time or later; by day, each day that the period overlaps. RFC 3339, or a UTC day,
+    /// which means its beginning.
     pub from: Option<String>,
-    /// What ended before.
+    /// Requests that ended before this time.
     pub to: Option<String>,
-    /// Only of this account: its id or name.
+    /// Only this account: its id or name.
     pub account: Option<String>,
-    /// Only of this key: its id.
+    /// Only this key: its id.
     pub key: Option<String>,
     /// Only of this model.
     pub model: Option<String>,
@@ -112,12 +114,12 @@ pub enum By {
     Day,
 }
 
-/// Nothing: no query, no body, or an answer without one.
+/// An empty query or body, or an answer without a body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Nothing {}
 
-/// A number as queries have it.
+/// Parses a number from its text in a query string.
 fn number<'de, D: Deserializer<'de>>(text: D) -> Result<Option<u32>, D::Error> {
     let text = String::deserialize(text)?;
     let number = text.parse();
@@ -125,14 +127,14 @@ fn number<'de, D: Deserializer<'de>>(text: D) -> Result<Option<u32>, D::Error> {
     number.map(Some)
 }
 
-/// A flag as queries have it.
+/// Parses a flag from its text in a query string.
 fn flag<'de, D: Deserializer<'de>>(text: D) -> Result<bool, D::Error> {
     let text = String::deserialize(text)?;
     let flag = text.parse();
     flag.map_err(|_| serde::de::Error::custom("true or false is expected"))
 }
 
-/// For what a change may have: absent leaves it as it is, and null is a value like others.
+/// Deserializes a field of an update. An absent field is left unchanged (`None`); null is a value like any other.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
 }

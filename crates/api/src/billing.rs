@@ -1,6 +1,6 @@
-//! What an account has and has cost, as Novita's API tells it, and what a key has.
+//! An account's balance and bills, in the format of Novita's API, and a key's spend.
 //!
-//! Amounts are texts in 0.0001 USD unless a field says otherwise: `"10000"` is one dollar.
+//! Amounts are strings in 0.0001 USD unless a field says otherwise: `"10000"` is one dollar.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceDetail {
-    /// What a new request can hold: with the credit limit, without what open requests hold.
+    /// The amount that a new request can hold: includes the credit limit, excludes open holds.
     pub available_balance: String,
-    /// What was paid in and not charged, without promotional credit.
+    /// The amount that was paid in and isn't charged yet, without promo credit.
     pub cash_balance: String,
     pub credit_limit: String,
-    /// What open requests hold.
+    /// The amount that open requests hold.
     pub pending_charges: String,
-    /// What a post-paid account owes.
+    /// The amount that a post-paid account owes.
     pub outstanding_invoices: String,
 }
 
@@ -24,7 +24,7 @@ pub struct BalanceDetail {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct User {
     pub allow_features: Vec<&'static str>,
-    /// In 0.0001 USD.
+    /// Unit: 0.0001 USD.
     pub credit_balance: i64,
     pub free_trial: FreeTrial,
 }
@@ -50,7 +50,7 @@ pub struct Bills {
     pub bills: Vec<Bill>,
 }
 
-/// A line: a model at one price within one cycle. Everything is text.
+/// A line of the bill: the use of a model at one price within one cycle. Every field is a string.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bill {
@@ -63,23 +63,23 @@ pub struct Bill {
     pub category: String,
     #[serde(rename = "ownerID")]
     pub owner_id: String,
-    /// Prompt tokens.
+    /// Number of prompt tokens.
     pub bill_num0: String,
-    /// Completion tokens.
+    /// Number of completion tokens.
     pub bill_num1: String,
-    /// Per million prompt tokens.
+    /// Price of a million prompt tokens.
     pub base_price0: String,
-    /// Per million completion tokens.
+    /// Price of a million completion tokens.
     pub base_price1: String,
     pub discount_price0: String,
     pub discount_price1: String,
     pub amount: String,
-    /// The part that promotional credit paid.
+    /// The part of the amount that promo credit paid.
     pub voucher_amount: String,
     pub pay_amount: String,
-    /// The same as `payAmount` in USD, exactly.
+    /// `payAmount` in USD, not rounded.
     pub pay_amount_display: String,
-    /// How many units of a price are a dollar.
+    /// The number of price units in a dollar.
     pub price_precision: String,
     pub product_id: String,
 }
@@ -111,7 +111,7 @@ pub struct MonthlyBill {
     pub repaid_amount: String,
 }
 
-/// `GET key`: of the key that asks. Amounts are USD as JSON numbers, exactly.
+/// `GET key`: the key that makes the request. Amounts are USD as JSON numbers with all their decimals.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyAnswer {
     pub data: KeyData,
@@ -125,25 +125,25 @@ pub struct KeyData {
     /// Unix seconds.
     pub created_at: i64,
     pub expires_at: Option<i64>,
-    /// `null` is every model.
+    /// `null` means every model.
     pub models: Option<Vec<String>>,
     pub usage: Usd,
     pub usage_daily: Usd,
-    /// From Monday on.
+    /// The week begins on Monday.
     pub usage_weekly: Usd,
     pub usage_monthly: Usd,
-    /// What the key's open requests hold.
+    /// The amount that the key's open requests hold.
     pub held: Usd,
-    /// The key's spend caps: in all, in a UTC month, on a UTC day.
+    /// The key's spend caps: in total, per UTC month, per UTC day.
     pub limit: Option<Usd>,
     pub limit_monthly: Option<Usd>,
     pub limit_daily: Option<Usd>,
-    /// What a request of this key can still hold: by the tightest cap and by the account's balance.
+    /// The amount that a request of this key can still hold, by the tightest cap and by the account's balance.
     pub limit_remaining: Usd,
     pub rate_limit: RateLimit,
 }
 
-/// What may be used; `null` is no limit of the key's own.
+/// The key's own rate limits; `null` means that the key has no such limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RateLimit {
     pub requests_per_minute: Option<u32>,
@@ -157,7 +157,7 @@ pub struct RateLimit {
 pub struct Usd(Box<RawValue>);
 
 impl Usd {
-    /// Of a decimal number; `None` if the text is none.
+    /// Takes a decimal number; `None` if the text isn't a number.
     pub fn new(decimal: String) -> Option<Self> {
         let number = serde_json::from_str::<f64>(&decimal).is_ok();
         let raw = number.then(|| RawValue::from_string(decimal).ok());

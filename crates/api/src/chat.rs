@@ -15,11 +15,11 @@ use crate::json::Kwargs;
 use crate::sampling::{BAD_WORDS_READ_MAX, LogitBias, STOP_TOKENS_READ_MAX, Stop, StreamOptions};
 use crate::value::{Anything, Integer, List, object};
 
-/// Messages of one conversation.
+/// Most messages of one conversation.
 pub const MESSAGES_MAX: usize = 4096;
-/// Definitions of tools, as OpenAI has it.
+/// Most definitions of tools in a request, as in OpenAI's API.
 pub const TOOLS_MAX: usize = 128;
-/// Kinds of output.
+/// Most entries of `modalities`.
 const MODALITIES_MAX: usize = 16;
 
 object! {
@@ -46,7 +46,7 @@ object! {
         top_logprobs: Integer,
         return_tokens_as_token_ids: bool,
         response_format: ResponseFormat,
-        /// Formats of answers as vLLM takes them, by their names of now and before.
+        /// vLLM's fields for the format of an answer: the current one, and the older `guided_*`.
         structured_outputs: StructuredOutputs,
         guided_json: GivenSchema,
         guided_regex: String,
@@ -55,7 +55,7 @@ object! {
         tools: List<Tool, TOOLS_MAX>,
         tool_choice: ToolChoice,
         parallel_tool_calls: bool,
-        /// What tools were before they were tools.
+        /// OpenAI's fields for functions, from before it had tools.
         functions: Anything,
         function_call: Anything,
         separate_reasoning: bool,
@@ -80,7 +80,7 @@ object! {
         modalities: List<String, MODALITIES_MAX>,
         audio: Anything,
         web_search_options: Anything,
-        /// Callers don't choose upstreams.
+        /// Fields by which a caller would choose the upstream server: refused.
         api_base: Anything,
         base_url: Anything,
         ..others

@@ -48,13 +48,13 @@ object! {
         return_token_ids: bool,
         add_special_tokens: bool,
         parse_special: bool,
-        /// Formats of answers as vLLM takes them, by their names of now and before.
+        /// vLLM's fields for the format of an answer: the current one, and the older `guided_*`.
         structured_outputs: StructuredOutputs,
         guided_json: GivenSchema,
         guided_regex: String,
         guided_choice: List<String, CHOICES_MAX>,
         guided_grammar: String,
-        /// Callers don't choose upstreams.
+        /// Fields by which a caller would choose the upstream server: refused.
         api_base: Anything,
         base_url: Anything,
         ..others

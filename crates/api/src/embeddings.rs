@@ -1,11 +1,11 @@
-//! Texts to vectors.
+//! Embeddings of texts.
 
 use serde::Serialize;
 
 use crate::completion::prompt::PromptsOf;
 use crate::value::{Anything, Integer, object};
 
-/// Inputs of one request, as OpenAI has it.
+/// Most inputs of one request, as in OpenAI's API.
 pub const INPUTS_MAX: usize = 2_048;
 
 object! {
@@ -15,7 +15,7 @@ object! {
         input: PromptsOf<INPUTS_MAX>,
         encoding_format: String,
         dimensions: Integer,
-        /// Callers don't choose upstreams.
+        /// Fields by which a caller would choose the upstream server: refused.
         api_base: Anything,
         base_url: Anything,
     }
@@ -48,7 +48,7 @@ impl Embedding {
 #[serde(untagged)]
 pub enum Vector {
     Floats(Vec<f32>),
-    /// The floats' bytes, little-endian.
+    /// The floats' little-endian bytes in Base64.
     Base64(String),
 }
 

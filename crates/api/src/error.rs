@@ -12,13 +12,13 @@ pub struct ErrorBody {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    /// Strings, as Novita's SDKs have it. An error inside a stream has none.
+    /// String values only, as Novita's SDKs expect. An error inside a stream has no metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<&'static str, String>>,
     pub error: ErrorObject,
 }
 
-/// What OpenAI's clients read. All four keys are always there.
+/// The error object that OpenAI's clients read. All four keys are always present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ErrorObject {
     pub message: String,

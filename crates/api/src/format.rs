@@ -1,4 +1,4 @@
-//! What an answer must look like.
+//! The requested format of an answer.
 
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::json::Schema;
 use crate::value::{List, object};
 
-/// Texts among which an answer is chosen.
+/// Most texts of a `choice`, one of which the answer has to be.
 pub const CHOICES_MAX: usize = 4_096;
 
 object! {
@@ -14,9 +14,9 @@ object! {
     pub struct ResponseFormat {
         kind as "type": String,
         json_schema: JsonSchema,
-        /// The schema of a `json_object`, as text-generation-inference takes it.
+        /// The schema of a `json_object`, in text-generation-inference's field.
         value: Schema,
-        /// The same as llama-server takes it, also of a `json_schema`.
+        /// The schema of a `json_object` or a `json_schema`, in llama-server's field.
         schema: Schema,
     }
 }
@@ -31,7 +31,7 @@ object! {
 }
 
 object! {
-    /// `structured_outputs`, as vLLM has it.
+    /// `structured_outputs`, vLLM's field.
     pub struct StructuredOutputs {
         json: GivenSchema,
         regex: String,
@@ -39,7 +39,7 @@ object! {
         grammar: String,
         json_object: bool,
         structural_tag: Foreign,
-        /// How white space is written isn't the caller's to say.
+        /// The caller can't choose how white space is written.
         whitespace_pattern: Foreign,
         disable_any_whitespace: bool,
         disable_additional_properties: bool,
@@ -47,7 +47,8 @@ object! {
     }
 }
 
-/// A field of another server: whether it says anything. Clients send empty values where they mean none.
+/// A field of another server: whether its value asks for anything. Some clients send empty values for fields that they
+/// don't use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foreign {
     pub says_something: bool,
@@ -67,7 +68,7 @@ impl<'de> Deserialize<'de> for Foreign {
     }
 }
 
-/// A schema, or its text in a string.
+/// A schema as a JSON object, or as a string with the schema's text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GivenSchema {
     Object(Schema),

@@ -1,4 +1,5 @@
-//! JSON that is kept as it is: bounded while it is read, so that a short body can't become a large value.
+//! JSON that is stored without interpretation. Its size is bounded while it is parsed, so that a short body can't
+//! become a large value in memory.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,29 +11,29 @@ use serde::de::{
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-/// Values of one schema: objects, arrays, strings, numbers.
+/// Most values in one schema: objects, arrays, strings, numbers.
 pub const SCHEMA_VALUES_MAX: usize = 32_768;
-/// Values of the schema of one tool, of which a request may have many.
+/// Most values in the schema of one tool. A request may have many tools.
 pub const PARAMETERS_VALUES_MAX: usize = 8_192;
-/// Objects and arrays inside each other in a schema.
+/// Deepest nesting of objects and arrays in a schema.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
-/// Bytes of all names and strings of one schema.
+/// Most bytes of all names and strings in one schema.
 pub const SCHEMA_TEXT_BYTES_MAX: usize = 524_288;
-/// Entries of `chat_template_kwargs`.
+/// Most entries of `chat_template_kwargs`.
 pub const KWARGS_MAX: usize = 32;
-/// Bytes of a name or a string in `chat_template_kwargs`.
+/// Most bytes of a name or a string in `chat_template_kwargs`.
 pub const KWARG_BYTES_MAX: usize = 1_024;
 
-/// A JSON Schema: an object, its names in their order. What it means is for others to say.
+/// A JSON Schema: an object, with its names in their order. This crate doesn't interpret it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schema<const VALUES: usize = SCHEMA_VALUES_MAX> {
     pub value: Value,
-    /// The schema as it was written, where it has numbers of which `value` may not have all digits.
+    /// The schema's original text, if it has numbers whose digits `value` may not all keep.
     pub text: Option<Box<str>>,
 }
 
 impl<const VALUES: usize> Schema<VALUES> {
-    /// All of it as a text.
+    /// The schema as JSON text, with all digits of its numbers.
     pub fn exact(self) -> String {
         self.text
             .map_or_else(|| self.value.to_string(), String::from)
@@ -63,19 +64,19 @@ impl<'de, const VALUES: usize> Deserialize<'de> for Schema<VALUES> {
     }
 }
 
-/// The message alone: the place would be one within the schema.
+/// The error's message without the line and column, which count from the beginning of the schema, not of the body.
 fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     message.strip_suffix(&place).unwrap_or(&message).to_owned()
 }
 
-/// What a schema may still have.
+/// The size that a schema may still grow by.
 struct Budget {
     values_max: usize,
     values: Cell<usize>,
     text_bytes: Cell<usize>,
-    /// Numbers that aren't whole, or too large for 64 bits.
+    /// Whether the schema has numbers with a fraction, or too large for 64 bits.
     has_fractions: Cell<bool>,
 }
 
@@ -103,7 +104,7 @@ impl Budget {
     }
 }
 
-/// A value within a budget.
+/// Deserializes a value within a budget.
 #[derive(Clone, Copy)]
 struct Bounded<'a> {
     budget: &'a Budget,
@@ -184,7 +185,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 }
 
-/// `chat_template_kwargs`: names and plain values.
+/// `chat_template_kwargs`: names with scalar values.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kwargs(pub BTreeMap<String, Value>);
 
@@ -217,7 +218,7 @@ impl<'de> Deserialize<'de> for Kwargs {
     }
 }
 
-/// A value without others inside.
+/// A JSON value that is neither an array nor an object.
 struct Scalar(Value);
 
 impl<'de> Deserialize<'de> for Scalar {

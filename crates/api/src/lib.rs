@@ -1,9 +1,8 @@
 //! The wire format: OpenAI's, with Novita's additions.
 //!
-//! Requests are parsed strictly in types and leniently otherwise: every field may be absent or null,
-//! unknown ones are skipped, and the last of a repeated field counts. Which fields are required, and
-//! their ranges, is for whoever converts a request. Only [`admin`] is strict. This crate knows JSON and
-//! nothing else.
+//! Requests are parsed strictly in types and leniently otherwise: every field may be absent or null, unknown fields are
+//! skipped, and the last occurrence of a repeated field counts. The code that converts a request checks which fields
+//! are required, and their ranges. Only [`admin`] is strict. This crate knows JSON and nothing else.
 
 pub mod admin;
 pub mod billing;

@@ -1,4 +1,4 @@
-//! The catalogue.
+//! The catalogue of models.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ impl Models {
     pub const OBJECT: &'static str = "list";
 }
 
-/// Prices are in 0.0001 USD per million tokens.
+/// A model of the catalogue. Prices are in 0.0001 USD per million tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
     pub id: String,
@@ -31,7 +31,7 @@ pub struct Model {
     pub features: Vec<&'static str>,
     pub endpoints: Vec<&'static str>,
     pub model_type: &'static str,
-    /// 1 is active; clients drop others.
+    /// 1 is active; clients ignore models with other values.
     pub status: u8,
 }
 
@@ -55,7 +55,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// Of 0.0001 USD per million tokens.
+    /// `price` is in 0.0001 USD per million tokens.
     pub fn per_million(price: i64) -> Self {
         let magnitude = price.unsigned_abs();
         let sign = if price < 0 { "-" } else { "" };

@@ -1,16 +1,16 @@
-//! Fields that a request has beside those that are known: as much of them as it takes to know whether they mean anything.
+//! The fields of a request with unknown names: just enough of their values to tell whether they ask for anything.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Fields that are kept; nobody sends as many.
+/// Most unknown fields that are stored. Real clients send far fewer.
 const OTHERS_MAX: usize = 1024;
-/// Bytes of a name that is kept, and of a text.
+/// Most bytes of a stored name, and of a stored text.
 const TEXT_BYTES_MAX: usize = 64;
 
-/// Fields by their names.
+/// The unknown fields by their names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Others(BTreeMap<String, Outline>);
 
@@ -26,17 +26,17 @@ impl Others {
     }
 }
 
-/// A value without what is inside it.
+/// A value without its contents.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outline {
     Null,
     Bool(bool),
     Number(f64),
-    /// `None` if it is long.
+    /// `None` if the text is longer than 64 bytes.
     Text(Option<String>),
     /// An array or an object without entries.
     Empty,
-    /// An array or an object with some.
+    /// An array or an object with entries.
     Filled,
 }
 

@@ -1,11 +1,11 @@
-//! Log-probabilities of a prompt's tokens, in vLLM's shape.
+//! Log-probabilities of a prompt's tokens, in vLLM's format.
 
 use serde::{Serialize, Serializer};
 
-/// One entry for each token of the prompt; null for the first, which nothing precedes.
+/// An entry for each token of the prompt; null for the first, which has no token before it.
 pub type PromptLogprobs = Vec<Option<Candidates>>;
 
-/// Tokens in one place by their ids: the prompt's own, then the most likely ones.
+/// Candidates for one position of the prompt, by token id: the prompt's own token, then the most likely ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidates(pub Vec<(u32, Candidate)>);
 

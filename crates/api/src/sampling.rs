@@ -1,4 +1,4 @@
-//! Fields that chat and plain completions have in common.
+//! Fields that chat completions and plain completions share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,13 +7,13 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use crate::value::object;
 
-/// Entries of `stop` that are read at all; fewer are allowed.
+/// Most entries of `stop` that are parsed; the number that is allowed is smaller.
 const STOPS_READ_MAX: usize = 64;
-/// Entries of `logit_bias` that are read at all; fewer are allowed.
+/// Most entries of `logit_bias` that are parsed; the number that is allowed is smaller.
 const BIASES_READ_MAX: usize = 4096;
-/// Entries of `stop_token_ids` that are read at all; fewer are allowed.
+/// Most entries of `stop_token_ids` that are parsed; the number that is allowed is smaller.
 pub const STOP_TOKENS_READ_MAX: usize = 4096;
-/// Entries of `bad_words` that are read at all; fewer are allowed.
+/// Most entries of `bad_words` that are parsed; the number that is allowed is smaller.
 pub const BAD_WORDS_READ_MAX: usize = 1024;
 
 object! {
@@ -23,7 +23,7 @@ object! {
     }
 }
 
-/// `stop`: a string or several.
+/// `stop`: a string or an array of strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop(pub Vec<String>);
 
@@ -58,7 +58,8 @@ impl<'de> Deserialize<'de> for Stop {
     }
 }
 
-/// `logit_bias`: token ids, as JSON has them in keys, and numbers, which some clients send as strings.
+/// `logit_bias`: biases by token id. Ids are strings, as all keys of JSON; some clients send the biases as strings,
+/// too.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogitBias(pub BTreeMap<String, f64>);
 
@@ -89,7 +90,7 @@ impl<'de> Deserialize<'de> for LogitBias {
     }
 }
 
-/// A number, or a string that spells one.
+/// A number, or a string with a number's text.
 struct Bias(f64);
 
 impl<'de> Deserialize<'de> for Bias {
@@ -116,7 +117,7 @@ impl<'de> Deserialize<'de> for Bias {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Bias, E> {
-                // Rust also reads "inf" and "nan", which are no numbers of JSON.
+                // Rust also parses "inf" and "nan", which aren't JSON numbers.
                 let number = text
                     .trim()
                     .parse()

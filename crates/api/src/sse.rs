@@ -1,15 +1,15 @@
-//! Frames of a stream.
+//! Frames of a stream of server-sent events.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Ends a stream that went well.
+/// The last frame of a stream that ended without an error.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";
 
-/// Appends `data: {json}` and the empty line that ends a frame. JSON has no line breaks of its own, and those of Unicode,
-/// at which some readers split lines, are escaped.
+/// Appends `data: {json}` and the empty line that ends a frame. Compact JSON has no line breaks, and Unicode's line
+/// breaks, at which some SSE readers split lines as well, are escaped.
 pub fn encode<T: Serialize>(frames: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
     let start = frames.len();
     frames.extend_from_slice(b"data: ");
@@ -21,7 +21,7 @@ pub fn encode<T: Serialize>(frames: &mut Vec<u8>, value: &T) -> serde_json::Resu
     written
 }
 
-/// Compact JSON in which every reader's line has its end where the frame's is.
+/// Compact JSON on one line, for readers that split at Unicode's line breaks as well.
 struct OneLine;
 
 impl Formatter for OneLine {
@@ -31,7 +31,7 @@ impl Formatter for OneLine {
         fragment: &str,
     ) -> io::Result<()> {
         let mut written = 0;
-        // All of them begin with one of two bytes, which few texts have.
+        // The UTF-8 of each of these line breaks begins with one of two bytes, which few texts have.
         for at in memchr::memchr2_iter(0xc2, 0xe2, fragment.as_bytes()) {
             let escaped: (&[u8], usize) = match fragment.as_bytes()[at..] {
                 [0xc2, 0x85, ..] => (b"\\u0085", 2),
@@ -76,12 +76,12 @@ mod tests {
         };
         check("\u{2028}", r#""\u2028""#);
         check("a\u{85}b\u{2029}\u{2028}c", r#""a\u0085b\u2029\u2028c""#);
-        // Their neighbours, and others that begin or go on as they do.
+        // The neighbouring characters, and others with the same first bytes, aren't escaped.
         check(
             "\u{84}\u{86}\u{2027}\u{202a}\u{2085}Å…",
             "\"\u{84}\u{86}\u{2027}\u{202a}\u{2085}Å…\"",
         );
-        // Python's `splitlines` breaks at these too, and JSON escapes them anyway.
+        // Python's `splitlines` breaks at these as well, and JSON always escapes them.
         check(
             "\u{b}\u{c}\u{1c}\u{1d}\u{1e}",
             r#""\u000b\f\u001c\u001d\u001e""#,

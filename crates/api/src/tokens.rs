@@ -1,4 +1,4 @@
-//! Texts to tokens and back, as vLLM has it, and what a request would cost.
+//! Conversion of texts to tokens and back, in vLLM's format, and the cost estimate of a request.
 
 use serde::Serialize;
 
@@ -23,14 +23,14 @@ object! {
     }
 }
 
-/// `S` are the texts of the tokens, in their order.
+/// `S` is the sequence of the tokens' texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tokenized<'a, S> {
     pub count: usize,
-    /// The model's context.
+    /// The length of the model's context, in tokens.
     pub max_model_len: u32,
     pub tokens: &'a [u32],
-    /// What each token stands for, if asked for.
+    /// The text of each token, if asked for.
     pub token_strs: Option<S>,
 }
 
@@ -48,7 +48,7 @@ pub struct Detokenized {
 }
 
 object! {
-    /// What tells the two bodies of `POST count` apart.
+    /// The fields that distinguish the two kinds of body of `POST count`.
     pub struct Count {
         model: String,
         messages: Anything,
@@ -56,18 +56,18 @@ object! {
     }
 }
 
-/// What a request would need and could cost.
+/// The tokens that a request would need, and its cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counted {
     pub object: &'static str,
     pub model: String,
     pub prompt_tokens: u64,
-    /// The most that can be generated, over all choices.
+    /// The most tokens that can be generated, summed over all choices.
     pub max_completion_tokens: u64,
     pub max_total_tokens: u64,
-    /// In 0.000000001 USD.
+    /// Unit: 0.000000001 USD.
     pub max_cost_nano_usd: i64,
-    /// The same in USD: `0.000123`.
+    /// `max_cost_nano_usd` in USD: `0.000123`.
     pub max_cost_usd: String,
 }
 

@@ -1,4 +1,4 @@
-//! How many tokens an answer took.
+//! The token counts of an answer.
 
 use serde::{Serialize, Serializer};
 
@@ -24,9 +24,9 @@ pub struct CompletionTokensDetails {
 /// The `usage` key of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamUsage {
-    /// Not asked for: there is no such key.
+    /// The client didn't ask for usage: the chunk has no such key.
     Absent,
-    /// Asked for, and comes in the last chunk only.
+    /// The client asked for usage, which comes in the last chunk: in others the key is null.
     Null,
     Given(Usage),
 }

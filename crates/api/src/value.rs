@@ -1,12 +1,13 @@
-//! How JSON values become fields.
+//! Conversions from JSON values to fields of a request.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 
-/// Declares an object all of whose fields are optional; `..name` keeps what is said under other names. The last of a repeated field counts, as in
-/// the JSON parsers of other languages; serde's own derive would refuse the repetition.
+/// Declares an object all of whose fields are optional; `..name` collects fields with unknown names. The last
+/// occurrence of a repeated field counts, as in the JSON parsers of other languages; serde's own derive would refuse
+/// the repetition.
 macro_rules! object {
     ($(#[$meta:meta])* pub $(($scope:tt))? struct $name:ident {
         $($(#[$field_meta:meta])* $field:ident $(as $json:literal)?: $type:ty,)*
@@ -17,7 +18,7 @@ macro_rules! object {
         pub $(($scope))? struct $name {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
             $(
-                /// Fields of other names.
+                /// Fields with unknown names.
                 pub $others: $crate::others::Others,
             )?
         }
@@ -51,7 +52,7 @@ macro_rules! object {
     };
 }
 
-/// The name of a field in JSON: its own, or the one given.
+/// The name of a field in JSON: the Rust field's name, or the literal that is given.
 macro_rules! name {
     ($field:ident) => {
         stringify!($field)
@@ -61,7 +62,7 @@ macro_rules! name {
     };
 }
 
-/// What becomes of a field with another name.
+/// Reads a field with an unknown name: into the object's `..name` if it has one, else the value is skipped.
 macro_rules! other {
     ($object:ident, $key:ident, $map:ident) => {
         drop($map.next_value::<serde::de::IgnoredAny>()?)
@@ -73,11 +74,11 @@ macro_rules! other {
 
 pub(crate) use {name, object, other};
 
-/// A whole number. `2.0` is one, `1.5` and `"2"` are not.
+/// An integer in JSON. `2.0` is one, `1.5` and `"2"` are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Integer(pub i64);
 
-/// The largest number up to which every whole `f64` is exact.
+/// The number up to which every integer is exact as `f64`: 2^53.
 const F64_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Integer {
@@ -120,8 +121,8 @@ impl<'de> Deserialize<'de> for Integer {
     }
 }
 
-/// An array of at most `MAX` entries, refused while it is read: a short body can't become a large
-/// value in memory.
+/// An array of at most `MAX` entries. A longer one is refused while it is parsed, so that a short body can't become a
+/// large value in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List<T, const MAX: usize>(pub Vec<T>);
 
@@ -156,7 +157,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
     }
 }
 
-/// A value of which only its presence matters.
+/// A value of which only the presence matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anything;
 

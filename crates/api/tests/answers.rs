@@ -1,4 +1,4 @@
-//! The keys of what callers get, to the byte.
+//! Answers as JSON, compared byte by byte.
 
 use insta::assert_snapshot;
 use weir_api::usage::StreamUsage;

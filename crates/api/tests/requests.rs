@@ -1,11 +1,11 @@
-//! What is read as a request, and what isn't.
+//! JSON that is accepted as a request, and JSON that is refused.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir_api::completion::Prompts;
 use weir_api::{Integer, LogitBias, Stop, chat, completion};
 
-/// Reads `body` as a chat request and gives the named field as debug text, or the error.
+/// Parses `body` as a chat request and compares the named field's debug text, or the error.
 fn check<T: std::fmt::Debug>(rows: &[(&str, &str)], field: impl Fn(chat::Request) -> T) {
     for (body, expected) in rows {
         let read = match serde_json::from_str::<chat::Request>(body) {
@@ -289,7 +289,7 @@ fn an_integer_of_a_completion_is_read_as_one_of_a_chat() {
     );
 }
 
-/// JSON of any shape, with the names that requests have.
+/// Random JSON with the field names of requests.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

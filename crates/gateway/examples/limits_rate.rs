@@ -1,4 +1,4 @@
-//! What limits cost a request: in memory, and in a store that several nodes share.
+//! Measures the time that limits cost a request, with counts in memory and in a store.
 //!
 //! `cargo run --release -p weir-gateway --example limits_rate -- redis://127.0.0.1:6379/0`
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use weir_gateway::limits::{Limits, NotAdmitted, Quotas, StoreFailure, StoreOptions, Subject};
 
 const REQUESTS: usize = 5_000;
-/// Far from being reached: what is measured is the way there.
+/// Far above what the example reaches: only the cost of counting is measured.
 const QUOTAS: Quotas = Quotas {
     requests_per_minute: Some(1_000_000),
     tokens_per_minute: Some(1_000_000_000_000),
@@ -52,7 +52,7 @@ async fn table(name: &str, limits: &Limits) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
-/// Requests of one account, one after the other; how long each took until it could start, and in all.
+/// Makes one account's requests, one after the other. Returns for each the time until it could start, and the total.
 async fn work(
     limits: &Limits,
     worker: usize,

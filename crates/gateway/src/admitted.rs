@@ -1,4 +1,4 @@
-//! A caller that was let to a model: what it may ask before it pays.
+//! A caller that was admitted to a model, and what it can ask for before anything is held.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use weir_engine::{Engine, Facts, Prepared, Request};
 use crate::limits::Permit;
 use crate::{Offer, Refusal};
 
-/// Counts as a running request until it is dropped.
+/// A caller's admission to a model. It counts as a concurrent request until it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     pub(crate) account: Arc<str>,
@@ -21,15 +21,15 @@ pub struct Admitted {
     pub(crate) permit: Permit,
 }
 
-/// What a request would need.
+/// The tokens and the cost that a request would need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
     pub prompt_tokens: u64,
-    /// The most that can be generated, over all choices.
+    /// The most tokens that can be generated, summed over all choices.
     pub output_tokens_max: u64,
-    /// What is held for a request that says how many tokens it wants.
+    /// The amount that is held for a request with an explicit limit of output tokens.
     pub cost_max: Nanos,
-    /// What of the request's schemas isn't enforced.
+    /// The parts of the request's schemas that aren't enforced.
     pub relaxed: Arc<[Relaxed]>,
 }
 
@@ -38,7 +38,7 @@ impl Admitted {
         self.engine.facts()
     }
 
-    /// Not every engine has its model's tokenizer here.
+    /// The model's tokenizer; refused if no engine of this process has it.
     pub fn tokenizer(&self) -> Result<Arc<dyn Tokenizer>, Refusal> {
         self.engine.tokenizer().ok_or_else(|| Refusal::Unsupported {
             model: self.offer.id.clone(),
@@ -46,10 +46,10 @@ impl Admitted {
         })
     }
 
-    /// The request as the engine would get it, within the model's cap.
+    /// Prepares the request for the engine: applies the model's output cap, and renders and tokenizes the prompt.
     pub async fn prepare(&self, mut request: Request) -> Result<Prepared, Refusal> {
         request.output = self.offer.limit_output(request.output)?;
-        // Who names a seed wants the same answer again.
+        // A caller that names a seed wants the same answer again.
         request.repeatable = request.sampling.seed().is_some();
         request.sampling = request.sampling.or_seed(entropy()?);
         request.account = Arc::clone(&self.account);
@@ -59,14 +59,15 @@ impl Admitted {
             .map_err(|error| Refusal::from_engine(error, &self.offer.id))
     }
 
-    /// Does some work with texts when it is the account's turn, and returns its result.
+    /// Runs `work`, CPU work on texts, on the engine's worker threads when it is the account's turn, and returns its
+    /// result.
     pub async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         let work = Box::new(move || {
-            // Nobody may listen any more.
+            // The caller may have hung up, and the receiver be dropped.
             let _ = answer.send(work());
         });
         let done = self.engine.work(&self.account, work).await;
@@ -75,7 +76,7 @@ impl Admitted {
         answered.map_err(|_| Refusal::Internal("work with a text ended in a panic".to_owned()))
     }
 
-    /// What the request would need and could cost at most.
+    /// Estimates the tokens that the request would need and the most that it could cost.
     pub async fn estimate(&self, request: Request) -> Result<Estimate, Refusal> {
         let prepared = self.prepare(request).await?;
         let (prompt_tokens, output_tokens_max) =
@@ -89,7 +90,8 @@ impl Admitted {
     }
 }
 
-/// The most that so many tokens can cost: none of them from a cache.
+/// The most that this many tokens can cost, with no prompt token from the prefix cache. Refuses an amount that
+/// overflows.
 pub(crate) fn cost_max(price: &Price, prompt: u64, output: u64) -> Result<Nanos, Refusal> {
     let counts = Counts {
         prompt,
@@ -104,7 +106,7 @@ pub(crate) fn cost_max(price: &Price, prompt: u64, output: u64) -> Result<Nanos,
     })
 }
 
-/// A seed for callers who gave none.
+/// A random seed, for requests without one.
 fn entropy() -> Result<i64, Refusal> {
     let seed =
         getrandom::u64().map_err(|error| Refusal::Internal(format!("no entropy: {error}")))?;

@@ -1,4 +1,4 @@
-//! What pays for a generation: its hold, extended while it runs, and its place among the limits.
+//! The payment of a generation: the hold, which is extended while it runs, and the permit of its rate limits.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::admitted::cost_max;
 use crate::limits::Permit;
 use crate::{Gateway, Refusal, STORE_RETRY};
 
-/// Output tokens that a hold without an explicit limit covers at first, and by which it grows.
+/// Output tokens that a hold without an explicit limit covers at first, and the step by which it is extended.
 pub(crate) const ROLLING_SLICE_TOKENS: u64 = 1024;
-/// Output tokens that an engine may generate before the hold is durable. With none it wouldn't begin
-/// with the prompt; every hold covers at least this.
+/// Output tokens that an engine may generate before the hold is durable. With 0 the engine wouldn't start the prefill.
+/// Every hold covers at least this many.
 pub(crate) const HEAD_START_TOKENS: u64 = 1;
-/// When to come back while other requests hold the balance.
+/// `Retry-After` while other requests of the account hold the balance.
 pub(crate) const IN_FLIGHT_RETRY: Duration = Duration::from_secs(5);
-/// Longest pause between attempts to settle while the database is out of reach.
+/// Longest pause between attempts to settle while the database is unreachable.
 const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a bill is for.
+/// The request that a bill is for, with its price and its limits.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) caller: Caller,
@@ -33,18 +33,18 @@ pub(crate) struct Order {
     pub(crate) price: Price,
     pub(crate) prompt_tokens: u64,
     pub(crate) output_tokens_max: u64,
-    /// Whether the caller gave `max_tokens`: then all of it is held at once, or nothing.
+    /// Whether the caller gave `max_tokens`. If so, the cost of all of them is held at once, or the request is refused.
     pub(crate) explicit: bool,
     pub(crate) allowance: Allowance,
 }
 
 impl Order {
-    /// The most that the prompt and so many tokens of output can cost.
+    /// The most that the prompt and this many output tokens can cost.
     fn cost(&self, output_tokens: u64) -> Result<Nanos, Refusal> {
         cost_max(&self.price, self.prompt_tokens, output_tokens)
     }
 
-    /// Output tokens that an amount covers beside the prompt.
+    /// The number of output tokens that an amount covers, after the cost of the prompt.
     fn affordable(&self, amount: Nanos) -> u64 {
         let prompt = Counts {
             prompt: self.prompt_tokens,
@@ -56,16 +56,16 @@ impl Order {
     }
 }
 
-/// How a request ends.
+/// How a request ended, and the usage to charge.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
     pub(crate) used: Usage,
     pub(crate) outcome: Outcome,
-    /// What the caller has got before the end.
+    /// The usage that the caller had received before the end.
     pub(crate) delivered: Usage,
 }
 
-/// Whether a process that dies now has charged for what it gave.
+/// Whether the charge survives a crash of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Settled {
@@ -77,14 +77,14 @@ pub(crate) enum Settled {
 pub(crate) struct Bill {
     order: Order,
     hold: Hold,
-    /// Output tokens that the hold covers.
+    /// Number of output tokens that the hold covers.
     held_tokens: u64,
     permit: Permit,
     checkpoint_at: Instant,
     stalled: Stalled,
 }
 
-/// A hold that can't be extended, as the database is out of reach.
+/// State of a hold that can't be extended because the database is unreachable.
 #[derive(Debug, Default)]
 struct Stalled {
     since: Option<Instant>,
@@ -96,7 +96,8 @@ impl Stalled {
         self.try_at.is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Whether to wait a bit more. What the hold covers is generated in any case.
+    /// Whether to keep waiting for the database: always while the hold still covers tokens, and for `stall_max` after
+    /// that.
     fn wait(&mut self, used_up: bool, stall_max: Duration) -> bool {
         let now = Instant::now();
         self.try_at = Some(now + STORE_RETRY);
@@ -106,7 +107,7 @@ impl Stalled {
 }
 
 impl Bill {
-    /// Holds the cost and, once that is durable, lets the engine generate.
+    /// Places the hold and, once it is durable, lets the engine generate as far as the hold covers.
     pub(crate) async fn open(
         gateway: &Gateway,
         order: Order,
@@ -127,7 +128,7 @@ impl Bill {
                 if order.explicit || affordable == 0 {
                     return Err(refusal(error, affordable));
                 }
-                // Less than a slice is left: it is used up to the last token.
+                // The balance covers less than a slice: hold what it covers, up to the last token.
                 let hold = first_hold(gateway, &order, affordable).await;
                 (hold.map_err(|error| refusal(error, 0))?, affordable)
             }
@@ -150,13 +151,13 @@ impl Bill {
         Ok(bill)
     }
 
-    /// Whether the hold may still grow.
+    /// Whether the hold may still be extended.
     pub(crate) fn rolls(&self) -> bool {
         !self.order.allowance.is_closed()
     }
 
-    /// Extends the hold when half of its last slice is used. What the balance can't cover any more ends the generation where
-    /// the hold ends. While the database is out of reach the engine waits there, for a while.
+    /// Extends the hold when half of its last slice is used. If the balance can't cover more, the generation ends where
+    /// the hold ends. If the database is unreachable, the engine waits at that point, for `stall_max` at most.
     pub(crate) async fn roll(&mut self, gateway: &Gateway, generated: u64) -> Result<(), Refusal> {
         let left = self.held_tokens.saturating_sub(generated);
         if !self.rolls() || left > ROLLING_SLICE_TOKENS / 2 || !self.stalled.may_try() {
@@ -200,7 +201,7 @@ impl Bill {
             .await
     }
 
-    /// Takes what is left of the balance; answers the tokens it covers.
+    /// Extends the hold by what is left of the balance. Returns the tokens that this covers, 0 if none.
     async fn extend_to_the_end(&mut self, gateway: &Gateway, error: HoldError) -> u64 {
         let available = available(&error).unwrap_or(Nanos::ZERO);
         let reach = available
@@ -216,7 +217,7 @@ impl Bill {
         }
     }
 
-    /// Makes the delivered tokens durable about once a second.
+    /// Makes the delivered tokens durable, about once a second.
     pub(crate) fn checkpoint(&mut self, gateway: &Gateway, delivered: Usage) {
         let now = Instant::now();
         if now >= self.checkpoint_at {
@@ -232,14 +233,14 @@ impl Bill {
         &self.order.model
     }
 
-    /// Whether the caller may be handed more: nobody else can have ended the hold. A node that has slept, or was cut off
-    /// from the database for a while, first has to renew its lease.
+    /// Whether the caller may receive more text: only while no other node can have ended the hold. A node that was
+    /// asleep, or cut off from the database for a while, has to renew its lease first.
     pub(crate) async fn may_deliver(&self) -> bool {
         self.hold.is_leased() || self.hold.wait_leased().await
     }
 
-    /// Charges what was used and frees the rest. While the database can't be written that is noted beside it, and goes on
-    /// in the background.
+    /// Charges the usage and releases the rest of the hold. If the database can't be written, the settlement is kept in
+    /// a file outside of it and retried in the background.
     pub(crate) async fn settle(self, gateway: &Gateway, ending: Ending) -> Settled {
         let Ending {
             used,
@@ -262,7 +263,7 @@ impl Bill {
             Ok(()) => (Settled::Durably, settlement),
             Err(error) => {
                 tracing::error!(%error, request_id, "a settlement can be kept nowhere");
-                // The caller is told of an error, and pays for what it got before.
+                // The caller receives an error, and pays only for the text that it got before.
                 let got = self::settlement(delivered, Outcome::EngineFailed, settlement.now);
                 (Settled::NotYet, got)
             }
@@ -273,8 +274,7 @@ impl Bill {
         settled
     }
 
-    /// For a generation that the engine didn't accept. A hold that can't be released now is ended by
-    /// its drop.
+    /// Releases the hold of a generation that the engine didn't accept. If that fails, dropping the hold ends it later.
     pub(crate) async fn cancel(self, gateway: Gateway) {
         self.permit.end(0, Instant::now()).await;
         if let Err(failed) = gateway.0.accounts.release(self.hold, gateway.now()).await {
@@ -330,7 +330,7 @@ async fn first_hold(
     pending.durable().await
 }
 
-/// What the account, or the key, could still pay with, when that is why a hold was refused.
+/// The amount that the account, or the key's cap, could still pay, if a hold was refused for lack of money.
 fn available(error: &HoldError) -> Option<Nanos> {
     match error {
         HoldError::BalanceTooLow { available }

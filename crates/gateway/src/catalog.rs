@@ -1,4 +1,4 @@
-//! What is on offer: models, their prices, and the engines behind them.
+//! The catalogue: models, their prices, and the engines behind them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use weir_engine::{Engine, Facts, Health};
 
 use crate::Refusal;
 
-/// A model that callers can name.
+/// A model that callers can request by its id.
 #[derive(Debug)]
 pub struct Offer {
     pub id: String,
@@ -18,19 +18,19 @@ pub struct Offer {
     pub title: String,
     pub description: String,
     pub price: Price,
-    /// The operator's cap on the tokens of one choice.
+    /// The operator's cap on the output tokens of one choice.
     pub max_output_tokens: Option<u32>,
-    /// Empty when none could be started: the model is shown, but not available.
+    /// The engines that serve the model. Empty when none could be started: the model is listed, but not available.
     pub engines: Vec<Arc<dyn Engine>>,
 }
 
 impl Offer {
-    /// What the model can do; unknown while it has no engine.
+    /// The model's capabilities; `None` while the model has no engine.
     pub fn facts(&self) -> Option<&Facts> {
         self.engines.first().map(|engine| engine.facts())
     }
 
-    /// The most tokens that a choice may have: the cap, or the whole context.
+    /// The largest number of output tokens that a choice may have: the operator's cap, or the whole context.
     pub fn output_cap(&self) -> Option<u32> {
         let context = self.facts().map(|facts| facts.context_tokens);
         match (self.max_output_tokens, context) {
@@ -43,7 +43,7 @@ impl Offer {
         self.engine().is_some()
     }
 
-    /// The model's tokenizer, if one of its engines has it here.
+    /// The model's tokenizer, if one of its engines has it in this process.
     pub fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
         self.engines.iter().find_map(|engine| engine.tokenizer())
     }
@@ -54,7 +54,7 @@ impl Offer {
             .find(|engine| engine.health() == Health::Ready)
     }
 
-    /// An explicit limit above the model's cap is refused, an absent one is the cap.
+    /// Applies the operator's cap: refuses an explicit limit above it, and puts it in place of an absent limit.
     pub(crate) fn limit_output(&self, asked: OutputLimit) -> Result<OutputLimit, Invalid> {
         let Some(cap) = self.max_output_tokens else {
             return Ok(asked);
@@ -73,14 +73,14 @@ impl Offer {
     }
 }
 
-/// All offers, in the operator's order.
+/// All models of the catalogue, in the operator's order.
 #[derive(Debug, Default)]
 pub struct Catalog {
     offers: Vec<Arc<Offer>>,
 }
 
 impl Catalog {
-    /// Ids must differ; the configuration has seen to that.
+    /// The ids must be unique; the configuration checks this.
     pub fn new(offers: Vec<Offer>) -> Self {
         Catalog {
             offers: offers.into_iter().map(Arc::new).collect(),
@@ -101,5 +101,5 @@ impl Catalog {
     }
 }
 
-/// How much of an unknown model's name is repeated in an answer.
+/// The longest part of an unknown model's name, in characters, that an error message repeats.
 const MODEL_ECHO_CHARS_MAX: usize = 200;

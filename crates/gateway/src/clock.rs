@@ -1,12 +1,12 @@
-//! The one place, beside the binary, that asks what time it is.
+//! The system clock. No other place asks for the time, except for the binary.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-/// Wall time for what is written down. Limits measure with tokio's monotonic clock instead, so a
-/// wall clock that jumps gives nobody quota and locks nobody out.
+/// Wall-clock time, for everything that is stored. Rate limits use tokio's monotonic clock instead, so a wall clock
+/// that jumps neither gives extra quota nor locks callers out.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -19,7 +19,7 @@ impl Clock {
         Clock(Arc::new(Timestamp::now))
     }
 
-    /// A clock of a test.
+    /// A clock for tests.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Clock(Arc::new(now))
     }

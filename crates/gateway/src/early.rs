@@ -1,4 +1,4 @@
-//! Refusals that are known before the body of a request is read: the body may be long, and costs memory.
+//! Checks that can refuse a request before its body is read: a body may be long, and costs memory.
 
 use tokio::time::Instant;
 use weir_accounts::Caller;
@@ -7,15 +7,15 @@ use crate::bill::IN_FLIGHT_RETRY;
 use crate::{Gateway, Refusal, may_use};
 
 impl Gateway {
-    /// Whether the caller may ask for anything now. Nothing is counted: the request itself is, when it is known for which
-    /// model it is.
+    /// Refuses the caller if the server drains or the request limits of its key are used up. Counts nothing: the
+    /// request itself is counted by [`Gateway::admit`], once its model is known.
     pub fn may_ask(&self, caller: &Caller) -> Result<(), Refusal> {
         self.refuse_while_draining()?;
         let of_key = self.subjects(caller, None);
         Ok(self.0.limits.check_request(&of_key, Instant::now())?)
     }
 
-    /// Whether the balance covers anything: a request for a model that is free needs none.
+    /// Refuses a caller whose balance covers nothing, unless the caller may use a model that is free.
     pub fn may_spend(&self, caller: &Caller) -> Result<(), Refusal> {
         let is_free = |offer: &crate::Offer| offer.price.input == 0;
         let mut offers = self.0.catalog.offers().iter();

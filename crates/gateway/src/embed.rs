@@ -1,4 +1,4 @@
-//! Embeddings: admitted, held for and settled like a generation that has a prompt and no output.
+//! Embeddings: admitted, held for and settled like a generation with a prompt and no output.
 
 use tokio::time::Instant;
 use weir_accounts::{Caller, Outcome};
@@ -8,17 +8,17 @@ use weir_engine::{Allowance, Usage};
 use crate::bill::{Bill, Ending, Order, Settled};
 use crate::{Admitted, Gateway, Refusal, STORE_RETRY};
 
-/// A request of a caller for a model's embeddings.
+/// A request for a model's embeddings.
 #[derive(Debug, Clone)]
 pub struct EmbedJob {
-    /// Unique; the hold and the usage record carry it.
+    /// Unique for each request. The hold and the usage record carry this id.
     pub request_id: String,
     pub model: String,
     pub request: EmbedRequest,
 }
 
 impl Gateway {
-    /// The embeddings, once they are paid for. A caller that leaves before pays nothing.
+    /// Computes embeddings and returns them once they are settled. A caller that hangs up before pays nothing.
     pub async fn embed(&self, caller: &Caller, job: EmbedJob) -> Result<Embedded, Refusal> {
         let EmbedJob {
             request_id,

@@ -1,4 +1,4 @@
-//! A generation under way: its events, and at its end, however it comes, the bill.
+//! A running generation: its events and, however it ends, its settlement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use weir_engine::{EngineError, Event, Events, Usage};
 use crate::bill::{Bill, Ending, Settled};
 use crate::{Delivery, Gateway, Refusal, STORE_RETRY};
 
-/// How often the hold is looked at when no text comes: tokens may be generated that have none.
+/// How often the hold is checked while no event comes: the engine may generate tokens that produce no text.
 const ROLL_POLL: Duration = Duration::from_millis(50);
-/// How long a cancelled engine may take to let go; a step is far shorter.
+/// The longest wait for a cancelled engine to stop; a step is far shorter.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Events of a request that was admitted and is paid for. Dropping it cancels the request and settles
-/// what was generated.
+/// The events of a request that was admitted and has a hold. Dropping a `Generation` cancels the request and settles
+/// the tokens generated until then.
 #[derive(Debug)]
 pub struct Generation {
     gateway: Gateway,
-    /// What of the request's schemas isn't enforced.
+    /// The parts of the request's schemas that aren't enforced.
     relaxed: Arc<[Relaxed]>,
-    /// Gone once the last event is out.
+    /// `None` once the last event is out.
     running: Option<Running>,
 }
 
@@ -31,9 +31,9 @@ struct Running {
     events: Events,
     bill: Bill,
     delivery: Delivery,
-    /// Completion tokens whose text was handed out before the present call of `next`.
+    /// Completion tokens whose text was returned before the current call of `next`.
     delivered: u64,
-    /// Those of the event that was handed out last: on its way to the caller.
+    /// Completion tokens of the last returned event, whose text may still be on its way to the caller.
     handed_out: u64,
 }
 
@@ -58,13 +58,13 @@ impl Generation {
         self
     }
 
-    /// What of the request's schemas isn't enforced.
+    /// The parts of the request's schemas that aren't enforced.
     pub fn relaxed(&self) -> &[Relaxed] {
         &self.relaxed
     }
 
-    /// The next event, or why the answer ends here; `None` after the last. The last one comes when the bill is settled,
-    /// durably. [`Event::Failed`] never comes: it is a refusal.
+    /// The next event, or the reason why the answer ends here; `None` after the last. [`Event::Done`] comes only after
+    /// the usage is durably settled. [`Event::Failed`] is never returned: it becomes a [`Refusal`].
     pub async fn next(&mut self) -> Option<Result<Event, Refusal>> {
         let running = self.running.as_mut()?;
         running.delivered += std::mem::take(&mut running.handed_out);
@@ -76,7 +76,7 @@ impl Generation {
                 return Some(self.break_off(refusal).await);
             }
         };
-        // What may be somebody else's to end is not handed out.
+        // Another node may have ended the hold already: nothing more is delivered without a valid lease.
         if !running.bill.may_deliver().await {
             tracing::warn!("this node is cut off from the database: an answer ends here");
             running.events.close();
@@ -100,11 +100,11 @@ impl Generation {
         })
     }
 
-    /// Charges what the caller has got so far.
+    /// Ends the answer with an error, and charges what the caller has received so far.
     async fn break_off(&mut self, refusal: Refusal) -> Result<Event, Refusal> {
         if let Some(running) = &self.running {
             let delivered = running.delivered_usage();
-            // The answer ends with an error, settled or not.
+            // The answer ends with an error, whether the settlement is durable or not.
             let _ = self.settle(delivered, Outcome::EngineFailed).await;
         }
         Err(refusal)
@@ -130,7 +130,7 @@ fn unsettled() -> Refusal {
 }
 
 impl Running {
-    /// Waits for an event, and meanwhile keeps the hold ahead of the engine.
+    /// Waits for an event, and meanwhile extends the hold before the engine reaches its end.
     async fn receive(&mut self, gateway: &Gateway) -> Result<Event, Refusal> {
         loop {
             let generated = self.events.usage().completion;
@@ -151,14 +151,14 @@ impl Running {
         }
     }
 
-    /// Also renews the hold, so that it outlives a long generation.
+    /// Records the delivered tokens durably. This also renews the hold, so that it outlives a long generation.
     fn checkpoint(&mut self, gateway: &Gateway) {
         let delivered = self.delivered_usage();
         self.bill.checkpoint(gateway, delivered);
     }
 
-    /// What a caller has got: nothing before the first token, and nothing of an answer that would have
-    /// come whole.
+    /// The usage that the caller has received: nothing before the first token, and nothing of an answer that would have
+    /// been sent as a whole.
     fn delivered_usage(&self) -> Usage {
         if self.delivered == 0 || self.delivery == Delivery::Whole {
             return Usage::default();
@@ -178,9 +178,10 @@ impl Drop for Generation {
         else {
             return;
         };
-        // At once: the task that settles may have to wait for its turn, and the engine goes on meanwhile.
+        // Closed here and not by the task: the task that settles may have to wait for its turn, and the engine goes on
+        // meanwhile.
         events.close();
-        // Without a runtime the process is ending: the hold's own drop, or recovery, settles it.
+        // Without a runtime the process is ending: the hold's own drop, or the next start's recovery, settles it.
         if tokio::runtime::Handle::try_current().is_ok() {
             let gateway = self.gateway.clone();
             self.gateway
@@ -191,7 +192,7 @@ impl Drop for Generation {
     }
 }
 
-/// Charges a caller that has gone for every token that was generated for it.
+/// Charges a caller that has hung up for every token that was generated for it.
 async fn settle_cancelled(gateway: Gateway, events: Events, bill: Bill) {
     let so_far = events.usage();
     let used = tokio::time::timeout(CANCEL_WAIT_MAX, events.cancel())
@@ -202,6 +203,6 @@ async fn settle_cancelled(gateway: Gateway, events: Events, bill: Bill) {
         outcome: Outcome::Disconnected,
         delivered: used,
     };
-    // Nobody waits for it.
+    // The caller has hung up: there is no one to report the result to.
     let _ = bill.settle(&gateway, ending).await;
 }

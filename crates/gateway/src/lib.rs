@@ -1,8 +1,7 @@
-//! The life of one request, without HTTP: who asks, for what, within which limits, against which
-//! balance, on which engine; and at the end, the bill.
+//! The life of one request, without HTTP: authentication, the choice of the model, rate limits, the hold on the
+//! balance, the generation on the engine and, at the end, the settlement.
 //!
-//! This crate knows engines and accounts by their types. It knows no JSON, no status codes, no SQL and
-//! no kernels.
+//! This crate depends on engines and accounts. It knows no JSON, no status codes, no SQL and no kernels.
 
 mod admitted;
 mod bill;
@@ -40,49 +39,52 @@ pub use crate::refusal::Refusal;
 pub use crate::tiers::TierRule;
 use crate::tiers::Tiers;
 
-/// When to come back while the process ends: another one will answer by then.
+/// `Retry-After` while this process drains: by then another node, or its successor, takes requests.
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
-/// When to come back while the database is out of reach or behind.
+/// `Retry-After` while the database is unreachable or overloaded.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
-/// How often the tokens that were delivered become durable: what a crash can cost the operator.
+/// How often a checkpoint makes the delivered tokens durable. A crash costs the operator at most the tokens since the
+/// last checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// How long a generation waits for the database where its hold ends.
+/// The longest that a generation waits for the database once its hold is used up and can't be extended.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// How often overdue holds are looked for.
+/// How often overdue holds are looked for and ended.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
-/// How often old usage records are looked for.
+/// How often usage records past their retention are deleted.
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
 
 /// A request of a caller for a model.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Unique; the hold and the usage record carry it.
+    /// Unique for each request. The hold and the usage record carry this id.
     pub request_id: String,
     pub model: String,
     pub request: Request,
     pub delivery: Delivery,
 }
 
-/// When the caller gets the text: it is charged for what it got when an engine fails.
+/// How the caller receives the text. When the engine fails midway, a caller of a stream pays for the tokens it
+/// received, a caller of a whole answer for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     Stream,
-    /// Only when it is complete.
+    /// The text is sent only when the answer is complete.
     Whole,
 }
 
-/// Who may use how much, and who counts it.
+/// The rate limits of keys and accounts, and the counter that enforces them.
 #[derive(Debug)]
 pub struct Rules {
     pub limits: Limits,
-    /// Of a key, where it has no limits of its own.
+    /// The limits of a key that has none of its own.
     pub key: Quotas,
-    /// Of an account and a model. Without any, only the accounts' own limits count.
+    /// The limits of each account for each model, by tier. Without any rules, only limits set on the account itself
+    /// apply.
     pub tiers: Vec<TierRule>,
 }
 
 impl From<Quotas> for Rules {
-    /// The same for every key, counted by this process.
+    /// The same limits for every key, counted in this process's memory.
     fn from(key: Quotas) -> Self {
         Rules {
             limits: Limits::new(Instant::now()),
@@ -105,15 +107,15 @@ struct Inner {
     clock: Clock,
     checkpoint_every: Duration,
     stall_max: Duration,
-    /// For ever, if `None`.
+    /// Age at which usage records are deleted; `None` keeps them for ever.
     usage_kept: Option<jiff::SignedDuration>,
     tasks: TaskTracker,
     draining: AtomicBool,
-    /// Settlements that aren't in the database yet.
+    /// Number of settlements that aren't in the database yet.
     unsettled: AtomicUsize,
 }
 
-/// Why no requests can be served.
+/// Why the server can't serve requests now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
     Draining,
@@ -145,7 +147,7 @@ impl Gateway {
         }))
     }
 
-    /// The same, with the tokens that were delivered made durable this often.
+    /// Sets the interval between two checkpoints of a generation's delivered tokens.
     #[must_use]
     pub fn with_checkpoints_every(mut self, every: Duration) -> Self {
         Arc::get_mut(&mut self.0)
@@ -154,7 +156,7 @@ impl Gateway {
         self
     }
 
-    /// The same, with generations that wait this long for the database where their holds end.
+    /// Sets the longest wait of a generation for the database at the end of its hold.
     #[must_use]
     pub fn with_stalls_of(mut self, stall_max: Duration) -> Self {
         Arc::get_mut(&mut self.0)
@@ -163,7 +165,7 @@ impl Gateway {
         self
     }
 
-    /// The same, with usage records deleted when they are older than this.
+    /// Sets the age at which usage records are deleted.
     #[must_use]
     pub fn with_usage_kept(mut self, kept: jiff::SignedDuration) -> Self {
         Arc::get_mut(&mut self.0)
@@ -172,7 +174,7 @@ impl Gateway {
         self
     }
 
-    /// What those who administer change.
+    /// The accounts, for the administrative API to change.
     pub fn accounts(&self) -> &Accounts {
         &self.0.accounts
     }
@@ -181,12 +183,12 @@ impl Gateway {
         &self.0.catalog
     }
 
-    /// The time by the books: the system's, as far as it can be trusted.
+    /// The current time for everything that is stored: the system clock's, unless the ledger doesn't trust that clock.
     pub fn now(&self) -> jiff::Timestamp {
         self.0.accounts.time(self.0.clock.now())
     }
 
-    /// Who presents this key, whatever its role.
+    /// Finds the caller that a key belongs to, whatever the key's role.
     pub async fn authenticate(&self, credential: Option<&str>) -> Result<Caller, Refusal> {
         let credential = credential.ok_or(Refusal::InvalidApiKey)?;
         match self.0.accounts.authenticate(credential, self.now()).await {
@@ -201,7 +203,8 @@ impl Gateway {
         }
     }
 
-    /// Who presents this key, if it has one of these roles and its account isn't suspended.
+    /// Finds the caller that a key belongs to. Refuses the key if its role isn't among `roles`, or if its account is
+    /// suspended.
     pub async fn authenticate_as(
         &self,
         roles: &[KeyRole],
@@ -217,15 +220,16 @@ impl Gateway {
         Ok(caller)
     }
 
-    /// What the caller may still use, also of the model it asked for: for the headers of every answer.
+    /// The caller's remaining rate limits, also of the model that it asked for. The rate limit headers of every answer
+    /// come from here.
     pub fn quota(&self, caller: &Caller, model: Option<&str>) -> Quota {
         let offer = model.and_then(|model| self.0.catalog.find(model).ok());
         let subjects = self.subjects(caller, offer.map(|offer| &*offer.id));
         self.0.limits.quota(&subjects, Instant::now())
     }
 
-    /// Admits a request and starts it, or says why not. Each line may refuse it; what the lines
-    /// before have taken is given back by dropping it.
+    /// Admits a request and starts it, or says why not. Any step may refuse the request; dropping the values of the
+    /// earlier steps gives back what they took.
     pub async fn start(&self, caller: &Caller, job: Job) -> Result<Generation, Refusal> {
         let Job {
             request_id,
@@ -244,8 +248,8 @@ impl Gateway {
             .admit_tokens(prepared.tokens_max(), Instant::now())
             .await?;
 
-        // The engine computes the prompt while the hold becomes durable, and may get as far as the first
-        // token. Nobody sees it before: the caller gets a generation when both are there.
+        // The engine prefills the prompt while the hold becomes durable, and may generate the first token. No text
+        // reaches the caller before the hold is durable, since the generation is returned only then.
         prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
         prepared.account = caller.account.as_str().into();
         prepared.weight = self.0.tiers.weight(caller);
@@ -266,7 +270,7 @@ impl Gateway {
             allowance: prepared.allowance.clone(),
             model,
         };
-        // Who finds the queue full is told at once, without a hold.
+        // If the engine's queue is full, the request is refused at once, before anything is held.
         let mut generating = engine.generate(prepared);
         let (bill, events) = match futures::poll!(&mut generating) {
             Poll::Ready(Err(error)) => return Err(Refusal::from_engine(error, &offer.id)),
@@ -290,7 +294,7 @@ impl Gateway {
         }
     }
 
-    /// Lets a caller to a model, within the limits of requests. Nothing is charged for that.
+    /// Lets a caller use a model, if the request limits allow it. Counts one request; charges nothing.
     pub async fn admit(&self, caller: &Caller, model: &str) -> Result<Admitted, Refusal> {
         self.refuse_while_draining()?;
         let offer = self.0.catalog.find(model)?;
@@ -338,8 +342,8 @@ impl Gateway {
         self.0.unsettled.load(Ordering::Relaxed)
     }
 
-    /// Ends the holds whose processes have vanished, books what has expired and deletes what is too old, now and then,
-    /// until `stop`.
+    /// Runs maintenance until `stop`: ends the holds of vanished processes, books what has expired and deletes old
+    /// usage records.
     pub async fn keep_house(&self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EXPIRE_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -351,13 +355,13 @@ impl Gateway {
             }
             if Instant::now() >= prune_at {
                 prune_at = Instant::now() + PRUNE_EVERY;
-                // However much there is: the end waits for a batch at most.
+                // However many records there are to delete, `stop` waits for one batch at most.
                 stop.run_until_cancelled(Box::pin(self.prune_usage())).await;
             }
         }
     }
 
-    /// Deletes the usage records that are older than they are kept, if they aren't kept for ever.
+    /// Deletes the usage records that are older than their retention, if there is one.
     async fn prune_usage(&self) {
         let Some(kept) = self.0.usage_kept else {
             return;
@@ -373,12 +377,12 @@ impl Gateway {
         }
     }
 
-    /// Starts nothing new from now on.
+    /// Refuses new requests from now on; running ones go on.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until every generation that was dropped is settled. Call it after the last connection has ended.
+    /// Waits until every dropped generation is settled. Call it after the last connection has ended.
     pub async fn settled(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -394,7 +398,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// What a request counts for. The braces make a cluster keep all subjects of an account together.
+    /// The subjects whose limits a request counts against. The braces are a hash tag: in a Valkey cluster they keep all
+    /// subjects of an account in one slot.
     fn subjects(&self, caller: &Caller, model: Option<&str>) -> Vec<Subject> {
         let (account, key) = (&caller.account, &caller.key);
         let of_key = Subject {

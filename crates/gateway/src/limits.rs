@@ -1,8 +1,8 @@
 //! Rate limits: requests and tokens per minute, and concurrent requests.
 //!
-//! Rates are counted by GCRA (the generic cell rate algorithm, ITU-T I.371). Tokens are reserved by an
-//! upper estimate and corrected when the count is known. A request counts against all its subjects or
-//! against none. The counts are this process's ([`memory`]), or those of a [`store`] that nodes share.
+//! Rates are counted by GCRA (the generic cell rate algorithm, ITU-T I.371). Tokens are reserved by an upper estimate
+//! and corrected when the count is known. A request counts against all its subjects or against none. The counts are in
+//! this process ([`memory`]), or in a [`store`] that several nodes share.
 
 mod level;
 mod memory;
@@ -19,23 +19,23 @@ use self::memory::{Correction, Memory};
 use self::store::{Seat, Store};
 pub use self::store::{StoreError, StoreFailure, StoreOptions, is_store_address};
 
-/// Something that limits are counted for, a key for example, and its limits.
+/// A thing that has limits, for example a key, or an account's use of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub name: Arc<str>,
     pub quotas: Quotas,
 }
 
-/// Why a request isn't let in.
+/// Why a request isn't admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAdmitted {
     Denied(Denied),
-    /// The store is out of reach, and the configuration refuses requests then.
+    /// The store is unreachable, and the configuration says to refuse requests then.
     Unavailable,
 }
 
-/// Which limit stood in the way, and when the same request would be admitted (for concurrency: an
-/// estimate).
+/// The limit that refused the request, and when the same request would be admitted. For concurrency the time is an
+/// estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
     pub which: Which,
@@ -50,12 +50,12 @@ pub enum Which {
     Concurrent,
 }
 
-/// A rate limit as callers see it.
+/// The state of a rate limit, as the response headers show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauge {
     pub limit: u64,
     pub remaining: u64,
-    /// Until the whole limit is there again.
+    /// Time until the whole limit is available again.
     pub reset: Duration,
 }
 
@@ -65,10 +65,10 @@ pub struct Quota {
     pub tokens: Option<Gauge>,
 }
 
-/// Guess of when a place among concurrent requests is free.
+/// The `Retry-After` of a request refused for concurrency, in nanoseconds: a guess at when a running request ends.
 const CONCURRENT_RETRY_NS: u64 = 1_000_000_000;
 
-/// Counts, and who may still be counted. Clones share them.
+/// The counters of rate limits, in memory or shared. Clones share the same counts.
 #[derive(Debug, Clone)]
 pub struct Limits {
     memory: Arc<Memory>,
@@ -76,7 +76,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits of this process alone.
+    /// Counts in this process's memory alone.
     pub fn new(now: Instant) -> Self {
         Limits {
             memory: Arc::new(Memory::new(now)),
@@ -84,7 +84,8 @@ impl Limits {
         }
     }
 
-    /// Limits that all nodes with the same store share. A store that can't be reached now is tried again.
+    /// Counts that all nodes with the same store share. If the store can't be reached now, connecting is tried again in
+    /// the background.
     pub async fn shared(options: StoreOptions, now: Instant) -> Result<Self, StoreError> {
         Ok(Limits {
             store: Some(Store::open(options).await?),
@@ -92,8 +93,8 @@ impl Limits {
         })
     }
 
-    /// Counts a request against all subjects, or against none. The permit is its place among the
-    /// concurrent requests.
+    /// Counts a request against all subjects, or against none. While the permit lives, the request counts as
+    /// concurrent.
     pub async fn admit_request(
         &self,
         mut subjects: Vec<Subject>,
@@ -111,12 +112,12 @@ impl Limits {
         Ok(permit)
     }
 
-    /// Whether a request would be admitted now, as far as this process knows. Counts nothing.
+    /// Whether a request would be admitted now, by the counts that this process knows. Counts nothing.
     pub fn check_request(&self, subjects: &[Subject], now: Instant) -> Result<(), NotAdmitted> {
         Ok(self.memory.check_request(subjects, now)?)
     }
 
-    /// What is left of the subjects' limits: of each limit what is tightest.
+    /// The remaining limits: for each limit, the tightest of all subjects.
     pub fn quota(&self, subjects: &[Subject], now: Instant) -> Quota {
         let mut quota = Quota::default();
         for subject in subjects {
@@ -127,7 +128,7 @@ impl Limits {
         quota
     }
 
-    /// Tells the store what has ended, and lets go of it. Call it when no permit is left.
+    /// Sends the store the ends of requests that are still queued, and disconnects. Call it when no permit is left.
     pub async fn close(&self) {
         if let Some(store) = &self.store {
             store.close().await;
@@ -143,23 +144,24 @@ fn tighter(one: Option<Gauge>, other: Option<Gauge>) -> Option<Gauge> {
     Some(if key(&b) < key(&a) { b } else { a })
 }
 
-/// An admitted request. Dropping it ends it, and gives back its reserved tokens.
+/// An admitted request. Dropping the permit ends the request and gives back its reserved tokens.
 #[derive(Debug)]
 pub struct Permit {
     limits: Limits,
     subjects: Vec<Subject>,
-    /// Its place at the store; given up there also if the answer never came.
+    /// The request's slot in the store's sets of concurrent requests. Also released if the store never answered, since
+    /// the store may have counted the request.
     seat: Option<Seat>,
     entered: bool,
     reservation: Option<Reservation>,
 }
 
-/// Tokens that were counted, and when.
+/// A reservation of tokens, and its time.
 #[derive(Debug, Clone, Copy)]
 struct Reservation {
     tokens: u64,
     at: Instant,
-    /// By the store's clock, if it counted them.
+    /// The time of the reservation by the store's clock, in microseconds, if the store counted it.
     stored_at: Option<u64>,
 }
 
@@ -197,7 +199,7 @@ impl Permit {
         Ok(())
     }
 
-    /// Reserves tokens by the upper estimate, for all subjects or for none.
+    /// Reserves the upper estimate of the request's tokens, for all subjects or for none.
     pub async fn admit_tokens(&mut self, tokens: u64, now: Instant) -> Result<(), NotAdmitted> {
         let limited = |subject: &Subject| subject.quotas.tokens_per_minute.is_some();
         if !self.subjects.iter().any(limited) {
@@ -228,8 +230,8 @@ impl Permit {
         Ok(())
     }
 
-    /// Corrects the reservation to what was used, and gives the place back. Returns when the store
-    /// knows, so that a caller who comes again at once finds it so.
+    /// Corrects the reservation to the tokens used, and ends the request. The future is done when the store has counted
+    /// it, so that a caller's next request finds its quota back.
     pub fn end(
         mut self,
         tokens_used: u64,
@@ -267,7 +269,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // Nobody waits for the store here; it is told in its turn.
+        // A drop can't wait for the store: the end of the request is queued and sent in its turn.
         let _ = self.finish(0, Instant::now());
     }
 }

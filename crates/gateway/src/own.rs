@@ -1,4 +1,4 @@
-//! What a caller may know of its own account and key.
+//! An account's view of itself and of its key.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -7,7 +7,7 @@ use weir_accounts::{Account, AdminError, BillLine, Caller, Cycle, KeyInfo, KeySp
 use crate::limits::{NotAdmitted, Quotas, Subject};
 use crate::{Gateway, Refusal, STORE_RETRY};
 
-/// Bills of one account a minute: each reads a lot.
+/// How often an account may ask for its bills in a minute: each reads many records.
 pub const BILLS_PER_MINUTE: u32 = 60;
 
 impl Gateway {
@@ -16,14 +16,14 @@ impl Gateway {
         account.map_err(refused)
     }
 
-    /// The key that asks, and what it has cost.
+    /// The key of the request, and its spend so far.
     pub async fn own_key(&self, caller: &Caller) -> Result<(KeyInfo, KeySpend), Refusal> {
         let key = self.0.accounts.key(caller.key.as_str()).await;
         let spent = self.0.accounts.key_spend(&caller.key, self.now()).await;
         Ok((key.map_err(refused)?, spent.map_err(unreachable)?))
     }
 
-    /// The lines of the caller's account from a time to before another.
+    /// The lines of the account's bill, from the first time until before the second.
     pub async fn own_bill(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! Why a request isn't served, without HTTP. The server's error table turns these into answers.
+//! Why a request isn't served, without HTTP. The server's error table turns a [`Refusal`] into a status and a message.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub enum Refusal {
     /// The key is restricted to other models.
     #[error("no access to model {model}")]
     ModelAccessDenied { model: String },
-    /// The key is for something else: inference keys use models, the others administer.
+    /// The key's role doesn't allow this: inference keys use models, keys of other roles administer.
     #[error("a key with the role {} can't be used for this", .role.name())]
     RoleDenied { role: KeyRole },
     #[error("the account is suspended")]
@@ -38,21 +38,21 @@ pub enum Refusal {
         model: String,
         feature: &'static str,
     },
-    /// `affordable`: output tokens that the balance would cover.
+    /// `affordable`: the number of output tokens that the balance would cover.
     #[error("the balance is too low")]
     BalanceTooLow { affordable: u64 },
-    /// Open requests hold the balance.
+    /// The balance would be enough, but other open requests hold it.
     #[error("open requests hold the balance")]
     BalanceInFlight { retry_after: Duration },
-    /// A spend cap of the key is reached; with `retry_after`, because its other requests are open.
+    /// A spend cap of the key is reached. `retry_after` is set if open requests of the key hold the rest of the cap.
     #[error("the key's spend cap is reached")]
     KeyCap {
         period: CapPeriod,
-        /// Output tokens that the cap would cover.
+        /// Number of output tokens that the cap would still cover.
         affordable: u64,
         retry_after: Option<Duration>,
     },
-    /// An account asks for its bills too often.
+    /// The account asks for its bills too often.
     #[error("too many bills")]
     BillsTooFast { retry_after: Duration },
     #[error("too many requests")]
@@ -61,19 +61,19 @@ pub enum Refusal {
     ConcurrencyLimit { limit: u32, retry_after: Duration },
     #[error("too many tokens")]
     TokenLimit { retry_after: Duration },
-    /// The queue is full, or the process is draining.
+    /// The engine's queue is full, or the process is draining.
     #[error("overloaded")]
     Overloaded { retry_after: Duration },
     /// The database can't be read or written.
     #[error("the database is out of reach")]
     StoreUnavailable { retry_after: Duration },
-    /// Our fault; the text is for the log.
+    /// A fault of the server; the text is for the log.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl Refusal {
-    /// Also for an engine that fails after it has accepted.
+    /// Turns an engine's error into a refusal, also when the engine fails after it has accepted the request.
     pub fn from_engine(error: EngineError, model: &str) -> Self {
         let model = || model.to_owned();
         match error {

@@ -1,4 +1,4 @@
-//! What an account may use of a model: by its tier, which its top-ups decide, or as was agreed with it.
+//! An account's limits for each model: those agreed with it, or else those of its tier, which follows from its top-ups.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -9,25 +9,26 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use weir_accounts::{AccountId, Accounts, Caller, Nanos, Quotas, Tier};
 
-/// Who is in a tier, and what its accounts may use of each model.
+/// A tier: the condition for an account to be in it, and the limits of its accounts for each model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierRule {
     pub tier: Tier,
-    /// Who paid in so much within a month, of the current one and the two before, is in it.
+    /// An account is in this tier if it topped up at least this amount within one calendar month, the current or one of
+    /// the two before.
     pub top_up: Nanos,
     pub quotas: Quotas,
-    /// What part of an engine its accounts have beside others.
+    /// The share of an engine that the tier's accounts get in competition with others, relative to a weight of 1.
     pub weight: NonZeroU32,
 }
 
-/// How long an account's tier is believed.
+/// How long a looked-up sum of top-ups is used before it is read from the database again.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
-/// Accounts whose tier is remembered.
+/// Number of accounts whose top-ups are cached.
 const KNOWN_MAX: usize = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    /// The lowest first.
+    /// Sorted by top-up, the lowest first.
     rules: Vec<TierRule>,
     known: Mutex<HashMap<AccountId, Known>>,
 }
@@ -47,7 +48,7 @@ impl Tiers {
         }
     }
 
-    /// Finds out what an account has paid in, unless that is known or nothing depends on it.
+    /// Looks up the account's top-ups, unless they are cached or its limits don't depend on them.
     pub(crate) async fn look_up(&self, caller: &Caller, accounts: &Accounts, now: Timestamp) {
         if self.rules.is_empty() || caller.tier.is_some() || self.is_known(&caller.account) {
             return;
@@ -60,8 +61,8 @@ impl Tiers {
         }
     }
 
-    /// What the caller's account may use of each model, as far as it was looked up. What was agreed with
-    /// the account goes before its tier's.
+    /// The account's limits for each model. Limits that were agreed with the account take precedence over its tier's.
+    /// Without a previous [`Tiers::look_up`] the account counts as having no top-ups.
     pub(crate) fn quotas(&self, caller: &Caller) -> Quotas {
         let by_tier = self.rule(caller).map(|rule| rule.quotas);
         or(
@@ -70,13 +71,14 @@ impl Tiers {
         )
     }
 
-    /// What the caller's account weighs beside others on an engine, as far as it was looked up.
+    /// The account's weight in the engine's scheduler. Without a previous [`Tiers::look_up`] the account counts as
+    /// having no top-ups.
     pub(crate) fn weight(&self, caller: &Caller) -> NonZeroU32 {
         self.rule(caller)
             .map_or(NonZeroU32::MIN, |rule| rule.weight)
     }
 
-    /// The highest tier that it has reached and that has a rule.
+    /// The highest tier with a rule that the account has reached.
     fn rule(&self, caller: &Caller) -> Option<&TierRule> {
         let reached = |rule: &&TierRule| match caller.tier {
             Some(tier) => rule.tier <= tier,
@@ -85,14 +87,15 @@ impl Tiers {
         self.rules.iter().rfind(reached)
     }
 
-    /// An account of which nothing is known has paid in nothing.
+    /// The account's cached top-ups; zero if they aren't cached.
     fn top_up(&self, account: &AccountId) -> Nanos {
         self.lock()
             .get(account)
             .map_or(Nanos::ZERO, |known| known.top_up)
     }
 
-    /// Old knowledge is renewed by the first who finds it old; the others go on with it.
+    /// Whether the account's top-ups are cached. The first call after they have become stale answers no, so that its
+    /// caller renews them; later callers use the stale value meanwhile.
     fn is_known(&self, account: &AccountId) -> bool {
         let now = Instant::now();
         let mut known = self.lock();
@@ -124,7 +127,7 @@ impl Tiers {
     }
 }
 
-/// Limit by limit, the first that there is.
+/// Chooses for each limit the first of the two that is set.
 pub(crate) fn or(first: Quotas, second: Quotas) -> Quotas {
     first.or(second)
 }
@@ -178,7 +181,8 @@ mod tests {
             let quotas = tiers.quotas(&caller);
             assert_eq!(quotas.requests_per_minute, expected, "{usd} {caller:?}");
             if caller.account_limits.is_none() {
-                // What was agreed about limits doesn't change the weight, which is the tier's: here, the same number.
+                // Limits that were agreed with an account don't change its weight, which is the tier's; here both are
+                // the same number.
                 assert_eq!(tiers.weight(&caller).get(), expected.unwrap_or(1));
             }
         };
@@ -208,7 +212,7 @@ mod tests {
         };
         check(500, beside.clone(), Some(3));
         assert_eq!(tiers.quotas(&beside).concurrent_requests, Some(2));
-        // For a model: what was agreed for it, then for every model, then the tier's.
+        // The limits agreed for a model come first, then those agreed for every model, then the tier's.
         let of_model = [("m".to_owned(), requests(9))].into_iter().collect();
         let agreed = Caller {
             model_limits: Arc::new(of_model),

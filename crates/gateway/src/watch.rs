@@ -1,4 +1,4 @@
-//! Looks at the database all the time, so that an operator hears of what is wrong with it before callers do.
+//! Checks the database continually, so that the operator learns of a problem before callers do.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use weir_accounts::{ClockState, StoreError};
 
 use crate::Gateway;
 
-/// How often it is looked at.
+/// How often the database and the clock are checked.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// What was said last.
+/// The problems that were logged and aren't over yet.
 #[derive(Debug, Default)]
 struct Said {
     broken: bool,
@@ -19,7 +19,7 @@ struct Said {
 }
 
 impl Gateway {
-    /// Says once what is wrong with the database or the clock, and once that it is over, until `stop`.
+    /// Logs each problem with the database or the clock once when it begins and once when it is over, until `stop`.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut every = tokio::time::interval(WATCH_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);

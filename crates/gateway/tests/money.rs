@@ -1,4 +1,4 @@
-//! What must hold for money when many come at once, prices change, and the clock is wrong.
+//! Invariants of the ledger when many requests come at once, when prices change, and when the clock is wrong.
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
 use std::path::Path;
@@ -20,11 +20,11 @@ use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, Offer, Refusal};
 
 const MODEL: &str = "test/model";
-/// Requests at once.
+/// Number of concurrent requests.
 const MANY: usize = 1_000;
 const PROMPT_TOKENS: usize = 5;
 
-/// A clock that is wrong by some hours.
+/// A clock that is off by a settable number of hours.
 #[derive(Clone, Default)]
 struct Wrong(Arc<AtomicI64>);
 
@@ -44,7 +44,7 @@ impl Wrong {
     }
 }
 
-/// An account with some nano-USD.
+/// Accounts with one account, credited with `credit` nano-USD, and its caller.
 async fn accounts(folder: &Path, credit: i64) -> (Accounts, Caller) {
     let now = Wrong::default().now();
     let options = Options::new(folder.join("weir.db"), Role::Server);
@@ -60,7 +60,7 @@ async fn accounts(folder: &Path, credit: i64) -> (Accounts, Caller) {
     (accounts, caller.unwrap())
 }
 
-/// A gateway with an endless model at this price.
+/// A gateway with a model that never ends its text, at this price.
 fn gateway(accounts: &Accounts, price: Price, quotas: Quotas, clock: Clock) -> Gateway {
     let model = SimModel::new(SimOptions {
         end_probability: 0.0,
@@ -80,7 +80,7 @@ fn gateway(accounts: &Accounts, price: Price, quotas: Quotas, clock: Clock) -> G
     Gateway::new(Catalog::new(vec![offer]), accounts.clone(), quotas, clock)
 }
 
-/// So many tokens, or, without a limit, as many as the context has.
+/// A request for `tokens` output tokens, or without a limit, for as many as fit the context.
 fn job(id: &str, tokens: Option<u32>) -> Job {
     let prompt = Prompt::Tokens(vec![260; PROMPT_TOKENS]);
     let output = OutputLimit {
@@ -113,7 +113,7 @@ async fn assert_books(accounts: &Accounts) {
     assert_eq!(accounts.verify().await.unwrap(), Vec::<String>::new());
 }
 
-/// What the records add up to, by the prices that they name, to the nano-dollar.
+/// The sum of the usage records' costs, in nano-USD, by the prices that the records name.
 async fn invoice(accounts: &Accounts, account: &AccountId) -> i64 {
     let records = accounts.usage(account, u32::MAX).await.unwrap();
     let cost = |price: Price, counts: Counts| price.cost(&counts).unwrap().get();
@@ -161,21 +161,21 @@ async fn a_thousand_requests_and_money_for_137() {
     assert_books(&accounts).await;
 }
 
-/// The catalogue is read anew while requests run: each pays what it was admitted at.
+/// The catalogue changes while requests run: each request pays the price at which it was admitted.
 #[tokio::test]
 async fn a_price_that_changes_is_for_those_who_come_later() {
     const CREDIT: i64 = 1_000_000_000;
     let folder = tempfile::tempdir().unwrap();
     let (accounts, caller) = accounts(folder.path(), CREDIT).await;
     let clock = Wrong::default().clock();
-    // Prices that no token costs a whole nano-USD at.
+    // At these prices no single token costs a whole number of nano-USD.
     let price = |input, output| Price {
         input,
         output,
         cached: Some(3),
     };
     let before = gateway(&accounts, price(7, 13), Quotas::default(), clock.clone());
-    // The first one's hold grows after the price has changed.
+    // The first request's hold is extended after the price has changed.
     let early = [
         before.start(&caller, job("rolls", None)).await.unwrap(),
         before.start(&caller, job("fixed", Some(3))).await.unwrap(),
@@ -204,7 +204,7 @@ async fn a_price_that_changes_is_for_those_who_come_later() {
     assert_books(&accounts).await;
 }
 
-/// Whoever has used up a minute's requests gets no more of them, and whoever hasn't isn't locked out.
+/// A caller that has used up its requests of the minute gets no more of them, and one that hasn't isn't locked out.
 #[tokio::test]
 async fn a_clock_that_jumps_gives_no_quota_and_takes_none() {
     const LIMIT: u32 = 4;
@@ -245,7 +245,7 @@ async fn a_clock_that_jumps_gives_no_quota_and_takes_none() {
     }
 }
 
-/// A request that runs isn't ended by a clock that says it is long over, and is charged in full.
+/// A clock that jumps ahead doesn't expire the hold of a running request, which is charged in full.
 #[tokio::test]
 async fn a_clock_that_jumps_expires_no_hold_that_lives() {
     for hours in [1, 2, -1] {
@@ -278,9 +278,9 @@ async fn a_clock_that_jumps_expires_no_hold_that_lives() {
     }
 }
 
-/// The kinds of what a webhook is to be told, in order.
+/// The kinds of the events queued for the webhook, in order.
 async fn told(accounts: &Accounts, now: Timestamp) -> Vec<String> {
-    // What was noted goes with what is written next.
+    // Noted events are stored with the next transaction.
     accounts.expire(now).await.unwrap();
     let mut kinds = Vec::new();
     while let Some(delivery) = accounts.claim_delivery("hook", now, now).await.unwrap() {
@@ -290,7 +290,8 @@ async fn told(accounts: &Accounts, now: Timestamp) -> Vec<String> {
     kinds
 }
 
-/// Requests of 190 nano-USD each, until the money is gone: that is told once a day, whoever asks how often.
+/// Requests of 190 nano-USD each, until the balance is used up: the webhook hears of that once a day, however often
+/// requests come.
 #[tokio::test]
 async fn who_runs_out_of_money_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -325,7 +326,7 @@ async fn who_runs_out_of_money_is_told() {
         }
         assert_eq!(told(&accounts, wrong.now()).await, expected, "request {n}");
     }
-    // The next day, and one that takes what is left.
+    // The next day, a request uses up the rest of the balance.
     wrong.set(24);
     let rest = gateway.start(&caller, job("rest", None)).await.unwrap();
     let usage = finish(rest).await;
@@ -335,7 +336,7 @@ async fn who_runs_out_of_money_is_told() {
     assert_books(&accounts).await;
 }
 
-/// While the server keeps house, records go when they are older than they are to be kept.
+/// Maintenance deletes usage records older than their retention.
 #[tokio::test]
 async fn usage_is_kept_as_long_as_wanted() {
     let folder = tempfile::tempdir().unwrap();

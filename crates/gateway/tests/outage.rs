@@ -50,7 +50,8 @@ fn job(id: &str) -> Job {
     }
 }
 
-/// A database server, a gateway on it with a simulated engine that waits for a sign, and a caller who has a dollar.
+/// A PostgreSQL server, a gateway on it with a simulated engine that waits at a gate, and a caller with a balance of
+/// one dollar.
 struct Outage {
     folder: TempDir,
     options: Options,
@@ -58,7 +59,7 @@ struct Outage {
     gateway: Gateway,
     caller: Caller,
     gate: Gate,
-    /// In milliseconds: the time that leases are measured by.
+    /// The monotonic time that leases are measured by, in milliseconds.
     uptime: Arc<AtomicU64>,
 }
 
@@ -71,7 +72,7 @@ const PRICE: Price = Price {
 impl Outage {
     async fn new(room: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // The server's user isn't who runs the test.
+        // The server runs as a user other than the test's.
         let everybody = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), everybody).unwrap();
         let cluster = folder.path().join("cluster");
@@ -139,7 +140,7 @@ impl Outage {
         self.gateway.start(&self.caller, job).await.unwrap()
     }
 
-    /// What is charged in the end, which is one record at most.
+    /// The total charge, and the outcome and the completion tokens of the usage record, of which there is at most one.
     async fn charged(&self, accounts: &Accounts) -> (i64, Option<(Outcome, u64)>) {
         let account = accounts.account("alice").await.unwrap();
         assert_eq!(account.held, Nanos::ZERO);
@@ -157,7 +158,7 @@ fn dollar() -> Nanos {
     Nanos::from_usd(1).unwrap()
 }
 
-/// The texts' tokens, and how it ended.
+/// Reads a generation to its end: the tokens of its text events, and how it ended.
 async fn collect(generation: &mut Generation) -> (u64, Result<Usage, Refusal>) {
     let mut texts = 0;
     loop {
@@ -202,7 +203,7 @@ async fn a_stream_outlives_the_database_and_is_settled_when_it_is_back() {
     outage.accounts.close().await;
 }
 
-/// The process dies before the database is back: the next start charges what the caller has got.
+/// The process dies before the database is back: its next start charges for the delivered text.
 #[test]
 fn an_answer_that_was_complete_is_charged_by_the_next_start() {
     for delivery in [Delivery::Stream, Delivery::Whole] {
@@ -246,7 +247,7 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Where its end can be written nowhere, an answer has no last event, and what nobody got isn't charged.
+/// If the settlement can be stored nowhere, an answer has no last event, and text that wasn't delivered isn't charged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_can_be_charged_nowhere_is_not_complete() {
     for (delivery, charged) in [(Delivery::Stream, true), (Delivery::Whole, false)] {
@@ -273,7 +274,7 @@ async fn an_answer_that_can_be_charged_nowhere_is_not_complete() {
     }
 }
 
-/// A node that can't prove that it is alive hands out nothing more, and charges for what it handed out.
+/// A node that can't prove that its lease is valid delivers nothing more, and charges for what it delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_with_the_lease() {
     let outage = Outage::new(8).await;
@@ -295,7 +296,7 @@ async fn a_stream_ends_with_the_lease() {
     outage.accounts.close().await;
 }
 
-/// A node that slept for longer than its lease goes on if nobody has ended its holds meanwhile.
+/// A node that slept for longer than its lease goes on if no other node has ended its holds meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_goes_on_when_the_lease_is_renewed() {
     let outage = Outage::new(8).await;
@@ -309,8 +310,8 @@ async fn a_stream_goes_on_when_the_lease_is_renewed() {
     outage.accounts.close().await;
 }
 
-/// Where its hold ends and can't be extended, an answer without a limit waits for the database: it doesn't end as if all
-/// were used up that the balance covers.
+/// An answer without `max_tokens` whose hold is used up and can't be extended waits for the database. It doesn't end as
+/// if the balance were used up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_waits_where_its_hold_ends() {
     for back in [true, false] {
@@ -323,7 +324,7 @@ async fn an_answer_waits_where_its_hold_ends() {
         outage.database("stop");
         outage.gate.open();
         let mut texts = 0;
-        // The first hold covers 1,024 tokens; nothing more comes.
+        // The first hold covers 1,024 tokens; the engine generates no more.
         while texts < 1_000 {
             match generation.next().await.unwrap().unwrap() {
                 Event::Text { tokens, .. } => texts += u64::from(tokens),

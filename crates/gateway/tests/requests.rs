@@ -1,4 +1,4 @@
-//! One request from admission to bill: a real ledger on disk, a simulated model.
+//! A request from admission to settlement, with a real ledger on disk and a simulated model.
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ struct Bench {
     _folder: tempfile::TempDir,
 }
 
-/// What a bench starts with.
+/// The options of a bench.
 struct Setup {
     sim: SimOptions,
     credit: String,
@@ -43,7 +43,7 @@ struct Setup {
     max_output_tokens: Option<u32>,
     gated: bool,
     models: Option<Vec<String>>,
-    /// Requests that may wait in the engine.
+    /// Capacity of the engine's queue, in requests.
     queue: usize,
 }
 
@@ -148,7 +148,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// Of the one dollar that a bench starts with.
+    /// The amount charged so far, in nano-USD, out of the dollar that a bench starts with.
     async fn charged(&self) -> i64 {
         let now = self.now().await;
         1_000_000_000 - nanos(now.posted)
@@ -158,7 +158,7 @@ impl Bench {
         self.accounts.usage(&self.account.id, 100).await.unwrap()
     }
 
-    /// Nothing is held, no difference in the books, nothing left in the engine.
+    /// Asserts that nothing is held, that the books balance and that the engine has freed every sequence.
     async fn check_clean(&self) {
         assert_eq!(self.now().await.held, Nanos::ZERO);
         assert_eq!(self.accounts.verify().await.unwrap(), Vec::<String>::new());
@@ -203,7 +203,7 @@ fn completion(prompt: &str, max_tokens: u32) -> Request {
     }
 }
 
-/// A conversation without a limit: its hold rolls.
+/// A conversation without `max_tokens`: its hold is extended while it runs.
 fn open_ended(prompt: &str) -> Request {
     let message = Message::new(MessageRole::User, prompt);
     Request {
@@ -216,7 +216,7 @@ fn open_ended(prompt: &str) -> Request {
     }
 }
 
-/// An endless model.
+/// Options of a model that never ends its text.
 fn endless() -> SimOptions {
     SimOptions {
         end_probability: 0.0,
@@ -224,7 +224,7 @@ fn endless() -> SimOptions {
     }
 }
 
-/// What the engine counts for a prompt, its template included.
+/// The number of prompt tokens that the engine counts, including those of the chat template.
 async fn prompt_tokens(request: Request) -> u64 {
     let bench = Bench::new(Setup {
         sim: endless(),
@@ -324,7 +324,7 @@ async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
         while read < events_read {
             gate.pass(1);
             passed += 1;
-            // A step may complete no character; its token is counted all the same.
+            // A step may complete no character; its token is counted nevertheless.
             let next =
                 tokio::time::timeout(std::time::Duration::from_millis(50), generation.next()).await;
             if let Ok(Some(Ok(Event::Text { tokens, .. }))) = next {
@@ -348,7 +348,7 @@ async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
             generated <= steps,
             "{generated} tokens charged in {steps} steps"
         );
-        // The step that waited at the gate is made; then the engine sees that nobody listens.
+        // The step that waited at the gate is still made; after it the engine sees that the receiver is closed.
         assert!(
             steps <= passed + 1,
             "{steps} steps, and {passed} were asked for"
@@ -405,7 +405,7 @@ async fn what_the_balance_does_not_cover_is_refused() {
     assert_eq!(bench.now().await.available, Nanos::ZERO);
     let refusal = bench.start(completion("hello", 10)).await.unwrap_err();
     assert_eq!(refusal, Refusal::BalanceTooLow { affordable: 0 });
-    // The engine had begun, beside the hold.
+    // The engine had started the prefill while the hold was being placed.
     bench.gateway.settled().await;
     bench.check_clean().await;
 }
@@ -639,7 +639,7 @@ async fn limits_refuse_and_permits_come_back() {
     bench.check_clean().await;
 }
 
-/// Who names a seed wants the same answer again, and has no drafts.
+/// A request with a seed gets the same answer again, and no draft tokens.
 #[tokio::test]
 async fn a_request_with_a_seed_is_repeatable() {
     let bench = Bench::new(Setup::default()).await;
@@ -730,7 +730,7 @@ async fn a_full_queue_is_an_answer_and_costs_nothing() {
     };
     assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
     assert!(running.len() >= 2, "{} wait", running.len());
-    // Nothing is prepared for whoever is refused: one that could never be answered isn't even looked at.
+    // A refused request isn't prepared: even one too long for any context gets the refusal for the full queue.
     let endless = bench.start(completion(&"hello ".repeat(100_000), 10)).await;
     assert!(matches!(endless, Err(Refusal::Overloaded { .. })));
     bench.gate.as_ref().unwrap().open();
@@ -746,14 +746,14 @@ async fn a_full_queue_is_an_answer_and_costs_nothing() {
 #[tokio::test]
 async fn who_finds_the_queue_full_holds_nothing() {
     let bench = Bench::new(Setup {
-        // Four times what one may cost.
+        // The hold of four requests.
         credit: "0.000104".to_owned(),
         queue: 2,
         gated: true,
         ..Setup::default()
     })
     .await;
-    // All at once: the queue has room when they come, and fills while their prompts are read.
+    // All requests at once: the queue has room when they come, and fills while their prompts are tokenized.
     let starts = (0..20).map(|_| bench.start(completion("hello", 10)));
     let mut running = Vec::new();
     for start in futures::future::join_all(starts).await {

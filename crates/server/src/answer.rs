@@ -1,4 +1,4 @@
-//! A whole answer: a fold of the events that a stream would show one by one.
+//! A whole answer: a fold of the events that a stream would send one by one.
 
 mod fold;
 pub(crate) mod logprobs;
@@ -14,7 +14,7 @@ use self::fold::Fold;
 pub(crate) use self::logprobs::{Offset, Spelling};
 use crate::error::ApiError;
 
-/// What all parts of an answer have in common.
+/// Values that all parts of an answer share.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
     pub(crate) kind: Kind,
@@ -24,7 +24,7 @@ pub(crate) struct Envelope {
     pub(crate) created: i64,
     pub(crate) model: String,
     pub(crate) prompts: u32,
-    /// Choices that are generated for each prompt.
+    /// Number of choices that are generated for each prompt.
     pub(crate) of_each: u32,
     pub(crate) shape: Shape,
     /// `system_fingerprint`
@@ -32,7 +32,7 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    /// All choices that are generated.
+    /// Number of all choices that are generated.
     pub(crate) fn choices(&self) -> u32 {
         self.prompts * self.of_each
     }
@@ -41,33 +41,33 @@ impl Envelope {
         self.shape.best.unwrap_or(self.of_each)
     }
 
-    /// The same each time it is asked for, and another one in each answer. OpenAI's own service takes
-    /// ids of up to 40 characters back.
+    /// The id of a tool call: always the same within an answer, and different in every answer. OpenAI's own service
+    /// accepts ids of up to 40 characters.
     pub(crate) fn call_id(&self, choice: u32, call: u32) -> String {
         let random = self.id.len().saturating_sub(CALL_ID_CHARS);
         format!("call_{}_{choice:x}_{call:x}", &self.id[random..])
     }
 }
 
-/// Of a request's id in a call's.
+/// The number of characters of the request's id that are part of a tool call's.
 const CALL_ID_CHARS: usize = 24;
 
-/// What of a generation its caller sees.
+/// The parts of a generation that the answer shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Shape {
-    /// So many of each prompt's choices, the best; all if not given.
+    /// Number of choices that are shown for each prompt, the likeliest ones; all if `None`.
     pub(crate) best: Option<u32>,
     pub(crate) logprobs: Option<Spelling>,
-    /// Where the text of each prompt's choices begins, in characters; 0 if not given.
+    /// The offset, in characters, at which the text of each prompt's choices begins; 0 if absent.
     pub(crate) starts: Vec<usize>,
     pub(crate) hides_reasoning: bool,
-    /// Whether the tokens of prompts and answers are told.
+    /// Whether the answer has the token ids of prompts and choices.
     pub(crate) token_ids: bool,
     pub(crate) prompt_logprobs: bool,
 }
 
 impl Shape {
-    /// Where a choice's text begins, when each prompt has `of_each`.
+    /// The offset at which a choice's text begins, with `of_each` choices for each prompt.
     pub(crate) fn start(&self, choice: u32, of_each: u32) -> usize {
         let prompt = (choice / of_each) as usize;
         self.starts.get(prompt).copied().unwrap_or(0)
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// The field whose tokens may be too many.
+    /// The field that has the prompt.
     pub(crate) fn prompt_param(self) -> &'static str {
         match self {
             Kind::Chat => "messages",
@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-/// Waits for the last event, which comes when the bill is settled.
+/// Reads the generation to its end, which comes when the usage is settled, and answers.
 pub(crate) async fn whole(
     envelope: Envelope,
     mut generation: Generation,

@@ -1,4 +1,4 @@
-//! Answers that cost nothing, and so must not be large: of bounded size, and counted until they are sent.
+//! Answers to uncharged requests. Their size is bounded, and counted as bytes in flight until they are sent.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use crate::error::ApiError;
 use crate::holding::Holding;
 use crate::in_flight::{Claim, TooManyBytes};
 
-/// Bytes that are claimed at a time.
+/// Number of bytes that are added to a claim at a time.
 const CLAIM_BYTES: usize = 64 * 1024;
 
-/// The value as JSON, which takes a while if it is large. Refused as soon as it would be longer than `bytes_max`; the
+/// Serializes the value as JSON, which takes long if it is large. Fails as soon as the text exceeds `bytes_max`; the
 /// error names `param`.
 pub(crate) fn json(
     value: &impl Serialize,
@@ -48,7 +48,7 @@ pub(crate) fn json(
     }
 }
 
-/// Takes bytes as long as they may be taken.
+/// Collects bytes up to `bytes_max`, as far as the claim can grow.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,

@@ -1,5 +1,5 @@
-//! From the wire to a [`Request`]: everything that the contract says about a parameter is decided here,
-//! and nobody behind it checks again.
+//! Conversion of the wire format to a [`Request`]. Every rule of the API about a parameter is checked here; later code
+//! relies on it.
 
 mod chat;
 mod completion;
@@ -24,12 +24,12 @@ pub(crate) use self::tokens::{Text, tokenize};
 use crate::answer::Spelling;
 use crate::error::ApiError;
 
-/// What is asked of a model, and how the answer is wanted.
+/// A converted request, with the wanted form of the answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
     pub(crate) reply: Reply,
-    /// By which of its names the caller gave the limit of tokens.
+    /// The name by which the caller gave the limit of tokens: `max_tokens` or `max_completion_tokens`.
     pub(crate) limit: &'static str,
     pub(crate) shown: Shown,
 }
@@ -43,28 +43,28 @@ impl Asked {
     }
 }
 
-/// What of the generation is shown, as far as it is known before the model is.
+/// The parts of the generation that the answer shows, as far as they are known before the engine has the request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shown {
-    /// So many of each prompt's choices, the best; all if not given.
+    /// Number of choices that are shown for each prompt, the likeliest ones; all if `None`.
     pub(crate) best: Option<u32>,
     pub(crate) logprobs: Option<Spelling>,
     pub(crate) starts: Starts,
-    /// Whether reasoning is left out.
+    /// Whether reasoning is left out of the answer.
     pub(crate) hides_reasoning: bool,
 }
 
-/// Where the text of each prompt's choices begins, from the begin of the prompt.
+/// The offset at which the text of each prompt's choices begins, from the beginning of the prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Starts {
-    /// With the prompt, or nobody wants to know.
+    /// The text begins with the prompt, or the answer has no offsets.
     Zero,
     Characters(Vec<usize>),
-    /// Where these tokens' text ends.
+    /// The text begins where the text of these tokens ends.
     After(Vec<Vec<Token>>),
 }
 
-/// `return_tokens_as_token_ids`, as vLLM has it.
+/// vLLM's `return_tokens_as_token_ids`.
 fn spelling(ids: Option<bool>) -> Spelling {
     match ids {
         Some(true) => Spelling::Ids,
@@ -76,16 +76,16 @@ fn spelling(ids: Option<bool>) -> Spelling {
 pub(crate) enum Reply {
     Whole,
     Stream,
-    /// A stream with one more chunk that has the usage.
+    /// A stream with an additional chunk for the usage.
     StreamWithUsage,
 }
 
-/// `model`, which decides whether the rest is looked at.
+/// The field `model`. It is read first: the offer that it names decides how other fields are checked.
 pub(crate) fn model(model: Option<&String>) -> Result<&str, ApiError> {
     model.map(String::as_str).ok_or_else(|| missing("model"))
 }
 
-/// What a request needs of its model, in the order in which the caller should hear of it.
+/// The features that a request needs of its model, in the order in which they are reported.
 #[derive(Debug, Default)]
 struct Needs(Vec<(&'static str, Feature)>);
 
@@ -94,7 +94,8 @@ impl Needs {
         self.0.push((param, feature));
     }
 
-    /// Whether the model can do all that. A model without an engine is refused for that, later.
+    /// Refuses the request if the model lacks a feature. A model without an engine passes, and is refused later as
+    /// unavailable.
     fn check(&self, offer: &Offer) -> Result<(), ApiError> {
         let Some(facts) = offer.facts() else {
             return Ok(());
@@ -112,7 +113,7 @@ impl Needs {
 
 const NAME_CHARS_MAX: usize = 64;
 
-/// How functions and schemas may be named.
+/// Whether a function or a schema may have this name.
 fn is_name(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(letter)
@@ -152,7 +153,7 @@ fn stop(stop: Option<weir_api::Stop>) -> Result<Stop, Invalid> {
     )
 }
 
-/// `add_special_tokens` and `parse_special`, which are on unless they are switched off.
+/// The settings `add_special_tokens` and `parse_special`, both true by default.
 fn tokenizing(add_special_tokens: Option<bool>, parse_special: Option<bool>) -> Tokenizing {
     Tokenizing {
         bos: match add_special_tokens {
@@ -163,7 +164,7 @@ fn tokenizing(add_special_tokens: Option<bool>, parse_special: Option<bool>) -> 
     }
 }
 
-/// The sampling fields, which both endpoints have under the same names.
+/// The sampling fields, which have the same names in both endpoints.
 macro_rules! sampling {
     ($body:ident) => {
         weir_engine::Sampling::new(weir_engine::request::SamplingFields {
@@ -195,7 +196,7 @@ fn logit_bias(LogitBias(biases): LogitBias) -> Result<Vec<(Token, f64)>, Invalid
 const MAX_TOKENS: &str = "max_tokens";
 const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 
-/// The limit under either name, and that name; both only if they say the same.
+/// The limit of tokens and the name by which it came. Both names may be given only with the same value.
 fn max_tokens(
     old: Option<Integer>,
     new: Option<Integer>,
@@ -220,7 +221,7 @@ fn max_tokens(
     }
 }
 
-/// Engines are the operator's to choose.
+/// The operator chooses the engines: callers can't name an upstream server.
 fn refuse_upstreams(api_base: Option<Anything>, base_url: Option<Anything>) -> Result<(), Invalid> {
     for (param, field) in [("api_base", api_base), ("base_url", base_url)] {
         if field.is_some() {

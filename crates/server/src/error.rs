@@ -1,4 +1,4 @@
-//! The API's error page: every reason, and how a caller sees it.
+//! The API's errors: each reason with its status and its names in the answer.
 
 mod admin;
 mod refusal;
@@ -12,7 +12,7 @@ use weir_api::error::{ErrorBody, ErrorObject};
 
 use crate::redact::redact;
 
-/// Why a request has no answer.
+/// The reason for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     InvalidRequestBody,
@@ -39,7 +39,7 @@ pub enum Reason {
     ServiceNotAvailable,
 }
 
-/// How a reason looks: the status, Novita's `reason`, OpenAI's `type` and `code`.
+/// The form of a reason in an answer: the status, Novita's `reason`, OpenAI's `type` and `code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     pub status: u16,
@@ -74,7 +74,7 @@ impl Reason {
         Reason::ServiceNotAvailable,
     ];
 
-    /// The table. What a single error may say differently is its `code`, when it is 400 or 403.
+    /// The table of all reasons. A single error may replace its row's `code`, if its status is 400 or 403.
     #[rustfmt::skip]
     pub const fn row(self) -> Row {
         match self {
@@ -118,19 +118,19 @@ const fn row(
     }
 }
 
-/// An error on its way to a caller. What happened inside is in the log, never in here.
+/// An error for a caller. Internal causes are logged and never stored in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     reason: Reason,
     message: String,
     param: Option<String>,
-    /// More telling than the reason's own.
+    /// Replaces the `code` of the reason's row, with more detail.
     code: Option<&'static str>,
     metadata: BTreeMap<&'static str, String>,
     retry_after: Option<Duration>,
 }
 
-/// A message repeats this much of what the caller sent.
+/// Longest message, in characters: it may repeat text that the caller sent.
 const MESSAGE_CHARS_MAX: usize = 1000;
 /// openai-node ignores a `Retry-After` over a minute.
 const RETRY_SECONDS_MAX: u64 = 60;
@@ -152,12 +152,12 @@ impl ApiError {
         }
     }
 
-    /// A field whose value isn't allowed.
+    /// An error for a field whose value isn't allowed.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         ApiError::new(Reason::InvalidRequestBody, message).param(param)
     }
 
-    /// A field that would change the answer, but that the model can't honour.
+    /// An error for a field that would change the answer but that the model doesn't support.
     pub(crate) fn unsupported(model: &str, feature: &str, param: impl Into<String>) -> Self {
         let message = format!("model: {model} does not support feature: {feature}");
         ApiError::invalid(param, message).code("unsupported_feature")
@@ -197,7 +197,7 @@ impl ApiError {
         }
     }
 
-    /// The same inside a stream.
+    /// The body of an error inside a stream, without metadata.
     pub(crate) fn frame(&self) -> ErrorBody {
         let row = self.reason.row();
         let message = self.message();
@@ -218,9 +218,9 @@ impl ApiError {
         }
     }
 
-    /// What callers may read: no keys, and no words that mean something else to their clients.
+    /// The message for callers: without keys, and without words that clients would misread.
     fn message(&self) -> String {
-        // litellm takes any text with these words for a rate limit's.
+        // litellm takes any error message with these words for a rate limit error.
         const WORDS: &str = "rate limit";
         let message = redact(&self.message);
         let lower = message.to_ascii_lowercase();

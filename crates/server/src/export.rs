@@ -1,4 +1,4 @@
-//! Usage as a file, however long: it is read and written piece by piece. The administrative API sends it, and the
+//! Export of usage as a file of any length, read and written in chunks. The administrative API sends it, and the
 //! command line prints it.
 
 mod csv;
@@ -17,12 +17,12 @@ pub use weir_api::admin::{By, Format};
 
 use crate::routes::admin::wire::{time, usd};
 
-/// The times that [`moment`] takes, in words.
+/// The formats of time that [`moment`] accepts, for error messages.
 pub const MOMENT_EXPECTED: &str = "a time is such as 2027-01-31 or 2027-01-31T12:00:00Z";
-/// The length of a day as text: jiff would leave out the hours that follow one.
+/// The length of a day as text. Without this check, jiff would parse a time as a day and ignore the hours.
 const DAY_LEN: usize = "2027-01-31".len();
 
-/// A point in time that may be past: RFC 3339, or a UTC day, which is when it begins.
+/// Parses a point in time: RFC 3339, or a UTC day, which means its beginning.
 pub fn moment(text: &str) -> Option<Timestamp> {
     if text.len() != DAY_LEN {
         return text.parse().ok();
@@ -31,7 +31,7 @@ pub fn moment(text: &str) -> Option<Timestamp> {
     Some(day.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-/// A time in which nothing can have happened.
+/// The error for a period that ends before it begins, or at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmptyPeriod;
 
@@ -44,7 +44,7 @@ impl fmt::Display for EmptyPeriod {
     }
 }
 
-/// From when to before when; all time, where nothing is said.
+/// The period from the first time until before the second; without limits, all time.
 pub fn period(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -59,33 +59,34 @@ pub fn period(
     Ok([from, to])
 }
 
-/// Lines that are read, and in memory, at once.
+/// Number of lines that are read, and in memory, at once.
 const PIECE: u32 = 500;
-/// Accounts whose turn comes next.
+/// Number of accounts that are read at once.
 const ACCOUNTS: u32 = 500;
 
-/// What to export.
+/// The options of an export.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub format: Format,
     pub by: By,
-    /// Of all accounts, if `None`.
+    /// `None` for all accounts.
     pub account: Option<AccountId>,
     pub filter: UsageFilter,
 }
 
-/// A file that is still being read.
+/// A running export.
 #[derive(Debug)]
 pub struct Export {
     format: Format,
-    /// What was read, and not taken yet.
+    /// The first chunk, until it is taken: the column names and the first lines.
     begin: Option<String>,
     lines: Lines,
     more: bool,
 }
 
 impl Export {
-    /// Asks the database once, so that one that is out of reach is known before anything is sent.
+    /// Starts an export. This makes the first query, so that an unreachable database is reported before anything is
+    /// sent.
     pub async fn open(accounts: Accounts, wanted: Wanted) -> Result<Self, StoreError> {
         let Wanted {
             format,
@@ -116,7 +117,7 @@ impl Export {
         })
     }
 
-    /// The next piece, some whole lines; none at the end.
+    /// The next chunk, of whole lines; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<String>, StoreError> {
         if let Some(begin) = self.begin.take() {
             return Ok(Some(begin));
@@ -137,16 +138,16 @@ fn text(format: Format, lines: &[Value]) -> String {
     }
 }
 
-/// Where an export stands.
+/// The position of an export.
 #[derive(Debug)]
 struct Lines {
     accounts: Accounts,
     filter: UsageFilter,
-    /// Whose usage comes next.
+    /// The accounts whose usage comes next.
     next: VecDeque<AccountId>,
-    /// The name after which there may be more of them.
+    /// The name of the last account read, if there may be more accounts after it.
     after: Option<String>,
-    /// Within the first of `next`.
+    /// The position within the usage of the first account of `next`.
     place: Place,
 }
 
@@ -161,7 +162,7 @@ impl Place {
         matches!(self, Place::Record(None) | Place::Day(None))
     }
 
-    /// What the members of a line are called.
+    /// The names of a line's fields, for the first line of a CSV file.
     fn names(&self) -> Vec<String> {
         let schema = match self {
             Place::Record(_) => schema_for!(admin::UsageRecord),
@@ -175,7 +176,7 @@ impl Place {
 }
 
 impl Lines {
-    /// The next ones, each an object; none at the end.
+    /// The next lines, each a JSON object; empty at the end.
     async fn next(&mut self) -> Result<Vec<Value>, StoreError> {
         loop {
             let Some(account) = self.next.front() else {
@@ -219,7 +220,7 @@ impl Lines {
     }
 }
 
-/// Where the next piece begins, unless this was the last: most accounts need no second look.
+/// The position of the next chunk, or `None` if this chunk wasn't full: most accounts need no second query.
 fn goes_on<T>(found: &[T]) -> Option<&T> {
     let whole = u32::try_from(found.len()).is_ok_and(|len| len == PIECE);
     found.last().filter(|_| whole)

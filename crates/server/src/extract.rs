@@ -1,4 +1,4 @@
-//! What a request brings: who asks, and a body of bounded size.
+//! Reads requests: the caller by its key, and a body of bounded size.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -19,10 +19,11 @@ use crate::error::{ApiError, Reason};
 use crate::in_flight::Claim;
 use crate::{App, Options, layers};
 
-/// Whoever uses models.
+/// The roles of keys that may use models.
 const INFERS: &[KeyRole] = &[KeyRole::Inference];
 
-/// Runs on routes that need a key, once they have matched, and before the body is read.
+/// Authenticates the caller on routes that need a key of role `inference`, after the route has matched and before the
+/// body is read.
 pub(crate) async fn require_key(
     State(app): State<App>,
     mut request: Request,
@@ -38,7 +39,7 @@ pub(crate) async fn require_key(
     };
     let asked = AskedModel::default();
     request.extensions_mut().insert(asked.clone());
-    // A caller that would be refused anyway needn't send its body.
+    // A caller that would be refused anyway doesn't have to send its body.
     let mut response = match app.gateway.may_ask(&caller) {
         Ok(()) => next.run(request).await,
         Err(refusal) => ApiError::from(refusal).into_response(),
@@ -51,7 +52,7 @@ pub(crate) async fn require_key(
     response
 }
 
-/// Runs on routes that any key may use, whatever its role, also while its account is suspended.
+/// Authenticates the caller on routes for any key, whatever its role, even while its account is suspended.
 pub(crate) async fn require_any_key(
     State(app): State<App>,
     mut request: Request,
@@ -62,7 +63,7 @@ pub(crate) async fn require_any_key(
     run_as(let_in(&mut request, authenticated), request, next).await
 }
 
-/// Runs on the administrative routes, with their roles.
+/// Authenticates the caller on the administrative routes, by their roles.
 pub(crate) async fn require_role(
     State((app, roles)): State<(App, &'static [KeyRole])>,
     mut request: Request,
@@ -73,7 +74,7 @@ pub(crate) async fn require_role(
     run_as(let_in(&mut request, authenticated), request, next).await
 }
 
-/// Tells the handler and the connection who the caller is.
+/// Passes the caller on to the handler and to the connection.
 fn let_in(
     request: &mut Request,
     authenticated: Result<Caller, Refusal>,
@@ -94,14 +95,14 @@ async fn run_as(caller: Result<Caller, ApiError>, request: Request, next: Next) 
     response
 }
 
-/// The model that a request asks for, once its body is read: the answer's headers tell of its limits.
+/// The model that the request asks for, set once its body is read. The headers of the answer show its limits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AskedModel(Arc<OnceLock<String>>);
 
 impl AskedModel {
-    /// The caller as one who asks for it.
+    /// Notes the model, and returns the caller with its limits for that model.
     pub(crate) fn set(&self, caller: Caller, model: &str) -> Caller {
-        // A request asks for one model; the first that was read is it.
+        // A request asks for a single model: the first value stays.
         let _ = self.0.set(model.to_owned());
         caller.asking_for(model)
     }
@@ -111,8 +112,8 @@ impl AskedModel {
     }
 }
 
-/// The key, with or without `Bearer`. Two `Authorization` headers are none: who else reads them might
-/// pick the other one.
+/// The key, with or without `Bearer`. Two `Authorization` headers count as none: a proxy in front might have checked
+/// the other one.
 fn credential(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else {
@@ -125,19 +126,19 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
     }
 }
 
-/// The body as JSON. What the content type says doesn't matter, and most clients get it right.
+/// The body as JSON, whatever its content type: clients often send a wrong one.
 pub(crate) async fn json<T: DeserializeOwned>(request: Request, app: &App) -> Result<T, ApiError> {
     parse(&body(request, app).await?.bytes)
 }
 
-/// A body that was read. Its bytes count as in flight until it is dropped.
+/// The bytes of a body. They count as in flight until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ReceivedBody {
     pub(crate) bytes: Vec<u8>,
     pub(crate) claim: Claim,
 }
 
-/// A body that was read already, as JSON.
+/// Parses the bytes of a body as JSON.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
@@ -145,14 +146,14 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             "the body is not valid UTF-8: byte {at} does not belong there"
         ))
     })?;
-    // Editors of Windows put a byte order mark in front, which is no JSON.
+    // Editors on Windows put a byte order mark in front, which isn't JSON.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_ascii().is_empty() {
         return Err(unreadable(
             "the body is empty; a JSON object is expected".to_owned(),
         ));
     }
-    // Only what is wrong is read twice: following the path has its price.
+    // Tracking the path of a field costs time, so it is done only in a second pass, after an error.
     serde_json::from_str(text).or_else(|_| read_with_path(text))
 }
 
@@ -164,7 +165,7 @@ fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// The same for what is JSON by now.
+/// Converts a parsed JSON value in the same way.
 pub(crate) fn parse_value<T: DeserializeOwned>(value: Value, what: &str) -> Result<T, ApiError> {
     let read = serde_path_to_error::deserialize(value);
     read.map_err(|error| refuse(&dotted(error.path()), error.inner(), what))
@@ -186,7 +187,8 @@ fn refuse(path: &str, error: &serde_json::Error, what: &str) -> ApiError {
     }
 }
 
-/// serde_json's words where ours say more: half of an emoji is cut off more often than an escape is mistyped.
+/// Replaces serde_json's message where a clearer one is possible: half of an emoji is cut off more often than an escape
+/// is mistyped.
 fn telling(message: &str) -> Cow<'_, str> {
     const SURROGATE: &str = "lone surrogate: half of a character that takes two \\u escapes";
     for words in [
@@ -200,7 +202,7 @@ fn telling(message: &str) -> Cow<'_, str> {
     message.into()
 }
 
-/// The path of the field that is missing, if one is: what was read is what it would be in.
+/// The path of the missing field, if that is the error: `path` is then that of the object without it.
 fn with_missing(path: &str, message: &str) -> String {
     let missing = message.strip_prefix("missing field `");
     match (path, missing.and_then(|rest| rest.strip_suffix('`'))) {
@@ -214,7 +216,7 @@ fn unreadable(message: String) -> ApiError {
     ApiError::new(Reason::InvalidRequestBody, message)
 }
 
-/// `invalid type: string "sk_…", expected …` without the string: it may be anything, also a secret.
+/// Removes the string from `invalid type: string "sk_…", expected …`: it may be anything, even a secret.
 fn without_echo(message: &str) -> String {
     match (message.find("string \""), message.rfind("\", expected")) {
         (Some(start), Some(end)) if start < end => {
@@ -224,10 +226,10 @@ fn without_echo(message: &str) -> String {
     }
 }
 
-/// Some parts of a path are the caller's own words.
+/// Longest path in an error message, in characters: parts of it may come from the caller.
 const PATH_CHARS_MAX: usize = 200;
 
-/// `messages.2.role`, as OpenAI names fields.
+/// The path in OpenAI's form: `messages.2.role`.
 fn dotted(path: &serde_path_to_error::Path) -> String {
     let name = |segment: &Segment| match segment {
         Segment::Seq { index } => Some(index.to_string()),
@@ -239,7 +241,7 @@ fn dotted(path: &serde_path_to_error::Path) -> String {
     names.join(".").chars().take(PATH_CHARS_MAX).collect()
 }
 
-/// The whole body, refused as soon as it is known to be too large, or takes too long.
+/// Reads the whole body. Fails as soon as it is known to be too large, or when it takes too long.
 pub(crate) async fn body(request: Request, app: &App) -> Result<ReceivedBody, ApiError> {
     let options = &*app.options;
     refuse_encoding(request.headers())?;
@@ -286,7 +288,7 @@ async fn collect(
         if data.len() > options.body_bytes_max - bytes.len() {
             return Err(too_large(options));
         }
-        // What was announced isn't believed: only bytes that came take memory.
+        // Memory is claimed only for bytes that have arrived, not for the announced length.
         claim.grow(data.len())?;
         bytes.extend_from_slice(&data);
     }

@@ -1,4 +1,4 @@
-//! A body that keeps something until it is dropped, and comes in small pieces.
+//! A body that holds a value until it is dropped, and is sent in small frames.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,14 +7,14 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// hyper drops a body when it has taken all of it, and takes a large piece at once: then what is kept would be let go of
-/// while the client has hardly begun to read.
+/// Most bytes of a frame. hyper drops a body once it has taken the last frame. With large frames the held value would
+/// be dropped while the client has hardly begun to read.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A body that keeps `T` as long as most of it isn't sent.
+/// A body that holds a `T` until its last frame has been taken.
 pub(crate) struct Holding<T> {
     body: Body,
-    /// The rest of the body's last frame.
+    /// The part of the inner body's last frame that hasn't been taken.
     rest: Bytes,
     _held: T,
 }

@@ -1,7 +1,7 @@
-//! A bound for the bytes of bodies that are in memory at once: of one key, and of all keys.
+//! Limits for the bytes of bodies that are in memory at once: for one key, and for all keys together.
 //!
-//! Counted are the bodies of requests while they are read and parsed, and answers that cost nothing while they are sent.
-//! A key that sends forty bodies of 14 MB and never ends one has its own part, and no more.
+//! Bodies of requests count while they are read and parsed, answers to uncharged requests while they are sent. A key
+//! that sends forty bodies of 14 MB and never finishes one can use up its own limit, and no more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use weir_accounts::KeyId;
 
 use crate::error::{ApiError, Reason};
 
-/// When another body may have been read by now.
+/// `Retry-After`: by then other bodies may have been read.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The count of all. Clones share it.
+/// The counts of all keys. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct BytesInFlight(Arc<Inner>);
 
@@ -31,7 +31,7 @@ struct State {
     keys: HashMap<KeyId, usize>,
 }
 
-/// Bytes that are counted until this is dropped.
+/// A number of bytes that count for a key until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
     of: BytesInFlight,
@@ -39,7 +39,7 @@ pub(crate) struct Claim {
     bytes: usize,
 }
 
-/// Why more bytes can't be taken.
+/// The limit that doesn't allow more bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooManyBytes {
     OfKey { max: usize },
@@ -55,7 +55,7 @@ impl BytesInFlight {
         }))
     }
 
-    /// A claim of no bytes yet.
+    /// A new claim, of 0 bytes.
     pub(crate) fn claim(&self, key: &KeyId) -> Claim {
         Claim {
             of: self.clone(),
@@ -71,7 +71,7 @@ impl BytesInFlight {
 }
 
 impl Claim {
-    /// Counts more bytes, or none of them.
+    /// Adds `more` bytes to the claim, or fails without adding any.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), TooManyBytes> {
         let Inner {
             max, per_key_max, ..

@@ -1,4 +1,4 @@
-//! What every request has: an id, a log line, tidy slashes, an answer even to a panic.
+//! Layers around every request: its id, its log line, normalized slashes, and an answer even if the handler panics.
 
 pub(crate) mod connection;
 mod log;
@@ -24,11 +24,11 @@ use crate::error::ApiError;
 use crate::layers::log::{Line, Logged};
 use crate::redact::redact;
 
-/// The version of OpenAI's API that this one is compatible with.
+/// The version of OpenAI's API with which this API is compatible.
 const OPENAI_VERSION: HeaderValue = HeaderValue::from_static("2020-10-01");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Names a request in its answer, in the log and in the ledger.
+/// The id of a request in its answer, in the log and in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) String);
 
@@ -38,8 +38,8 @@ impl Display for RequestId {
     }
 }
 
-/// Gives the request its id, the answer its headers, and the log its line, which is written when the
-/// answer is out, or the client is gone.
+/// Gives the request an id, the answer its headers, and the log a line. The line is written when the answer has been
+/// sent, or the client has hung up.
 pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = RequestId(format!("{:032x}", (app.random)()));
@@ -67,7 +67,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells the log which route it was.
+/// Puts the matched route into the answer's extensions, for the log line.
 pub(crate) async fn note_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
@@ -77,7 +77,7 @@ pub(crate) async fn note_route(request: Request, next: Next) -> Response {
     response
 }
 
-/// Makes one slash of several, and drops the last. Nothing is decoded: `%2F` is no slash.
+/// Collapses repeated slashes and drops a trailing one. Nothing is decoded: `%2F` doesn't count as a slash.
 pub(crate) fn tidy_path(mut request: Request) -> Request {
     let path = request.uri().path();
     if !path.contains("//") && (path.len() < 2 || !path.ends_with('/')) {
@@ -101,7 +101,7 @@ pub(crate) fn tidy_path(mut request: Request) -> Request {
     request
 }
 
-/// A panic ends its own request only.
+/// Answers 500 if a handler panics; other requests go on.
 pub(crate) fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
     fn answer(panic: Box<dyn Any + Send>) -> Response {
         let text = panic.downcast_ref::<&str>().copied();
@@ -112,7 +112,7 @@ pub(crate) fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Respon
     CatchPanicLayer::custom(answer as fn(_) -> _)
 }
 
-/// With no origin there is no CORS, else a preflight is answered for every path.
+/// The CORS layer, or `None` if no origin is allowed: with a layer, preflight requests to every path would be answered.
 pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
@@ -129,14 +129,14 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods(AnyOrigin)
-        // `*` does not include Authorization, which the key needs.
+        // `*` doesn't include the header `Authorization`, which carries the key.
         .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
         .expose_headers(AnyOrigin)
         .max_age(Duration::from_hours(1));
     Some(layer)
 }
 
-/// What the caller may still use, for the limits that are set.
+/// Adds headers with the caller's remaining quota, for each limit that is set.
 pub(crate) fn quota_headers(headers: &mut HeaderMap, quota: &Quota) {
     let mut show = |of: &str, gauge: Option<Gauge>| {
         let Some(Gauge {
@@ -165,7 +165,7 @@ pub(crate) fn quota_headers(headers: &mut HeaderMap, quota: &Quota) {
     show("tokens", quota.tokens);
 }
 
-/// `0s`, `12ms`, `1m23s`: as Go prints durations, rounded up.
+/// The format of Go's durations, rounded up: `0s`, `12ms`, `1m23s`.
 fn go_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos <= 999_000_000 {

@@ -1,7 +1,7 @@
-//! HTTP: turns requests into jobs for the gateway, and what comes of them into answers.
+//! The HTTP server: turns requests into jobs for the gateway, and their results into answers.
 //!
-//! The only crate with axum. It knows no SQL, no kernels and no prices; every decision about a request
-//! is the gateway's.
+//! The only crate with axum. It knows no SQL, no kernels and no prices; the gateway makes every decision about a
+//! request.
 
 mod answer;
 mod bounded;
@@ -35,7 +35,7 @@ pub use crate::redact::redact;
 use crate::routes::admin::Endpoint;
 pub use crate::serve::{ForwardedHeader, Stop, TrustedProxies, serve};
 
-/// Some real client has each of these hard-coded.
+/// The base paths of the API. Each is hard-coded in some client.
 pub const BASES: [&str; 5] = [
     "/v3/openai",
     "/v3/openai/v1",
@@ -46,12 +46,12 @@ pub const BASES: [&str; 5] = [
 
 const BASES_AND_ROOT: [&str; 6] = [BASES[0], BASES[1], BASES[2], BASES[3], BASES[4], ""];
 
-/// Every URL. Authentication belongs to the route that matched, never to a path read again.
+/// All routes. Authentication is part of the matched route and never depends on reading the path again.
 pub fn routes() -> impl Iterator<Item = &'static Route> {
     ROUTES.iter().chain(routes::admin::ROUTES)
 }
 
-/// Those beside the administrative API's.
+/// The routes outside the administrative API.
 const ROUTES: &[Route] = &[
     Route::new(
         Method::POST,
@@ -124,7 +124,7 @@ const ROUTES: &[Route] = &[
     }),
 ];
 
-/// The application; what it needs at run time is all in `app`.
+/// The application. Everything that it needs at run time is in `app`.
 pub fn router(app: App) -> Router {
     let mut routes = Router::new();
     for route in self::routes() {
@@ -137,7 +137,7 @@ pub fn router(app: App) -> Router {
         .fallback(routes::not_found)
         .layer(from_fn(layers::note_route))
         .with_state(app.clone());
-    // Slashes are tidied before routing, so the path that is matched is the only one there is.
+    // Slashes are normalized before routing, so that routing and authentication see the same path.
     let mut outer = Router::new()
         .fallback_service(MapRequest::new(routes, layers::tidy_path))
         .layer(from_fn(layers::connection::refuse))
@@ -148,12 +148,12 @@ pub fn router(app: App) -> Router {
     outer.layer(from_fn_with_state(app, layers::observe))
 }
 
-/// What the routes share. Cheap to clone.
+/// State that all routes share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
     pub gateway: Gateway,
     pub options: Arc<Options>,
-    /// Randomness for request ids, which must never repeat.
+    /// Random numbers for request ids, which must never repeat.
     random: fn() -> u128,
     bytes_in_flight: BytesInFlight,
 }
@@ -176,27 +176,30 @@ impl App {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub body_bytes_max: usize,
-    /// Bytes of bodies that are being read, and of answers to requests that cost nothing that are being sent.
+    /// Most bytes in memory of request bodies that are being read and of answers to uncharged requests that are being
+    /// sent.
     pub body_bytes_in_flight_max: usize,
-    /// Bytes of bodies of one key.
+    /// The same limit for a single key.
     pub body_bytes_in_flight_per_key_max: usize,
-    /// From one request's end, or the connection's begin, to the end of the next request's head.
+    /// Time from the end of a request, or from the beginning of the connection, to the end of the next request's head.
     pub header_timeout: Duration,
-    /// Between two pieces of a body.
+    /// Longest time between two chunks of a body.
     pub body_idle_timeout: Duration,
-    /// For a whole body.
+    /// Longest time for a whole body.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer.
+    /// Longest time that a client may take no byte of an answer.
     pub write_timeout: Duration,
-    /// How long the rest of a refused body is read, so that its sender gets to see the answer.
+    /// How long the rest of a refused request's body is read, so that the client reads the answer and doesn't see a
+    /// reset.
     pub linger_timeout: Duration,
     pub connections_max: usize,
-    /// Connections of one address (of IPv6: of one /64) that no trusted proxy is.
+    /// Most connections from one address (of IPv6: from one /64), except from trusted proxies.
     pub connections_per_address_max: usize,
-    /// The part of `connections_max` that is kept for short answers and a few callers while a request runs on all others.
+    /// The part of `connections_max` that is reserved for short answers and a few callers while a request runs on every
+    /// other connection.
     pub connections_reserve: usize,
     pub trusted_proxies: TrustedProxies,
-    /// Origins whose pages may call; `*` is every one, and with none CORS is off.
+    /// Origins of web pages that may call the API. `*` allows every origin; without any, CORS is off.
     pub cors_origins: Vec<String>,
 }
 
@@ -220,7 +223,7 @@ impl Default for Options {
     }
 }
 
-/// A row of the URL table.
+/// A row of the table of routes.
 #[derive(Debug)]
 pub struct Route {
     pub method: Method,
@@ -233,7 +236,7 @@ pub struct Route {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Handler {
     Plain(fn() -> MethodRouter<App>),
-    /// Of the administrative API: it tells what it takes and gives.
+    /// A handler of the administrative API, which also describes its input and output for the OpenAPI document.
     Described(fn(MethodFilter) -> Endpoint),
 }
 
@@ -246,13 +249,13 @@ pub enum Under {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
-    /// Nobody looks at a key; a wrong one does no harm.
+    /// No key is checked; an invalid one is ignored.
     Open,
-    /// A key that may use models.
+    /// A key with the role `inference`.
     Key,
-    /// Any valid key, also of an account that is suspended: it sees what is its own.
+    /// Any valid key, even if its account is suspended: the route shows only the key's own data.
     AnyKey,
-    /// A key that has one of these roles.
+    /// A key with one of these roles.
     Admin(&'static [KeyRole]),
 }
 
@@ -283,7 +286,7 @@ impl Route {
         };
         match self.auth {
             Auth::Open => handler,
-            // Not for wrong methods, which are 405 for everybody.
+            // `route_layer` doesn't apply to wrong methods, which get 405 even without a key.
             Auth::Key => handler.route_layer(from_fn_with_state(app.clone(), extract::require_key)),
             Auth::AnyKey => {
                 handler.route_layer(from_fn_with_state(app.clone(), extract::require_any_key))

@@ -1,10 +1,10 @@
-//! Keys that stand where they don't belong, in a path or a model's name, are not repeated.
+//! Hides keys in texts that the log or an answer repeats, such as a path or a model's name.
 
 use std::borrow::Cow;
 
 const PREFIX: &str = "sk_";
 
-/// The text with every key cut down to its prefix.
+/// Shortens every key in the text to its prefix.
 pub fn redact(text: &str) -> Cow<'_, str> {
     if !text.contains(PREFIX) {
         return Cow::Borrowed(text);
@@ -17,7 +17,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
         redacted.push_str(before);
         redacted.push_str(PREFIX);
         rest = key.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        // A word like `task_one` is none.
+        // A word like `task_one` isn't a key.
         let word = before.ends_with(|c: char| c.is_ascii_alphanumeric());
         match key.len() - rest.len() {
             0 => {}

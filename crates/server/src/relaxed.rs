@@ -1,15 +1,15 @@
-//! The header that lists what of a request's schemas isn't enforced.
+//! The header that lists the parts of a request's schemas that aren't enforced.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weir_engine::constraint::Relaxed;
 
-/// JSON pointers into the request, with commas between them.
+/// A list of JSON pointers into the request, separated by commas.
 pub(crate) const X_WEIR_SCHEMA_RELAXED: HeaderName =
     HeaderName::from_static("x-weir-schema-relaxed");
-/// Characters of the header.
+/// Longest value of the header, in characters.
 pub(crate) const HEADER_CHARS_MAX: usize = 1_024;
 
-/// Adds the header where there is something to list. What doesn't fit is counted at its end, as `+3`.
+/// Adds the header if there is anything to list. Pointers that don't fit are counted at the end, as in `+3`.
 pub(crate) fn list(headers: &mut HeaderMap, relaxed: &[Relaxed]) {
     if relaxed.is_empty() {
         return;
@@ -18,7 +18,7 @@ pub(crate) fn list(headers: &mut HeaderMap, relaxed: &[Relaxed]) {
     for (place, Relaxed { pointer, .. }) in relaxed.iter().enumerate() {
         let pointer = escaped(pointer);
         let comma = if value.is_empty() { "" } else { ", " };
-        // Room for the count of those that are left out.
+        // Leaves room for the number of pointers that are left out.
         if value.len() + comma.len() + pointer.len() > HEADER_CHARS_MAX - 8 {
             value += &format!("{comma}+{}", relaxed.len() - place);
             break;
@@ -31,7 +31,7 @@ pub(crate) fn list(headers: &mut HeaderMap, relaxed: &[Relaxed]) {
     }
 }
 
-/// A pointer in the characters that a fragment of an address may have (RFC 6901, section 6), without commas.
+/// A pointer with only the characters that a URI fragment may have (RFC 6901, section 6), and without commas.
 fn escaped(pointer: &str) -> String {
     let mut escaped = String::with_capacity(pointer.len());
     for byte in pointer.bytes() {

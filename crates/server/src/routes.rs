@@ -1,4 +1,4 @@
-//! One module for each thing that has URLs.
+//! The handlers, in a module for each kind of resource.
 
 pub(crate) mod admin;
 pub(crate) mod billing;
@@ -25,7 +25,7 @@ use crate::error::{ApiError, Reason};
 use crate::layers::RequestId;
 use crate::{App, relaxed, sse};
 
-/// The way of both endpoints from a request to its answer.
+/// Handles a request of either endpoint, from the converted request to its answer.
 async fn respond(
     app: &App,
     caller: &Caller,
@@ -61,10 +61,10 @@ async fn respond(
         request,
         delivery,
     };
-    // Large, and long gone while the answer goes out: not a part of what that keeps.
+    // The future is boxed because it is large, and done long before a whole answer is: it would take space until then.
     let started = Box::pin(app.gateway.start(caller, job)).await;
     let generation = started.map_err(|refusal| ApiError::of(refusal, kind, limit))?;
-    // The prompts are known to be of this model, and not to be longer than its context.
+    // Computed only now, when the prompts' tokens are known to be in the vocabulary and to fit the context.
     envelope.shape = Shape {
         token_ids,
         prompt_logprobs,
@@ -80,7 +80,7 @@ async fn respond(
     Ok(response)
 }
 
-/// What tells the model's answers from those that it gave with other weights or settings.
+/// The model's fingerprint, which changes with its weights and settings.
 fn fingerprint(app: &App, model: &str) -> Arc<str> {
     let offer = app.gateway.catalog().find(model).ok();
     let facts = offer.and_then(|offer| offer.facts());
@@ -109,7 +109,7 @@ fn shape(app: &App, model: &str, shown: Shown) -> Shape {
     }
 }
 
-/// The text that tokens stand for. What is no text in it becomes replacement characters.
+/// The text of tokens. Bytes that aren't valid UTF-8 become replacement characters.
 fn detokenize_lossy(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> String {
     let mut bytes = Vec::new();
     for &token in tokens {
@@ -123,7 +123,7 @@ pub(crate) async fn not_found(uri: Uri) -> ApiError {
     ApiError::new(Reason::NotFound, format!("no such path: {path}"))
 }
 
-/// The router adds `Allow`.
+/// The router adds the header `Allow`.
 pub(crate) async fn method_not_allowed(method: Method) -> ApiError {
     ApiError::new(
         Reason::MethodNotAllowed,

@@ -1,4 +1,4 @@
-//! From a listener to the router: connections, their time limits, and how they end.
+//! Connections from the listener to the router: their time limits, and how they end.
 
 mod client;
 mod framing;
@@ -38,21 +38,21 @@ use self::table::{ConnectionTable, Place, TableLimits};
 use crate::{App, Options, router};
 
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// How long to wait when the process has no more file descriptors.
+/// Pause before accepting again when the process has no file descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// The time that an idle connection that has to make room may take to end.
+/// Longest time for an idle connection to close after it was told to make room.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// How serving ends: softly, where what runs may finish, or at once.
+/// The two ways to stop serving: softly, with running answers finishing, or at once.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// No new connections; open ones end after their answer.
+    /// Stops accepting connections; open ones end after their current answer.
     pub soft: CancellationToken,
-    /// Cuts every connection. What was generated on them is settled by the gateway.
+    /// Cuts every connection. The gateway settles what was generated on them.
     pub hard: CancellationToken,
 }
 
-/// Serves until it is stopped, and returns when the last connection has ended.
+/// Serves until a stop, and returns when the last connection has ended.
 pub async fn serve(listener: TcpListener, app: App, stop: Stop) {
     let options = Arc::clone(&app.options);
     let server = Server {
@@ -68,7 +68,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: Stop) {
         options,
     };
     accept(&listener, &server).await;
-    // New connections are refused from here on, not left waiting.
+    // From here on, the system refuses new connections instead of queueing them.
     drop(listener);
     server.tasks.close();
     server.tasks.wait().await;
@@ -85,12 +85,12 @@ struct Server {
 }
 
 fn builder(options: &Options) -> Builder<TokioExecutor> {
-    // HTTP/2 has no time-out for a stream that isn't read, nor for a connection that is idle. A proxy that
-    // speaks it to clients speaks HTTP/1.1 to us.
+    // hyper's HTTP/2 has no timeout for a stream that the client doesn't read, nor for an idle connection. A proxy that
+    // speaks HTTP/2 to clients speaks HTTP/1.1 to this server.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
-        // Without a timer the time-out would silently be off.
+        // Without a timer the timeout would silently be off.
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(HEADER_BYTES_MAX);
@@ -110,7 +110,8 @@ async fn accept(listener: &TcpListener, server: &Server) {
     }
 }
 
-/// One after the other: while a connection waits for a place, others wait to be accepted.
+/// Accepts connections one at a time: while one waits for a place in the table, later ones stay in the listener's
+/// queue.
 async fn accept_all(listener: &TcpListener, server: &Server) {
     loop {
         match listener.accept().await {
@@ -135,7 +136,7 @@ async fn accept_all(listener: &TcpListener, server: &Server) {
     }
 }
 
-/// A client that has gone again, as opposed to a limit of this process.
+/// Whether accepting failed because the client has gone, as opposed to a limit of this process.
 fn is_the_clients(error: &std_io::Error) -> bool {
     use std_io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -171,10 +172,10 @@ async fn connection(stream: TcpStream, from: SocketAddr, place: Place, server: &
     }
 }
 
-/// Why a connection ended early.
+/// The error that ended a connection.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves a connection until it ends, by itself or because it must.
+/// Serves a connection until it ends, is stopped, or has to make room.
 async fn served<C: GracefulConnection<Error = Failure>>(
     mut connection: Pin<&mut C>,
     place: &Place,
@@ -191,8 +192,8 @@ async fn served<C: GracefulConnection<Error = Failure>>(
                 () = stop.hard.cancelled() => return Ok(()),
                 () = tokio::time::sleep(CLOSE_TIME_MAX) => {}
             }
-            // A client that takes nothing of its last answer would hold the place. A request that came meanwhile is
-            // served, and the connection ends after it.
+            // Otherwise a client that doesn't read its last answer would hold the place. If a request arrived
+            // meanwhile, it is served before the connection ends.
             if !place.is_busy() {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! A streamed answer: each event becomes a frame as soon as it comes.
+//! A streamed answer: each event of the generation becomes a frame as soon as it comes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::answer::{Envelope, Kind, Offset, broken, finish_reason, logprobs, usa
 use crate::convert::Reply;
 use crate::error::ApiError;
 
-/// The answer lives in the body: when a client hangs up the body is dropped, and the generation with it.
+/// The body owns the generation: when a client hangs up, the body is dropped and the generation with it.
 pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -> Response {
     let offsets = match (envelope.kind, envelope.shape.logprobs) {
         (Kind::Completion, Some(_)) => (0..envelope.choices())
@@ -48,7 +48,7 @@ pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -
             HeaderValue::from_static("text/event-stream"),
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        // nginx would collect frames otherwise.
+        // Otherwise nginx would buffer frames.
         (
             HeaderName::from_static("x-accel-buffering"),
             HeaderValue::from_static("no"),
@@ -62,24 +62,24 @@ struct Frames {
     usage: StreamUsage,
     generation: Generation,
     place: Place,
-    /// How far each choice has come, if log-probabilities say where tokens begin.
+    /// The offset of each choice's next token, if log-probabilities with offsets are wanted.
     offsets: Vec<Offset>,
-    /// Each prompt's tokens, until they are told.
+    /// The tokens of each prompt, until a chunk has sent them.
     prompts: Vec<Option<Arc<[Token]>>>,
-    /// Whether a choice's first chunk is out.
+    /// For each choice, whether its first chunk was sent.
     begun: Vec<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Start,
-    /// Nothing of a completion is out yet.
+    /// A completion of which no chunk was sent yet.
     BeforeText,
     Middle,
     End,
 }
 
-/// What a chunk says about its choice.
+/// The content of a choice in one chunk.
 enum Part<'a> {
     Start,
     Text(Channel, &'a str, &'a [TokenLogprob], &'a [Token]),
@@ -96,7 +96,7 @@ impl Part<'_> {
     }
 }
 
-/// A fragment of a call; only the first has its id and name.
+/// The delta with a fragment of a tool call; only the first fragment has the id and the name.
 fn call_delta<'a>(
     call: u32,
     first: Option<(String, &'a str)>,
@@ -116,7 +116,7 @@ fn call_delta<'a>(
 }
 
 impl Frames {
-    /// The next frames, or `None` when all are out.
+    /// The next frames, or `None` after the last.
     async fn next(&mut self) -> Option<Bytes> {
         let mut frames = Vec::with_capacity(256);
         let mut event = None;
@@ -124,7 +124,8 @@ impl Frames {
             Place::End => return None,
             Place::Start if self.envelope.kind == Kind::Chat => {
                 self.place = Place::Middle;
-                // The roles leave at once, choice 0's first, unless the first chunk is to tell the prompt.
+                // The chunks with the roles are sent at once, choice 0's first. Only if the first chunk has to contain
+                // the prompt's tokens do they wait for the prompt's event.
                 if self.envelope.shape.token_ids {
                     event = match self.generation.next().await {
                         Some(Ok(Event::Prompt { prompt, tokens, .. })) => {
@@ -144,7 +145,7 @@ impl Frames {
             Place::Start => self.place = Place::BeforeText,
             Place::BeforeText | Place::Middle => {}
         }
-        // Some events show nothing.
+        // Some events produce no frame.
         loop {
             let next = match event.take() {
                 Some(event) => Some(event),
@@ -165,7 +166,7 @@ impl Frames {
         }
     }
 
-    /// What an event shows.
+    /// Appends the frames of an event.
     fn frame(&mut self, frames: &mut Vec<u8>, event: Option<Result<Event, Refusal>>) {
         match event {
             Some(Ok(Event::Prompt { prompt, tokens, .. })) => self.note_prompt(prompt, tokens),
@@ -204,14 +205,14 @@ impl Frames {
         }
     }
 
-    /// The last frame, with no `[DONE]` after it.
+    /// Appends the last frame of a failed stream. `[DONE]` doesn't follow.
     fn fail(&mut self, frames: &mut Vec<u8>, error: &ApiError) {
         encode(frames, &error.frame());
         self.place = Place::End;
     }
 
     fn chunk(&mut self, frames: &mut Vec<u8>, index: u32, part: &Part<'_>) {
-        // The first chunk of a stream is choice 0's; of a chat it was already.
+        // Every stream begins with a chunk of choice 0. In a chat that was its role.
         if self.place == Place::BeforeText {
             self.place = Place::Middle;
             if index != 0 {
@@ -237,7 +238,7 @@ impl Frames {
         }
     }
 
-    /// The tokens of a choice's prompt, once.
+    /// The tokens of a choice's prompt, for the choice's first chunk only.
     fn prompt_of(&mut self, choice: u32) -> Option<Arc<[Token]>> {
         let tokens = self
             .prompts
@@ -317,7 +318,7 @@ impl Frames {
         }
     }
 
-    /// The tokens of a part, if they are told.
+    /// The token ids of a part, if the request asked for them.
     fn ids<'a>(&self, part: &Part<'a>) -> Option<&'a [Token]> {
         match *part {
             Part::Text(.., ids) if self.envelope.shape.token_ids => Some(ids),

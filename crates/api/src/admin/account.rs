@@ -5,43 +5,43 @@ use serde::{Deserialize, Serialize};
 
 use super::{Time, Usd, given};
 
-/// Who holds a balance.
+/// An account: the holder of a balance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Account {
     pub id: String,
     pub name: String,
-    /// What was paid in and given, less what was charged and has expired.
+    /// All payments and promotional credit, minus charges and expired promotional credit.
     pub balance: Usd,
-    /// The part of it that open requests hold.
+    /// The part of the balance that open requests hold.
     pub held: Usd,
-    /// What a new request can hold, with the credit limit.
+    /// The amount that a new request can hold, including the credit limit.
     pub available: Usd,
-    /// The part of what is available that is promotional credit.
+    /// The part of `available` that is promotional credit.
     pub promo: Usd,
-    /// How far below zero the rest may go.
+    /// How far below zero the balance without promotional credit may go.
     pub credit_limit: Usd,
-    /// Warn when less than this is available.
+    /// The event `balance.low` is sent when the balance plus the credit limit falls below this.
     pub low_balance: Option<Usd>,
-    /// Instead of the tier that the top-ups give.
+    /// A tier set for this account, instead of the one that its top-ups give.
     pub tier: Option<Tier>,
-    /// Instead of the tier's limits, if there is any.
+    /// Limits set for this account; each replaces that of the tier.
     pub limits: Limits,
-    /// Instead of those, for single models: by the model's id.
+    /// Limits set for single models, by the model's id; each replaces that of `limits`.
     pub model_limits: BTreeMap<String, Limits>,
     pub suspended: Option<Suspension>,
     pub created_at: Time,
-    /// Nothing can be done with a deleted account; its name has its id behind it, and its records stay.
+    /// A deleted account can't be used or changed. Its name has its id appended, and its records stay.
     pub deleted_at: Option<Time>,
 }
 
-/// Since when, and why, requests of an account are refused.
+/// The time and the reason of an account's suspension: its requests are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Suspension {
     pub since: Time,
     pub reason: String,
 }
 
-/// How much an account may use, by what it pays in.
+/// The level of an account's rate limits, by the amount that it pays in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Tier {
     T1,
@@ -51,7 +51,7 @@ pub enum Tier {
     T5,
 }
 
-/// What may be used; null is no limit.
+/// Rate limits; null means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct Limits {
@@ -63,7 +63,7 @@ pub struct Limits {
     pub concurrent_requests: Option<u32>,
 }
 
-/// An account to be made.
+/// An account to create.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewAccount {
@@ -71,40 +71,41 @@ pub struct NewAccount {
     pub name: String,
 }
 
-/// What to change of an account; what is absent stays.
+/// Changes to an account; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct AccountUpdate {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "String")]
     pub name: Option<String>,
-    /// Never less than what is owed or held of it already.
+    /// Never less than the part of it that is owed or held already.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Usd")]
     pub credit_limit: Option<Usd>,
-    /// Null is no warning.
+    /// Null turns the warning off.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Usd>")]
     pub low_balance: Option<Option<Usd>>,
-    /// Null is the tier of the top-ups.
+    /// Null means the tier that the top-ups give.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Tier>")]
     pub tier: Option<Option<Tier>>,
-    /// All of them. One that is absent in here, or null, is that of the tier.
+    /// Replaces all limits. A limit that is absent here, or null, is that of the tier.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Limits>")]
     pub limits: Option<Option<Limits>>,
-    /// All of them, by the model's id, for at most 100 models. A limit that is absent in one, or null, is that of `limits`, or of the tier.
+    /// Replaces all limits of single models, by the model's id, for at most 100 models. A limit that is absent here, or
+    /// null, is that of `limits`, or else of the tier.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<BTreeMap<String, Limits>>")]
     pub model_limits: Option<Option<BTreeMap<String, Limits>>>,
-    /// New requests are refused, those that run finish. Null resumes.
+    /// New requests are refused, running ones finish. Null resumes the account.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<NewSuspension>")]
     pub suspended: Option<Option<NewSuspension>>,
 }
 
-/// Why an account is suspended.
+/// The reason for a suspension.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewSuspension {

@@ -13,22 +13,22 @@ pub struct Key {
     pub account: String,
     pub name: Option<String>,
     pub role: Role,
-    /// The only models it may use; null is every model.
+    /// The only models that the key may use; null means every model.
     pub models: Option<Vec<String>>,
-    /// Its own limits, beside those of its account.
+    /// The key's own limits, which apply in addition to those of its account.
     pub limits: Limits,
     pub caps: Caps,
     pub created_at: Time,
-    /// About: it is written at most once a minute.
+    /// Approximate: updated at most once a minute.
     pub last_used_at: Option<Time>,
     pub expires_at: Option<Time>,
     pub rotated_at: Option<Time>,
-    /// Until when the secret before the last rotation is accepted, too.
+    /// Until this time, the secret from before the last rotation is accepted as well.
     pub old_secret_until: Option<Time>,
     pub revoked_at: Option<Time>,
 }
 
-/// An API key, and what its requests have cost.
+/// An API key, and the cost of its requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeyDetail {
     #[serde(flatten)]
@@ -36,25 +36,25 @@ pub struct KeyDetail {
     pub spent: Spent,
 }
 
-/// By UTC; weeks begin on Monday.
+/// The cost of the key's requests, by UTC; weeks begin on Monday.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Spent {
     pub total: Usd,
     pub month: Usd,
     pub week: Usd,
     pub day: Usd,
-    /// What its open requests hold.
+    /// The amount that the key's open requests hold.
     pub held: Usd,
 }
 
-/// What a key is for.
+/// The purpose of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Uses models, and administers nothing. The others administer, and use no models.
+    /// May use models, and may not administer. Keys of the other roles administer, and can't use models.
     #[default]
     Inference,
-    /// May do everything to all accounts and keys.
+    /// May do everything, to all accounts and keys.
     Admin,
     /// May read everything, and move money.
     Billing,
@@ -62,7 +62,7 @@ pub enum Role {
     Viewer,
 }
 
-/// The most that a key's requests may cost, by UTC; null is no cap.
+/// The most that a key's requests may cost, by UTC; null means no cap.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct Caps {
@@ -71,13 +71,13 @@ pub struct Caps {
     pub day: Option<Usd>,
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct NewKey {
     #[schemars(length(min = 1, max = 64))]
     pub name: Option<String>,
-    /// It never changes.
+    /// A key's role never changes.
     pub role: Role,
     pub models: Option<Vec<String>>,
     pub expires_at: Option<Time>,
@@ -85,45 +85,45 @@ pub struct NewKey {
     pub caps: Caps,
 }
 
-/// What to change of a key; what is absent stays.
+/// Changes to a key; absent fields stay as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct KeyUpdate {
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<String>")]
     pub name: Option<Option<String>>,
-    /// Null is never.
+    /// Null means never.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Time>")]
     pub expires_at: Option<Option<Time>>,
-    /// Null is every model.
+    /// Null means every model.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Vec<String>>")]
     pub models: Option<Option<Vec<String>>>,
-    /// All of them: what is absent in here, or null, is no limit.
+    /// Replaces all limits. A limit that is absent here, or null, is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Limits>")]
     pub limits: Option<Option<Limits>>,
-    /// All of them: what is absent in here, or null, is no cap.
+    /// Replaces all caps. A cap that is absent here, or null, is no cap.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "Option<Caps>")]
     pub caps: Option<Option<Caps>>,
 }
 
-/// How a key gets a new secret.
+/// The replacement of a key's secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Rotation {
-    /// How long the old secret is accepted beside the new one, up to 30 days.
+    /// How long the old secret is still accepted, in seconds, up to 30 days.
     #[schemars(range(max = 2_592_000))]
     pub grace_seconds: u32,
 }
 
-/// A new secret: this is the only time that it is shown.
+/// A new secret. It is shown only this once.
 #[derive(Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySecret {
     pub id: String,
-    /// The whole key.
+    /// The complete key, with its secret.
     pub key: String,
 }
 

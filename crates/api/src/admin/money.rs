@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Time, Usd};
 
-/// Money that was paid in.
+/// A payment into the account.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewCredit {
@@ -14,7 +14,7 @@ pub struct NewCredit {
     pub reason: String,
 }
 
-/// Promotional credit: used before cash, and gone when it expires.
+/// Promotional credit: used before cash, and lost when it expires.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewPromo {
@@ -25,26 +25,26 @@ pub struct NewPromo {
     pub reason: String,
 }
 
-/// Corrects a balance by cash.
+/// A correction of an account's cash balance.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewAdjustment {
-    /// Less than 0 takes away, but never more than the credit limit covers.
+    /// A negative amount takes money away, but never more than the credit limit covers.
     pub amount: Usd,
     #[schemars(length(min = 1, max = 256))]
     pub reason: String,
 }
 
-/// Gives back what a request cost, or a part of it.
+/// A refund of a request's cost, or of part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewRefund {
-    /// Its id: the header `x-request-id` of its answer.
+    /// The request's id: the header `x-request-id` of its answer.
     pub request: String,
-    /// Which attempt of it; 1 if absent.
+    /// The attempt of the request; 1 if absent.
     #[serde(default = "first")]
     pub attempt: u32,
-    /// All that was not refunded before if absent.
+    /// Everything that wasn't refunded before, if absent.
     #[serde(default)]
     pub amount: Option<Usd>,
     #[schemars(length(min = 1, max = 256))]
@@ -55,17 +55,17 @@ fn first() -> u32 {
     1
 }
 
-/// Money that was moved.
+/// A booked movement of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Movement {
-    /// The ledger's transaction.
+    /// The number of the ledger's transaction.
     pub transaction: i64,
     pub account: String,
-    /// What the account got; less than 0 if it was taken away.
+    /// The amount that the account received; negative if it was taken away.
     pub amount: Usd,
-    /// The account's, right after.
+    /// The account's balance right after.
     pub balance: Usd,
     pub at: Time,
-    /// Whether the idempotency key had been used: then nothing has changed, and this is the first result.
+    /// Whether the idempotency key had been used before: then nothing has changed, and this is the first result.
     pub replayed: bool,
 }

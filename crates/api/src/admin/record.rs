@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Time, Usd};
 
-/// An attempt of a request, as it was charged.
+/// The charge for one attempt of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UsageRecord {
     pub id: i64,
@@ -14,10 +14,10 @@ pub struct UsageRecord {
     pub attempt: u32,
     pub model: String,
     pub prompt_tokens: u64,
-    /// The part of the prompt's that came from a cache.
+    /// The part of the prompt tokens that came from the prefix cache.
     pub cached_tokens: u64,
     pub completion_tokens: u64,
-    /// The part of the completion's that was reasoning.
+    /// The part of the completion tokens that was reasoning.
     pub reasoning_tokens: u64,
     /// The price at admission, in 0.0001 USD per million tokens.
     pub input_price: i64,
@@ -28,28 +28,28 @@ pub struct UsageRecord {
     pub promo: Usd,
     /// `success`, `disconnected`, `engine_failed` or `expired`.
     pub outcome: &'static str,
-    /// Where the counts come from: `engine`, `upstream` or `estimated`.
+    /// Source of the token counts: `engine`, `upstream` or `estimated`.
     pub source: &'static str,
     pub started_at: Time,
     pub ended_at: Time,
 }
 
-/// What requests of a key used of a model, at one price, on a UTC day.
+/// The usage of one model by one key, at one price, on one UTC day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UsageDay {
-    /// Such as "2027-01-31".
+    /// A UTC day, such as "2027-01-31".
     pub day: String,
     pub account: String,
     pub key: String,
     pub model: String,
     pub requests: u64,
     pub prompt_tokens: u64,
-    /// The part of the prompts' that came from a cache.
+    /// The part of the prompt tokens that came from the prefix cache.
     pub cached_tokens: u64,
     pub completion_tokens: u64,
-    /// The part of the completions' that was reasoning.
+    /// The part of the completion tokens that was reasoning.
     pub reasoning_tokens: u64,
-    /// In 0.0001 USD per million tokens.
+    /// The price, in 0.0001 USD per million tokens.
     pub input_price: i64,
     pub cached_price: i64,
     pub output_price: i64,
@@ -63,14 +63,14 @@ pub struct UsageDay {
 pub struct Transaction {
     pub id: i64,
     pub at: Time,
-    /// Such as `credit`, `hold` or `settle`.
+    /// The kind of transaction, such as `credit`, `hold` or `settle`.
     pub kind: String,
     pub reason: Option<String>,
-    /// Who did it, if no request did.
+    /// The actor, if the transaction isn't a request's.
     pub actor: Option<String>,
-    /// The request that it is of, or that it refunds.
+    /// The request that the transaction belongs to, or that it refunds.
     pub request: Option<String>,
-    /// The account's balance, right after.
+    /// The account's balance right after.
     pub balance: Usd,
     pub entries: Vec<Entry>,
 }
@@ -89,13 +89,13 @@ pub struct AuditRecord {
     pub at: Time,
     /// `key:<id>`, `cli:<user>` or `system`.
     pub actor: String,
-    /// Such as `account.update` or `key.rotate`.
+    /// The kind of act, such as `account.update` or `key.rotate`.
     pub act: String,
     pub account: String,
-    /// The id of what was changed: an account, a key or a transaction.
+    /// The id of the object that was changed: an account, a key or a transaction.
     pub target: String,
-    /// What the act changed, before…
+    /// The object before the act.
     pub before: Value,
-    /// …and after.
+    /// The object after the act.
     pub after: Value,
 }

@@ -1,4 +1,5 @@
-//! What callers get: the whole answer, or chunks of it. Every key is always there, also when null.
+//! The answers to chat completions: whole, or in chunks. Keys without a note are always present, null if there is no
+//! value.
 
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ pub struct Answer {
     pub choices: Vec<Choice>,
     pub usage: Usage,
     pub system_fingerprint: String,
-    /// vLLM's additions, there only if they are asked for.
+    /// vLLM's additions, present only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<PromptLogprobs>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,17 +40,17 @@ pub struct Choice {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Message {
     pub role: &'static str,
-    /// Null when the answer is calls alone.
+    /// Null when the answer consists of tool calls alone.
     pub content: Option<String>,
     pub refusal: Option<String>,
-    /// What the model thought, as Novita's API has it: there only if there is some.
+    /// The model's reasoning, in Novita's field; present only if there is some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<Call>,
 }
 
-/// A call of a tool, whole.
+/// A complete tool call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Call {
     pub id: String,
@@ -65,7 +66,7 @@ impl Call {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Function {
     pub name: String,
-    /// JSON, as the model wrote it.
+    /// JSON text, as the model generated it.
     pub arguments: String,
 }
 
@@ -78,11 +79,11 @@ pub struct Logprobs {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenLogprob {
-    /// Text; where it is a part of a character, only `bytes` tell.
+    /// The token's text. If the token is a part of a character, only `bytes` is exact.
     pub token: String,
     pub logprob: f32,
     pub bytes: Vec<u8>,
-    /// The most likely tokens in its place, best first.
+    /// The most likely tokens at this position, the best first.
     pub top_logprobs: Vec<TopLogprob>,
 }
 
@@ -93,7 +94,7 @@ pub struct TopLogprob {
     pub bytes: Vec<u8>,
 }
 
-/// One frame of a stream.
+/// A frame of a stream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Chunk<'a> {
     pub id: &'a str,
@@ -104,7 +105,7 @@ pub struct Chunk<'a> {
     pub system_fingerprint: &'a str,
     #[serde(skip_serializing_if = "StreamUsage::is_absent")]
     pub usage: StreamUsage,
-    /// In the first chunk, if asked for.
+    /// Present in the first chunk, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<&'a [u32]>,
 }
@@ -118,13 +119,13 @@ pub struct ChunkChoice<'a> {
     pub index: u32,
     pub delta: Delta<'a>,
     pub logprobs: Option<Logprobs>,
-    /// Null until the choice's last chunk, but always there.
+    /// Null until the choice's last chunk; the key is always present.
     pub finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<&'a [u32]>,
 }
 
-/// What a chunk adds to a choice: a role in the first, then text or calls, nothing in the last.
+/// The part of a choice that a chunk adds: the role in the first chunk, then text or tool calls, nothing in the last.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,15 +134,15 @@ pub struct Delta<'a> {
     pub content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<&'a str>,
-    /// One fragment, as clients expect an array.
+    /// A single fragment, in an array because clients expect an array.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<[CallDelta<'a>; 1]>,
 }
 
-/// A fragment of a call. The first has `id`, `type` and `name`; clients concatenate whatever repeats.
+/// A fragment of a tool call. Only the first has `id`, `type` and `name`, since clients concatenate fields that repeat.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CallDelta<'a> {
-    /// The number of the call in its choice.
+    /// The number of the call within its choice.
     pub index: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,

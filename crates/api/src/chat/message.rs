@@ -7,9 +7,9 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor, value::SeqAccessDeseria
 
 use crate::value::{List, object};
 
-/// Parts of one message.
+/// Most content parts of one message.
 const PARTS_MAX: usize = 65_536;
-/// Calls of tools in one message.
+/// Most tool calls in one message.
 const TOOL_CALLS_MAX: usize = 1024;
 
 object! {
@@ -19,12 +19,13 @@ object! {
         name: String,
         tool_calls: List<ToolCall, TOOL_CALLS_MAX>,
         tool_call_id: String,
-        /// Whether it is the beginning of the answer, as DeepSeek and Mistral, and as Moonshot and Alibaba have it.
+        /// Whether the message is the beginning of the answer: `prefix` is the field of DeepSeek and Mistral, `partial`
+        /// that of Moonshot and Alibaba.
         prefix: bool,
         partial: bool,
-        /// Why an assistant said nothing.
+        /// The text by which the assistant refused to answer.
         refusal: String,
-        /// What an assistant thought, under either of the names that clients send back.
+        /// The assistant's reasoning, under either of the names by which clients send it back.
         reasoning_content: String,
         reasoning: String,
     }
@@ -95,7 +96,7 @@ impl<'de> Deserialize<'de> for Content {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "AnyPart")]
 pub enum Part {
-    /// `text`, and `refusal`, which assistants' messages may have.
+    /// A part of type `text`, or of type `refusal`, which assistant messages may have.
     Text(String),
     Image,
     Audio,
@@ -104,7 +105,7 @@ pub enum Part {
 }
 
 object! {
-    /// A part before its type is known.
+    /// A part before its type is checked.
     pub(super) struct AnyPart {
         kind as "type": String,
         text: String,
@@ -137,13 +138,13 @@ impl TryFrom<AnyPart> for Part {
     }
 }
 
-/// A call that the assistant made earlier.
+/// A tool call that the assistant made earlier in the conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "AnyToolCall")]
 pub struct ToolCall {
     pub id: String,
     pub name: String,
-    /// JSON, as the model wrote it.
+    /// JSON text, as the model generated it.
     pub arguments: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the model may call, and whether it must.
+//! The tools that the model may call, and whether it must call one.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ object! {
     }
 }
 
-/// `tool_choice`: a word, or an object that names a function.
+/// `tool_choice`: a string, or an object that names a function.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToolChoice {
     None,

@@ -1,11 +1,11 @@
-//! What callers get: the whole answer, or chunks of it, which have one shape.
+//! The answers to plain completions: whole, or in chunks of the same shape.
 
 use serde::{Serialize, Serializer};
 
 use crate::prompt_logprobs::PromptLogprobs;
 use crate::usage::{StreamUsage, Usage};
 
-/// Of whole answers and of chunks.
+/// The `object` of whole answers and of chunks.
 pub const OBJECT: &str = "text_completion";
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,7 +26,7 @@ pub struct Choice {
     pub index: u32,
     pub logprobs: Option<Logprobs>,
     pub finish_reason: &'static str,
-    /// vLLM's additions, there only if they are asked for.
+    /// vLLM's additions, present only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<PromptLogprobs>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub struct Choice {
     pub token_ids: Option<Vec<u32>>,
 }
 
-/// One frame of a stream.
+/// A frame of a stream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Chunk<'a> {
     pub id: &'a str,
@@ -53,27 +53,27 @@ pub struct ChunkChoice<'a> {
     pub text: &'a str,
     pub index: u32,
     pub logprobs: Option<Logprobs>,
-    /// Null until the choice's last chunk, but always there.
+    /// Null until the choice's last chunk; the key is always present.
     pub finish_reason: Option<&'static str>,
-    /// In the choice's first chunk, if asked for.
+    /// Present in the choice's first chunk, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<&'a [u32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<&'a [u32]>,
 }
 
-/// One entry for each token, in four lists. The first token of an echoed prompt has nothing before
-/// it, so no log-probability.
+/// Four lists with an entry for each token. The first token of an echoed prompt has no token before it and so no
+/// log-probability.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Logprobs {
     pub tokens: Vec<String>,
     pub token_logprobs: Vec<Option<f32>>,
     pub top_logprobs: Vec<Option<TopLogprobs>>,
-    /// Where each token begins, in characters from the begin of the prompt.
+    /// Where each token begins, in characters from the beginning of the prompt.
     pub text_offset: Vec<usize>,
 }
 
-/// The most likely tokens in a token's place, and the token itself; best first.
+/// The most likely tokens at one position, and the token itself; the best first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopLogprobs(pub Vec<(String, f32)>);
 

@@ -6,15 +6,15 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
-/// Prompts of one request.
+/// Most prompts of one request.
 pub const PROMPTS_MAX: usize = 1024;
 
 pub type Prompts = PromptsOf<PROMPTS_MAX>;
 
-/// At most `MAX` of them.
+/// At most `MAX` prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptsOf<const MAX: usize> {
-    /// One or several; none if the array was empty.
+    /// A text or several texts; empty if the array was empty.
     Texts(Vec<String>),
     Tokens(Vec<Vec<u32>>),
 }
@@ -43,7 +43,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for PromptsOf<MAX> {
                     None => Ok(PromptsOf::Texts(Vec::new())),
                     Some(Entry::Text(first)) => rest(first, seq, MAX).map(PromptsOf::Texts),
                     Some(Entry::Tokens(first)) => rest(first, seq, MAX).map(PromptsOf::Tokens),
-                    // The size of the body bounds the tokens.
+                    // The number of tokens is bounded by the size of the body.
                     Some(Entry::Token(first)) => {
                         rest(first, seq, usize::MAX).map(|tokens| PromptsOf::Tokens(vec![tokens]))
                     }
@@ -55,7 +55,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for PromptsOf<MAX> {
     }
 }
 
-/// The other entries, which are of the first one's kind.
+/// The entries after the first. All must be of the first one's kind.
 fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     first: T,
     mut seq: A,
@@ -73,7 +73,7 @@ fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     Ok(entries)
 }
 
-/// The first entry, which decides of which form the prompt is.
+/// The first entry of an array, which decides the form of the whole prompt.
 enum Entry {
     Text(String),
     Token(u32),

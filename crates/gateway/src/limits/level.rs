@@ -1,18 +1,18 @@
-//! GCRA as arithmetic: how much of a minute's worth is used.
+//! GCRA as arithmetic on the used part of a minute's quota.
 //!
-//! A bucket holds a minute. A unit takes 60 s ÷ limit of it, and time itself brings it back. Costs are
-//! nanoseconds and clocks are microseconds, all whole and below 2^53, so that the store's script, whose
-//! numbers are doubles, comes to the same answers (`limits/store/limits.lua`).
+//! The bucket is a minute deep. A unit takes 60 s ÷ limit of it, and it refills as time passes. Costs are in
+//! nanoseconds and clocks in microseconds, all integers below 2^53, so that the store's script, whose numbers are
+//! doubles, computes the same answers (`limits/store/limits.lua`).
 
 use std::time::Duration;
 
 use super::Gauge;
 
 pub(super) const MINUTE_NS: u64 = 60_000_000_000;
-/// The deepest debt: a hundred days.
+/// The deepest debt, in nanoseconds: a hundred days.
 const LEVEL_NS_MAX: u64 = 100 * 86_400 * 1_000_000_000;
 
-/// What is used, as the time until the bucket is full again.
+/// The used quota, as the time until the bucket is full again, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Level(pub(super) u64);
 
@@ -21,7 +21,7 @@ impl Level {
         Level(self.0.saturating_sub(passed_us.saturating_mul(1000)))
     }
 
-    /// How long until `cost_ns` is there; what costs more than a minute needs a full bucket.
+    /// The time until `cost_ns` is available. A cost of more than a minute waits for a full bucket.
     pub(super) fn wait_ns(self, cost_ns: u64) -> u64 {
         (self.0 + cost_ns.min(MINUTE_NS)).saturating_sub(MINUTE_NS)
     }
@@ -30,8 +30,8 @@ impl Level {
         self.0 = (self.0 + cost_ns).min(LEVEL_NS_MAX);
     }
 
-    /// Of what was taken, time itself has given back a part; never more than the rest is given back
-    /// now, or it would free what others have taken meanwhile.
+    /// Gives back part of an earlier cost. As time passes the bucket refills with part of that cost anyway: no more is
+    /// given back than the part that hasn't, or it would free what other requests have taken meanwhile.
     pub(super) fn give_back(&mut self, back_ns: u64, taken_ns: u64, passed_us: u64) {
         let left = Level(taken_ns).drained(passed_us).0;
         self.0 = self.0.saturating_sub(back_ns.min(left));
@@ -48,8 +48,8 @@ impl Level {
     }
 }
 
-/// How long `units` take to come back, rounded down: a whole limit taken one by one must fit a minute.
-/// A limit of 0 admits one unit in a hundred days.
+/// The cost of `units`, as the time until they have refilled. Rounded down: a whole limit that is taken unit by unit
+/// must fit into a minute. With a limit of 0, one unit is admitted in a hundred days.
 pub(super) fn cost_ns(units: u64, limit: u64) -> u64 {
     let exact = match limit {
         0 => u128::from(LEVEL_NS_MAX),
@@ -58,7 +58,7 @@ pub(super) fn cost_ns(units: u64, limit: u64) -> u64 {
     u64::try_from(exact).map_or(LEVEL_NS_MAX, |cost| cost.min(LEVEL_NS_MAX))
 }
 
-/// Clocks count microseconds: rounded up, a wait is long enough.
+/// A wait as a duration in whole microseconds, rounded up so that the wait is long enough.
 pub(super) fn wait(ns: u64) -> Duration {
     Duration::from_micros(ns.div_ceil(1000))
 }

@@ -1,5 +1,5 @@
-//! The counts of this process. Without a store they decide; with one they follow what it answers, so
-//! that they show it in the headers, and go on from there while it is out of reach.
+//! The counts of this process. Without a store they decide. With a store they mirror its answers: the response headers
+//! show them, and the local policy continues from them while the store is unreachable.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::level::{Level, cost_ns, wait};
 use super::{CONCURRENT_RETRY_NS, Denied, Quota, Subject, Which};
 
-/// Subjects that are remembered before those with nothing to remember are dropped.
+/// Number of subjects at which idle ones are first removed from the table.
 pub(super) const SUBJECTS_SWEEP: usize = 10_000;
 
 #[derive(Debug)]
@@ -24,23 +24,23 @@ struct Table {
     sweep_at: usize,
 }
 
-/// Nothing of it set is the same as no state at all.
+/// A subject's counts. A state with every field zero is equal to no state.
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// When the levels were so, in microseconds since the origin.
+    /// The time of `used`, in microseconds since the origin.
     at: u64,
     used: Levels,
     concurrent: u32,
 }
 
-/// What a subject has used.
+/// A subject's used requests and tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Levels {
     pub(super) requests: Level,
     pub(super) tokens: Level,
 }
 
-/// A correction of tokens that were reserved.
+/// A correction of reserved tokens to the tokens used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Correction {
     pub(super) reserved: u64,
@@ -48,7 +48,7 @@ pub(super) struct Correction {
 }
 
 impl Correction {
-    /// What to take, to give back, and what was taken.
+    /// Three costs in nanoseconds: to take in addition, to give back, and that the reservation took.
     pub(super) fn costs_ns(self, limit: u64) -> (u64, u64, u64) {
         let Correction { reserved, used } = self;
         (
@@ -119,7 +119,7 @@ impl Memory {
         Ok(())
     }
 
-    /// `since`: when the tokens were reserved.
+    /// Corrects a reservation. `since` is the time of the reservation.
     pub(super) fn correct(
         &self,
         subjects: &[Subject],
@@ -137,7 +137,7 @@ impl Memory {
         }
     }
 
-    /// Counts a request among the concurrent ones, whatever the limits.
+    /// Counts a request as concurrent, whatever the limits.
     pub(super) fn enter(&self, subjects: &[Subject], now: Instant) {
         let now = self.micros(now);
         let mut table = self.lock();
@@ -156,7 +156,7 @@ impl Memory {
         }
     }
 
-    /// What the store has counted, over all nodes.
+    /// Sets the subjects' levels to those that the store has counted over all nodes.
     pub(super) fn follow(&self, subjects: &[Subject], levels: &[Levels], now: Instant) {
         let now = self.micros(now);
         let mut table = self.lock();
@@ -191,14 +191,14 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics while the lock is held; if it did, counts would still be whole.
+        // Nothing panics while the lock is held; if something did, the counts would still be consistent.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Table {
-    /// A subject's state as it is now. When the clock has gone back, time goes on from there: nobody
-    /// waits for it to catch up.
+    /// A subject's state as of `now`. If the clock has gone back, the state's time is set back with it, so that callers
+    /// don't have to wait until the clock has caught up.
     fn state(&mut self, name: &Arc<str>, now: u64) -> State {
         let Some(state) = self.states.get_mut(name) else {
             return State::default();
@@ -234,7 +234,8 @@ impl Table {
         self.states.entry(Arc::clone(name)).or_default().concurrent += 1;
     }
 
-    /// Drops the states that say nothing. Its cost is spread: the next sweep comes when the table has doubled.
+    /// Removes the states of idle subjects. The next sweep comes when the table has doubled, so the amortized cost per
+    /// request is constant.
     fn sweep(&mut self, now: u64) {
         if self.states.len() < self.sweep_at {
             return;
@@ -259,7 +260,7 @@ impl State {
     }
 }
 
-/// Of all limits that stand in the way, the one that does so longest: who waits for it passes all.
+/// The limit with the longest wait among all that refuse: after that wait the request passes every limit.
 #[derive(Debug, Default)]
 struct Denial {
     longest: Option<(Which, u64, u64)>,
@@ -273,7 +274,8 @@ impl Denial {
         }
     }
 
-    /// A request that is refused for its tokens was counted; the next one has to be admitted, too.
+    /// Also waits for a request to be free: a request that is refused for its tokens was counted, and its retry needs
+    /// one more.
     fn next_request_ns(&mut self, wait_ns: u64) {
         self.next_request_ns = self.next_request_ns.max(wait_ns);
     }

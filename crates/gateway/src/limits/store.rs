@@ -1,8 +1,8 @@
-//! Counts that several nodes share, in Valkey or Redis: one script there decides and counts in one step,
-//! by the store's own clock.
+//! Counts that several nodes share, in Valkey or Redis. A Lua script there decides and counts atomically, by the
+//! store's own clock.
 //!
-//! While the store is out of reach nobody waits for it: [`mod@line`] notices once, requests go by the
-//! configured policy, and a task of its own finds out when it is back.
+//! While the store is unreachable, requests don't wait for it: [`mod@line`] notices the failure once, requests follow
+//! the configured policy, and a background task reconnects.
 
 mod courier;
 mod line;
@@ -27,20 +27,20 @@ pub(super) use self::script::{Time, Verdict};
 use super::Subject;
 use super::memory::Correction;
 
-/// Where the store is, and what happens without it.
+/// The store's address, and the policy while it is unreachable.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// `redis://user:password@host:6379/0`, or `valkey://…`.
     pub url: String,
-    /// The longest that a request waits for the store.
+    /// The longest time that a request waits for the store.
     pub timeout: Duration,
     pub on_failure: StoreFailure,
-    /// Random: names this process at the store.
+    /// Random number that identifies this process in the store.
     pub node: u64,
 }
 
 impl fmt::Debug for StoreOptions {
-    /// Without the address, which may hold a password.
+    /// Leaves the address out, since it may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StoreOptions {
             url: _,
@@ -56,14 +56,14 @@ impl fmt::Debug for StoreOptions {
     }
 }
 
-/// What becomes of requests while the store is out of reach.
+/// The policy for requests while the store is unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFailure {
-    /// Each node limits on its own.
+    /// Each node counts on its own.
     Local,
-    /// Nothing is limited.
+    /// No request is refused.
     Open,
-    /// Nothing is admitted.
+    /// Every request is refused.
     Closed,
 }
 
@@ -73,14 +73,14 @@ pub enum StoreError {
     Address,
 }
 
-/// Whether this can be the address of a store.
+/// Whether `url` is a valid address of a store.
 pub fn is_store_address(url: &str) -> bool {
     redis::Client::open(url).is_ok()
 }
 
-/// A seat that isn't renewed is free after this: that of a process that died.
+/// A slot expires after this unless it is renewed, so that a crashed process frees its slots.
 const LEASE: Duration = Duration::from_secs(30);
-/// Ends of requests that wait to be told to the store; more are left to expire there.
+/// Capacity of the queue of ended requests that the store has to be told of. If it is full, the slot is left to expire.
 const ERRANDS_MAX: usize = 4096;
 
 #[derive(Debug, Clone)]
@@ -99,26 +99,26 @@ struct Shared {
     tasks: TaskTracker,
 }
 
-/// A running request at the store.
+/// A running request's slot in the store's sets of concurrent requests.
 #[derive(Debug)]
 pub(super) struct Seat {
     id: Arc<str>,
-    /// The sets that it is a member of.
+    /// The keys of the sets that the slot is a member of.
     places: Vec<String>,
 }
 
-/// The seats of this process, which are renewed as long as they are in here.
+/// The slots of this process that are renewed, by their id.
 #[derive(Debug, Default)]
 struct Seats(Mutex<HashMap<Arc<str>, Vec<String>>>);
 
-/// An end that the store is told of.
+/// A message to the store about an ended request. [`Told::done`] waits until it is delivered or given up.
 #[derive(Debug)]
 pub(super) struct Told(Option<oneshot::Receiver<()>>);
 
 impl Told {
     pub(super) async fn done(self) {
         if let Some(told) = self.0 {
-            // Given up because the store is out of reach: then there is nothing to wait for.
+            // The sender is dropped when the store is unreachable: then there is nothing to wait for.
             let _ = told.await;
         }
     }
@@ -166,7 +166,7 @@ impl Store {
         self.0.options.on_failure
     }
 
-    /// A place for a request of these subjects, unlike any other on any node.
+    /// A new slot for a request of these subjects. Its id is unique over all nodes.
     pub(super) fn seat(&self, subjects: &[Subject]) -> Seat {
         let number = self.0.next_seat.fetch_add(1, Ordering::Relaxed);
         let limited = subjects
@@ -180,7 +180,7 @@ impl Store {
         }
     }
 
-    /// Keeps the seat from expiring until it is given up.
+    /// Renews the slot from now on, until [`Store::end`].
     pub(super) fn keep(&self, seat: &Seat) {
         if !seat.places.is_empty() {
             let mut seats = self.0.seats.lock();
@@ -217,7 +217,8 @@ impl Store {
         })
     }
 
-    /// Gives up a seat, and corrects what was reserved, at that time of the store's clock.
+    /// Releases a slot and corrects the reserved tokens. The correction comes with the time of the reservation by the
+    /// store's clock.
     pub(super) fn end(
         &self,
         seat: Seat,
@@ -236,7 +237,7 @@ impl Store {
         Told(queued.is_ok().then_some(told))
     }
 
-    /// Returns when the store is in reach, or isn't.
+    /// Waits until the store is reachable (`up`) or unreachable (`!up`).
     #[cfg(test)]
     pub(super) async fn up(&self, up: bool) {
         self.0.line.until(up).await;

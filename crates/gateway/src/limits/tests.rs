@@ -47,10 +47,10 @@ fn options(url: String) -> StoreOptions {
     }
 }
 
-/// No seat expires in the time of a test.
+/// A lease so long that no slot expires during a test.
 const LONG: Duration = Duration::from_hours(1000);
 
-/// By the clock of the tests.
+/// Limits in a store that counts by the tests' clock.
 async fn at_a_store(url: String, origin: Instant) -> Limits {
     let store = Store::open_with(options(url), Time::Given(origin), LONG).await;
     Limits {
@@ -59,7 +59,7 @@ async fn at_a_store(url: String, origin: Instant) -> Limits {
     }
 }
 
-/// Runs a test in memory, and at a real store.
+/// Runs a test with counts in memory, and again in a real store.
 async fn both<F: Future<Output = ()>>(test: impl Fn(Limits, Instant) -> F) {
     let start = Instant::now();
     test(Limits::new(start), start).await;
@@ -86,7 +86,7 @@ fn denied(not_admitted: NotAdmitted) -> Denied {
     }
 }
 
-/// Admits as many requests as possible at one instant; they end at once.
+/// Admits requests at one instant, each ended at once, until one is refused.
 async fn burst(limits: &Limits, subjects: &[Subject], now: Instant) -> (u32, Denied) {
     let mut admitted = 0;
     loop {
@@ -150,7 +150,7 @@ async fn all_subjects_count_or_none() {
     .await;
 }
 
-/// The longest of all waits is told, not the first.
+/// The response tells the longest of all waits, not that of the first limit.
 #[tokio::test]
 async fn who_waits_for_one_limit_does_not_run_into_the_next() {
     both(|limits, now| async move {
@@ -194,7 +194,7 @@ async fn concurrent_requests_are_held_by_their_permits() {
         first.end(0, now).await;
         let third = admit(&limits, &key, now).await.unwrap();
         assert!(admit(&limits, &key, now).await.is_err());
-        // As when a caller hangs up: nobody waits, and the next end is told after it.
+        // A drop, as when a caller hangs up, doesn't wait for the store; the next end is sent after it.
         drop(third);
         second.end(0, now).await;
         let (_a, _b) = (
@@ -241,7 +241,7 @@ async fn tokens_are_reserved_and_corrected() {
     .await;
 }
 
-/// A slow request's unused tokens have come back by themselves; they must not come back twice.
+/// The unused tokens of a slow request have come back with time; the correction must not give them back again.
 #[tokio::test]
 async fn a_late_correction_frees_nothing_of_others() {
     both(|limits, start| async move {
@@ -273,7 +273,7 @@ async fn a_limit_smaller_than_one_request_admits_one_when_full() {
     .await;
 }
 
-/// An hour back or forth gives nobody more than one full bucket, and locks nobody out.
+/// A clock that jumps an hour back or forth gives a caller at most one full bucket, and locks no caller out.
 #[tokio::test]
 async fn a_clock_that_jumps_does_little() {
     both(|limits, start| async move {

@@ -1,4 +1,4 @@
-//! What the events of a generation add up to.
+//! The fold of a generation's events into choices.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use weir_engine::{Channel, Event, FinishReason, Token, TokenLogprob};
 use super::broken;
 use crate::error::ApiError;
 
-/// One choice, as far as it has come.
+/// A choice, with everything that was generated so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Choice {
     pub(super) content: String,
     pub(super) reasoning: String,
     pub(super) calls: Vec<Call>,
-    /// Of the content.
+    /// The log-probabilities of the content's tokens.
     pub(super) logprobs: Vec<TokenLogprob>,
     pub(super) finish_reason: Option<FinishReason>,
     pub(super) ids: Vec<Token>,
@@ -33,7 +33,7 @@ struct Mean {
     tokens: u32,
 }
 
-/// A prompt, as far as it is told.
+/// A prompt's tokens and log-probabilities, if the request asked for them.
 #[derive(Debug, Clone)]
 pub(super) struct Prompt {
     pub(super) tokens: Arc<[Token]>,
@@ -59,7 +59,7 @@ impl Fold {
         }
     }
 
-    /// Takes an event of a choice; the last event is not for it.
+    /// Adds an event other than [`Event::Done`].
     pub(super) fn add(&mut self, event: Event) -> Result<(), ApiError> {
         match event {
             Event::Text {
@@ -101,7 +101,7 @@ impl Fold {
         self.choices
     }
 
-    /// Of each `generated` choices of a prompt the `shown` likeliest, best first.
+    /// For each prompt the `shown` likeliest of its `generated` choices, the best first.
     pub(super) fn best(self, generated: usize, shown: usize) -> Vec<Choice> {
         let mut choices = self.choices;
         let prompts = choices.chunks_mut(generated);
@@ -127,7 +127,7 @@ impl Choice {
         tokens: u32,
         logprobs: Vec<TokenLogprob>,
     ) -> Result<(), ApiError> {
-        // What comes before the generated tokens is an echoed prompt.
+        // Log-probabilities before those of the generated tokens belong to the echoed prompt.
         let echoed = logprobs.len().saturating_sub(tokens as usize);
         self.generated.add(&logprobs[echoed..]);
         match channel {
@@ -166,7 +166,7 @@ impl Mean {
         }
     }
 
-    /// A choice without tokens is the last one to show.
+    /// A choice without tokens sorts last.
     fn get(self) -> f64 {
         match self.tokens {
             0 => f64::NEG_INFINITY,

@@ -1,4 +1,4 @@
-//! Log-probabilities, in the two shapes that callers know.
+//! Log-probabilities, in the formats of chats, plain completions and prompts.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -7,19 +7,19 @@ use weir_api::prompt_logprobs::{Candidate, Candidates, PromptLogprobs};
 use weir_api::{chat, completion};
 use weir_engine::{Token, TokenLogprob};
 
-/// JSON has no infinity; this is what OpenAI and vLLM write for a token that could not come.
+/// JSON has no infinity. OpenAI and vLLM write this number for a token with probability 0.
 const LOGPROB_MIN: f32 = -9999.0;
 
-/// How tokens are written.
+/// How the answer names tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spelling {
-    /// As the text they stand for.
+    /// By their text.
     Text,
-    /// As `token_id:5`.
+    /// By their ids, as in `token_id:5`.
     Ids,
 }
 
-/// Of a chat's content.
+/// The log-probabilities of a chat's content.
 pub(crate) fn chat(logprobs: &[TokenLogprob], spelling: Spelling) -> chat::Logprobs {
     let spell = |token: Token, bytes: &[u8]| match spelling {
         Spelling::Text => String::from_utf8_lossy(bytes).into_owned(),
@@ -45,7 +45,8 @@ pub(crate) fn chat(logprobs: &[TokenLogprob], spelling: Spelling) -> chat::Logpr
     }
 }
 
-/// Of a prompt, in vLLM's shape: its own token, and the most likely ones.
+/// The log-probabilities of a prompt in vLLM's format: the prompt's own token and the most likely ones at each
+/// position.
 pub(crate) fn of_prompt(logprobs: &[TokenLogprob]) -> PromptLogprobs {
     let candidate = |bytes: &[u8], logprob: f32, rank: u32| Candidate {
         logprob: finite(logprob),
@@ -66,7 +67,7 @@ pub(crate) fn of_prompt(logprobs: &[TokenLogprob]) -> PromptLogprobs {
     logprobs.iter().map(entry).collect()
 }
 
-/// Of a plain completion. `offset` is where the tokens begin, and where they end afterwards.
+/// The log-probabilities of a plain completion. `offset` is where the tokens begin, and is moved to where they end.
 pub(crate) fn legacy(
     logprobs: &[TokenLogprob],
     spelling: Spelling,
@@ -98,7 +99,7 @@ fn top_legacy(entry: &TokenLogprob, spelling: Spelling) -> Option<completion::To
         &entry.bytes,
         own,
     ));
-    // Different tokens may have the same text; a key of an object names the likelier one.
+    // Different tokens may have the same text. An object's key stands for the likelier one.
     for (token, bytes, logprob) in others.chain(own) {
         let token = spell_legacy(token, bytes, spelling);
         if spellings.insert(token.clone()) {
@@ -120,7 +121,7 @@ fn token_id(token: Token) -> String {
     format!("token_id:{token}")
 }
 
-/// A part of a character, as OpenAI writes it: `bytes:\xe2\x80`.
+/// The name of a token that is part of a character, in OpenAI's form: `bytes:\xe2\x80`.
 fn escaped(bytes: &[u8]) -> String {
     let mut text = "bytes:".to_owned();
     for &byte in bytes {
@@ -136,7 +137,7 @@ fn finite(logprob: f32) -> f32 {
     logprob.max(LOGPROB_MIN)
 }
 
-/// A place in a text, in characters.
+/// A position in a text, in characters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Offset(usize);
 
@@ -145,8 +146,8 @@ impl Offset {
         Offset(characters)
     }
 
-    /// Goes past a token and tells where it begins. One that begins inside a character begins where
-    /// that character does.
+    /// Moves past a token and returns where the token begins. A token that begins inside a character begins where that
+    /// character does.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> usize {
         let is_inside = |byte: &u8| byte & 0xC0 == 0x80;
         let begin = match bytes.first() {
@@ -190,7 +191,7 @@ mod tests {
         };
         check(&[b"ab", b"", b"c"], &[10, 12, 12]);
         check(&["ü".as_bytes(), b"x"], &[10, 11]);
-        // A character of four bytes in three tokens, the last of which also has the next letter.
+        // A character of four bytes in three tokens, the last of which also contains the next letter.
         check(&[b"a\xf0", b"\x9f\x99", b"\x82b", b"c"], &[10, 11, 11, 13]);
     }
 
@@ -225,7 +226,7 @@ mod tests {
             &token(b"a", Some(-3.0), &[(8, b"b", -2.0)]),
             &[("b", -2.0), ("a", -3.0)],
         );
-        // Two tokens with one text: the likelier counts.
+        // Two tokens with the same text: the likelier one is shown.
         check(&token(b"a", Some(-3.0), &[(8, b"a", -2.0)]), &[("a", -2.0)]);
         check(
             &token(b"a", Some(f32::NEG_INFINITY), &[]),

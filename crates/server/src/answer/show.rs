@@ -1,4 +1,4 @@
-//! From what a generation added up to, to the wire.
+//! Conversion of a fold to the wire format.
 
 use axum::response::{IntoResponse, Response};
 use weir_api::prompt_logprobs::PromptLogprobs;
@@ -111,7 +111,7 @@ fn prompt_logprobs(shape: &Shape, prompt: &Prompt) -> Option<PromptLogprobs> {
         .then(|| logprobs::of_prompt(&prompt.logprobs))
 }
 
-/// Each choice ends before the last event; one that didn't has nothing that says why.
+/// The finish reason. Every choice has one before the last event comes; for one that doesn't, `stop`.
 fn reason(reason: Option<weir_engine::FinishReason>) -> &'static str {
     reason.map_or("stop", finish_reason)
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// `reasoning_effort`, as OpenAI has it.
+/// The values of OpenAI's `reasoning_effort`.
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError> {
@@ -78,7 +78,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
             messages,
             tools,
             template_kwargs,
-            // What is left out has to be told apart.
+            // Reasoning that is to be hidden has to be separated from the content.
             separate_reasoning: hides_reasoning || body.separate_reasoning == Some(true),
         }))
     };
@@ -101,7 +101,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
     }
 }
 
-/// Where the prompt ends: by default where an answer begins, else behind the last message or within it.
+/// Where the prompt ends: by default at the start of a new answer, otherwise after the last message or within it.
 pub(super) fn ending(
     continues: bool,
     add_generation_prompt: Option<bool>,
@@ -129,7 +129,7 @@ pub(super) fn ending(
     }
 }
 
-/// `thinking_token_budget`; −1 is no limit.
+/// `thinking_token_budget`; −1 means no limit.
 fn thinking_tokens(budget: Option<Integer>, needs: &mut Needs) -> Result<Option<u32>, Invalid> {
     const BUDGET: &str = "thinking_token_budget";
     match budget {
@@ -145,7 +145,8 @@ fn thinking_tokens(budget: Option<Integer>, needs: &mut Needs) -> Result<Option<
     }
 }
 
-/// What the template is told. How hard to think is a question only for models that do.
+/// The arguments of the chat template. Models without reasoning refuse every `reasoning_effort` except `none`, and
+/// ignore `enable_thinking`.
 fn template_kwargs(
     kwargs: Option<Kwargs>,
     thinking: Option<bool>,
@@ -201,8 +202,7 @@ fn logprobs(wanted: Option<bool>, top: Option<Integer>) -> Result<Option<Logprob
     }
 }
 
-/// The first field that would change the answer in a way that no model here can, and the feature it
-/// needs.
+/// The first field that asks for a kind of output that no model here has, and the feature that it needs.
 fn foreign(body: &chat::Request) -> Option<(&'static str, &'static str)> {
     let speaks = body
         .modalities

@@ -15,11 +15,11 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// What OpenAI generates when nothing else is said.
+/// OpenAI's default for `max_tokens`.
 const MAX_TOKENS_DEFAULT: u32 = 16;
 const BEST_OF_MAX: i64 = 20;
 const LOGPROBS_MAX: i64 = 5;
-/// Prompts times `n`.
+/// Most choices of a request: prompts times `n`, or times `best_of`.
 const ANSWERS_MAX: usize = 2048;
 
 pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Asked, ApiError> {
@@ -59,7 +59,7 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
             tokens: Some(max_tokens.unwrap_or(MAX_TOKENS_DEFAULT)),
             overflow: Overflow::Refuse,
         },
-        // The best are the likeliest.
+        // Choosing the best choices needs the log-probabilities of their tokens.
         logprobs: logprobs.or(best_of.map(|_| Logprobs::CHOSEN)),
         tokenizing: tokenizing(body.add_special_tokens, body.parse_special),
         echo,
@@ -76,7 +76,7 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
     Ok(asked)
 }
 
-/// Prompts are all texts, or all tokens.
+/// The prompts are either all texts or all tokens.
 fn starts(prompts: &[Prompt]) -> Starts {
     let mut characters = Vec::new();
     let mut tokens = Vec::new();
@@ -113,7 +113,7 @@ fn prompts(prompts: Prompts, choices: Choices) -> Result<Vec<Prompt>, Invalid> {
     Ok(prompts)
 }
 
-/// `n` to 20, and not with `stream`. `None` if all that is generated is shown.
+/// `best_of` is at least `n` and at most 20, and not allowed with `stream`. `None` if every generated choice is shown.
 fn best_of(best_of: Option<Integer>, n: Choices, reply: Reply) -> Result<Option<Choices>, Invalid> {
     let Some(Integer(best_of)) = best_of else {
         return Ok(None);

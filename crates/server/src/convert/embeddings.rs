@@ -11,7 +11,7 @@ use weir_gateway::Offer;
 use super::{missing, refuse_upstreams, within};
 use crate::error::ApiError;
 
-/// How vectors are written.
+/// The encoding of vectors in the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Float,
@@ -45,7 +45,7 @@ pub(crate) fn embeddings(
     if inputs.is_empty() || inputs.iter().any(is_empty) {
         return Err(Invalid::new("input", "input must not be empty").into());
     }
-    // An engine that is down may have them.
+    // A model whose engine is down may have embeddings: without facts the request passes.
     if offer.facts().is_some_and(|facts| facts.embedding.is_none()) {
         return Err(ApiError::unsupported(&offer.id, "embeddings", "model"));
     }

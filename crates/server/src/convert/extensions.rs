@@ -1,4 +1,4 @@
-//! Parameters that vLLM has beside OpenAI's, and that are honoured here under its names.
+//! Parameters that vLLM adds to OpenAI's, supported here under vLLM's names.
 
 use weir_api::{Integer, List};
 use weir_engine::request::{
@@ -7,7 +7,7 @@ use weir_engine::request::{
 
 use super::Reply;
 
-/// As they came, of a chat or a plain completion.
+/// The fields of a chat or a plain completion, not checked yet.
 #[derive(Debug, Default)]
 pub(super) struct Extensions<const STOPS: usize, const WORDS: usize> {
     pub(super) ignore_eos: Option<bool>,
@@ -23,7 +23,7 @@ pub(super) struct Extensions<const STOPS: usize, const WORDS: usize> {
     pub(super) return_token_ids: Option<bool>,
 }
 
-/// Takes them out of a body.
+/// Takes the fields out of a body.
 macro_rules! extensions {
     ($body:ident) => {
         crate::convert::extensions::Extensions {
@@ -44,7 +44,7 @@ macro_rules! extensions {
 pub(super) use extensions;
 
 impl<const STOPS: usize, const WORDS: usize> Extensions<STOPS, WORDS> {
-    /// Adds them to what is asked otherwise.
+    /// Checks the fields and adds them to the request.
     pub(super) fn apply(self, request: Request, reply: Reply) -> Result<Request, Invalid> {
         let tokens = self.stop_token_ids.map(|List(tokens)| tokens);
         let words = self.bad_words.map(|List(words)| words);
@@ -79,7 +79,7 @@ fn min_tokens(min: Option<Integer>, max: Option<u32>) -> Result<u32, Invalid> {
     }
 }
 
-/// −1 is as much as fits.
+/// `truncate_prompt_tokens`: −1 means as many tokens as fit the context.
 fn truncation(to: Option<Integer>, side: Option<String>) -> Result<Option<Truncation>, Invalid> {
     const SIDE: &str = "truncation_side";
     let keep = match side.as_deref() {

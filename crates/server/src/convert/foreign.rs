@@ -1,7 +1,7 @@
-//! Parameters of other servers that would change an answer in a way that no engine here can. They are refused by name,
-//! unless their value changes nothing: clients send defaults.
+//! Parameters of other servers that would change the answer, and that no engine here supports. A request with one is
+//! refused with an error that names it, unless its value has no effect: clients send defaults.
 //!
-//! docs/api.md lists them; a test holds the list and this table together.
+//! docs/api.md lists them; a test keeps the list equal to this table.
 
 mod structured;
 mod table;
@@ -11,17 +11,17 @@ use weir_engine::request::Invalid;
 
 use self::table::{CHAT, COMPLETIONS, EVERYWHERE};
 
-/// A parameter that isn't honoured.
+/// A parameter that isn't supported.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Foreign {
     name: &'static str,
-    /// Values besides null with which it changes nothing.
+    /// Values, besides null, with which the parameter has no effect.
     neutral: &'static [Plain],
-    /// What does the same here; empty if nothing does.
+    /// The parameter to send instead; empty if there is none.
     instead: &'static str,
 }
 
-/// A value that changes nothing.
+/// A value without effect.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Plain {
     Bool(bool),
@@ -58,12 +58,12 @@ impl Foreign {
     }
 }
 
-/// Refuses the first of them that a chat has.
+/// Refuses a chat that has such a parameter.
 pub(super) fn refuse_in_chat(others: &Others) -> Result<(), Invalid> {
     refuse(others, &[EVERYWHERE, structured::EVERYWHERE, CHAT])
 }
 
-/// The same of a plain completion.
+/// Refuses a plain completion that has such a parameter.
 pub(super) fn refuse_in_completion(others: &Others) -> Result<(), Invalid> {
     refuse(others, &[EVERYWHERE, structured::EVERYWHERE, COMPLETIONS])
 }
@@ -77,7 +77,7 @@ fn refuse(others: &Others, tables: &[&[Foreign]]) -> Result<(), Invalid> {
     }
 }
 
-/// What vLLM adds to each chunk of a stream.
+/// Refuses vLLM's option to have the usage in each chunk of a stream.
 pub(super) fn refuse_in_stream(options: Option<&StreamOptions>) -> Result<(), Invalid> {
     const NAME: &str = "continuous_usage_stats";
     const PARAM: &str = "stream_options.continuous_usage_stats";

@@ -1,4 +1,4 @@
-//! What an answer must look like: `response_format`, and the names that vLLM has for the same and more.
+//! The format of the answer: `response_format`, and vLLM's fields for the same and more.
 
 use weir_api::format::{GivenSchema, JsonSchema, StructuredOutputs};
 use weir_api::{List, ResponseFormat};
@@ -7,7 +7,7 @@ use weir_engine::request::{Format, Invalid, Schema};
 
 use super::{Needs, is_name};
 
-/// All fields that say what an answer must look like.
+/// All fields that can set the format of the answer.
 pub(super) struct Given {
     pub(super) response_format: Option<ResponseFormat>,
     pub(super) structured_outputs: Option<StructuredOutputs>,
@@ -17,7 +17,7 @@ pub(super) struct Given {
     pub(super) grammar: Option<String>,
 }
 
-/// The fields of a body, which both endpoints have under the same names.
+/// Takes the fields out of a body. They have the same names in both endpoints.
 macro_rules! given {
     ($body:ident) => {
         crate::convert::format::Given {
@@ -32,7 +32,7 @@ macro_rules! given {
 }
 pub(super) use given;
 
-/// What the answer must look like. Only one field may say so.
+/// The format of the answer. At most one field may set it.
 pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid> {
     let mut formats = Vec::new();
     if let Some(format) = given.response_format {
@@ -81,7 +81,7 @@ pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid>
     Ok(format)
 }
 
-/// A schema is enforced whether or not it says `strict`; with it, all of it or the request is refused.
+/// A schema is enforced with and without `strict`. With it, a schema that can't be enforced completely is refused.
 fn response_format(format: ResponseFormat) -> Result<Format, Invalid> {
     let ResponseFormat {
         kind,
@@ -91,7 +91,8 @@ fn response_format(format: ResponseFormat) -> Result<Format, Invalid> {
     } = format;
     match kind.as_deref() {
         Some("text") => Ok(Format::Text),
-        // huggingface_hub says `value`, of any server that isn't behind one of its providers; llama-server `schema`.
+        // huggingface_hub sends `value` to every server that isn't one of its providers; llama-server's field is
+        // `schema`.
         Some("json_object") => Ok(match (value, schema) {
             (Some(schema), _) => {
                 Format::JsonSchema(Schema::new(schema.exact(), "response_format.value"))

@@ -1,15 +1,16 @@
-//! How many log-probabilities one answer may have.
+//! A limit for the number of log-probabilities in one answer.
 
 use weir_engine::request::Invalid;
 use weir_gateway::Offer;
 
 use super::{Asked, Reply};
 
-/// Log-probabilities of a whole answer, alternatives included: some 100 MB of JSON. A stream lets go of
-/// each as it is sent.
+/// Most log-probabilities in a whole answer, alternatives included: about 100 MB of JSON. A stream frees each once it
+/// is sent.
 pub(crate) const ANSWER_LOGPROBS_MAX: u64 = 1 << 20;
 
-/// A whole answer stays in memory until its last token, so it is refused if it could become too large.
+/// Refuses a whole answer that could get too many log-probabilities, since all of them stay in memory until the last
+/// token.
 pub(super) fn check(asked: &Asked, offer: &Offer) -> Result<(), Invalid> {
     let request = &asked.request;
     let (Some(logprobs), Reply::Whole) = (request.logprobs, asked.reply) else {

@@ -1,4 +1,4 @@
-//! What is to be tokenized.
+//! The text of a request to `tokenize`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::error::ApiError;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Text {
     Prompt(String, Tokenizing),
-    /// As a chat's prompt.
+    /// A conversation, tokenized as the prompt of a chat.
     Chat(Box<Request>),
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn tokenize(offer: &Offer, body: Tokenize) -> Result<Text, ApiError> 
     }
 }
 
-/// Conversations are rendered as they are for an answer, by the model's own template.
+/// Refuses a template of the caller's: conversations are rendered by the model's own template, as for an answer.
 fn own_template(chat_template: Option<Anything>) -> Result<(), Invalid> {
     const NAME: &str = "chat_template";
     match chat_template {

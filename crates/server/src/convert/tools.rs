@@ -1,4 +1,4 @@
-//! `tools` and what goes with them.
+//! `tools`, and the fields that belong to it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn choice(choice: Option<chat::ToolChoice>, tools: &[Tool]) -> Result<ToolChoice
     }
 }
 
-/// Clients of today send `tools`.
+/// Refuses OpenAI's old fields for functions; current clients send `tools`.
 pub(super) fn refuse_functions(
     functions: Option<Anything>,
     function_call: Option<Anything>,

@@ -1,4 +1,4 @@
-//! What accounts refuse to those who administer.
+//! Errors of the accounts crate as answers of the administrative API.
 
 use weir_accounts::{AdminError, StoreError};
 use weir_gateway::{Refusal, STORE_RETRY};
@@ -14,7 +14,7 @@ impl From<AdminError> for ApiError {
             }
             AdminError::Invalid { field, message } => ApiError::invalid(field, message),
             AdminError::NotEmpty(message) => ApiError::new(Reason::AccountNotEmpty, message),
-            // Without the key, which has more in front of it than the caller sent.
+            // The key isn't repeated: the stored one has a prefix that the caller didn't send.
             AdminError::IdempotencyConflict(_) => ApiError::new(
                 Reason::IdempotencyConflict,
                 "the idempotency key was used for something else",

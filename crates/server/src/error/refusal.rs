@@ -1,4 +1,4 @@
-//! What the gateway and the engines refuse, in the caller's words.
+//! Refusals of the gateway and of engines, as answers to the caller.
 
 use std::time::Duration;
 
@@ -108,8 +108,8 @@ impl From<Refusal> for ApiError {
 }
 
 impl ApiError {
-    /// Names fields as the caller did, which the gateway doesn't know: where the prompt was, and under
-    /// which name the limit of tokens came.
+    /// Names the fields as the caller did, which the gateway doesn't know: the field of the prompt, and the one of the
+    /// two names by which the limit of tokens came.
     pub(crate) fn of(refusal: Refusal, kind: Kind, limit: &str) -> Self {
         match refusal {
             Refusal::TooLong { .. } => ApiError::from(refusal).param(kind.prompt_param()),
@@ -128,7 +128,7 @@ impl From<Invalid> for ApiError {
 }
 
 impl ApiError {
-    /// The log has the cause, under the request's id.
+    /// An error without details: the log has the cause, under the request's id.
     pub(crate) fn internal() -> Self {
         ApiError::new(
             Reason::InternalError,
@@ -160,7 +160,7 @@ fn key_cap(period: CapPeriod, affordable: u64, retry_after: Option<Duration>) ->
     }
 }
 
-/// Begins as OpenAI's message does, which clients look for.
+/// The message begins like OpenAI's, since clients look for these words.
 fn too_long(context: u32, prompt: PromptSize, requested: Option<u32>) -> ApiError {
     let message = match requested {
         None => format!(

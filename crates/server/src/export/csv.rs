@@ -1,8 +1,8 @@
-//! CSV (RFC 4180) that a spreadsheet takes for data, whatever is in it.
+//! CSV (RFC 4180) whose fields spreadsheets always take for data, never for formulas.
 
 use serde_json::Value;
 
-/// The line above the others.
+/// The line of column names.
 pub(super) fn head(names: &[String]) -> String {
     let mut text = String::new();
     line(&mut text, names.iter().map(|name| field(name)));
@@ -33,7 +33,7 @@ fn line(text: &mut String, fields: impl Iterator<Item = String>) {
     text.push_str("\r\n");
 }
 
-/// What begins like a formula gets an apostrophe in front, and what would end the field, quotes around it.
+/// A field with a formula's first character gets an apostrophe in front, and one with a special character gets quotes.
 fn field(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     let text = if formula {

@@ -1,4 +1,4 @@
-//! Requests that their connection has refused already, and callers on a connection of the reserve.
+//! Requests that were refused when they arrived on their connection, and callers on connections of the reserve.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use weir_accounts::Caller;
 use crate::error::{ApiError, Reason};
 use crate::serve::{BadFraming, OnConnection, Refused, ReserveIsFull};
 
-/// When a connection may have ended that is in the way now.
+/// `Retry-After` for a lack of connections: by then some may have ended.
 const RETRY: Duration = Duration::from_secs(1);
-/// Paths that are answered to whoever asks: a service that looks dead is restarted.
+/// Paths that are answered even when the client's share of connections is used up: an orchestrator restarts a service
+/// that seems dead.
 const ALWAYS_ANSWERED: [&str; 2] = ["health", "ready"];
 
-/// Answers requests that must not be served, whatever they ask.
+/// Answers requests that were refused because of their framing or their client's share, before any handler sees them.
 pub(crate) async fn refuse(request: Request, next: Next) -> Response {
     let refused = request
         .extensions()
@@ -52,7 +53,8 @@ fn share() -> ApiError {
     .retry_after(RETRY)
 }
 
-/// A caller with a valid key has asked. Few are served while a request runs on every connection.
+/// Notes that the connection's request has a valid key. Refuses it if its connection is in the reserve and too many
+/// callers with a key are served there already.
 pub(crate) fn has_key(extensions: &Extensions, caller: &Caller) -> Result<(), ApiError> {
     let Some(on) = extensions.get::<OnConnection>() else {
         return Ok(());

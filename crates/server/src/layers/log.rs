@@ -1,4 +1,4 @@
-//! One line in the log for each request.
+//! A line in the log for each request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,15 +17,15 @@ use super::millis;
 use crate::error::Reason;
 use crate::redact::redact;
 
-/// How much of a path that no route has is logged.
+/// Number of characters of an unknown path that are logged.
 const PATH_CHARS_MAX: usize = 100;
 
-/// Is written when it is dropped.
+/// The log line of a request, written when it is dropped.
 pub(crate) struct Line {
     span: Span,
     start: Instant,
     method: Method,
-    /// The route's pattern, or the path if there was none. Ids and queries are not logged.
+    /// The pattern of the route, or the path if no route matched. Ids and queries are not logged.
     route: String,
     status: Option<u16>,
     reason: Option<Reason>,
@@ -49,7 +49,7 @@ impl Line {
         }
     }
 
-    /// Takes what the answer's extensions tell.
+    /// Takes the values for the log out of the answer's extensions.
     pub(crate) fn answered(&mut self, response: &mut Response) {
         self.status = Some(response.status().as_u16());
         self.first_byte_ms = Some(millis(self.start.elapsed()));
@@ -62,7 +62,7 @@ impl Line {
     }
 }
 
-/// A path that no route has may be anything, also a key in the wrong place.
+/// A path without a route may contain anything, even a key that was put in the wrong place.
 fn shown(path: &str) -> String {
     redact(path).chars().take(PATH_CHARS_MAX).collect()
 }
@@ -90,7 +90,7 @@ impl Drop for Line {
     }
 }
 
-/// An answer's body that tells its line when it has been read to the end.
+/// An answer's body, which marks its log line as complete when it has been read to the end.
 pub(crate) struct Logged {
     body: Body,
     line: Line,
@@ -114,7 +114,7 @@ impl HttpBody for Logged {
         let span = self.line.span.clone();
         let frame = span.in_scope(|| Pin::new(&mut self.body).poll_frame(context));
         let frame = ready!(frame);
-        // Who reads a body of known length doesn't ask for its end.
+        // A reader of a body with a known length doesn't poll past its last frame.
         if frame.is_none() || self.body.is_end_stream() {
             self.line.complete = true;
         }

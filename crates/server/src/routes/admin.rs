@@ -1,5 +1,5 @@
-//! The administrative API, `/admin/v1`. A route has its roles here; what it takes and gives is the type of
-//! its handler, and the OpenAPI document is made of both.
+//! The administrative API, `/admin/v1`. This table has each route's roles; its handler's type has its input and output.
+//! The OpenAPI document is generated from both.
 
 mod accounts;
 mod credit;

@@ -1,4 +1,4 @@
-//! What the caller's account has and has cost, as Novita's API tells it.
+//! The caller's balance and bills, in the format of Novita's API.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -12,15 +12,15 @@ use weir_api::billing::{
 use crate::App;
 use crate::error::{ApiError, Reason};
 
-/// Nano-USD in 0.0001 USD.
+/// Nano-USD in 0.0001 USD, the unit of Novita's amounts.
 const UNIT: i64 = 100_000;
-/// Units of a price in a dollar.
+/// Price units in a dollar.
 const PRICE_PRECISION: &str = "10000";
 const CATEGORY: &str = "llm";
 const DAY_SECONDS: i64 = 86_400;
-/// The longest time that one list of hours may cover.
+/// Longest period of a list by the hour, in days.
 const HOURS_DAYS_MAX: i64 = 31;
-/// The same of longer cycles.
+/// Longest period of a list by days, weeks or months, in days.
 const CYCLES_DAYS_MAX: i64 = 1100;
 const MONTHS_DAYS: i64 = 365;
 
@@ -51,7 +51,7 @@ pub(crate) async fn user(
     }))
 }
 
-/// Usage by cycle, model and price; `productCategory=summary` sums up the models.
+/// Usage by cycle, model and price; `productCategory=summary` adds up the models.
 pub(crate) async fn list(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -126,7 +126,7 @@ fn summary(asked: &str) -> Result<bool, ApiError> {
     }
 }
 
-/// From when to when; by default a day of hours, a month of days, and a year of longer cycles.
+/// The period of a list. Default: a day by the hour, 31 days by day, a year by week or month.
 fn time(query: &BillQuery, cycle: Cycle, now: Timestamp) -> Result<[Timestamp; 2], ApiError> {
     let (days, days_max) = match cycle {
         Cycle::Hour => (1, HOURS_DAYS_MAX),
@@ -158,7 +158,7 @@ fn parse(name: &str, text: &str) -> Result<Timestamp, ApiError> {
     time.ok_or_else(|| ApiError::invalid(name, format!("{name} is a time in Unix seconds")))
 }
 
-/// The end of a time that includes now.
+/// The end of a period that includes now: the next full second.
 fn now_and(now: Timestamp) -> Timestamp {
     seconds(now.as_second() + 1)
 }
@@ -180,7 +180,7 @@ fn of_line(account: &str, line: &BillLine) -> Bill {
     }
 }
 
-/// Of lines of one cycle, which are one at least.
+/// The sum of all lines of one cycle. `lines` has at least one.
 fn of_cycle(account: &str, lines: &[BillLine]) -> Bill {
     let sum = |count: fn(&BillLine) -> u64| lines.iter().map(count).fold(0, u64::saturating_add);
     let (cost, promo) = paid(lines);
@@ -233,7 +233,7 @@ fn of_month(account: &str, lines: &[BillLine], now: Timestamp) -> MonthlyBill {
     }
 }
 
-/// What lines cost, and the part of it that promotional credit paid.
+/// The cost of the lines, and the part of it that promo credit paid.
 fn paid(lines: &[BillLine]) -> (i64, i64) {
     let sum = |amount: fn(&BillLine) -> Nanos| {
         lines
@@ -243,7 +243,7 @@ fn paid(lines: &[BillLine]) -> (i64, i64) {
     (sum(|line| line.cost), sum(|line| line.promo))
 }
 
-/// What a post-paid account has used of its credit limit.
+/// The amount that a post-paid account has used of its credit limit.
 fn owed(account: &Account) -> i64 {
     ceil(account.posted.get().saturating_neg().max(0))
 }

@@ -66,7 +66,7 @@ fn encoded(vector: Vec<f32>, encoding: Encoding) -> Vector {
     }
 }
 
-/// Elsewhere texts are prompts; here they are inputs.
+/// Renames the error's field: the engine calls texts prompts, and this endpoint calls them `input`.
 fn named_as_here(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::TooLong { .. } => ApiError::from(refusal).param("input"),

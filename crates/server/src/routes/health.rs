@@ -1,4 +1,4 @@
-//! `GET /health`: the process lives. `GET /ready`: requests can be served.
+//! `GET /health`: the process is alive. `GET /ready`: requests can be served.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,5 +25,5 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiErro
     Err(ApiError::new(Reason::ServiceNotAvailable, message).retry_after(RETRY))
 }
 
-/// How soon it is worth asking again.
+/// `Retry-After` of an answer that isn't ready.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! `GET key`: what the key that asks may do, and what it has cost.
+//! `GET key`: the permissions and the spend of the request's key.
 
 use axum::extract::State;
 use axum::{Extension, Json};

@@ -1,4 +1,4 @@
-//! `GET models` and `GET models/{id}`: open to everybody, since clients list models before they have a key.
+//! `GET models` and `GET models/{id}`: open to everyone, since clients list models before they have a key.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -24,7 +24,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
     })
 }
 
-/// The rest of the path, slashes included, with `%2F` decoded.
+/// The id is the rest of the path, including slashes, with `%2F` decoded.
 pub(crate) async fn show(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
@@ -73,7 +73,7 @@ fn describe(offer: &Offer) -> Model {
     }
 }
 
-/// What answers for this model; a model without an engine is taken for one of plain completions.
+/// The endpoints that serve this model. A model without an engine is listed as one for plain completions.
 fn endpoints(facts: Option<&Facts>) -> Vec<&'static str> {
     let Some(facts) = facts else {
         return vec!["completions"];
@@ -87,7 +87,7 @@ fn endpoints(facts: Option<&Facts>) -> Vec<&'static str> {
     there.map(|(_, endpoint)| endpoint).collect()
 }
 
-/// What the model is mostly for.
+/// The model's main purpose.
 fn model_type(facts: Option<&Facts>) -> &'static str {
     match facts {
         Some(facts) if !facts.generates => "embedding",

@@ -1,4 +1,5 @@
-//! `POST tokenize`, `detokenize` and `count`: what callers can know before they pay. None is charged.
+//! `POST tokenize`, `detokenize` and `count`: what callers can learn about a request before they pay for it. All are
+//! free.
 
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ pub(crate) async fn tokenize(
             }),
         };
         let answer = bounded::json(&tokenized, bytes_max, answer_claim, of);
-        // What was made of the body is in memory until here.
+        // The memory of the request is freed only here, so its bytes are claimed until here.
         drop(claim);
         answer
     })
@@ -105,7 +106,7 @@ pub(crate) async fn detokenize(
     .await?
 }
 
-/// The text of the tokens, unless it is so long that it can't be answered.
+/// The text of the tokens. Fails if it is longer than an answer may be.
 fn text_within(
     tokenizer: &dyn Tokenizer,
     tokens: &[Token],
@@ -168,7 +169,7 @@ pub(crate) async fn count(
     Ok(response)
 }
 
-/// The tokens, if these are all of the text's.
+/// The tokens, if the whole text was tokenized.
 fn all(encoded: Encoded) -> Result<Vec<Token>, ApiError> {
     if encoded.complete {
         return Ok(encoded.tokens);
@@ -181,7 +182,8 @@ fn all(encoded: Encoded) -> Result<Vec<Token>, ApiError> {
     Err(ApiError::invalid("prompt", message))
 }
 
-/// The text of each token, made when it is written: together they may be much longer than the prompt.
+/// Serializes the text of each token while the answer is written: all texts together may be much longer than the
+/// prompt.
 struct TokenTexts<'a> {
     tokenizer: &'a dyn Tokenizer,
     tokens: &'a [Token],
@@ -194,7 +196,8 @@ impl Serialize for TokenTexts<'_> {
     }
 }
 
-/// A long text takes milliseconds: nothing for the async threads, and nothing that others wait for.
+/// Runs work on a long text, which takes milliseconds, outside of the async threads, so that other requests don't wait
+/// for it.
 async fn off_thread<T: Send + 'static>(
     admitted: &Admitted,
     work: impl FnOnce() -> T + Send + 'static,

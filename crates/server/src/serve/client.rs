@@ -1,4 +1,4 @@
-//! Which client a request comes from: the connection's other end, or who it is behind proxies that are trusted.
+//! The client of a request: the connection's peer, or the address that trusted proxies forward for.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-/// By which header trusted proxies say for whom they ask.
+/// The header in which trusted proxies name the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`, or `Forwarded` (RFC 7239) in a request without it.
@@ -15,7 +15,7 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Proxies in front of this server: they have no share of connections, and are believed for whom they ask.
+/// The proxies in front of this server. They have no share of connections, and their header for the client is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies {
     pub networks: Vec<IpNet>,
@@ -31,11 +31,11 @@ impl Default for TrustedProxies {
     }
 }
 
-/// The addresses that one client is believed to have: one of IPv4, 2^64 of IPv6.
+/// The addresses that count as one client: a single one of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientAddress(IpAddr);
 
-/// The prefix of IPv6 addresses that stand for IPv4 ones behind a translator (RFC 6052).
+/// The NAT64 prefix: IPv6 addresses that stand for IPv4 ones behind a translator (RFC 6052).
 const NAT64_PREFIX: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
 impl From<IpAddr> for ClientAddress {
@@ -71,8 +71,8 @@ impl TrustedProxies {
             .any(|network| network.contains(&address))
     }
 
-    /// For whom a trusted proxy asks: the last of the addresses that isn't a trusted proxy's, too. What stands before it
-    /// the client may have made up. Nobody, if it isn't said.
+    /// The client that a trusted proxy forwards for: the last address in its header that isn't a trusted proxy's. The
+    /// client may have made up the addresses before it. `None` if the header doesn't say.
     pub(crate) fn client(&self, headers: &HeaderMap) -> Option<ClientAddress> {
         let x_forwarded_for = HeaderName::from_static("x-forwarded-for");
         let reads_forwarded = match self.header {
@@ -98,7 +98,7 @@ impl TrustedProxies {
     }
 }
 
-/// The parts between commas that aren't in quotes.
+/// The elements between commas that aren't within quotes.
 fn elements(line: &str) -> Vec<&str> {
     split_unquoted(line, ',')
 }
@@ -120,7 +120,7 @@ fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
         .collect()
 }
 
-/// The `for` of an element of `Forwarded`.
+/// The `for` parameter of an element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     split_unquoted(element, ';').into_iter().find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -131,7 +131,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// An address, perhaps with a port, perhaps in brackets.
+/// Parses an address, with or without port and brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -231,7 +231,7 @@ mod tests {
                 None,
             ),
             (Any, &[("forwarded", "proto=https")], None),
-            // Behind a proxy that only writes the other one, this one is the client's own words.
+            // Behind a proxy that writes only the other header, this header comes from the client itself.
             (
                 Any,
                 &[

@@ -1,6 +1,6 @@
-//! Rules for requests, so that a proxy in front can't understand one otherwise than this server: for whom
-//! it is, and where its body ends. hyper holds the rest of RFC 9112: lengths that differ, `chunked` that isn't last, a
-//! length beside `chunked` (then the connection ends after the request).
+//! Checks for ambiguous requests, so that a proxy in front can't read another host or another end of the body than this
+//! server. hyper enforces the rest of RFC 9112: contradicting lengths, `chunked` that isn't last, and a length beside
+//! `chunked` (after which the connection ends).
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Version, header};
@@ -12,7 +12,7 @@ pub(crate) enum BadFraming {
     SeveralHosts,
     InvalidHost,
     ChunkedTwice,
-    /// The body is encoded in a way that only other servers may know.
+    /// A transfer encoding that this server doesn't know.
     UnknownEncoding,
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), BadFraming> {
     check_encoding(request.headers())
 }
 
-/// RFC 9112, 3.2: exactly one, of HTTP/1.0 one at most.
+/// RFC 9112, 3.2: exactly one `Host` header; in HTTP/1.0 at most one.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), BadFraming> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -47,14 +47,14 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), BadFraming> {
     }
 }
 
-/// An empty one is allowed, where the request's target has no host.
+/// An empty host is allowed, for request targets without one.
 fn is_host(value: &HeaderValue) -> bool {
     let is_authority = |bytes| Authority::try_from(bytes).is_ok();
     let bytes = value.as_bytes();
     bytes.is_empty() || !bytes.contains(&b'@') && is_authority(bytes)
 }
 
-/// RFC 9112, 6.1: 501 for encodings that aren't known; chunked is applied once. hyper has seen that it is the last.
+/// RFC 9112, 6.1: 501 for unknown encodings, and `chunked` at most once. hyper has checked that `chunked` comes last.
 fn check_encoding(headers: &HeaderMap) -> Result<(), BadFraming> {
     let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
     let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

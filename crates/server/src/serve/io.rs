@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Fails when the client takes nothing for too long, and when it hasn't made a first request in time:
-/// before the first bytes hyper doesn't know which HTTP it is, and none of its timers runs.
+/// A stream that fails when the client reads nothing for too long, or sends no first request in time. The latter is
+/// needed because hyper runs no timer before it has seen the first bytes and knows the version of HTTP.
 pub(crate) struct TimedIo<S> {
     stream: S,
     spoken: Arc<AtomicBool>,
     first_request: Pin<Box<Sleep>>,
     write_timeout: Duration,
-    /// Since when a write is waiting.
+    /// The timer of a write that is waiting.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     async fn a_client_that_does_not_read_is_cut_off() {
         let (mut io, mut theirs) = pair(true);
         io.write_all(b"1234").await.unwrap();
-        // Each byte that it takes gives it the whole time again.
+        // Each byte that the client reads restarts the timeout.
         let start = Instant::now();
         let (write, ()) = tokio::join!(io.write_all(b"56"), async {
             tokio::time::sleep(WRITE - Duration::from_secs(1)).await;

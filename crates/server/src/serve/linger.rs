@@ -1,8 +1,8 @@
 //! Reading on after a refusal.
 //!
-//! Closing a connection with unread bytes resets it, and the client, still sending, may never see the
-//! answer: a bad key with a long prompt would look like a network error. So the rest of a body that
-//! nobody wants is read for a moment and thrown away.
+//! Closing a connection with unread bytes resets it, and the client, still sending, may never see the answer: an
+//! invalid key with a long prompt would look like a network error. So the rest of an unneeded body is read for a moment
+//! and discarded.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,13 +15,14 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio_util::task::TaskTracker;
 
-/// Makes the body drain itself when it is dropped early.
+/// Wraps the body so that it drains itself when it is dropped early.
 pub(crate) fn linger(
     request: Request<Incoming>,
     timeout: Duration,
     tasks: &TaskTracker,
 ) -> Request<Body> {
-    // HTTP/2 refuses a body without closing the connection, and who waits for 100 has sent nothing.
+    // HTTP/2 can refuse a body without closing the connection, and a client that waits for 100 Continue has sent
+    // nothing.
     let needed =
         request.version() < Version::HTTP_2 && !request.headers().contains_key(header::EXPECT);
     if !needed || request.body().is_end_stream() {
@@ -38,7 +39,7 @@ pub(crate) fn linger(
 }
 
 struct Lingering {
-    /// Gone once it has ended.
+    /// `None` once the body has ended.
     body: Option<Incoming>,
     timeout: Duration,
     tasks: TaskTracker,

@@ -1,4 +1,4 @@
-//! A request's connection, for the router: the connection's place, and whether the request may be served.
+//! The connection of a request, for the router: its place in the table, and whether the request may be served.
 
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
@@ -8,22 +8,22 @@ use super::framing::{self, BadFraming};
 use super::table::{Place, PlaceKind, RequestGuard};
 use crate::holding::Holding;
 
-/// Goes with each request that came by a connection.
+/// Extension of every request that came by a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct OnConnection {
     pub(crate) place: Place,
     pub(crate) refused: Option<Refused>,
 }
 
-/// Why a request isn't served, whatever it asks.
+/// Why a request isn't served, whatever its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Framing(BadFraming),
-    /// The client's address has as many connections as it may have.
+    /// The client's share of connections is used up.
     Share,
 }
 
-/// A request that runs on its connection.
+/// A request that is running on its connection.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) on: OnConnection,
@@ -31,7 +31,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// `proxies` are given if one of them passes the request on.
+    /// `proxies` is given if the connection comes from one of them.
     pub(crate) fn begin<B>(
         request: &Request<B>,
         place: &Place,
@@ -52,9 +52,10 @@ impl Running {
         Running { on, guard }
     }
 
-    /// The answer, which ends the request when it has been sent, and the connection where that must be.
+    /// Wraps the answer so that the request ends when the answer has been sent, and the connection if it has to.
     pub(crate) fn answer(self, mut response: Response<Body>) -> Response<Body> {
-        // Where a refused request ends is a matter of opinion, and the reserve is for one request of each.
+        // Servers may disagree on where a refused request ends, and a connection of the reserve serves a single
+        // request.
         if self.on.refused.is_some() || self.on.place.kind() != PlaceKind::Ordinary {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);

@@ -1,9 +1,9 @@
-//! Which connections may be open: a share for each client, and no way for idle ones to keep others out.
+//! The table of open connections: it gives each client a share, and closes idle connections when others need a place.
 //!
-//! A connection on which no request runs is idle: it holds a place only as long as nobody else needs one. When all
-//! places are taken, the idle connection that nobody has used for longest is closed, those without a valid key first.
-//! When a request runs on each of them, a reserve is left, whose connections serve one request: health checks, short
-//! answers, and a few callers with a key. Reasons: `docs/decisions/0031-who-makes-room.md`.
+//! A connection is idle while no request runs on it. It keeps its place only until another connection needs one. When
+//! all places are taken, the longest idle connection is closed, those without a valid key first. When a request runs on
+//! every connection, a reserve is left, whose connections serve a single request: health checks, short answers, and a
+//! few callers with a key. For the reasons see `docs/decisions/0031-who-makes-room.md`.
 
 mod place;
 mod shares;
@@ -18,23 +18,23 @@ pub(crate) use self::place::{Place, RequestGuard};
 use self::state::{ConnectionId, State, Turn};
 use super::client::ClientAddress;
 
-/// Connections beyond all others that are told that their address has too many.
+/// Most additional connections that are open only to answer that their address has too many.
 const TURNED_AWAY_MAX: usize = 64;
-/// Connections beyond all others of their kind that were told to end and haven't yet: a client that takes nothing of its
-/// last answer must not keep others waiting.
+/// Most additional connections of each kind that were told to end and haven't yet. Without them, clients that don't
+/// read their last answer would keep new connections waiting.
 const CLOSING_MAX: usize = 64;
 
-/// The numbers of connections that there may be.
+/// The limits of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TableLimits {
     connections_max: usize,
     per_address_max: usize,
-    /// The part of `connections_max` that is kept for when a request runs on all others.
+    /// The part of `connections_max` that is kept for when a request runs on every other connection.
     reserve: usize,
 }
 
 impl TableLimits {
-    /// A reserve of more than a quarter would leave too little for everything else.
+    /// The reserve is at most a quarter of all connections, since more would leave too few for everything else.
     pub(crate) fn new(connections_max: usize, per_address_max: usize, reserve: usize) -> Self {
         TableLimits {
             connections_max,
@@ -51,7 +51,7 @@ impl TableLimits {
         }
     }
 
-    /// Requests of callers with a key that may run in the reserve; the rest is for answers that are short.
+    /// Most requests of callers with a key that may run in the reserve; the rest is for short answers.
     fn reserve_callers(&self) -> usize {
         self.reserve / 2
     }
@@ -61,25 +61,25 @@ impl TableLimits {
     }
 }
 
-/// The kind of a connection's place.
+/// The kind of place that a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlaceKind {
     Ordinary,
-    /// Serves one request, then ends.
+    /// The connection serves one request, then ends.
     Reserve,
-    /// Its address has all that it may have: it is told so, then ends.
+    /// The connection's address has its full share of connections: it gets an answer that says so, then ends.
     TurnedAway,
 }
 
-/// Why a caller with a key can't be served on its connection.
+/// A caller with a key can't be served on its connection, since the reserve's places for such callers are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReserveIsFull;
 
-/// Why a client can't have another request.
+/// The client can't have another request, since its share is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShareIsTaken;
 
-/// All connections. Clones share them.
+/// The table of all connections. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionTable(Arc<Inner>);
 
@@ -87,7 +87,7 @@ pub(crate) struct ConnectionTable(Arc<Inner>);
 struct Inner {
     limits: TableLimits,
     state: Mutex<State>,
-    /// A place may have become free, or idle.
+    /// Notified when a place may have become free, or idle.
     changed: Notify,
 }
 
@@ -95,9 +95,9 @@ struct Inner {
 #[derive(Debug)]
 enum Entered {
     At(Place),
-    /// Until a connection that is closing has ended, or a connection becomes idle.
+    /// Wait until a closing connection has ended, or a connection becomes idle.
     Wait,
-    /// The connection is closed at once: enough others are being turned away.
+    /// Close the connection at once: enough others are being turned away, or closing.
     Dropped,
 }
 
@@ -110,13 +110,13 @@ impl ConnectionTable {
         }))
     }
 
-    /// A place for a connection that was accepted, when there is one; `None` if it is to be closed at once.
+    /// Waits for a place for an accepted connection. `None` if the connection has to be closed at once.
     pub(crate) async fn enter(&self, address: Option<ClientAddress>) -> Option<Place> {
         loop {
             match self.try_enter(address) {
                 Entered::At(place) => return Some(place),
                 Entered::Dropped => return None,
-                // A change since the try has left a permit here.
+                // If the table changed since the attempt, `Notify` has stored a permit, and this returns at once.
                 Entered::Wait => self.0.changed.notified().await,
             }
         }
@@ -127,7 +127,7 @@ impl ConnectionTable {
         if let Some(address) = address
             && state.shares.of(address) >= self.0.limits.per_address_max
         {
-            // Its own idle connections are the first to go; others don't suffer for them.
+            // An address that exceeds its share closes its own idle connections first; other clients aren't affected.
             match state.shares.longest_idle(address) {
                 None => return self.turn_away(&mut state),
                 Some(_) if state.closing() >= CLOSING_MAX => return Entered::Dropped,
@@ -175,7 +175,7 @@ impl ConnectionTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while the lock is held; if it did, a count would be off by one.
+        // Nothing panics while the lock is held; if something did, a count would be off by one.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

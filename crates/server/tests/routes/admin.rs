@@ -1,4 +1,4 @@
-//! The administrative API. Every answer is held to the OpenAPI document.
+//! Tests of the administrative API. Every answer is validated against the OpenAPI document.
 
 mod accounts;
 mod export;
@@ -13,8 +13,8 @@ use weir_testkit::{Answer, TestApp, body, now};
 
 const ROOT: &str = "/admin/v1";
 
-/// An app and a key that administers it. What differs from run to run has names: `ACCT1` is the app's
-/// account, `KEY0` its key, `ADMIN` the key that asks, of `ACCT2`.
+/// An app and the key of an administrator. Values that differ between runs are shown by names: `ACCT1` is the app's
+/// account, `KEY0` its key, `ADMIN` the administrator's key, `ACCT2` that key's account.
 struct Desk {
     app: TestApp,
     key: String,
@@ -58,7 +58,7 @@ impl Desk {
         self.names.push((real, name.into()));
     }
 
-    /// A call is such as `POST /refunds #once`: method, path and, if need be, idempotency key.
+    /// Sends a call such as `POST /refunds #once`: method, path and an optional idempotency key.
     async fn send(&self, call: &str, sent: impl Into<String>) -> Answer {
         let (call, once) = call.split_once(" #").unwrap_or((call, ""));
         let (method, path) = call.split_once(' ').unwrap();
@@ -77,7 +77,7 @@ impl Desk {
         answer
     }
 
-    /// The answer in a line: the body, or of an error its status, reason, field and message.
+    /// The answer on one line: its body, or for an error the status, reason, field and message.
     async fn ask(&mut self, call: &str, sent: Value) -> String {
         let sent = if sent.is_null() {
             String::new()
@@ -139,7 +139,7 @@ impl Desk {
         })
     }
 
-    /// Asks one after the other, and compares.
+    /// Makes the calls one after the other, and compares the answers.
     async fn check(&mut self, rows: &[(&str, Value, &str)]) {
         let mut differ = String::new();
         for (call, sent, expected) in rows {
@@ -206,7 +206,7 @@ fn public(key: &str) -> &str {
     key.split('_').nth(1).unwrap()
 }
 
-/// Nothing was sent.
+/// A call without a body.
 fn none() -> Value {
     json!(null)
 }

@@ -1,4 +1,4 @@
-//! Who may use which route, however the key is written.
+//! Which keys may use which routes, in every way to write a key.
 
 use http::{HeaderValue, Method, Request};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ async fn status(app: &TestApp, headers: &[&[u8]]) -> u16 {
         .as_u16()
 }
 
-/// A body that is answered there.
+/// A body that this route accepts.
 fn body_for(path: &str) -> String {
     match path {
         "/embeddings" => json!({"model": "sim/embed", "input": "a"}).to_string(),
@@ -35,7 +35,7 @@ fn body_for(path: &str) -> String {
     }
 }
 
-/// A body that is answered on this administrative route.
+/// A body that this administrative route accepts.
 fn body_for_admin(route: &Route, request: &str, nth: usize) -> String {
     let money = |amount: &str| json!({"amount": amount, "reason": "a test"});
     match (&route.method, route.path.rsplit('/').next().unwrap()) {
@@ -57,7 +57,7 @@ fn body_for_admin(route: &Route, request: &str, nth: usize) -> String {
     .to_string()
 }
 
-/// Who asks × what for. Without a key nothing but the open routes answers, and no body is read.
+/// Every kind of key on every route. Without a key only the open routes answer, and no body is read.
 #[tokio::test]
 async fn routes_and_roles() {
     let mut setup = Setup::default();
@@ -113,7 +113,7 @@ async fn routes_and_roles() {
             for &(key, keyed) in &roles {
                 nth += 1;
                 let path = format!("{base}{}", route.path.replace("{*id}", "sim/chat"));
-                // An account that may be deleted, for each that asks.
+                // Each deletion gets an account of its own.
                 let spare = format!("spare-{nth}");
                 let account = match route.method == Method::DELETE {
                     true => app.accounts.add_account(&spare, now()).await.unwrap().name,
@@ -133,7 +133,7 @@ async fn routes_and_roles() {
                 let expected = match route.auth {
                     Auth::Open => 200,
                     Auth::Key => keyed,
-                    // Restrictions are of what a key uses, not of what it may know of itself.
+                    // A key's restrictions apply to what it uses, not to what it may read about itself.
                     Auth::AnyKey => {
                         if keyed == 401 {
                             401
@@ -209,7 +209,7 @@ async fn ways_to_write_a_key() {
     assert_eq!(status(&app, &[]).await, 401);
 }
 
-/// A key in the query, a cookie or another header is none.
+/// A key in the query, a cookie or another header isn't accepted.
 #[tokio::test]
 async fn keys_in_other_places() {
     let app = TestApp::new().await;
@@ -240,7 +240,7 @@ async fn keys_in_other_places() {
     );
 }
 
-/// Headers that integrations send, and that mean nothing here.
+/// Headers that integrations send and this server ignores.
 #[tokio::test]
 async fn other_headers_do_no_harm() {
     let app = TestApp::new().await;
@@ -262,7 +262,7 @@ async fn other_headers_do_no_harm() {
     assert_eq!(app.send(request).await.status, 200);
 }
 
-/// Whatever stands in `Authorization`, it is 401 in the error shape, and the answer repeats none of it.
+/// Any invalid value of `Authorization` gets 401 in the error format, and the answer repeats nothing of it.
 #[test]
 fn strange_authorization() {
     let runtime = tokio::runtime::Builder::new_current_thread()

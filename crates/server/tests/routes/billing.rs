@@ -1,4 +1,4 @@
-//! What callers see of their account and key: Novita's billing routes, and `GET key`.
+//! A caller's view of its account and key: Novita's billing routes, and `GET key`.
 
 use http::{Method, Request};
 use insta::assert_snapshot;
@@ -10,7 +10,7 @@ use crate::chat;
 
 const LIST: &str = "/openapi/v1/billing/bill/list";
 
-/// An app whose account has used some tokens.
+/// An app with usage on its account.
 async fn used() -> TestApp {
     let app = TestApp::new().await;
     for max_tokens in [3, 5] {
@@ -31,7 +31,7 @@ async fn get(app: &TestApp, path: &str) -> Value {
     answer.json()
 }
 
-/// With what differs from run to run replaced.
+/// The answer, with the values that differ between runs replaced.
 async fn shown(app: &TestApp, path: &str) -> String {
     let account = &app.account.id;
     let key = app.key.split('_').nth(1).unwrap().to_owned();
@@ -52,7 +52,7 @@ async fn bills() {
     let app = used().await;
     assert_snapshot!(shown(&app, LIST).await, @r#"{"bills":[{"userId":"acct_X","startTime":"1795305600","endTime":"1795392000","billingMethod":"token","productName":"sim/chat","category":"llm","ownerID":"acct_X","billNum0":"54","billNum1":"8","basePrice0":"200","basePrice1":"400","discountPrice0":"200","discountPrice1":"400","amount":"0","voucherAmount":"0","payAmount":"0","payAmountDisplay":"0.0000014","pricePrecision":"10000","productId":"sim/chat"}]}"#);
     assert_snapshot!(shown(&app, "/openapi/v1/billing/monthly/bill").await, @r#"{"data":[{"billId":"acct_X-2026-11","userId":"acct_X","billingMonth":"2026-11","totalAmount":"0","originTotalAmount":"0","voucherPayAmount":"0","cashPayAmount":"0","debtAmount":"0","status":"pending","invoiceUrl":"","startTime":"1793491200","endTime":"1796083200","repaidAmount":"0"}]}"#);
-    // The sums are those of the usage records, however they are cut.
+    // The sums are those of the usage records, for every cycle and category.
     let usage = app.accounts.usage(&app.account.id, 10).await.unwrap();
     let prompt: u64 = usage.iter().map(|record| record.counts.prompt).sum();
     for cycle in ["Hour", "Day", "Week", "Month"] {
@@ -136,7 +136,7 @@ async fn the_key() {
 #[tokio::test]
 async fn bills_have_a_limit() {
     let app = TestApp::new().await;
-    // Time gives back one a second, and these are faster.
+    // One request per second becomes available again, and these requests come faster.
     let mut listed = 0;
     let refused = loop {
         let answer = app.send(app.request(Method::GET, LIST, "")).await;

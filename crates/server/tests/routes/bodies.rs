@@ -1,4 +1,4 @@
-//! Bodies that are no requests: each gets a clear 400 or 413, and nothing else suffers.
+//! Bodies that aren't valid requests: each gets a clear 400 or 413, and other requests aren't affected.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ async fn what_is_not_a_request() {
     );
 }
 
-/// Half an emoji is called by its name, wherever it is.
+/// The error for half an emoji says what it is, wherever it stands.
 #[tokio::test]
 async fn lone_surrogates() {
     let app = TestApp::new().await;
@@ -139,7 +139,7 @@ async fn lone_surrogates() {
     assert_eq!(app.post(CHAT, whole).await.status, 200);
 }
 
-/// A byte order mark before the JSON does no harm.
+/// A byte order mark before the JSON is skipped.
 #[tokio::test]
 async fn byte_order_marks() {
     let app = TestApp::new().await;
@@ -155,7 +155,7 @@ async fn byte_order_marks() {
         let answer = app.post(path, format!("\u{feff}{body}")).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     }
-    // Within a text it is a character.
+    // Within a text it is an ordinary character.
     let inside = json!({"model": "sim/chat", "prompt": "\u{feff}a", "return_token_strs": true});
     let answer = app.post("/tokenize", inside.to_string()).await;
     assert_eq!(answer.json()["count"], 5);
@@ -203,7 +203,7 @@ async fn compressed_bodies_are_refused() {
     }
 }
 
-/// A body of pieces that are made when they are asked for; tells how many were.
+/// A body of chunks that are made when they are read, and the number of chunks made so far.
 fn pieces(count: usize, piece: usize) -> (Body, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
@@ -214,7 +214,8 @@ fn pieces(count: usize, piece: usize) -> (Body, Arc<AtomicUsize>) {
     (BodyExt::boxed(StreamBody::new(frames)), asked)
 }
 
-/// 100 MB, announced or not: refused as soon as it is known, without reading the rest.
+/// A body of 100 MB, with or without a content length, is refused as soon as its size is known, and its rest isn't
+/// read.
 #[tokio::test]
 async fn a_huge_body() {
     const PIECE: usize = 1024 * 1024;
@@ -255,7 +256,7 @@ async fn the_limit_is_inclusive() {
     assert_eq!(app.post(CHAT, chat(json!({})) + " ").await.status, 413);
 }
 
-/// A body that stops arriving, or that takes for ever, ends with an answer.
+/// A body that stops arriving, or that takes too long, gets an answer.
 #[tokio::test]
 async fn a_slow_body() {
     let (short, long) = (Duration::from_millis(20), Duration::from_hours(1));

@@ -1,4 +1,5 @@
-//! What a prompt begins with is computed and paid once: `cached_tokens`, in the answer, in the record and in the price.
+//! A common beginning of prompts is computed once and costs less: `cached_tokens` in the answer, in the record and in
+//! the cost.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ async fn app(prefix_cache: PrefixCache) -> TestApp {
     .await
 }
 
-/// Sends a prompt with a key; its tokens, and how many of them were cached, must be those of the record.
+/// Sends a prompt with a key. Returns its tokens and how many of them were cached, after comparing both with the usage
+/// record.
 async fn ask(app: &mut TestApp, key: &str, prompt: &str) -> (u64, u64) {
     app.key = key.to_owned();
     let body = completion(json!({"prompt": prompt, "max_tokens": 1}));

@@ -1,4 +1,4 @@
-//! `POST chat/completions`, regular.
+//! `POST chat/completions` without streaming.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn several_choices_differ_and_share_their_prompt() {
     );
 }
 
-/// What a conversation may consist of.
+/// The forms that a conversation may have.
 #[tokio::test]
 async fn conversations() {
     let call =
@@ -78,7 +78,7 @@ async fn parts_are_joined_by_line_breaks() {
     assert_eq!(parts["choices"], text["choices"]);
 }
 
-/// And it is charged before the caller has the last byte: `[DONE]` means that the bill is settled.
+/// The usage is charged before the caller has the last byte: `[DONE]` means that it is settled.
 #[tokio::test]
 async fn what_is_used_is_what_is_charged() {
     let app = TestApp::new().await;

@@ -1,4 +1,4 @@
-//! `POST completions`, regular.
+//! `POST completions` without streaming.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};

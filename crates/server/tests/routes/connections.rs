@@ -1,4 +1,4 @@
-//! Shares of connections, and which connection makes room for which.
+//! Clients' shares of connections, and the choice of connections that are closed for others.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::chat;
 use crate::serve::{Server, endless, read_to_end, read_until, short};
 
 impl Server {
-    /// A connection from 127.0.0.`host`.
+    /// Connects from 127.0.0.`host`.
     async fn connect_from(&self, host: u8) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
@@ -19,7 +19,7 @@ impl Server {
         socket.connect(self.address).await.unwrap()
     }
 
-    /// A connection on which a stream runs, that doesn't end before the gate is opened.
+    /// Makes the connection busy with a stream that doesn't end before the gate is opened.
     async fn busy(&self, mut stream: TcpStream, more: &str) -> TcpStream {
         let body = chat(json!({"stream": true, "max_tokens": 1000}));
         let request = self
@@ -31,14 +31,14 @@ impl Server {
     }
 }
 
-/// The answer to a request without a body.
+/// Sends a request without a body and returns the answer.
 async fn get(stream: &mut TcpStream, path: &str, more: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     read_answer(stream).await
 }
 
-/// An answer whose length is known, and no more.
+/// Reads an answer with a content length, and nothing after it.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let head = read_until(stream, "\r\n\r\n").await;
     let (head, begun) = head.split_once("\r\n\r\n").unwrap();
@@ -50,7 +50,7 @@ async fn read_answer(stream: &mut TcpStream) -> String {
 }
 
 async fn has_ended(stream: &mut TcpStream) -> bool {
-    // What ends at once has ended by the time that another connection has been served.
+    // A connection that was closed for another has ended by the time that the other has been served.
     matches!(stream.read_u8().await, Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
@@ -86,7 +86,7 @@ async fn idle_connections_make_room_the_longest_idle_first() {
     .await;
 }
 
-/// Connections that ask for something now and then, or say nothing at all, shut nobody out.
+/// Idle connections, with a request now and then or none at all, keep no client out.
 #[tokio::test]
 async fn a_crowd_of_idle_connections_shuts_nobody_out() {
     let setup = short(|options| options.connections_max = 20);
@@ -104,7 +104,7 @@ async fn a_crowd_of_idle_connections_shuts_nobody_out() {
             .await
             .unwrap();
         assert!(read_answer(&mut new).await.starts_with("HTTP/1.1 200 "));
-        // Its own connection has a key, and outlives those that have none.
+        // The new client's connection has a valid key, so those without one are closed first.
         for _ in 0..50 {
             let mut other = server.connect_from(11).await;
             get(&mut other, "/health", "").await;
@@ -133,7 +133,7 @@ async fn an_address_has_its_share_and_no_more() {
         ] {
             assert!(models.contains(part), "{part}: {models}");
         }
-        // Whether it lives is always told.
+        // `/health` is answered even without a share.
         let mut more = server.connect_from(2).await;
         assert!(
             get(&mut more, "/health", "")
@@ -146,7 +146,7 @@ async fn an_address_has_its_share_and_no_more() {
                 .await
                 .starts_with("HTTP/1.1 200 ")
         );
-        // Whom it says that it asks for makes no difference.
+        // `X-Forwarded-For` of a client that isn't a trusted proxy is ignored.
         let mut lying = server.connect_from(2).await;
         let answer = get(&mut lying, "/v1/models", "x-forwarded-for: 6.6.6.6\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
@@ -211,7 +211,7 @@ async fn while_requests_run_everywhere_there_is_a_reserve() {
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
             assert!(answer.contains("connection: close\r\n"), "{answer}");
         }
-        // One caller with a key is served, which leaves room for short answers.
+        // The reserve serves one caller with a key, and keeps the other places for short answers.
         busy.push(server.busy(server.connect().await, "").await);
         let mut refused = server.connect().await;
         refused
@@ -223,7 +223,7 @@ async fn while_requests_run_everywhere_there_is_a_reserve() {
             answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"),
             "{answer}"
         );
-        // So does a connection that says nothing, as long as nobody else needs its place.
+        // A silent connection gets a place in the reserve as well, until another connection needs it.
         let mut silent = server.connect().await;
         let mut probe = server.connect().await;
         assert!(

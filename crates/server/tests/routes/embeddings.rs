@@ -8,7 +8,7 @@ use weir_testkit::{Scripted, TestApp};
 
 const PATH: &str = "/v1/embeddings";
 
-/// A model that is made for embeddings.
+/// An engine for an embedding model.
 pub(crate) fn embedder(shortening: Shortening) -> Scripted {
     Scripted::new(Vec::new()).with_facts(Facts {
         context_tokens: 512,
@@ -116,7 +116,7 @@ async fn what_is_refused() {
     );
 }
 
-/// Each token of the inputs, and nothing for what is refused.
+/// Each token of the inputs is charged, and nothing for a refused request.
 #[tokio::test]
 async fn what_is_charged() {
     let app = TestApp::scripted(&embedder(Shortening::Never)).await;

@@ -1,4 +1,4 @@
-//! Every error of the table, in both shapes at once.
+//! Every error of the table, in Novita's and OpenAI's format at once.
 
 use http::{Method, Request};
 use insta::assert_snapshot;
@@ -14,7 +14,7 @@ use crate::{chat, completion};
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-/// Status, whether there is a `Retry-After`, and the body.
+/// The status, whether there is a `Retry-After`, and the body.
 fn shown(answer: &Answer) -> String {
     let json = answer.json();
     assert_eq!(answer.header("content-type"), "application/json");
@@ -162,7 +162,7 @@ async fn access_denied() {
     assert_snapshot!(shown(&app.send(request).await), @r#"403 {"code":403,"reason":"ACCESS_DENIED","message":"this key may not use model sim/chat","metadata":{},"error":{"message":"this key may not use model sim/chat","type":"permission_error","param":"model","code":"model_access_denied"}}"#);
 }
 
-/// The status, the words and the telling part of a refusal.
+/// The status, and the characteristic parts of a refusal.
 async fn refused(app: &TestApp, key: &str, asked: String) -> String {
     let request = Request::post(CHAT).header("authorization", key);
     let answer = app.send(request.body(body(asked)).unwrap()).await;
@@ -233,9 +233,9 @@ async fn not_found() {
     assert_snapshot!(shown(&app.post(CHAT, chat(json!({"model": "foo"}))).await), @r#"404 {"code":404,"reason":"MODEL_NOT_FOUND","message":"model not found: foo","metadata":{},"error":{"message":"model not found: foo","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#);
     assert_snapshot!(shown(&app.get("/v1/models/foo").await), @r#"404 {"code":404,"reason":"MODEL_NOT_FOUND","message":"model not found: foo","metadata":{},"error":{"message":"model not found: foo","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#);
     assert_snapshot!(shown(&app.get("/v1/engines").await), @r#"404 {"code":404,"reason":"NOT_FOUND","message":"no such path: /v1/engines","metadata":{},"error":{"message":"no such path: /v1/engines","type":"invalid_request_error","param":null,"code":"not_found"}}"#);
-    // Words that would mean something else to a client are not repeated as they are.
+    // Words with a special meaning for clients are changed in messages.
     shown(&app.post(CHAT, chat(json!({"model": "Rate Limit"}))).await);
-    // Nor more than a client needs.
+    // A message repeats only the beginning of a long text.
     assert!(
         app.post(CHAT, chat(json!({"model": "m".repeat(100_000)})))
             .await
@@ -337,7 +337,7 @@ async fn service_not_available() {
     assert_snapshot!(shown(&app.get("/ready").await), @r#"503 Retry-After {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"not ready to serve requests: the process is ending","metadata":{},"error":{"message":"not ready to serve requests: the process is ending","type":"server_error","param":null,"code":"overloaded"}}"#);
 }
 
-/// The table itself: no reason twice, and each status is what clients sort by.
+/// The table itself: every reason appears once, with the status by which clients tell errors apart.
 #[test]
 fn the_table() {
     let rows: Vec<_> = Reason::ALL.iter().map(|reason| reason.row()).collect();

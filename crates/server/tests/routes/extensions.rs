@@ -1,4 +1,4 @@
-//! Parameters of other servers: honoured, or refused by name.
+//! Other servers' parameters: either supported, or refused with an error that names them.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ async fn ranges() {
     check_in(&app, &[Completions], &completions).await;
 }
 
-/// What others send by default passes, and what would change the answer is named.
+/// Values that other clients send by default are accepted. A value that would change the answer is refused by name.
 #[tokio::test]
 async fn what_is_not_honoured() {
     let app = TestApp::new().await;
@@ -175,7 +175,7 @@ async fn what_is_not_honoured() {
         ),
     ];
     check_in(&app, &[Chat], &chats).await;
-    // The message helps, and what is repeated counts as it was said last.
+    // The message says what to send instead, and the last value of a repeated field counts.
     let answer = app.post(CHAT, chat(json!({"max_new_tokens": 5}))).await;
     assert_eq!(
         answer.json()["message"],
@@ -243,7 +243,7 @@ async fn where_an_answer_begins() {
         ),
     ];
     check_in(&app, &[Chat], &rows).await;
-    // The prompt ends where the message does, and the answer is what comes behind it.
+    // The prompt ends where the last message does, and the answer continues there.
     let prompt = async |fields: Value| {
         let body = crate::with(json!({"model": "sim/chat"}), fields);
         let tokens = app.post("/tokenize", body).await.json()["tokens"].clone();
@@ -300,7 +300,8 @@ fn text(choice: u32, channel: Channel, text: &str, ids: &[u32]) -> Event {
     }
 }
 
-/// A prompt that is told, an answer whose first part is of this kind and whose second is content, and a token that ends it.
+/// A prompt with its tokens, an answer whose first part is in this channel and whose second is content, and a token
+/// that ends it.
 fn script(first: Channel) -> Vec<Event> {
     vec![
         Event::Prompt {
@@ -334,7 +335,7 @@ async fn tokens_and_prompts_in_whole_answers() {
     let raw = TestApp::scripted(&Scripted::new(script(Channel::Content))).await;
     let plain = raw.post("/v1/completions", completion(asked)).await.json()["choices"].to_string();
     assert_snapshot!(plain, @r#"[{"text":"hmso","index":0,"logprobs":null,"finish_reason":"stop","prompt_logprobs":[null,{"4":{"logprob":-2.0,"rank":3,"decoded_token":"b�"},"9":{"logprob":-0.5,"rank":1,"decoded_token":"best"}}],"prompt_token_ids":[3,4],"token_ids":[5,6,7,1]}]"#);
-    // Nobody else sees any of it.
+    // Without the parameters, the answer has none of these fields.
     let plain = shown(CHAT, chat(json!({}))).await;
     assert!(
         !plain.contains("token_ids") && !plain.contains("prompt_logprobs"),
@@ -392,7 +393,7 @@ async fn tokens_and_prompts_in_streams() {
     assert!(!shown(CHAT, chat(both)).await.contains("hm"));
 }
 
-/// A real engine tells the same in both ways.
+/// With a simulated engine, a stream and a whole answer have the same tokens.
 #[tokio::test]
 async fn tokens_of_a_stream_are_those_of_the_whole() {
     let app = TestApp::new().await;

@@ -1,4 +1,4 @@
-//! Parameters that not every model can honour: their ranges, and what the others say to them.
+//! Parameters that not every model supports: their ranges, and the errors of models without support.
 
 use serde_json::{Value, json};
 use weir_engine::{Engine, Event, Facts, FinishReason, Usage};
@@ -8,12 +8,12 @@ use crate::chat;
 use crate::parameters::Endpoint::{self, Chat, Completions};
 use crate::parameters::{BOTH, OK, bad, check_in};
 
-/// Sends each row to a model that can do everything.
+/// Sends each row to a model that supports every feature.
 async fn check_able(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
     check_in(&TestApp::scripted(&silent()).await, endpoints, rows).await;
 }
 
-/// The same to one that can do nothing special.
+/// Sends each row to a model without optional features.
 async fn check_unable(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
     check_in(&TestApp::scripted(&unable()).await, endpoints, rows).await;
 }
@@ -27,7 +27,7 @@ fn unable() -> Scripted {
     able.with_facts(facts)
 }
 
-/// An engine that ends at once.
+/// An engine that ends its answer at once.
 fn silent() -> Scripted {
     Scripted::new(vec![
         Event::Finished {
@@ -198,7 +198,7 @@ async fn response_format() {
     check_able(BOTH, &rows).await;
 }
 
-/// vLLM's names are understood, empty values say nothing, and other servers' names are refused.
+/// vLLM's fields are supported, empty values have no effect, and other servers' fields are refused.
 #[tokio::test]
 async fn structured_outputs() {
     let outputs = |field: &str, value: Value| json!({"structured_outputs": {field: value}});
@@ -336,7 +336,8 @@ async fn reasoning() {
     check_able(&[Chat], &rows).await;
 }
 
-/// Ranges hold for what isn't supported yet, too; in range it is refused by the feature's name.
+/// A value out of range is refused as such even if the feature isn't supported; a valid value is refused by the
+/// feature's name.
 #[tokio::test]
 async fn not_supported_in_chats() {
     let rows = [

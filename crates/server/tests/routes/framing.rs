@@ -1,4 +1,4 @@
-//! Requests that two servers might read in two ways are read in none, and their connection ends.
+//! Requests that two servers might read differently are refused, and their connection ends.
 
 use tokio::io::AsyncWriteExt;
 use weir_testkit::Setup;
@@ -13,20 +13,20 @@ async fn requests_with_two_meanings_are_refused() {
     let length = format!("content-length: {}", body.len());
     let te = |codings: &str| format!("host: x\r\ntransfer-encoding: {codings}");
     let rows = [
-        // Those that are fine.
+        // Valid requests.
         ("host: x".to_owned() + "\r\n" + &length, &body, "200"),
         (te("chunked"), &chunked, "200"),
         (te("Chunked"), &chunked, "200"),
-        // RFC 9112, 6.3: `chunked` goes before a length, and the connection ends after the request.
+        // RFC 9112, 6.3: `chunked` takes precedence over a length, and the connection ends after the request.
         (te("chunked") + "\r\n" + &length, &chunked, "200"),
         (length.clone() + "\r\n" + &te("chunked"), &chunked, "200"),
-        // For whom?
+        // Missing, repeated or invalid hosts.
         (length.clone(), &body, "400"),
         (format!("host: x\r\nhost: x\r\n{length}"), &body, "400"),
         (format!("host: a\r\nhost: b\r\n{length}"), &body, "400"),
         (format!("host: a b\r\n{length}"), &body, "400"),
         (format!("host: me@x\r\n{length}"), &body, "400"),
-        // Until where?
+        // Ambiguous ends of the body.
         (te("chunked, chunked"), &chunked, "400"),
         (te("chunked\r\ntransfer-encoding: chunked"), &chunked, "400"),
         (te("gzip, chunked"), &chunked, "501"),
@@ -70,7 +70,7 @@ async fn requests_with_two_meanings_are_refused() {
         let key = &server.app.key;
         for (headers, body, status) in rows {
             let mut stream = server.connect().await;
-            // A second request that a body ends early must never be seen.
+            // A second request, hidden behind the end of the body, must never be read.
             let smuggled = "GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
             let head = format!(
                 "POST /v1/chat/completions HTTP/1.1\r\n{headers}\r\nauthorization: {key}\r\nconnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-//! Memory that bodies take before anything is known of a request: bounded for a key, and for all.
+//! Limits for the memory of bodies that are still being read, for one key and for all keys.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn options() -> Options {
     }
 }
 
-/// A body of so many pieces that then goes on for ever, and how many were taken of it.
+/// A body that stalls after `pieces` chunks, and the number of chunks that were read of it.
 fn unfinished(pieces: usize) -> (Body, Arc<AtomicUsize>) {
     let taken = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&taken);
@@ -53,7 +53,7 @@ fn refused(answer: &Answer, status: u16, words: &str) {
     assert_eq!(answer.header("retry-after"), "1");
 }
 
-/// A request whose body has begun, until it is dropped.
+/// A request whose body is being sent, until this is dropped.
 struct Sending<F> {
     _request: F,
 }
@@ -88,7 +88,7 @@ async fn unfinished_bodies_of_a_key_and_of_all_are_bounded() {
         taken.load(Ordering::Relaxed) <= 8,
         "no more is read than fits"
     );
-    // Others have their own part, until all of it is taken.
+    // Other keys have their own limit, within the limit for all keys.
     let second = begin(&other, 19).await;
     let (body, _) = unfinished(20);
     refused(
@@ -96,7 +96,7 @@ async fn unfinished_bodies_of_a_key_and_of_all_are_bounded() {
         503,
         "too many bytes",
     );
-    // What is small fits in.
+    // Bodies that fit the remaining bytes are read.
     assert_eq!(app.post(CHAT, chat(json!({}))).await.status, 200);
     drop(first);
     drop(begin(&third, 19).await);
@@ -112,7 +112,7 @@ async fn unfinished_bodies_of_a_key_and_of_all_are_bounded() {
     }
 }
 
-/// A caller that would be refused anyway is refused before the body is read.
+/// A caller that would be refused anyway is refused before its body is read.
 #[tokio::test]
 async fn no_body_is_read_in_vain() {
     let app = TestApp::start(Setup {
@@ -168,7 +168,7 @@ async fn no_body_is_read_in_vain() {
     );
 }
 
-/// An account without money may use what costs nothing.
+/// An account without balance may use a free model.
 #[tokio::test]
 async fn a_free_model_needs_no_balance() {
     let mut setup = Setup {
@@ -197,7 +197,7 @@ async fn a_free_model_needs_no_balance() {
     );
 }
 
-/// Answers that cost nothing can't be made long: neither by long tokens, nor by characters that JSON escapes.
+/// The size of uncharged answers is limited, for tokens with long texts and for characters that JSON escapes.
 #[tokio::test]
 async fn free_answers_are_bounded() {
     let app = TestApp::start(Setup {
@@ -214,9 +214,9 @@ async fn free_answers_are_bounded() {
         let tokens = vec![token; count];
         json!({"model": "sim/chat", "tokens": tokens}).to_string()
     };
-    // 258 is " the": four bytes of text for four bytes of JSON.
+    // 258 is the token of " the": four bytes of text for four bytes of JSON.
     assert_eq!(post("/detokenize", tokens(258, 4900)).await.status, 200);
-    // 3 is the byte 1, which JSON writes in six.
+    // 3 is the token of byte 1, for which JSON needs six bytes.
     let long = post("/detokenize", tokens(3, 6000)).await;
     assert_eq!(long.status, 400, "{}", long.text());
     assert_eq!(long.json()["error"]["param"], "tokens");
@@ -233,7 +233,7 @@ async fn free_answers_are_bounded() {
     );
 }
 
-/// An answer that nobody reads counts as long as it is there.
+/// An answer that the client doesn't read counts until it is dropped.
 #[tokio::test]
 async fn answers_that_nobody_reads_count() {
     let app = TestApp::start(Setup {

@@ -1,4 +1,4 @@
-//! What every answer has.
+//! Headers that every answer has.
 
 use std::collections::HashSet;
 
@@ -35,7 +35,7 @@ async fn every_answer_is_identified() {
     }
 }
 
-/// A caller can't choose the id: it is the key of a hold.
+/// Callers can't choose the request id: it is the key of a hold.
 #[tokio::test]
 async fn ids_are_ours() {
     let app = TestApp::new().await;
@@ -184,7 +184,7 @@ async fn preflights_work_for_every_path() {
     );
 }
 
-/// When the same request would be admitted: one a minute is one in a minute.
+/// `Retry-After` is the time at which the same request would be admitted: with a limit of one a minute, a minute.
 #[tokio::test]
 async fn retry_after_is_true() {
     let quotas = Quotas {

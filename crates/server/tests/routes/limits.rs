@@ -1,4 +1,4 @@
-//! Limits of keys, of accounts and of models, as callers meet them.
+//! Limits of keys, of accounts and of models, as the API shows them.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn tier(tier: Tier, top_up_usd: i64, limit: u32) -> TierRule {
     }
 }
 
-/// Asks `sim/chat`, or `sim/plain`, with a key.
+/// Sends a request for `sim/chat` or `sim/plain` with a key.
 async fn ask(app: &TestApp, path: &str, key: &str) -> Answer {
     let text = match path {
         CHAT => chat(json!({})),
@@ -44,7 +44,7 @@ async fn ask(app: &TestApp, path: &str, key: &str) -> Answer {
     app.send(request).await
 }
 
-/// The status, and what the headers say of requests.
+/// The status, and the headers for the limit of requests.
 fn seen(answer: &Answer) -> (u16, &str, &str) {
     (
         answer.status.as_u16(),
@@ -107,7 +107,7 @@ async fn tiers_limit_an_account_for_each_model() {
     );
 }
 
-/// What was agreed with an account goes before what it paid in, from its next request on.
+/// Limits that are set on an account take precedence over its tier's, from its next request on.
 #[tokio::test]
 async fn an_account_may_have_limits_of_its_own() {
     let app = TestApp::start(Setup {
@@ -137,7 +137,7 @@ async fn an_account_may_have_limits_of_its_own() {
     assert_eq!(seen(&ask(&app, COMPLETIONS, key).await), (200, "7", "6"));
 }
 
-/// What was agreed for a model goes before what was agreed for every model, and that before the tier.
+/// Limits set for a model take precedence over those set for every model, and these over the tier's.
 #[tokio::test]
 async fn an_account_may_have_limits_for_a_model() {
     let mut setup = Setup {
@@ -182,7 +182,7 @@ async fn an_account_may_have_limits_for_a_model() {
         let answer = app.post(path, asked.to_string()).await;
         assert_eq!(answer.header("x-ratelimit-limit-requests"), "3", "{path}");
     }
-    // Those two have taken what was left.
+    // The two requests before have used up the limit.
     for (path, asked) in [
         (CHAT, chat(json!({}))),
         ("/v1/tokenize", asked.to_string()),
@@ -228,7 +228,7 @@ async fn a_key_may_have_limits_of_its_own() {
     assert_eq!(seen(&ask(&app, CHAT, &app.key).await), (200, "1", "0"));
 }
 
-/// Five at once don't use six times the limit.
+/// Parallel requests of six times the limit stay within the limit.
 #[tokio::test]
 async fn parallel_requests_stay_within_the_limit() {
     let app = TestApp::start(Setup {

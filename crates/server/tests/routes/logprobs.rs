@@ -1,4 +1,4 @@
-//! Log-probabilities in both shapes, echoed prompts, and the best of several.
+//! Log-probabilities in both formats, echoed prompts, and `best_of`.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::{chat, completion};
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-/// A token with another one, less likely, beside it.
+/// A token, with a less likely one as its alternative.
 fn token(token: Token, bytes: &[u8], logprob: f32) -> TokenLogprob {
     let top = |token, bytes: &[u8], logprob| TopLogprob {
         token,
@@ -39,7 +39,7 @@ fn text(choice: u32, text: &str, logprobs: Vec<TokenLogprob>) -> Event {
     }
 }
 
-/// An echoed prompt: text and tokens that were not generated.
+/// An echoed prompt: text and tokens that weren't generated.
 fn prompt(choice: u32) -> Event {
     let first = TokenLogprob {
         logprob: None,
@@ -71,7 +71,7 @@ fn done(completion: u64) -> Event {
     })
 }
 
-/// "a€b" in three tokens, of which one ends inside the character.
+/// "a€b" in three tokens, the second of which ends inside the character €.
 fn script() -> Vec<Event> {
     vec![
         text(0, "a", vec![token(5, b"a", -0.5)]),
@@ -95,7 +95,7 @@ async fn choices(script: Vec<Event>, path: &str, body: String) -> Value {
     answer.json()["choices"].take()
 }
 
-/// The `choices` of each chunk, a line each.
+/// The `choices` of each chunk, one chunk a line.
 async fn chunks(script: Vec<Event>, path: &str, body: String) -> String {
     let app = TestApp::scripted(&Scripted::new(script)).await;
     let frames = app.post(path, body).await.frames();
@@ -143,13 +143,13 @@ async fn of_a_chat_that_is_streamed() {
     "#);
 }
 
-/// Without `echo` the first token begins where the prompt ends.
+/// Without `echo`, the first token's offset is the length of the prompt.
 #[tokio::test]
 async fn of_a_completion() {
     let body = json!({"logprobs": 2, "prompt": "héllo"});
     let shown = choices(script(), COMPLETIONS, completion(body)).await;
     assert_snapshot!(shown, @r#"[{"text":"a€b","index":0,"logprobs":{"tokens":["a","bytes:\\xe2\\x82","bytes:\\xacb"],"token_logprobs":[-0.5,-1.0,-9999.0],"top_logprobs":[{"a":-0.5,"?":-4.5},{"bytes:\\xe2\\x82":-1.0,"?":-4.5},{"bytes:\\xacb":-9999.0,"?":-4.5}],"text_offset":[5,6,6]},"finish_reason":"stop"}]"#);
-    // 67 and 197 are `A` and the first byte of `ü`, 190 the second; 0 is the special token at the begin.
+    // 67 and 197 are `A` and the first byte of `ü`, 190 the second; 0 is the BOS token.
     let body =
         json!({"logprobs": 0, "prompt": [0, 67, 197, 190], "return_tokens_as_token_ids": true});
     let shown = choices(script(), COMPLETIONS, completion(body)).await;
@@ -171,7 +171,7 @@ async fn of_an_echoed_prompt() {
     let body = json!({"logprobs": 2, "echo": true});
     let shown = choices(script.clone(), COMPLETIONS, completion(body)).await;
     assert_snapshot!(shown, @r#"[{"text":"A üa€b","index":0,"logprobs":{"tokens":["A","bytes: \\xc3","bytes:\\xbc","a","bytes:\\xe2\\x82","bytes:\\xacb"],"token_logprobs":[null,-9.0,-0.125,-0.5,-1.0,-9999.0],"top_logprobs":[null,{"bytes: \\xc3":-9.0,"?":-4.5},{"bytes:\\xbc":-0.125,"?":-4.5},{"a":-0.5,"?":-4.5},{"bytes:\\xe2\\x82":-1.0,"?":-4.5},{"bytes:\\xacb":-9999.0,"?":-4.5}],"text_offset":[0,1,2,3,4,4]},"finish_reason":"stop"}]"#);
-    // Streamed, the lists of the chunks add up to the same.
+    // In a stream, the lists of all chunks add up to those of the whole answer.
     let body = json!({"logprobs": 2, "echo": true, "stream": true});
     let app = TestApp::scripted(&Scripted::new(script)).await;
     let frames = app.post(COMPLETIONS, completion(body)).await.frames();
@@ -185,7 +185,8 @@ async fn of_an_echoed_prompt() {
     }
 }
 
-/// The mean counts, not the sum, and not the echoed prompt; the best come first, with indices in order.
+/// Choices are ordered by their mean log-probability, without the echoed prompt. The best comes first, with new
+/// indices.
 #[tokio::test]
 async fn the_best_of_several() {
     let choice = |choice, word: &str, logprobs: &[f32]| {
@@ -234,7 +235,7 @@ async fn the_best_of_several() {
     );
 }
 
-/// What the engine is asked for.
+/// The engine gets the requested log-probabilities, `echo` and `best_of`.
 #[tokio::test]
 async fn what_is_asked_for() {
     let engine = Scripted::new(script());
@@ -285,7 +286,7 @@ async fn what_is_asked_for() {
     }
 }
 
-/// Counting takes what an answer takes, and generates nothing.
+/// `count` refuses the same requests, and generates nothing.
 #[tokio::test]
 async fn an_answer_that_could_become_too_large_is_refused() {
     let app = TestApp::new().await;
@@ -298,7 +299,7 @@ async fn an_answer_that_could_become_too_large_is_refused() {
             false => assert_eq!(refused, (200, None), "{body}: {json}"),
         }
     };
-    // 128 texts of up to 1,024 tokens, each with 7 alternatives: as many as may be.
+    // 128 texts of up to 1,024 tokens, each with 7 alternatives: exactly the limit.
     let fields = |top: u8, more: Value| {
         let fields = json!({"n": 128, "logprobs": true, "top_logprobs": top, "max_tokens": null});
         chat(serde_json::from_str(&crate::with(fields, more)).unwrap())

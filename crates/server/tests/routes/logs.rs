@@ -1,4 +1,4 @@
-//! One line for each request, and no key in any of them.
+//! Each request has a log line, and no log line contains a key.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The requests' lines, with what stays the same each time.
+    /// The log lines of requests, after a check of the fields that are always the same.
     fn requests(&self) -> Vec<Value> {
         let lines = self.text();
         let lines = lines
@@ -96,7 +96,7 @@ async fn one_line_a_request_and_no_key() {
             .await,
         app.post(CHAT, key.clone()).await,
     ]);
-    // Those who administer are shown a new key, and only they.
+    // A new key is shown to the administrator who made it, and isn't logged.
     let options = KeyOptions {
         role: KeyRole::Admin,
         ..KeyOptions::default()

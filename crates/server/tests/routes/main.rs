@@ -1,4 +1,4 @@
-//! The service through its door: requests in, answers out, with simulated models behind.
+//! Tests of the service as its clients see it, with simulated models.
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
@@ -32,7 +32,7 @@ mod tools;
 
 use serde_json::{Value, json};
 
-/// A chat request that is answered, with these fields added or replaced.
+/// A valid chat request, with these fields added or replaced.
 fn chat(fields: Value) -> String {
     with(
         json!({"model": "sim/chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "seed": 1}),
@@ -40,7 +40,7 @@ fn chat(fields: Value) -> String {
     )
 }
 
-/// A completion request that is answered, with these fields added or replaced.
+/// A valid completion request, with these fields added or replaced.
 fn completion(fields: Value) -> String {
     with(
         json!({"model": "sim/plain", "prompt": "hello", "max_tokens": 8, "seed": 1}),
@@ -58,7 +58,8 @@ fn with(mut body: Value, fields: Value) -> String {
     body.to_string()
 }
 
-/// Takes what differs each time out of an answer or a frame: the id and the fingerprint, which must look like such.
+/// Replaces the values of an answer or a frame that differ between runs, after a check of their format: the id and the
+/// fingerprint.
 fn without_id(mut answer: Value) -> Value {
     if let Some(id) = answer.get("id").and_then(Value::as_str) {
         let (prefix, random) = id.split_once('-').expect("an id has a prefix");
@@ -82,7 +83,7 @@ fn without_id(mut answer: Value) -> Value {
     answer
 }
 
-/// One line of JSON for each frame, without ids.
+/// A line of JSON for each frame, without ids.
 fn lines(frames: Vec<Value>) -> String {
     let ids: std::collections::HashSet<_> = frames
         .iter()

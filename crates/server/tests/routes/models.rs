@@ -13,7 +13,7 @@ async fn the_list_shows_every_model() {
     let answer = app.get("/v1/models").await;
     assert_eq!(answer.status, 200);
     let mut shown = answer.json()["data"][0].take();
-    // What the simulated model can do has a test of its own.
+    // The features of the simulated model are the subject of another test.
     shown["features"] = "…".into();
     let shown = serde_json::to_string_pretty(&shown).unwrap();
     assert_snapshot!(shown, @r#"
@@ -58,7 +58,7 @@ async fn the_list_shows_every_model() {
     assert_eq!(answer.json()["object"], "list");
 }
 
-/// What is listed is what the engine can do.
+/// The listed features and endpoints are those of the engine.
 #[tokio::test]
 async fn features_and_endpoints() {
     let facts = |chat, generates, embeds: bool, features: &[Feature]| Facts {
@@ -111,7 +111,7 @@ async fn features_and_endpoints() {
     }
 }
 
-/// A wrong key does no harm where none is needed.
+/// An invalid key is ignored where no key is needed.
 #[tokio::test]
 async fn nobody_looks_at_the_key() {
     let app = TestApp::new().await;

@@ -1,4 +1,4 @@
-//! Every range of the contract's parameter table, both sides, and what a wrong value is called.
+//! Both ends of the range of every parameter, and the errors for wrong values.
 
 use serde_json::{Value, json};
 use weir_testkit::TestApp;
@@ -16,12 +16,12 @@ pub(crate) const BOTH: &[Endpoint] = &[Chat, Completions];
 /// The request is answered.
 pub(crate) const OK: Option<&str> = None;
 
-/// Sends a request with each row's fields: it is answered, or refused with the name of the field.
+/// Sends a request with each row's fields, which has to be answered, or refused with the name of the field.
 async fn check(endpoints: &[Endpoint], rows: &[(Value, Option<&str>)]) {
     check_in(&TestApp::new().await, endpoints, rows).await;
 }
 
-/// The same of this service.
+/// Does the same as `check` with a given app.
 pub(crate) async fn check_in(
     app: &TestApp,
     endpoints: &[Endpoint],
@@ -48,7 +48,7 @@ pub(crate) async fn check_in(
                     assert_eq!(answer.status, 400, "{what}");
                     assert_eq!(json["reason"], "INVALID_REQUEST_BODY", "{what}");
                     assert_eq!(json["error"]["param"], *param, "{what}");
-                    // The message helps without `param`, too.
+                    // The message names the field as well, for clients that don't show `param`.
                     let field = param
                         .rsplit('.')
                         .find(|part| part.parse::<u32>().is_err())
@@ -499,7 +499,7 @@ async fn echo_and_best_of() {
     check(&[Completions], &rows).await;
 }
 
-/// What is refused costs nothing.
+/// A refused request costs nothing.
 #[tokio::test]
 async fn nothing_is_charged_for_a_refusal() {
     let app = TestApp::new().await;

@@ -1,4 +1,4 @@
-//! Bases, slashes, encodings and methods: one URL table, and no way round it.
+//! Base paths, slashes, encodings and methods: every request goes through the table of routes.
 
 use http::{Method, Request};
 use serde_json::json;
@@ -12,7 +12,7 @@ const READS: Auth = Auth::Admin(&[Admin, Billing, Viewer]);
 const MOVES_MONEY: Auth = Auth::Admin(&[Admin, Billing]);
 const ADMINISTERS: Auth = Auth::Admin(&[Admin]);
 
-/// The routes that this file and `auth.rs` know. A new one must be added here, with who may use it.
+/// The routes that this file and `auth.rs` test. A new route has to be added here, with the keys that may use it.
 const KNOWN: &[(&str, &str, Auth)] = &[
     ("POST", "/chat/completions", Auth::Key),
     ("POST", "/completions", Auth::Key),
@@ -69,7 +69,7 @@ fn every_route_is_in_the_matrix() {
     }
 }
 
-/// Each way to write a path under a base.
+/// All ways to write a path under a base path.
 fn spellings(path: &str) -> [String; 5] {
     let inner = path.trim_start_matches('/');
     [
@@ -119,7 +119,7 @@ async fn every_base_and_slash() {
     }
 }
 
-/// A wrong method is 405 with `Allow`, for everybody; HEAD is as good as GET.
+/// A wrong method gets 405 with `Allow`, with and without a key. HEAD works like GET.
 #[tokio::test]
 async fn methods() {
     let app = TestApp::new().await;
@@ -160,7 +160,7 @@ async fn methods() {
     assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
 }
 
-/// No spelling of a path reaches a handler in another way than its route.
+/// No way to write a path reaches a handler except through its route.
 #[tokio::test]
 async fn unknown_paths() {
     let app = TestApp::new().await;
@@ -212,7 +212,7 @@ async fn unknown_paths() {
     }
 }
 
-/// Neither the authority of a URI nor the `Host` header has a say in routing or authentication.
+/// Neither the authority of a URI nor the `Host` header affects routing or authentication.
 #[tokio::test]
 async fn hosts() {
     let app = TestApp::new().await;

@@ -1,4 +1,4 @@
-//! Schemas in requests: what isn't enforced is told, work on them is limited, and numbers are exact.
+//! Schemas in requests: the answer lists what isn't enforced, work on schemas is limited, and numbers keep all digits.
 
 use serde_json::{Value, json};
 use weir_testkit::TestApp;
@@ -12,7 +12,7 @@ fn format(schema: Value, strict: bool) -> Value {
     json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": strict}})
 }
 
-/// What a model can't be kept to, beside what it can.
+/// A schema of which some parts can't be enforced.
 fn partly() -> Value {
     json!({"type": "object", "properties": {"a/b": {"type": "array", "uniqueItems": true}, "c": {"pattern": "\\bx"}}, "minimun": 1})
 }
@@ -56,7 +56,7 @@ async fn what_is_not_enforced_is_told_in_a_header() {
         )
         .await;
     assert_eq!((whole.status.as_u16(), &*relaxed(&whole)), (200, ""));
-    // The same of a tool, by its place.
+    // A tool's schema is listed in the same way, by its place in the request.
     let parameters = json!({"properties": {"a": {"not": {"multipleOf": 3}}}});
     let tool = json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
     let called = app
@@ -89,7 +89,7 @@ async fn with_strict_it_is_refused_and_says_where() {
     );
 }
 
-/// Text of a constrained answer.
+/// The text of an answer with a constrained format.
 async fn text(app: &TestApp, fields: Value) -> String {
     let answer = app.post("/v1/completions", completion(fields)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -190,7 +190,7 @@ async fn expressions_choices_and_grammars_are_kept() {
 #[tokio::test]
 async fn compiling_has_a_limit_for_each_account() {
     let app = TestApp::new().await;
-    // Three hundred branches that overlap: each is compared with all others.
+    // Three hundred overlapping branches, each of which is compared with all others.
     let heavy = |i: usize| {
         let branches: Vec<_> = (0..300)
             .map(|least| json!({"minLength": least + i}))
@@ -212,6 +212,6 @@ async fn compiling_has_a_limit_for_each_account() {
     );
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    // What needs no compiling goes on, and so does what was compiled before.
+    // Requests without a schema are still served, and so are those with a schema that is compiled already.
     assert_eq!(app.post("/v1/count", chat(json!({}))).await.status, 200);
 }

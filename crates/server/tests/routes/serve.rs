@@ -1,4 +1,4 @@
-//! Real connections: time limits, refusals that arrive, and how serving ends.
+//! Tests with real connections: time limits, refusals that reach the client, and the two ways to stop.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Runs `client` against a server, then stops it softly and waits for its end.
+    /// Runs `client` against a server, then stops the server softly and waits for its end.
     pub(crate) async fn run(setup: Setup, client: impl AsyncFnOnce(&Server)) -> TestApp {
         let app = TestApp::start(setup).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -60,7 +60,7 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// Reads until `end` has come.
+/// Reads until the text `end` has come.
 pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = Vec::new();
     while !String::from_utf8_lossy(&text).contains(end) {
@@ -97,7 +97,7 @@ async fn two_requests_on_one_connection() {
     .await;
 }
 
-/// HTTP/2 is not spoken: who begins with it is told in HTTP/1.1, and the connection ends.
+/// HTTP/2 isn't supported: a client that begins with it gets an answer in HTTP/1.1, and the connection ends.
 #[tokio::test]
 async fn http2_is_refused() {
     Server::run(Setup::default(), async |server| {
@@ -114,7 +114,7 @@ async fn http2_is_refused() {
     .await;
 }
 
-/// Who sends 100 MB before reading gets to read the refusal, however early it came.
+/// A client that sends 100 MB before it reads still gets the refusal, however early the server sent it.
 #[tokio::test]
 async fn a_refusal_arrives() {
     const LENGTH: usize = 100 * 1024 * 1024;
@@ -140,7 +140,7 @@ async fn a_refusal_arrives() {
     .await;
 }
 
-/// A client that waits for permission to send isn't given it.
+/// A client that waits for 100 Continue gets the refusal instead.
 #[tokio::test]
 async fn expect_100_continue() {
     Server::run(Setup::default(), async |server| {
@@ -155,7 +155,8 @@ async fn expect_100_continue() {
     .await;
 }
 
-/// Nothing, the beginning of either HTTP, half a head, a head without its body: each is cut off.
+/// The server cuts off clients that send nothing, the beginning of HTTP/1.1 or HTTP/2, half a head, or a head without
+/// its body.
 #[tokio::test]
 async fn slow_clients_are_cut_off() {
     let setup = short(|options| {
@@ -222,7 +223,7 @@ pub(crate) fn endless() -> (Setup, weir_engine::sim::Probe, weir_engine::sim::Ga
     )
 }
 
-/// What runs may finish; then the connection ends, though it could be kept.
+/// Running answers finish; then their connection ends, although the client would keep it alive.
 #[tokio::test]
 async fn a_soft_stop_lets_streams_finish() {
     let (setup, probe, gate) = endless();
@@ -257,7 +258,7 @@ async fn a_soft_stop_lets_streams_finish() {
     assert_eq!(app.accounts.account("test").await.unwrap().held.get(), 0);
 }
 
-/// A cut stream is paid for as far as it came.
+/// A stream that is cut is charged up to where it was cut.
 #[tokio::test]
 async fn a_hard_stop_cuts_streams() {
     let (setup, probe, gate) = endless();
@@ -280,7 +281,7 @@ async fn a_hard_stop_cuts_streams() {
     assert_eq!(app.accounts.account("test").await.unwrap().held.get(), 0);
 }
 
-/// A client that hangs up in the middle frees its sequence, streaming or not.
+/// A client that hangs up in the middle frees its sequence, with and without streaming.
 #[tokio::test]
 async fn hang_ups() {
     for streams in [true, false] {

@@ -63,7 +63,7 @@ async fn a_completion_with_usage() {
     "#);
 }
 
-/// The rules that hold for every stream, whatever was asked.
+/// The rules that hold for every stream.
 #[tokio::test]
 async fn every_stream_adds_up_to_the_regular_answer() {
     let rows = [
@@ -102,7 +102,7 @@ async fn every_stream_adds_up_to_the_regular_answer() {
     }
 }
 
-/// Texts and reasons by choice, and the usage.
+/// The text and the finish reason of each choice, and the usage.
 type Summary = (BTreeMap<u64, (String, String)>, Value);
 
 fn summary(answer: &Value, usage: bool) -> Summary {
@@ -137,7 +137,7 @@ fn summary(answer: &Value, usage: bool) -> Summary {
     )
 }
 
-/// Adds up a stream's chunks, and checks the rules on the way.
+/// Adds up the chunks of a stream, and checks the rules on the way.
 fn folded(mut frames: Vec<Value>, usage: bool) -> Summary {
     assert_eq!(frames.pop(), Some(Value::Null), "[DONE] is last");
     let used = if usage {
@@ -198,7 +198,7 @@ fn folded(mut frames: Vec<Value>, usage: bool) -> Summary {
     (choices, used["usage"].clone())
 }
 
-/// A failure ends the stream with an error that both kinds of clients can read, and without `[DONE]`.
+/// A failure ends the stream with an error in both formats, and without `[DONE]`.
 #[tokio::test]
 async fn an_engine_that_fails_in_the_middle() {
     let faults = Faults {
@@ -240,8 +240,8 @@ async fn an_engine_that_fails_in_the_middle() {
     );
 }
 
-/// The roles leave before the engine has done a step; a client that hangs up frees its sequence within
-/// a step, and pays for what was generated until then.
+/// The chunks with the roles are sent before the engine's first step. A client that hangs up frees its sequence within
+/// a step, and pays for the tokens that were generated until then.
 #[tokio::test]
 async fn first_bytes_leave_at_once_and_a_hang_up_is_noticed() {
     let (model, gate) = SimModel::new(SimOptions {
@@ -279,7 +279,7 @@ async fn first_bytes_leave_at_once_and_a_hang_up_is_noticed() {
     assert!(probe.steps() <= 11, "{} steps", probe.steps());
     let after = app.accounts.account("test").await.unwrap();
     assert_eq!(after.held.get(), 0);
-    // Of the ten steps that passed, and the one that was under way, each generated a token at most.
+    // Each of the ten steps that the gate let pass, and the one that was running, generated at most a token.
     let prompt =
         app.post(CHAT, chat(json!({"max_tokens": 1}))).await.json()["usage"]["prompt_tokens"]
             .clone();

@@ -1,4 +1,4 @@
-//! `POST tokenize`, `detokenize` and `count`: at the root and under each base, for keys, free of charge.
+//! `POST tokenize`, `detokenize` and `count`: without base path and under each, with a key, free of charge.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use weir_testkit::{Setup, TestApp};
 
 use crate::{chat, completion};
 
-/// The answer to these fields, for the model `sim/chat`.
+/// Sends these fields for the model `sim/chat`, and returns the answer.
 async fn post(app: &TestApp, path: &str, fields: Value) -> Value {
     let body = crate::with(json!({"model": "sim/chat"}), fields);
     let answer = app.post(path, body).await;
@@ -67,7 +67,7 @@ async fn of_a_prompt() {
     );
 }
 
-/// Names of control tokens become tokens in a prompt, unless the caller wants them as text.
+/// Names of control tokens in a prompt become these tokens, unless the caller wants them as text.
 #[tokio::test]
 async fn control_tokens_in_a_prompt() {
     let app = TestApp::new().await;
@@ -100,7 +100,7 @@ async fn control_tokens_in_a_prompt() {
     check(both, &text[1..], "h<|end|>").await;
 }
 
-/// What a caller says in a conversation is text, whatever it looks like.
+/// Names of control tokens in messages always stay text.
 #[tokio::test]
 async fn control_tokens_in_a_conversation() {
     let app = TestApp::new().await;
@@ -133,7 +133,7 @@ async fn control_tokens_in_a_conversation() {
     assert_eq!(ends(all).await.0, 4);
 }
 
-/// A text that takes too long is refused with what is known of it.
+/// A text that takes too long to tokenize is refused, with a lower bound of its tokens.
 #[tokio::test]
 async fn texts_that_are_not_counted_to_their_end() {
     let app = TestApp::new().await;
@@ -160,7 +160,7 @@ async fn texts_that_are_not_counted_to_their_end() {
     check("/count", chat(messages), counted).await;
 }
 
-/// What is counted is what a chat would be charged for.
+/// `tokenize` gives the tokens that a chat with the same messages would be charged for.
 #[tokio::test]
 async fn of_a_conversation() {
     let app = TestApp::new().await;
@@ -284,7 +284,7 @@ async fn what_a_request_would_cost() {
         .await
         .json();
     assert_snapshot!(shown, @r#"{"object":"count","model":"sim/plain","prompt_tokens":5,"max_completion_tokens":100,"max_total_tokens":105,"max_cost_nano_usd":4100,"max_cost_usd":"0.0000041"}"#);
-    // Without `max_tokens` up to the model's cap.
+    // Without `max_tokens`, the model's cap counts.
     let shown = app
         .post("/count", chat(json!({"max_tokens": null})))
         .await
@@ -292,7 +292,7 @@ async fn what_a_request_would_cost() {
     assert_eq!(shown["max_completion_tokens"], 1024);
 }
 
-/// With one nano-USD less than what `count` says a request is refused, with exactly that it is served.
+/// A request is refused with a balance of one nano-USD less than `count` says, and served with exactly that.
 #[tokio::test]
 async fn the_hold_takes_what_was_counted() {
     let body = || chat(json!({"max_tokens": 100, "n": 2}));
@@ -305,14 +305,14 @@ async fn the_hold_takes_what_was_counted() {
             ..Setup::default()
         })
         .await;
-        // Counting takes nothing.
+        // `count` costs nothing.
         assert_eq!(app.post("/count", body()).await.json(), counted);
         let answer = app.post("/v1/chat/completions", body()).await;
         assert_eq!(answer.status, status, "{}", answer.text());
     }
 }
 
-/// They are requests, as far as limits are concerned.
+/// Requests to these routes count against the rate limits.
 #[tokio::test]
 async fn limits() {
     for path in ["/tokenize", "/detokenize", "/count"] {

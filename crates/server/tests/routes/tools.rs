@@ -1,4 +1,4 @@
-//! Calls of tools, reasoning, and what the engine is told of both.
+//! Tool calls, reasoning, and the request that the engine gets for both.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn finish(choice: u32, reason: FinishReason) -> Event {
     Event::Finished { choice, reason }
 }
 
-/// Choice 1 begins, thinks and calls; choice 0 speaks and calls twice.
+/// Choice 1 comes first, with reasoning and a tool call; choice 0 has content and two tool calls.
 fn script() -> Vec<Event> {
     vec![
         text(1, Channel::Reasoning, "hm"),
@@ -64,7 +64,8 @@ fn asked(fields: Value) -> String {
     chat(body)
 }
 
-/// Ids of calls differ between answers; in one they are `call_…` with the choice's and the call's number.
+/// Replaces the ids of tool calls, which differ between answers, by `call_…` with the numbers of the choice and the
+/// call.
 fn without_ids(mut value: Value) -> Value {
     match &mut value {
         Value::Object(object) => {
@@ -139,7 +140,7 @@ async fn a_stream() {
     "#);
 }
 
-/// What the fragments of a stream add up to, as the SDKs do it: strings are concatenated.
+/// The fragments of a stream add up to the whole answer if they are concatenated, as the SDKs do.
 #[tokio::test]
 async fn a_stream_adds_up_to_the_answer() {
     let app = TestApp::scripted(&Scripted::new(script())).await;
@@ -193,7 +194,7 @@ async fn a_stream_adds_up_to_the_answer() {
     assert_eq!(ids.len(), 3, "each call has its own id");
 }
 
-/// What the engine is asked for.
+/// The engine gets the tools, the messages and the format of the request.
 #[tokio::test]
 async fn what_is_asked_for() {
     let engine = Scripted::new(script());
@@ -261,7 +262,7 @@ async fn what_is_asked_for() {
     );
 }
 
-/// huggingface_hub sends a schema in the way of text-generation-inference.
+/// huggingface_hub sends a schema in text-generation-inference's form.
 #[tokio::test]
 async fn a_schema_as_the_value_of_a_json_object() {
     let engine = Scripted::new(script());
@@ -282,7 +283,7 @@ async fn a_schema_as_the_value_of_a_json_object() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
-/// An engine that breaks its contract is our fault, not a panic.
+/// An engine that breaks its contract leads to an internal error, not to a panic.
 #[tokio::test]
 async fn calls_out_of_order() {
     let rows = [

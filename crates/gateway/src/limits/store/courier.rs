@@ -1,5 +1,5 @@
-//! Tells the store what nobody waits for: ends of requests, and that the others still run. One task does
-//! both, so that a seat that was given up isn't renewed after that.
+//! Sends the store the messages that no request waits for: ended requests, and renewals of the running ones. One task
+//! does both, so that a slot is never renewed after its release.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::Seats;
 use super::line::Line;
 use super::script::{Call, Time};
 
-/// Calls that are sent at once.
+/// Number of queued calls that are sent in one pipeline.
 const BATCH: usize = 256;
-/// Seats that one call renews.
+/// Number of slots that one call of the script renews.
 const RENEWED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Courier {
     pub(super) lease: Duration,
 }
 
-/// A call, and who hears when it was made, or dropped.
+/// A call of the script, and the channel that hears when it was made, or dropped.
 #[derive(Debug)]
 pub(super) struct Errand {
     pub(super) call: Call,
@@ -33,7 +33,7 @@ pub(super) struct Errand {
 }
 
 impl Courier {
-    /// Runs until `stop`, and then takes along what waits.
+    /// Runs until `stop`, and then sends what is still queued.
     pub(super) async fn run(self, mut errands: mpsc::Receiver<Errand>, stop: CancellationToken) {
         let mut renewals = tokio::time::interval(self.lease / 3);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -57,10 +57,10 @@ impl Courier {
             .drain(..)
             .map(|errand| (errand.call, errand.done))
             .unzip();
-        // What can't be told is forgotten: seats expire by themselves, and tokens come back with time.
+        // Calls that fail aren't repeated: slots expire by themselves, and tokens come back with time.
         let _ = self.line.tell(&calls).await;
         for done in done {
-            // Most don't listen.
+            // Most receivers have been dropped.
             let _ = done.send(());
         }
     }

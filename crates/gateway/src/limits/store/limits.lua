@@ -1,21 +1,21 @@
--- The counts of Weir's limits, shared by its nodes. What it answers, limits/memory.rs answers for one
--- node, and a property test holds the two together. Numbers are doubles here: costs in nanoseconds and
--- the clock in microseconds are whole and below 2^53.
+-- Counts Weir's rate limits, for several nodes. limits/memory.rs does the same for one node; a property
+-- test checks that both give the same answers. Numbers in Lua are doubles: costs in nanoseconds and the
+-- clock in microseconds are integers below 2^53.
 --
 -- KEYS: two per subject, its levels (a hash) and its open requests (a sorted set by expiry).
 -- ARGV: the operation; the time in microseconds, empty for the store's own clock; then
---   request  seat, lease in microseconds; per subject: cost of a request, most concurrent requests
+--   request  slot, lease in microseconds; per subject: cost of a request, limit of concurrent requests
 --   tokens   -, -; per subject: cost of a request, cost of the tokens
---   end      seat, when its tokens were reserved; per subject: cost to take, to give back, that was taken
---   renew    -, lease in microseconds; per subject: seat
+--   end      slot, time of the reservation of tokens; per subject: cost to take, to give back, of the reservation
+--   renew    -, lease in microseconds; per subject: slot
 -- An empty argument is an absent limit.
--- Answers to `request` and `tokens`: what refuses (0 nothing, 1 requests, 2 tokens, 3 concurrency), the
--- subject that does so, the wait in nanoseconds, the time; per subject the levels of requests and tokens.
+-- Reply to `request` and `tokens`: the limit that refuses (0 none, 1 requests, 2 tokens, 3 concurrency), the
+-- number of its subject, the wait in nanoseconds, the time; per subject the levels of requests and tokens.
 
 local MINUTE = 60000000000
 local LEVEL_MAX = 8640000000000000
 local CONCURRENT_RETRY = 1000000000
--- Levels and seats outlive their last use by this, in milliseconds.
+-- The keys of levels and slots expire this long after their contents have, in milliseconds.
 local SLACK = 60000
 
 local operation = ARGV[1]
@@ -36,7 +36,7 @@ end
 local function load(key)
   local saved = redis.call('HMGET', key, 'at', 'requests', 'tokens')
   local at = tonumber(saved[1]) or now
-  -- When the clock has gone back, time goes on from there: nobody waits for it to catch up.
+  -- If the clock has gone back, so does the stored time: callers don't have to wait until the clock has caught up.
   if at > now then
     redis.call('HSET', key, 'at', text(now))
   end
@@ -71,7 +71,7 @@ local function enter(key, seat, lease)
   redis.call('PEXPIRE', key, text(math.ceil(lease / 1000) + SLACK))
 end
 
--- Of all limits that stand in the way, the one that does so longest.
+-- The limit with the longest wait among all that refuse.
 local refused, by, longest, next_request = 0, 0, 0, 0
 local function note(which, subject, time)
   if time > longest then
@@ -125,7 +125,7 @@ if operation == 'tokens' then
     if cost then
       note(2, i, wait(levels[i].tokens, cost))
     end
-    -- A request that is refused for its tokens was counted; the next one has to be admitted, too.
+    -- A request that is refused for its tokens was counted, and its retry needs one more.
     if request then
       next_request = math.max(next_request, wait(levels[i].requests, request))
     end
@@ -149,7 +149,7 @@ if operation == 'end' then
     local taken = tonumber(ARGV[4 + 3 * i])
     if since and taken then
       local level = load(KEYS[2 * i - 1])
-      -- Time itself has given back a part; more than the rest would free what others have taken.
+      -- Part of the reservation has come back with time; giving back more than the rest would free what others took.
       local left = math.max(0, taken - passed(since))
       level.tokens = take(math.max(0, level.tokens - math.min(back, left)), more)
       save(KEYS[2 * i - 1], level)

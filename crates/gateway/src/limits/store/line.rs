@@ -1,4 +1,4 @@
-//! The connection to the store: one for all requests, or none while it is out of reach.
+//! The connection to the store: one that all requests share, or none while the store is unreachable.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 use super::script::{Call, SCRIPT};
 use super::{StoreError, StoreOptions};
 
-/// The store didn't answer in time, or not as a store does. It was noticed and logged.
+/// The store didn't answer in time, or with an error. The failure is logged already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::limits) struct OutOfReach;
 
-/// Between attempts to reach the store again.
+/// Pause between two attempts to connect again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For a connection to be there; no request waits for it.
+/// Time limit for connecting. No request waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Line {
     client: Client,
     timeout: Duration,
-    /// The store's address, without secrets.
+    /// The store's address, without user and password.
     shown: String,
     link: watch::Sender<Option<Link>>,
     links: AtomicU64,
@@ -34,9 +34,9 @@ pub(super) struct Line {
 #[derive(Clone)]
 struct Link {
     connection: MultiplexedConnection,
-    /// The script's name at the store.
+    /// The SHA-1 by which the store knows the script.
     script: Arc<str>,
-    /// Of the connections that there were.
+    /// Consecutive number of the connection in this process.
     number: u64,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Line {
 
 impl Line {
     pub(super) fn new(options: &StoreOptions) -> Result<Self, StoreError> {
-        // The reason isn't told: it might repeat a password.
+        // The error isn't passed on: its text might repeat a password.
         let client = Client::open(options.url.as_str()).map_err(|_| StoreError::Address)?;
         Ok(Line {
             shown: client.get_connection_info().addr().to_string(),
@@ -63,34 +63,34 @@ impl Line {
         self.link.borrow().is_some()
     }
 
-    /// Returns when it is, or isn't.
+    /// Waits until the store is reachable (`up`) or unreachable (`!up`).
     pub(super) async fn until(&self, up: bool) {
         let mut link = self.link.subscribe();
-        // The sender is `self`, so there will be a change.
+        // The sender is in `self`, so the channel can't close while this waits.
         let _ = link.wait_for(|link| link.is_some() == up).await;
     }
 
-    /// Runs the script once.
+    /// Runs the script once and returns its reply.
     pub(super) async fn ask(&self, call: &Call) -> Result<Vec<i64>, OutOfReach> {
         let link = self.link()?;
         let answered = tokio::time::timeout(self.timeout, link.ask(call)).await;
         self.or_lose(link.number, answered)
     }
 
-    /// Runs the script for each call, in order.
+    /// Runs the script for each call, in order, and ignores the replies.
     pub(super) async fn tell(&self, calls: &[Call]) -> Result<(), OutOfReach> {
         let link = self.link()?;
         let told = tokio::time::timeout(self.timeout, link.tell(calls)).await;
         self.or_lose(link.number, told)
     }
 
-    /// Looks for the store whenever it is out of reach, until `stop`.
+    /// Reconnects to the store whenever it is unreachable, until `stop`.
     pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let looking = async {
             loop {
                 self.until(false).await;
                 tokio::time::sleep(PAUSE).await;
-                // That it is out of reach was said when that began.
+                // The failure was logged when the store became unreachable.
                 if let Err(error) = self.connect().await {
                     tracing::debug!(store = self.shown, %error, "the store of the limits is still out of reach");
                 }
@@ -99,14 +99,14 @@ impl Line {
         stop.run_until_cancelled(looking).await;
     }
 
-    /// Reaches for the store when the node starts; it may come later.
+    /// Connects to the store when the node starts. If that fails, [`Line::keep`] tries again.
     pub(super) async fn start(&self) {
         if let Err(error) = self.connect().await {
             self.out_of_reach(&error.to_string());
         }
     }
 
-    /// Uses the store from now on, if it can do all that it will have to.
+    /// Connects to the store, and uses the connection if the store can run the script.
     async fn connect(&self) -> Result<(), RedisError> {
         let link = self.reach().await?;
         self.link.send_replace(Some(link));
@@ -140,7 +140,8 @@ impl Line {
             script: script.into(),
             number: self.links.fetch_add(1, Ordering::Relaxed),
         };
-        // It has to write, too: a replica, a full store or one that is loading can't. And in time.
+        // The probe also writes, which a replica, a full store or one that is still loading refuses. It has to answer
+        // in time as well.
         match tokio::time::timeout(self.timeout, link.ask(&Call::probe())).await {
             Ok(probed) => probed.map(|_| link),
             Err(_elapsed) => Err((ErrorKind::Io, "it answers too slowly").into()),
@@ -151,7 +152,7 @@ impl Line {
         self.link.borrow().clone().ok_or(OutOfReach)
     }
 
-    /// A failure takes the connection out of use, for all who would come after.
+    /// Takes a connection that failed out of use, so that later requests don't wait for it.
     fn or_lose<T>(
         &self,
         number: u64,
@@ -162,7 +163,7 @@ impl Line {
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => format!("no answer within {:?}", self.timeout),
         };
-        // Others may have noticed before, and it may be back already.
+        // Another request may have noticed the failure before, and a new connection may be in use already.
         let lost = self
             .link
             .send_if_modified(|link| link.take_if(|link| link.number == number).is_some());
@@ -195,7 +196,7 @@ impl Link {
             pipeline.add_command(call.by_name(&self.script)).ignore();
         }
         match pipeline.exec_async(&mut connection).await {
-            // All of them were refused for it, so that none is run twice.
+            // The missing script made every call of the pipeline fail, so that none is run twice.
             Err(error) if is_unknown_script(&error) => {
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(SCRIPT);
@@ -207,7 +208,7 @@ impl Link {
     }
 }
 
-/// After a restart or `SCRIPT FLUSH` the store has forgotten it.
+/// Whether the store doesn't know the script: it forgets scripts at a restart or `SCRIPT FLUSH`.
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }

@@ -1,4 +1,4 @@
-//! What the store's script is asked, and what it answers. See `limits.lua`.
+//! The calls of the store's script and the parsing of its replies. See `limits.lua`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::limits::memory::{Correction, Levels};
 use crate::limits::{Denied, Subject, Which};
 
 pub(super) const SCRIPT: &str = include_str!("limits.lua");
-/// Of the form of what is kept: another one has other keys.
+/// Version of the stored data's layout. A new layout gets a new version, and with it other keys.
 const VERSION: &str = "weir:1";
 
-/// Whose clock counts.
+/// The clock by which the script counts.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::limits) enum Time {
     OfTheStore,
-    /// That of the callers, since this moment.
+    /// The caller's clock, in microseconds since this moment.
     #[cfg(test)]
     Given(Instant),
 }
@@ -36,20 +36,20 @@ impl Time {
     }
 }
 
-/// One run of the script.
+/// The keys and arguments of one run of the script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {
     keys: Vec<String>,
     arguments: Vec<String>,
 }
 
-/// What the script decided.
+/// The script's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::limits) struct Verdict {
     pub(in crate::limits) denied: Option<Denied>,
-    /// By the store's clock, in microseconds.
+    /// The time of the decision by the store's clock, in microseconds.
     pub(in crate::limits) at: u64,
-    /// What each subject has used.
+    /// The used quota of each subject, in the order of the call.
     pub(in crate::limits) levels: Vec<Levels>,
 }
 
@@ -97,7 +97,7 @@ impl Call {
         Call::of(subjects, arguments)
     }
 
-    /// Seats, each with a set that it is a member of.
+    /// Renews slots. Each comes with the key of a set that it is a member of.
     pub(super) fn renew(seats: &[(Arc<str>, String)], lease: Duration, time: String) -> Self {
         let mut arguments = vec![
             "renew".to_owned(),
@@ -113,7 +113,7 @@ impl Call {
         }
     }
 
-    /// Does all that the others do, and counts for nobody.
+    /// A call that writes as real ones do, for a subject that doesn't exist.
     pub(super) fn probe() -> Self {
         let arguments = ["request", "", "", "1", "0", "1000000"];
         let probe = "{probe}";
@@ -151,7 +151,7 @@ impl Call {
 }
 
 impl Verdict {
-    /// `None` if this isn't an answer of the script.
+    /// Parses a reply; `None` if the script can't have sent it.
     pub(super) fn read(reply: &[i64], subjects: &[Subject]) -> Option<Self> {
         let whole = |number: &i64| u64::try_from(*number).ok();
         let reply: Vec<u64> = reply.iter().map(whole).collect::<Option<_>>()?;
@@ -204,7 +204,7 @@ fn levels(subject: &str) -> String {
     format!("{VERSION}:{subject}")
 }
 
-/// The set of a subject's open requests.
+/// The key of the set of a subject's open requests.
 pub(super) fn place(subject: &str) -> String {
     format!("{VERSION}:{subject}:open")
 }

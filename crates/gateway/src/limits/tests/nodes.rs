@@ -1,4 +1,4 @@
-//! Several nodes with one store, and what they do without it.
+//! Several nodes with one store, and their behaviour without it.
 
 use std::mem::ManuallyDrop;
 
@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use super::*;
 
-/// By the store's clock, as in production.
+/// A node that counts by the store's clock, as in production.
 async fn node(url: &str, how: impl FnOnce(&mut StoreOptions)) -> Limits {
     let mut options = options(url.to_owned());
     how(&mut options);
@@ -23,7 +23,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Asks the store as an operator does.
+/// Sends a command to the store directly.
 async fn ask<T: redis::FromRedisValue>(valkey: &Valkey, words: &[&str]) -> T {
     let client = redis::Client::open(valkey.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -56,7 +56,7 @@ async fn the_sum_over_all_nodes_is_within_the_limit() {
     while admit(&nodes[more % 3], &key, now()).await.is_ok() {
         more += 1;
     }
-    // A request comes back every 1.5 s, and the machine may be slow.
+    // A unit of the limit comes back every 1.5 s, and the machine may be slow.
     assert!(
         (15..=20).contains(&more),
         "40 requests a minute, 25 were made: {more}"
@@ -82,7 +82,7 @@ async fn tokens_are_reserved_over_all_nodes() {
         permit.end(0, now()).await;
     }
     let mut next = admit(&nodes[0], &key, now()).await.unwrap();
-    // Each reservation takes the time that it lasted for given back, though that passed only once.
+    // The time while a reservation lasts counts as given back for each of them, although it passed only once.
     reserve(&mut next, 900, now()).await.unwrap();
 }
 
@@ -142,7 +142,7 @@ async fn who_hangs_up_while_the_store_decides_leaves_no_place_taken() {
         "it is on its way"
     );
     drop(admitting);
-    // Ends are told in order: after this one the other was told, too.
+    // Ends are sent in order: once this one has been delivered, the one before has been as well.
     let marker = [subject("marker", concurrent(1))];
     admit(&limits, &marker, now())
         .await
@@ -191,7 +191,7 @@ async fn everything_at_the_store_expires() {
     }
 }
 
-/// What each policy does while the store is dead, from the first request on.
+/// Each policy's behaviour while the store is dead, from the first request on.
 #[tokio::test]
 async fn without_the_store_the_policy_decides() {
     let mut valkey = Valkey::start();
@@ -226,7 +226,7 @@ async fn without_the_store_the_policy_decides() {
     assert!(admit(&closed, &key, now()).await.is_err());
 }
 
-/// A store that hangs costs one time limit, not one for each request, and comes back by itself.
+/// A store that hangs costs one timeout, not one for each request, and is used again once it answers.
 #[tokio::test]
 async fn a_hanging_store_holds_nobody_up() {
     const TIMEOUT: Duration = Duration::from_millis(500);
@@ -247,7 +247,7 @@ async fn a_hanging_store_holds_nobody_up() {
     assert!(started.elapsed() >= TIMEOUT);
     let store = limits.store.as_ref().unwrap();
     store.up(false).await;
-    // Nothing of this waits for anything: not even one poll is pending.
+    // While the store is unreachable no call waits: every future is ready at its first poll.
     for _ in 0..1000 {
         let refused = limits.admit_request(key.to_vec(), now()).now_or_never();
         assert!(refused.unwrap().is_err());

@@ -1,4 +1,4 @@
-//! The store's script and this process's counts give the same answers, whatever happens in which order.
+//! The store's script and the counts in memory give the same answers, for every order of events.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-/// What happens after some time, which may go back.
+/// An operation that a player does after some time has passed; the clock may go back.
 #[derive(Debug, Clone)]
 enum Op {
     Admit { subjects: Vec<Index> },
@@ -24,7 +24,7 @@ struct Step {
     op: Op,
 }
 
-/// Small numbers, where limits are hit, and large ones, where arithmetic might break.
+/// Small numbers, where limits are hit, and large ones, where the arithmetic might overflow.
 fn units() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..50_u64, 2 => 0..100_000_u64, 1 => 0..1_000_000_000_000_u64]
 }
@@ -34,7 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         150 => Just(0),
         200 => 0..20_000_000_i64,
         50 => 0..400_000_000_i64,
-        // In about a half of the histories.
+        // The clock goes back in about half of the histories.
         10 => -50_000_000..0_i64,
     ];
     let op = prop_oneof![
@@ -59,7 +59,7 @@ fn quotas() -> impl Strategy<Value = Quotas> {
         })
 }
 
-/// Makes requests, and keeps those that are open.
+/// Makes requests, and holds the permits of those that are open.
 struct Player {
     limits: Limits,
     open: Vec<Permit>,
@@ -84,7 +84,7 @@ impl Player {
             Op::Reserve { permit, tokens } if !self.open.is_empty() => {
                 let at = permit.index(self.open.len());
                 let permit = &mut self.open[at];
-                // Once for each permit, as requests do.
+                // Each permit reserves tokens once, as requests do.
                 if permit.reservation.is_none() {
                     return reserve(permit, *tokens, now).await.err();
                 }
@@ -99,7 +99,7 @@ impl Player {
     }
 }
 
-/// Names differ between cases, so that one server does for all.
+/// The names differ between cases, so that all cases can share one server.
 fn subjects(case: usize, quotas: Vec<Quotas>) -> Vec<Subject> {
     let named = |(i, quotas)| subject(&format!("{{{case}}}{i}"), quotas);
     quotas.into_iter().enumerate().map(named).collect()
@@ -110,7 +110,7 @@ async fn same(subjects: Vec<Subject>, url: String, steps: Vec<Step>) {
     let mut here = Player::new(Limits::new(start));
     let mut there = Player::new(at_a_store(url, start).await);
     let mut now_us = 1_000_000_000_i64;
-    // What is shown of a store is what it said last; a clock that goes back makes that stale.
+    // With a store, the shown quota is that of the store's last answer; a clock that goes back makes it stale.
     let shown = steps.iter().all(|step| step.passed_us >= 0);
     for Step { passed_us, op } in steps {
         now_us += passed_us;
@@ -132,7 +132,7 @@ async fn same(subjects: Vec<Subject>, url: String, steps: Vec<Step>) {
     there.limits.close().await;
 }
 
-/// A caller that waits as told is admitted, if nobody else came.
+/// A caller that waits for `retry_after` is admitted, if no other request came meanwhile.
 async fn the_wait_is_true(subjects: Vec<Subject>, steps: Vec<Step>, tokens: u64) {
     let mut now = Instant::now();
     let mut player = Player::new(Limits::new(now));
@@ -150,7 +150,7 @@ async fn the_wait_is_true(subjects: Vec<Subject>, steps: Vec<Step>, tokens: u64)
     now += denied.retry_after;
     let again = admit(&player.limits, &subjects, now).await;
     let mut again = again.unwrap_or_else(|again| panic!("{denied:?}, and then {again:?}"));
-    // Who is refused as a request isn't told yet how long its tokens take.
+    // A refusal of the request doesn't include the wait for its tokens.
     if denied.which == Which::Tokens {
         let reserved = reserve(&mut again, tokens, now).await;
         assert_eq!(reserved, Ok(()), "{denied:?}");
@@ -189,7 +189,7 @@ fn the_script_and_the_memory_give_the_same_answers() {
 #[test]
 fn retry_after_is_true() {
     random(2000, |subjects, steps, tokens| async move {
-        // Of concurrency it is a guess.
+        // For concurrency, `retry_after` is only a guess.
         let subjects = subjects
             .into_iter()
             .map(|Subject { name, quotas }| Subject {

@@ -1,4 +1,4 @@
-//! A Valkey or Redis of a test's own: on a socket in a directory of its own, gone with it.
+//! A Valkey or Redis server for one test, on a socket in a temporary directory that is removed with it.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::process::CommandExt;
@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// The server's names. Debian's packages of tools have it, too, under a name by which it only checks
-/// files; it goes by what it is called.
+/// Program files, and the name (`argv[0]`) to run each by. Debian's tools packages contain the server as `…-check-rdb`:
+/// the program only checks files if it is called by that name.
 const SERVERS: [(&str, &str); 4] = [
     ("valkey-server", "valkey-server"),
     ("redis-server", "redis-server"),
@@ -25,7 +25,7 @@ pub(super) struct Valkey {
 #[derive(Debug)]
 struct Server {
     server: Child,
-    /// Ends the server when the test's process is gone, however it ended.
+    /// A process that ends the server when the test's process is gone, however it ended.
     watchdog: Child,
 }
 
@@ -40,17 +40,17 @@ impl Valkey {
         format!("unix://{}", socket(self.directory.path()).display())
     }
 
-    /// As a machine that loses its power does.
+    /// Kills the server, as a power failure would.
     pub(super) fn kill(&mut self) {
         self.server.kill();
     }
 
-    /// Again, and empty.
+    /// Starts the server again, with no data.
     pub(super) fn restart(&mut self) {
         self.server = serve(self.directory.path());
     }
 
-    /// Stopped, it neither answers nor hangs up until it is told to go on.
+    /// Sends the server a signal. After `-STOP` it neither answers nor closes connections until `-CONT`.
     pub(super) fn signal(&self, signal: &str) {
         let id = self.server.server.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status();
@@ -60,9 +60,9 @@ impl Valkey {
 
 impl Server {
     fn kill(&mut self) {
-        // The watchdog first: it must not find another process by that number.
+        // The watchdog first: it must not find another process with the server's id.
         for child in [&mut self.watchdog, &mut self.server] {
-            // It may have ended already.
+            // The process may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -79,7 +79,7 @@ fn socket(directory: &Path) -> PathBuf {
     directory.join("socket")
 }
 
-/// Starts the server, and returns when it listens.
+/// Starts the server, and returns when it accepts connections.
 fn serve(directory: &Path) -> Server {
     let started = SERVERS.iter().find_map(|&(file, name)| {
         let mut server = Command::new(file);
@@ -103,7 +103,7 @@ fn serve(directory: &Path) -> Server {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    // Redis 7.0: "The server is now ready…", later ones and Valkey: "Ready…".
+    // Redis 7.0 prints "The server is now ready…", later versions and Valkey "Ready…".
     let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
     let ready = said.find(|line| {
         line.as_ref()

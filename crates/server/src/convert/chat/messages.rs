@@ -7,7 +7,7 @@ use weir_engine::request::{Message, Role, ToolCall};
 use crate::convert::{NAME_CHARS_MAX, missing};
 use crate::error::ApiError;
 
-/// The messages, and whether the last one is the beginning of the answer: `prefix`, or `partial`.
+/// The messages, and whether the last one is the beginning of the answer (`prefix` or `partial`).
 pub(in crate::convert) fn messages<const MAX: usize>(
     model: &str,
     messages: Option<List<chat::Message, MAX>>,
@@ -60,7 +60,8 @@ fn message(model: &str, index: usize, message: chat::Message) -> Result<Message,
         Some(Content::Parts(parts)) => Some(joined(model, index, parts)?),
     };
     let reasoning = message.reasoning_content.or(message.reasoning);
-    // An answer that was cut off may have nothing but reasoning.
+    // An assistant's message without content is allowed with tool calls, a refusal or reasoning: an answer that was cut
+    // off may consist of reasoning alone.
     let says_otherwise = role == Role::Assistant
         && (!tool_calls.is_empty() || message.refusal.is_some() || reasoning.is_some());
     if content.is_none() && !says_otherwise {
@@ -101,7 +102,7 @@ fn tool_call(
     }
 }
 
-/// Text parts, each on lines of its own, as in vLLM.
+/// Joins text parts with line breaks, as vLLM does.
 fn joined(model: &str, message: usize, parts: Vec<Part>) -> Result<String, ApiError> {
     let mut texts = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Other servers' names for formats of answers, beside those of vLLM that are honoured.
+//! Fields of other servers for the format of the answer, beside vLLM's, which are supported.
 
 use super::Foreign;
 use super::Plain::{Bool, Empty, Text};

@@ -1,4 +1,4 @@
-//! The table: as vLLM, SGLang, llama-server, text-generation-inference, Ollama and the programs around them have it.
+//! The table of parameters, from vLLM, SGLang, llama-server, text-generation-inference, Ollama and clients of theirs.
 
 use super::Plain::{Bool, Empty, Number, Text};
 use super::{Foreign, Plain};
@@ -13,7 +13,7 @@ const THINKING: &str = "enable_thinking or reasoning_effort";
 
 #[rustfmt::skip]
 pub(super) const EVERYWHERE: &[Foreign] = &[
-    // How tokens are chosen.
+    // Sampling.
     row("use_beam_search",            OFF, ""),
     row("early_stopping",             OFF, ""),
     row("length_penalty",             ONE, ""),
@@ -49,19 +49,19 @@ pub(super) const EVERYWHERE: &[Foreign] = &[
     row("custom_logit_processor",     NONE, "logit_bias"),
     row("custom_params",              NONE, ""),
     row("vllm_xargs",                 NONE, ""),
-    // What repeats.
+    // Penalties for repetition.
     row("repeat_penalty",             ONE, "repetition_penalty"),
     row("encoder_repetition_penalty", ONE, "repetition_penalty"),
     row("repetition_penalty_range",   ZERO, "repetition_penalty"),
     row("no_repeat_ngram_size",       ZERO, "repetition_penalty"),
     row("dry_multiplier",             ZERO, "repetition_penalty"),
     row("repetition_detection",       NONE, ""),
-    // Which tokens may come.
+    // Restrictions of tokens.
     row("banned_tokens",              NONE, "logit_bias"),
     row("custom_token_bans",          NONE, "logit_bias"),
     row("token_ban",                  NONE, "logit_bias"),
     row("banned_strings",             NONE, "bad_words"),
-    // How long an answer is.
+    // Length of the answer.
     row("max_new_tokens",             UNLIMITED, LIMIT),
     row("max_length",                 UNLIMITED, LIMIT),
     row("n_predict",                  UNLIMITED, LIMIT),
@@ -73,7 +73,7 @@ pub(super) const EVERYWHERE: &[Foreign] = &[
     row("no_stop_trim",               OFF, "include_stop_str_in_output"),
     row("t_max_predict_ms",           &[Number(-1.0), Number(0.0)], LIMIT),
     row("n_indent",                   ZERO, ""),
-    // What is asked.
+    // The prompt.
     row("prompt_embeds",              NONE, ""),
     row("input_embeds",               NONE, ""),
     row("input_ids",                  NONE, ""),
@@ -92,11 +92,11 @@ pub(super) const EVERYWHERE: &[Foreign] = &[
     row("tool_prompt",                NONE, "tools"),
     row("add_bos_token",              &[Bool(true)], "add_special_tokens"),
     row("options",                    NONE, "its entries by the names of this list"),
-    // Other weights.
+    // Adapters.
     row("lora",                       NONE, ""),
     row("lora_path",                  NONE, ""),
     row("adapter_id",                 NONE, ""),
-    // What the answer tells.
+    // Contents of the answer.
     row("logprob_token_ids",          NONE, "logprobs"),
     row("return_logprob",             OFF, "logprobs"),
     row("top_logprobs_num",           ZERO, "logprobs"),

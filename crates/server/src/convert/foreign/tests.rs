@@ -6,7 +6,8 @@ const DOCS: &str = include_str!("../../../../../docs/api.md");
 const BEGIN: &str = "<!-- refused parameters: a test of weir-server prints them -->\n";
 const END: &str = "<!-- end of refused parameters -->\n";
 
-/// The tables as docs/api.md has them: what does the same, and the parameters with the values that change nothing.
+/// The tables in the form of docs/api.md: the parameter to send instead, and the refused ones with their values without
+/// effect.
 fn listed() -> String {
     let rows = |endpoint: &str, tables: &[&[Foreign]]| {
         let mut by_instead: Vec<(&str, Vec<String>)> = Vec::new();

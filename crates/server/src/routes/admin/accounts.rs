@@ -41,7 +41,7 @@ pub(crate) async fn update(
 ) -> Result<Json<admin::Account>, ApiError> {
     let change = change(&call.input.0)?;
     let account = call.account().await?;
-    // Then nobody could undo it here: keys of a suspended account administer nothing.
+    // A suspended account's keys can't administer: if this were allowed, the suspension couldn't be undone by this API.
     if account.id == call.own && matches!(change.standing, Some(Standing::Suspended { .. })) {
         let message = "this would suspend the account of the key that asks; use another account's key, or `weir account suspend`";
         return Err(ApiError::new(Reason::OwnAccount, message).param("suspended"));

@@ -1,5 +1,4 @@
-//! Money that no request moves. Each movement happens once, however often it is asked for with one
-//! idempotency key.
+//! Movements of money outside of requests. Requests with the same idempotency key move the money once.
 
 use axum::Json;
 use weir_accounts::{Adjustment, Moved, PromoGift, Refund};

@@ -1,4 +1,4 @@
-//! What a request to the administrative API brings, and how a route describes itself.
+//! Reads requests to the administrative API, and describes its routes for the OpenAPI document.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ use crate::extract;
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY_MAX: usize = 200;
 
-/// A request to the administrative API, read.
+/// A parsed request to the administrative API.
 pub(crate) struct Call<Q, I> {
     pub(crate) accounts: Accounts,
     pub(crate) by: By,
-    /// Whose key asks.
+    /// The account of the request's key.
     pub(crate) own: AccountId,
-    /// The account or key that the path names; empty where it names none.
+    /// The id or name of the account or key in the path; empty if the path has none.
     pub(crate) target: String,
     pub(crate) query: Q,
     pub(crate) input: I,
@@ -41,7 +41,7 @@ impl<Q, I> Call<Q, I> {
     }
 }
 
-/// A route's handler, and what its types say of it.
+/// A route's handler, and the description that its types give.
 pub(crate) struct Endpoint {
     pub(crate) router: MethodRouter<App>,
     pub(crate) name: &'static str,
@@ -74,7 +74,7 @@ impl Endpoint {
                           Extension(caller): Extension<Caller>,
                           path: Result<RawPathParams, _>,
                           request: Request| async move {
-            // A path that isn't UTF-8 names nothing.
+            // A path that isn't UTF-8 names no account or key.
             let path = path.ok();
             let target = path.as_ref().and_then(|path| path.iter().next());
             let target = target.map_or_else(String::new, |(_, target)| target.to_owned());
@@ -115,7 +115,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
     target: String,
     request: Request,
 ) -> Result<Call<Q, I>, ApiError> {
-    // No text of ours has a NUL, and no database takes one.
+    // No id or name contains a NUL, and no database accepts one.
     if target.contains('\0') {
         return Err(ApiError::new(Reason::NotFound, "nothing is called so"));
     }
@@ -136,7 +136,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
     })
 }
 
-/// Strict: a misspelt filter would list everything.
+/// Unknown parameters are refused: with a misspelt filter, everything would be listed.
 fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
         let message = format!("the query can't be read: {}", error.body_text());
@@ -156,7 +156,7 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
     extract::parse_value(Value::Object(fields), "the query is not one of this route")
 }
 
-/// A list of values would do for a parser, in the order of the fields.
+/// Refuses an array: serde would accept one with the values in the order of the fields.
 fn object<B: DeserializeOwned>(body: &[u8]) -> Result<B, ApiError> {
     if body.trim_ascii_start().starts_with(b"[") {
         let message = "the body is not a request: an object is expected";
@@ -165,13 +165,13 @@ fn object<B: DeserializeOwned>(body: &[u8]) -> Result<B, ApiError> {
     extract::parse(body)
 }
 
-/// What comes with a request beside its path and query.
+/// The input of a request besides path and query: its body and headers.
 pub(crate) trait Input: Sized {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError>;
     fn describe(schemas: &mut Schemas, operation: &mut Operation);
 }
 
-/// No body is as good as an empty object.
+/// An empty body counts as an empty object.
 impl Input for Nothing {
     fn read(_: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         match body {
@@ -195,7 +195,7 @@ impl<B: DeserializeOwned + JsonSchema> Input for Body<B> {
     }
 }
 
-/// A body that does something once, however often it is sent with the same key.
+/// A body whose effect happens once, however often it is sent with the same idempotency key.
 pub(crate) struct Once<B> {
     pub(crate) key: String,
     pub(crate) body: B,
@@ -216,7 +216,8 @@ impl<B: DeserializeOwned + JsonSchema> Input for Once<B> {
     }
 }
 
-/// A body that makes something with a secret: with a key of the caller's choice once, however often it is sent.
+/// A body that creates an object with a secret. With an idempotency key the object is created once, however often the
+/// body is sent.
 pub(crate) struct MadeOnce<B> {
     pub(crate) key: Option<String>,
     pub(crate) body: B,
@@ -239,7 +240,7 @@ impl<B: DeserializeOwned + JsonSchema> Input for MadeOnce<B> {
     }
 }
 
-/// The caller's own number of what it wants done.
+/// The idempotency key, which the caller chooses.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -268,9 +269,9 @@ fn idempotency_parameter(required: bool, description: &str) -> Value {
     })
 }
 
-/// What a handler gives.
+/// The answer of a handler.
 pub(crate) trait Answer: IntoResponse {
-    /// Its content by media type, as OpenAPI has it.
+    /// The answer's content by media type, as in OpenAPI.
     fn content(schemas: &mut Schemas) -> Value;
 }
 

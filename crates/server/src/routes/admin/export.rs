@@ -1,4 +1,4 @@
-//! Usage as a file.
+//! Export of usage as a file.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -42,12 +42,12 @@ pub(crate) async fn export(call: Call<ExportQuery, Nothing>) -> Result<File, Api
         account,
         filter,
     };
-    // What fails after that can only cut the answer off.
+    // After this, an error can only cut the answer off.
     let export = Export::open(accounts, wanted).await?;
     Ok(File { format, export })
 }
 
-/// A time, as the command line takes it, too.
+/// Parses a time in the formats that the command line also accepts.
 fn at(param: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> {
     let read = |text: String| {
         let expected = || ApiError::invalid(param, format!("{param}: {MOMENT_EXPECTED}"));
@@ -56,7 +56,7 @@ fn at(param: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> 
     text.map(read).transpose()
 }
 
-/// An export on its way.
+/// A running export.
 pub(crate) struct File {
     format: Format,
     export: Export,
@@ -73,7 +73,7 @@ impl IntoResponse for File {
         });
         let headers = [
             (header::CONTENT_TYPE, media_type),
-            // A browser saves it, and takes it for nothing else, whatever is in it.
+            // Browsers save the file, and don't guess another type from its contents.
             (
                 header::CONTENT_DISPOSITION,
                 HeaderValue::from_static(file_name(self.format)),

@@ -31,7 +31,7 @@ pub(crate) async fn list(call: Call<PageQuery, Nothing>) -> Result<Json<Page<Key
     )))
 }
 
-/// The last key of the part before.
+/// The last key of the previous page.
 async fn key_of(accounts: &Accounts, account: &AccountId, id: &str) -> Result<KeyInfo, ApiError> {
     match accounts.key(id).await {
         Ok(key) if key.account == *account => Ok(key),

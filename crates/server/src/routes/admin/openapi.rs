@@ -1,4 +1,4 @@
-//! The OpenAPI document: made of the routes and of the types of their handlers, so that it can't lag behind.
+//! The OpenAPI document, generated from the routes and from their handlers' types so that it is never outdated.
 
 use std::sync::LazyLock;
 
@@ -23,17 +23,17 @@ pub(crate) async fn show(_: Call<Nothing, Nothing>) -> Result<Json<Value>, ApiEr
     Ok(Json(DOCUMENT.clone()))
 }
 
-/// What a route takes beside its path, and gives.
+/// A route's parameters besides its path, its body, and its answer.
 #[derive(Debug)]
 pub(crate) struct Operation {
     pub(crate) parameters: Vec<Value>,
     pub(crate) body: Option<Value>,
-    /// By media type.
+    /// The answer by media type.
     pub(crate) answer: Value,
 }
 
-/// Makes schemas of types: what is answered is named and shared, what is read is written out in place,
-/// since a type may look otherwise when it is read.
+/// Generates JSON Schemas of types. Schemas of answers are named and shared; those of inputs are inlined, since a
+/// type's schema as an input may differ from its schema in answers.
 pub(crate) struct Schemas {
     answers: SchemaGenerator,
     inputs: SchemaGenerator,
@@ -62,7 +62,7 @@ impl Schemas {
         schema
     }
 
-    /// A parameter for each field.
+    /// A parameter for each field of `Q`.
     pub(crate) fn query<Q: JsonSchema>(&mut self) -> Vec<Value> {
         let schema = self.input::<Q>();
         let required = |name: &str| {
@@ -88,7 +88,7 @@ impl Schemas {
     }
 }
 
-/// What is absent is not the same as null everywhere: in a change it stays as it is.
+/// An absent field isn't always the same as null: in an update, it leaves the value unchanged.
 fn drop_null_defaults(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -100,7 +100,7 @@ fn drop_null_defaults(schema: &mut Value) {
     }
 }
 
-/// A query has no null: what is absent isn't there.
+/// Removes null from a parameter's type: a query can't contain null.
 fn not_null(mut schema: Value) -> Value {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");

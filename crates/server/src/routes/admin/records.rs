@@ -1,4 +1,4 @@
-//! What was used, booked and done.
+//! Usage records, the ledger and the audit log.
 
 use axum::Json;
 use serde_json::Value;
@@ -78,7 +78,7 @@ fn shown_transaction(record: &LedgerRecord) -> Transaction {
 }
 
 fn shown_act(record: &AuditRecord) -> admin::AuditRecord {
-    // What isn't JSON was not written by us; it is shown as what it is.
+    // Text that isn't JSON wasn't written by this server; it is shown as a string.
     let state = |state: &Option<String>| match state {
         None => Value::Null,
         Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),

@@ -1,4 +1,4 @@
-//! Between what the administrative API writes and what accounts are made of.
+//! Conversions between the types of the administrative API and those of the accounts crate.
 
 use jiff::Timestamp;
 use weir_accounts::{KeyRole, Nanos, Page, Quotas, SpendCaps, Tier};
@@ -6,7 +6,7 @@ use weir_api::admin::{self, Caps, Limits, Role, Time, Usd};
 
 use crate::error::ApiError;
 
-/// The most that a part of a list has.
+/// Most entries of a page.
 const PAGE_MAX: u32 = 500;
 const PAGE_DEFAULT: u32 = 100;
 
@@ -19,7 +19,7 @@ pub(super) fn amount(param: &str, Usd(text): &Usd) -> Result<Nanos, ApiError> {
     amount.map_err(|error| ApiError::invalid(param, format!("{param}: {error}")))
 }
 
-/// To the millisecond, as it is written down: what was just done says the same as its replay.
+/// Truncated to the millisecond like stored times, so that the answer to a request equals the answer to its replay.
 pub(crate) fn time(at: Timestamp) -> Time {
     let written = Timestamp::from_millisecond(at.as_millisecond());
     Time(written.unwrap_or(at).to_string())
@@ -102,7 +102,7 @@ pub(super) fn tier(tier: admin::Tier) -> Tier {
     }
 }
 
-/// How many were asked for.
+/// The page size that the request asks for.
 pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
     match asked {
         None => Ok(PAGE_DEFAULT),
@@ -114,7 +114,8 @@ pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
     }
 }
 
-/// A part of a list that is ordered by number, newest first, and one more to know whether it goes on.
+/// The query for a page of a list ordered by id, newest first. It asks for one entry more, which tells whether another
+/// page follows.
 pub(super) fn newest(limit: u32, after: Option<&str>) -> Result<Page, ApiError> {
     let before = after.map(str::parse).transpose();
     let before =
@@ -125,7 +126,7 @@ pub(super) fn newest(limit: u32, after: Option<&str>) -> Result<Page, ApiError> 
     })
 }
 
-/// Of `limit` and perhaps one more.
+/// Makes a page of up to `limit + 1` entries that were found.
 pub(super) fn page<T, A>(
     mut found: Vec<T>,
     limit: u32,

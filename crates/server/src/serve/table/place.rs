@@ -1,4 +1,4 @@
-//! A connection's place in the table, and what happens on the connection.
+//! A connection's place in the table, and the events on the connection that change it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use weir_accounts::AccountId;
 use super::{ConnectionId, ConnectionTable, PlaceKind, ReserveIsFull, ShareIsTaken};
 use crate::serve::client::ClientAddress;
 
-/// A connection's place, until the last clone is dropped.
+/// A connection's place. It is freed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Place(Arc<Taken>);
 
@@ -20,11 +20,11 @@ struct Taken {
     close: CancellationToken,
 }
 
-/// A request runs until this is dropped.
+/// Marks the connection as busy: its request runs until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
     place: Place,
-    /// The client of a trusted proxy.
+    /// The client that a trusted proxy forwards for.
     forwarded: Option<ClientAddress>,
 }
 
@@ -47,7 +47,7 @@ impl Place {
         self.0.kind
     }
 
-    /// Waits until the place is needed for another connection.
+    /// Waits until another connection needs the place.
     pub(crate) async fn is_needed(&self) {
         self.0.close.cancelled().await;
     }
@@ -57,13 +57,14 @@ impl Place {
         self.0.close.is_cancelled()
     }
 
-    /// Whether a request runs.
+    /// Whether a request is running on the connection.
     pub(crate) fn is_busy(&self) -> bool {
         self.0.table.lock().is_busy(self.0.id)
     }
 
-    /// A request has come; `forwarded` is the client if a trusted proxy passes it on, and has a share as if it had come
-    /// itself. The request runs also if the share is taken, so that the client can be told.
+    /// Registers a new request. `forwarded` is the client if a trusted proxy forwards the request; it counts against
+    /// the client's share like a connection of its own. The guard is returned even if the share is used up, so that the
+    /// refusal can be sent.
     pub(crate) fn request(
         &self,
         forwarded: Option<ClientAddress>,
@@ -87,7 +88,7 @@ impl Place {
         (guard, share)
     }
 
-    /// The request has a valid key of this account.
+    /// Notes that the request has a valid key of this account.
     pub(crate) fn has_key(&self, account: &AccountId) -> Result<(), ReserveIsFull> {
         let table = &self.0.table;
         table.lock().has_key(self.0.id, account, &table.0.limits)

@@ -1,4 +1,4 @@
-//! Counts of each client's address: its connections, and requests that proxies pass on for it.
+//! The number of each client's connections and of its requests forwarded by proxies.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -28,7 +28,7 @@ impl Shares {
         self.0.entry(address).or_default().count += 1;
     }
 
-    /// An address that has nothing is forgotten.
+    /// An address with a count of 0 is removed.
     pub(super) fn remove(&mut self, address: ClientAddress) {
         if let Some(share) = self.0.get_mut(&address) {
             share.count -= 1;

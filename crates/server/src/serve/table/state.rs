@@ -1,4 +1,4 @@
-//! The connections that there are, by what makes them go or stay.
+//! The state of the table: its connections, in the order in which they are closed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::shares::Shares;
 use super::{PlaceKind, ReserveIsFull, TableLimits};
 use crate::serve::client::ClientAddress;
 
-/// The shortest time between two warnings that connections are scarce.
+/// Shortest time between two warnings that connections are scarce.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) type ConnectionId = u64;
-/// Grows with each change: the lower, the longer ago.
+/// Logical time, one more with each change.
 pub(super) type Turn = u64;
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct State {
     reserve: Pool,
     turned_away: Pool,
     pub(super) shares: Shares,
-    /// Requests in the reserve, by account.
+    /// Number of requests of callers with a key in the reserve, by account.
     reserve_callers: HashMap<AccountId, usize>,
     warned_at: Option<Instant>,
 }
@@ -36,13 +36,13 @@ pub(super) struct State {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pool {
     open: usize,
-    /// The part of `open` that was told to end, and hasn't.
+    /// The part of `open` that was told to end and hasn't yet.
     pub(super) closing: usize,
-    /// In the order in which they are closed.
+    /// The idle connections, in the order in which they are closed.
     idle: BTreeSet<IdleKey>,
 }
 
-/// Connections that never had a valid key come first, then those that were idle for longest.
+/// The order of closing: connections that never had a valid key first, then those that have been idle for longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct IdleKey {
     keyed: bool,
@@ -53,21 +53,21 @@ struct IdleKey {
 #[derive(Debug)]
 struct Connection {
     kind: PlaceKind,
-    /// None for proxies that are trusted.
+    /// `None` for connections of trusted proxies.
     address: Option<ClientAddress>,
     since: Turn,
     keyed: bool,
-    /// A request runs on it: one at most, in HTTP/1.1.
+    /// Whether a request is running on it: in HTTP/1.1 one at most.
     busy: bool,
-    /// The connection was told to end, and no request has come since.
+    /// Whether the connection was told to end and no request has come since.
     closing: bool,
-    /// The account whose request the connection serves in the reserve.
+    /// The account that counts in `reserve_callers` because of this connection.
     reserve_caller: Option<AccountId>,
     close: CancellationToken,
 }
 
 impl Pool {
-    /// Connections that count: those that are about to end don't.
+    /// Number of connections that count against the limit: all except those that were told to end.
     pub(super) fn counted(&self) -> usize {
         self.open - self.closing
     }
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// Connections of all kinds that were told to end, and haven't.
+    /// Number of connections of all kinds that were told to end and haven't yet.
     pub(super) fn closing(&self) -> usize {
         self.ordinary.closing + self.reserve.closing
     }
@@ -106,7 +106,7 @@ impl State {
         connection.is_some_and(|connection| connection.busy)
     }
 
-    /// A new connection, which is idle until its first request.
+    /// Adds a new connection, which is idle until its first request.
     pub(super) fn add(
         &mut self,
         kind: PlaceKind,
@@ -134,7 +134,7 @@ impl State {
         id
     }
 
-    /// The connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn remove(&mut self, id: ConnectionId) {
         self.set_not_idle(id);
         let Some(connection) = self.connections.remove(&id) else {
@@ -156,7 +156,8 @@ impl State {
         }
     }
 
-    /// Tells an idle connection to end. It doesn't count any more, neither among all nor among its address's.
+    /// Tells an idle connection to end. From now on it counts neither against the limit nor against its address's
+    /// share.
     pub(super) fn close(&mut self, id: ConnectionId) {
         self.set_not_idle(id);
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -171,7 +172,8 @@ impl State {
         }
     }
 
-    /// A request has come. If the connection was told to end, it counts again until it does, after the request.
+    /// Marks a connection as busy with a request. If it was told to end, it counts again until it ends, after the
+    /// request.
     pub(super) fn begin(&mut self, id: ConnectionId) {
         self.set_not_idle(id);
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -182,7 +184,7 @@ impl State {
         self.pool(kind).closing -= usize::from(closing);
     }
 
-    /// The request has ended. A connection that was told to end does so now.
+    /// Marks a connection as idle after its request, unless it was told to end.
     pub(super) fn end(&mut self, id: ConnectionId) {
         let since = self.turn();
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -195,7 +197,8 @@ impl State {
         }
     }
 
-    /// The connection has a valid key of this account. In the reserve few may have one.
+    /// Notes that the connection's request has a valid key of this account. Fails if the connection is in the reserve
+    /// and too many callers with a key are served there.
     pub(super) fn has_key(
         &mut self,
         id: ConnectionId,
@@ -211,7 +214,7 @@ impl State {
                 return Err(ReserveIsFull);
             }
         }
-        // Where it stands among idle connections depends on whether it has a key.
+        // A key changes the connection's position in the order of closing, so it is removed first.
         let idle = self.set_not_idle(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.keyed = true;
@@ -226,7 +229,7 @@ impl State {
         Ok(())
     }
 
-    /// Says so in the log, but not each time.
+    /// Logs a warning, at most once a minute.
     pub(super) fn warn(&mut self, address: Option<ClientAddress>, what: &'static str) {
         let now = Instant::now();
         let due = |at| now.duration_since(at) >= WARN_EVERY;
@@ -248,7 +251,7 @@ impl State {
             return;
         };
         let (kind, key, address) = (connection.kind, connection.idle_key(id), connection.address);
-        // Those that are turned away make room for nobody.
+        // Connections that are being turned away don't take places that others could use.
         if kind != PlaceKind::TurnedAway {
             self.pool(kind).idle.insert(key);
         }
@@ -257,7 +260,7 @@ impl State {
         }
     }
 
-    /// Returns whether it was idle.
+    /// Returns whether the connection was idle.
     fn set_not_idle(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;

@@ -33,7 +33,7 @@ fn account(name: &str) -> AccountId {
 fn the_longest_idle_connection_makes_room() {
     let table = table(3, 3, 0);
     let places: Vec<_> = (1..=3).map(|nth| enter(&table, address(nth))).collect();
-    // The first was used last.
+    // The first connection was used last.
     drop(places[0].request(None));
     let _fourth = enter(&table, address(4));
     let ends: Vec<_> = places.iter().map(must_end).collect();
@@ -45,7 +45,7 @@ fn the_longest_idle_connection_makes_room() {
     assert!(must_end(&places.next().unwrap()) && !must_end(&first));
 }
 
-/// Connections that don't end, though they were told to, keep nobody waiting until they are many.
+/// Connections that were told to end and don't keep no others waiting, until there are `CLOSING_MAX` of them.
 #[test]
 fn connections_that_do_not_end_are_few() {
     let table = table(100, 1000, 0);
@@ -117,7 +117,7 @@ fn an_address_closes_its_own_and_then_is_turned_away() {
     assert_eq!(enter(&table, address(2)).kind(), PlaceKind::Ordinary);
     drop((busy, more));
     assert_eq!(enter(&table, address(1)).kind(), PlaceKind::Ordinary);
-    // A trusted proxy's connections are nobody's.
+    // Connections of a trusted proxy count for no client.
     for _ in 0..10 {
         assert_eq!(enter(&table, None).kind(), PlaceKind::Ordinary);
     }
@@ -137,7 +137,7 @@ fn a_proxys_clients_have_shares_too() {
     assert_eq!((first.1, second.1), (Ok(()), Ok(())));
     assert_eq!(proxy[2].request(client).1, Err(ShareIsTaken));
     assert_eq!(proxy[2].request(address(2)).1, Ok(()));
-    // It doesn't matter by which way the client comes.
+    // A direct connection and a forwarded request count against the same share.
     assert_eq!(enter(&table, client).kind(), PlaceKind::TurnedAway);
     drop(first);
     let direct = enter(&table, client);
@@ -161,7 +161,7 @@ fn the_reserve_is_for_short_answers_and_a_few_callers() {
         .map(|place| place.request(None))
         .collect();
     let (a, b) = (account("a"), account("b"));
-    // Two of sixteen are an account's, eight are all accounts'.
+    // The reserve of 16 has 2 places for one account's callers, and 8 for all callers with a key.
     let served: Vec<_> = reserve[..4].iter().map(|place| place.has_key(&a)).collect();
     assert_eq!(
         served,
@@ -172,7 +172,7 @@ fn the_reserve_is_for_short_answers_and_a_few_callers() {
         assert_eq!(reserve[nth].has_key(&account(name)), Ok(()));
     }
     assert_eq!(reserve[10].has_key(&account("h")), Err(ReserveIsFull));
-    // The longest idle one of the reserve makes room there, too.
+    // The longest idle connection makes room in the reserve as well.
     let one_more = enter(&table, None);
     assert!(must_end(&reserve[12]) && !must_end(&reserve[13]));
     drop((busy, reserve, running, ordinary, one_more));
@@ -213,7 +213,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// No more places are given than there are, counts are those of the connections, and in the end nothing is left.
+    /// There are never more connections than places, the counts are those of the connections, and at the end the table
+    /// is empty.
     #[test]
     fn counts_are_right(acts in prop::collection::vec(act(), 0..200), per_address_max in 1usize..6) {
         let table = table(12, per_address_max, 3);
@@ -224,7 +225,7 @@ proptest! {
                     if let Entered::At(place) = table.try_enter(from.and_then(address)) {
                         open.push((place, None));
                     }
-                    // A connection that is told to end, and has no request, does so.
+                    // An idle connection that is told to end closes.
                     open.retain(|(place, running)| running.is_some() || !must_end(place));
                 }
                 Act::Leave(nth) if !open.is_empty() => drop(open.swap_remove(nth % open.len())),
@@ -254,7 +255,7 @@ proptest! {
                 *counted = state.pool(kind).counted();
                 prop_assert_eq!(*counted, open.count());
             }
-            // A connection that was told to end when a request came on it is one more than there may be.
+            // A connection that was told to end just as a request arrived is one more than the limit allows.
             let late = open.iter().filter(|(place, running)| running.is_some() && must_end(place));
             prop_assert!(counted[0] + counted[1] <= 12 + late.count());
             prop_assert_eq!(state.closing(), 0);

@@ -1,4 +1,4 @@
-//! Accounts are listed, made, changed, suspended.
+//! Tests that list, create, change and suspend accounts.
 
 use serde_json::json;
 
@@ -108,7 +108,7 @@ async fn limits_by_model() {
     .await;
 }
 
-/// Every part once, in order, whatever the limit.
+/// Every entry comes once and in order, whatever the page size.
 #[tokio::test]
 async fn lists_come_in_parts() {
     let mut desk = Desk::new().await;

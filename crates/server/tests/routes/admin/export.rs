@@ -1,4 +1,4 @@
-//! Usage as a file: every record once, whatever its length.
+//! Export of usage as a file: every record once, for files of any length.
 
 use std::collections::BTreeSet;
 
@@ -83,7 +83,7 @@ async fn files() {
     assert_eq!(days.body, whole.body);
 }
 
-/// A browser saves a file, and takes it for nothing else.
+/// Browsers save the file, and don't guess another type.
 #[tokio::test]
 async fn files_are_saved_not_shown() {
     let desk = Desk::new().await;
@@ -100,7 +100,7 @@ async fn files_are_saved_not_shown() {
     }
 }
 
-/// A model's id may be anything that the operator wrote.
+/// The operator may choose any text as a model's id, even a formula.
 #[tokio::test]
 async fn formulas_are_text() {
     let id = "=HYPERLINK(\"http://x\",\"y\")";
@@ -128,7 +128,7 @@ async fn formulas_are_text() {
     }
 }
 
-/// More than a piece, in order, of several accounts and keys.
+/// A file of more than one chunk, with several accounts and keys, is in order.
 #[tokio::test]
 async fn long_files() {
     const COUNT: usize = 1203;
@@ -145,7 +145,7 @@ async fn long_files() {
         let caller = accounts.authenticate(key.secret.expose(), now()).await;
         callers.push(caller.unwrap());
     }
-    // Each of its own model, so that there are as many lines by day.
+    // Each request has a model of its own, so that there are as many lines by day as by record.
     for nth in 0..COUNT {
         charge(accounts, &callers[nth % 3], nth).await;
     }
@@ -179,7 +179,7 @@ async fn long_files() {
     }
 }
 
-/// A request that ended some minutes later.
+/// Settles a request that ended some minutes after the first.
 async fn charge(accounts: &Accounts, caller: &Caller, nth: usize) {
     let minutes = i64::try_from(nth * 7 % 5000).unwrap();
     let ended = Timestamp::from_second(NOW + minutes * 60).unwrap();

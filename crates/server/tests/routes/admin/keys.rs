@@ -1,4 +1,4 @@
-//! Keys are made, changed, rotated, revoked.
+//! Tests that create, change, rotate and revoke keys.
 
 use serde_json::json;
 use weir_accounts::{AccountChange, Standing};
@@ -87,7 +87,7 @@ async fn keys_that_make_no_sense() {
     .await;
 }
 
-/// A key that was made works, its old secret as long as the grace, and none after it was revoked.
+/// A new key works, its old secret works during the grace period, and no secret works after revocation.
 #[tokio::test]
 async fn a_key_works_until_it_is_revoked() {
     let mut desk = Desk::new().await;
@@ -138,7 +138,7 @@ async fn a_key_works_until_it_is_revoked() {
     assert_eq!(try_with(&mut desk, third).await, 401);
 }
 
-/// A replay names the key that was made: its secret is nowhere to be shown again.
+/// A replay names the key that was created, but can't show its secret again.
 #[tokio::test]
 async fn a_key_is_made_once() {
     let mut desk = Desk::new().await;
@@ -175,7 +175,7 @@ async fn a_key_is_made_once() {
     assert_eq!(keys["data"].as_array().unwrap().len(), 4, "{keys}");
 }
 
-/// Keys of a suspended account administer nothing, so that none of them suspends its own.
+/// A suspended account's keys can't administer, so no key may suspend its own account.
 #[tokio::test]
 async fn a_suspended_administrator() {
     let mut desk = Desk::new().await;

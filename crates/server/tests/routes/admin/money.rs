@@ -1,4 +1,4 @@
-//! Money moves once, and what moved can be read.
+//! Money moves once, and each movement is listed.
 
 use serde_json::json;
 
@@ -65,7 +65,7 @@ async fn credit() {
             json!({"amount": "1"}),
             r#"404 NOT_FOUND null there is no account "nobody""#,
         ),
-        // One number pays once, whatever it is sent for.
+        // An idempotency key pays once, even if it is sent to another route.
         (
             "POST /accounts/test/promos #one",
             json!({"amount": "0.000000001", "expires_at": "2027-01-01T00:00:00Z", "reason": "welcome"}),

@@ -1,4 +1,4 @@
-//! The document and the routes are the same.
+//! The OpenAPI document describes exactly the routes that exist.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ async fn every_route_is_in_the_document() {
                 .iter()
                 .filter(|parameter| parameter["in"] == "path");
             assert_eq!(in_path.count(), path.matches('{').count(), "{path}");
-            // A client that fills in defaults must not take settings away.
+            // A client that fills in defaults must not reset settings to null.
             assert!(
                 !operation.to_string().contains(r#""default":null"#),
                 "{path}"
@@ -59,7 +59,7 @@ fn references(value: &Value) -> Vec<&str> {
     }
 }
 
-/// What moves money says that it takes an idempotency key, what is changed says which fields it takes.
+/// Operations that move money declare the idempotency key, and updates declare their fields.
 #[tokio::test]
 async fn what_operations_say() {
     let desk = Desk::new().await;
