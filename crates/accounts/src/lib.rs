@@ -342,6 +342,16 @@ impl Accounts {
         hold.note(counts, now);
     }
 
+    /// Keeps what was delivered beside the database, durably: for a checkpoint that waits for the database for too long.
+    pub async fn keep_checkpoint(
+        &self,
+        hold: &Hold,
+        counts: Counts,
+        now: Timestamp,
+    ) -> Result<(), SpillError> {
+        hold.keep_checkpoint(counts, now).await
+    }
+
     /// Charges, writes the usage record and frees the rest, durably. Returns what was charged: the
     /// first result, if the hold had ended before.
     pub async fn settle(&self, hold: Hold, settlement: Settlement) -> Result<Nanos, SettleError> {

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use self::slots::SlotFile;
+use crate::ledger::hold::Checkpoints;
 use crate::ledger::settle::{Outcome, Source};
 use crate::money::Counts;
 
@@ -64,8 +65,26 @@ pub(crate) enum KeptWhat {
 }
 
 enum Job {
-    Keep(Kept, Option<oneshot::Sender<Result<(), SpillError>>>),
+    Keep(Kept, Wanted),
     Free(i64),
+}
+
+/// Who is told when something is on the disk, or isn't.
+enum Wanted {
+    Reply(oneshot::Sender<Result<(), SpillError>>),
+    /// The checkpoints of a hold, of which the one with this number is kept.
+    Reached(Arc<Checkpoints>, u64),
+}
+
+impl Wanted {
+    fn tell(self, kept: Result<(), SpillError>) {
+        match (self, kept) {
+            // The task that asked may have gone.
+            (Wanted::Reply(reply), kept) => drop(reply.send(kept)),
+            (Wanted::Reached(checkpoints, number), Ok(())) => checkpoints.reach(number),
+            (Wanted::Reached(..), Err(_)) => {}
+        }
+    }
 }
 
 /// The way to the file, which is closed when this is dropped.
@@ -110,14 +129,14 @@ impl Spill {
         let (reply, answer) = oneshot::channel();
         let closed = || SpillError::new("it is closed");
         let jobs = self.jobs.as_ref().ok_or_else(closed)?;
-        let sent = jobs.send(Job::Keep(kept, Some(reply))).await;
+        let sent = jobs.send(Job::Keep(kept, Wanted::Reply(reply))).await;
         sent.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Notes what was delivered, if there is time for it: the next note says more.
-    pub(crate) fn note(&self, kept: Kept) {
-        self.try_send(Job::Keep(kept, None));
+    pub(crate) fn note(&self, kept: Kept, checkpoints: Arc<Checkpoints>, number: u64) {
+        self.try_send(Job::Keep(kept, Wanted::Reached(checkpoints, number)));
     }
 
     /// The request's end is in the database. A slot that can't be freed now is freed by the next start, which finds the
@@ -181,16 +200,16 @@ fn at(path: &Path, error: impl ToString) -> SpillError {
 
 /// Many that come at once share one wait for the disk.
 fn run(mut file: SlotFile, mut jobs: mpsc::Receiver<Job>, used: &AtomicUsize) {
-    let mut replies = Vec::new();
+    let mut told = Vec::new();
     while let Some(first) = jobs.blocking_recv() {
         let mut next = Some(first);
         let mut written = false;
         while let Some(job) = next {
             match job {
-                Job::Keep(kept, reply) => {
-                    let put = file.put(&kept).map_err(SpillError::new);
-                    written |= put.is_ok();
-                    replies.extend(reply.map(|reply| (reply, put)));
+                Job::Keep(kept, wanted) => {
+                    // A file that was moved is written, too, but that doesn't count as kept.
+                    written = true;
+                    told.push((wanted, file.put(&kept).map_err(SpillError::new)));
                 }
                 Job::Free(hold) => file.free(hold),
             }
@@ -201,9 +220,8 @@ fn run(mut file: SlotFile, mut jobs: mpsc::Receiver<Job>, used: &AtomicUsize) {
             false => Ok(()),
         };
         used.store(file.used(), Ordering::Relaxed);
-        for (reply, put) in replies.drain(..) {
-            // Whoever asked may have gone.
-            let _ = reply.send(put.and(synced.clone()));
+        for (wanted, put) in told.drain(..) {
+            wanted.tell(put.and(synced.clone()));
         }
     }
 }

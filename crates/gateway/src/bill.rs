@@ -217,16 +217,33 @@ impl Bill {
         }
     }
 
-    /// Makes the delivered tokens durable, about once a second.
-    pub(crate) fn checkpoint(&mut self, gateway: &Gateway, delivered: Usage) {
+    /// Makes the delivered tokens durable, about once a second. A checkpoint that the database hasn't got by the time of the next
+    /// one is kept beside it; if that fails, too, nothing more may be delivered, since a crash would lose what was.
+    pub(crate) async fn checkpoint(
+        &mut self,
+        gateway: &Gateway,
+        delivered: Usage,
+    ) -> Result<(), Refusal> {
         let now = Instant::now();
-        if now >= self.checkpoint_at {
-            self.checkpoint_at = now + gateway.0.checkpoint_every;
-            gateway
-                .0
-                .accounts
-                .checkpoint(&self.hold, counts(delivered), gateway.now());
+        if now < self.checkpoint_at {
+            return Ok(());
         }
+        self.checkpoint_at = now + gateway.0.checkpoint_every;
+        let accounts = &gateway.0.accounts;
+        let is_late = !self.hold.is_checkpoint_durable();
+        let (counts, time) = (counts(delivered), gateway.now());
+        accounts.checkpoint(&self.hold, counts, time);
+        if !is_late || delivered.completion == 0 {
+            return Ok(());
+        }
+        let kept = accounts.keep_checkpoint(&self.hold, counts, time).await;
+        kept.map_err(|error| {
+            let request_id = &self.order.request_id;
+            tracing::error!(%error, request_id, "an answer ends here: what was delivered can be kept nowhere");
+            Refusal::StoreUnavailable {
+                retry_after: STORE_RETRY,
+            }
+        })
     }
 
     pub(crate) fn model(&self) -> &str {

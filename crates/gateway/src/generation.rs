@@ -68,7 +68,6 @@ impl Generation {
     pub async fn next(&mut self) -> Option<Result<Event, Refusal>> {
         let running = self.running.as_mut()?;
         running.delivered += std::mem::take(&mut running.handed_out);
-        running.checkpoint(&self.gateway);
         let event = match running.receive(&self.gateway).await {
             Ok(event) => event,
             Err(refusal) => {
@@ -130,8 +129,9 @@ fn unsettled() -> Refusal {
 }
 
 impl Running {
-    /// Waits for an event, and meanwhile extends the hold before the engine reaches its end.
+    /// Records how far the answer came, then waits for an event, and meanwhile extends the hold before the engine reaches its end.
     async fn receive(&mut self, gateway: &Gateway) -> Result<Event, Refusal> {
+        self.checkpoint(gateway).await?;
         loop {
             let generated = self.events.usage().completion;
             self.bill.roll(gateway, generated).await?;
@@ -152,9 +152,9 @@ impl Running {
     }
 
     /// Records the delivered tokens durably. This also renews the hold, so that it outlives a long generation.
-    fn checkpoint(&mut self, gateway: &Gateway) {
+    async fn checkpoint(&mut self, gateway: &Gateway) -> Result<(), Refusal> {
         let delivered = self.delivered_usage();
-        self.bill.checkpoint(gateway, delivered);
+        self.bill.checkpoint(gateway, delivered).await
     }
 
     /// The usage that the caller has received: nothing before the first token, and nothing of an answer that would have

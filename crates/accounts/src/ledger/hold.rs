@@ -1,7 +1,7 @@
 //! Holds: money that an open request may cost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -75,6 +75,21 @@ struct Facts {
     extensions: u32,
     /// When it was last heard of, in milliseconds.
     seen_ms: AtomicI64,
+    checkpoints: Arc<Checkpoints>,
+}
+
+/// How many checkpoints of a hold were asked for, and up to which one they are durable, in the database or beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    asked: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl Checkpoints {
+    /// The checkpoint with this number is durable, and with it all before.
+    pub(crate) fn reach(&self, number: u64) {
+        self.durable.fetch_max(number, Ordering::Relaxed);
+    }
 }
 
 impl Hold {
@@ -96,6 +111,7 @@ impl Hold {
             amount: taken.amount,
             extensions: 0,
             seen_ms: AtomicI64::new(new.now.as_millisecond()),
+            checkpoints: Arc::default(),
         };
         Hold {
             facts: Box::new(facts),
@@ -173,13 +189,42 @@ impl Hold {
         self.facts
             .seen_ms
             .store(now.as_millisecond(), Ordering::Relaxed);
+        let checkpoints = Arc::clone(&self.facts.checkpoints);
         let checkpoint = Checkpoint {
             request: Arc::clone(&self.facts.request),
             attempt: self.facts.attempt,
             counts,
             now,
+            number: checkpoints.asked.fetch_add(1, Ordering::Relaxed) + 1,
+            checkpoints,
         };
         self.notices.checkpoint(self.facts.id, checkpoint);
+    }
+
+    /// Whether the last checkpoint is durable, in the database or beside it.
+    pub fn is_checkpoint_durable(&self) -> bool {
+        let Checkpoints { asked, durable } = &*self.facts.checkpoints;
+        durable.load(Ordering::Relaxed) >= asked.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a checkpoint beside the database, durably. Without room for that in the configuration it does nothing.
+    pub(crate) async fn keep_checkpoint(
+        &self,
+        counts: Counts,
+        now: Timestamp,
+    ) -> Result<(), SpillError> {
+        let Some(spill) = self.notices.spill() else {
+            return Ok(());
+        };
+        let kept = Kept {
+            hold: self.facts.id,
+            request: self.facts.request.to_string(),
+            attempt: self.facts.attempt,
+            counts,
+            at: now,
+            what: KeptWhat::Delivered,
+        };
+        spill.keep(kept).await
     }
 
     /// The next extension; each has a number, so that a replay can be told from another one.

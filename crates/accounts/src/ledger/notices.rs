@@ -13,6 +13,7 @@ use crate::db::{Connection, StoreError, values};
 use crate::events;
 use crate::failpoint;
 use crate::key::KeyId;
+use crate::ledger::hold::Checkpoints;
 use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
 use crate::spill::{Kept, KeptWhat, Spill};
@@ -63,6 +64,9 @@ pub(crate) struct Checkpoint {
     pub(crate) attempt: u32,
     pub(crate) counts: Counts,
     pub(crate) now: Timestamp,
+    /// The number of the checkpoint among those of its hold, from 1.
+    pub(crate) number: u64,
+    pub(crate) checkpoints: Arc<Checkpoints>,
 }
 
 impl Notices {
@@ -88,19 +92,23 @@ impl Notices {
     pub(crate) fn keep_beside(&self, noted: &Noted) {
         let Some(spill) = &self.spill else { return };
         for (&hold, checkpoint) in &noted.checkpoints {
-            spill.note(Kept {
+            let kept = Kept {
                 hold,
                 request: checkpoint.request.to_string(),
                 attempt: checkpoint.attempt,
                 counts: checkpoint.counts,
                 at: checkpoint.now,
                 what: KeptWhat::Delivered,
-            });
+            };
+            spill.note(kept, Arc::clone(&checkpoint.checkpoints), checkpoint.number);
         }
     }
 
     /// These are in the database.
     pub(crate) fn written(&self, noted: &Noted) {
+        for checkpoint in noted.checkpoints.values() {
+            checkpoint.checkpoints.reach(checkpoint.number);
+        }
         noted.abandoned.keys().for_each(|&hold| self.ended(hold));
     }
 

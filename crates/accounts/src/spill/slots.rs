@@ -128,8 +128,14 @@ impl SlotFile {
     }
 
     /// Not durable before [`sync`](SlotFile::sync). A request that has ended stays ended.
+    ///
+    /// A file that was moved away is written all the same, in case it comes back, but the result is an error.
     pub(super) fn put(&mut self, kept: &Kept) -> io::Result<()> {
-        self.check_place()?;
+        self.write_kept(kept)?;
+        self.check_place()
+    }
+
+    fn write_kept(&mut self, kept: &Kept) -> io::Result<()> {
         let (number, written) = match self.used.get(&kept.hold) {
             Some(slot) if slot.kept == *kept => return Ok(()),
             Some(slot)
