@@ -1,9 +1,9 @@
-//! What an output must look like, token by token: JSON, a JSON Schema, or any grammar.
+//! Structured outputs: limits generated text, token by token, to JSON, a JSON Schema, a regular expression or a grammar.
 //!
-//! [`Constraints::compile`] makes a [`Constraint`] of a [`Grammar`], off the engine's thread. Schemas become rules by a front end
-//! of our own ([`schema`]), whose work, memory and depth are bounded; the engine of grammars and masks is `llguidance`'s. Each
-//! choice walks through a constraint by its tokens ([`walk`]): after every one a worker computes which tokens may come
-//! next, while the model computes their logits.
+//! [`Constraints::compile`] turns a [`Grammar`] into a [`Constraint`], outside the engine thread. A front end of our own
+//! ([`schema`]) turns a JSON Schema into grammar rules with bounded work, memory and recursion depth; `llguidance` parses
+//! the grammar and computes token masks. Each choice has its own position in a constraint ([`walk`]): after each token a
+//! worker thread computes the mask of the next token, while the model computes its logits.
 
 mod admission;
 mod budget;
@@ -54,19 +54,20 @@ pub use self::walk::{Failure, MaskComputer, MaskJob, Next, Walk};
 use crate::model::Tokenizer;
 use crate::request::Invalid;
 
-/// Bytes of a grammar's text, with the schemas in it.
+/// Limit on the bytes of a grammar's text, including the schemas in it.
 pub const GRAMMAR_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Grammars of an engine that are kept compiled.
+/// Compiled grammars that the cache of one engine holds.
 pub const GRAMMARS_KEPT: usize = 16;
-/// The engine's compiler of Lark follows rules and brackets by recursion; all else is done without.
+/// Stack of the thread that compiles grammars. llguidance's compiler of Lark recurses over rules and brackets; everything
+/// else that depends on a caller's input works without recursion.
 const COMPILE_STACK_BYTES: usize = 32 * 1024 * 1024;
 
-/// Compiles grammars for one model's vocabulary, which is read once: by
-/// [`Constraints::read_vocabulary`], or else when the first grammar comes.
+/// Compiles grammars for one model's vocabulary, and caches them. The vocabulary is read once: by
+/// [`Constraints::read_vocabulary`], or else by the first compilation.
 pub struct Constraints {
     tokenizer: Arc<dyn Tokenizer>,
     compiler: OnceLock<Result<Compiler, String>>,
-    /// Newest last.
+    /// The cache of compiled grammars, the least recently used first.
     kept: Mutex<VecDeque<(Grammar, Compiled)>>,
 }
 
@@ -79,13 +80,14 @@ impl Constraints {
         }
     }
 
-    /// Takes up to some seconds for a large vocabulary. Grammars that come meanwhile wait for it.
+    /// Reads the vocabulary ahead of the first request. A large vocabulary takes up to some seconds; a compilation that
+    /// starts meanwhile waits for it.
     pub fn read_vocabulary(&self) {
-        // What is wrong with it, the first grammar says.
+        // An error isn't reported here: every compilation reports it.
         let _ = self.compiler();
     }
 
-    /// A grammar that is kept from before, which costs next to nothing.
+    /// Returns a compiled grammar from the cache, at almost no cost; `None` if it isn't there.
     pub fn kept(&self, grammar: &Grammar) -> Option<Compiled> {
         let known = self
             .lock()
@@ -100,8 +102,8 @@ impl Constraints {
         })
     }
 
-    /// Takes milliseconds for what is ordinary, and a second or two for what is as large as is allowed: nothing for async
-    /// threads. It ends soon after it is cancelled.
+    /// Compiles a grammar, or takes it from the cache. An ordinary grammar takes milliseconds, the largest that is
+    /// allowed a second or two: don't call this on an async thread. A compilation ends soon after `cancel` is set.
     pub fn compile(&self, grammar: &Grammar, cancel: &Cancel) -> Result<Compiled, CompileError> {
         if let Some(kept) = self.kept(grammar) {
             return Ok(kept);
@@ -138,7 +140,7 @@ impl Constraints {
         })
     }
 
-    /// Puts a grammar behind all others, and lets go of the one that wasn't asked for for longest.
+    /// Adds a grammar to the cache as the most recently used one. A full cache drops the least recently used grammar.
     fn keep(&self, grammar: Grammar, compiled: Compiled) {
         let mut kept = self.lock();
         kept.retain(|(other, _)| *other != grammar);
@@ -159,20 +161,20 @@ impl fmt::Debug for Constraints {
     }
 }
 
-/// A compiled grammar at its beginning. Copies share what they learn of its lexer on the way.
+/// A compiled grammar, before its first token. Clones share the lexer states that are computed during generation.
 #[derive(Clone)]
 pub struct Constraint(Arc<Prototype>);
 
 struct Prototype {
     parser: TokenParser,
-    /// The tokens that may come first.
+    /// The mask of tokens that may come first.
     first: SimpleVob,
     ends: Arc<SimpleVob>,
     param: Box<str>,
 }
 
 impl Constraint {
-    /// One that shares nothing that changes: what breaks in one request stays there.
+    /// Returns a copy without shared mutable state, so that a parser that breaks in one request doesn't affect others.
     fn alone(&self) -> Self {
         Constraint(Arc::new(Prototype {
             parser: self.0.parser.deep_clone(),
@@ -182,12 +184,12 @@ impl Constraint {
         }))
     }
 
-    /// The field of a request that asks for it.
+    /// The request field that asked for this constraint.
     pub(crate) fn param(&self) -> &str {
         &self.0.param
     }
 
-    /// The way of one choice through the grammar.
+    /// Starts a choice at the beginning of the grammar.
     pub fn begin(&self) -> Walk {
         Walk::new(self.clone())
     }

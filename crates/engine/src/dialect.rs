@@ -1,4 +1,4 @@
-//! How a model family speaks: the text that a conversation becomes, and what the text of an answer is.
+//! Chat formats: renders conversations to prompts, and parses answers into content, reasoning and tool calls.
 
 mod escape;
 mod family;
@@ -30,26 +30,26 @@ use crate::constraint::Grammar;
 use crate::model::{Bos, Tokenizer};
 use crate::request::{Conversation, Ending, Format, Invalid, Message, ShownTokens};
 
-/// What a model can talk about, and how.
+/// The chat format of one model: its template, what is known of its family, and its special tokens.
 #[derive(Debug)]
 pub(crate) struct Dialect {
     template: ChatTemplate,
     family: Family,
-    /// Marks that the vocabulary has as special tokens, which have no text of their own.
+    /// The family's marks that are special tokens of the vocabulary, and decode to no text.
     marks: Vec<(Token, &'static str)>,
     escaper: Escaper,
 }
 
-/// A conversation as it goes to the model, and its answer as it comes back.
+/// A rendered prompt, and how its answer is constrained and parsed.
 #[derive(Debug)]
 pub(crate) struct Spoken {
     pub(crate) prompt: PromptText,
     pub(crate) reading: Reading,
-    /// Special tokens whose names belong to the text of the answer.
+    /// Special tokens whose names are part of the answer's text.
     pub(crate) shown: ShownTokens,
-    /// What the answer must look like.
+    /// The grammar that the answer must follow; `None` if it is free.
     pub(crate) grammar: Option<Grammar>,
-    /// Between which marks the answer's reasoning is.
+    /// The marks around the answer's reasoning; `None` if the model has none.
     pub(crate) reasoning: Option<ReasoningMarks>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Spoken {
 pub(crate) struct ReasoningMarks {
     pub(crate) open: &'static str,
     pub(crate) close: &'static str,
-    /// Whether the prompt has opened it.
+    /// Whether the prompt has already opened the reasoning.
     pub(crate) is_open: bool,
 }
 
@@ -86,7 +86,7 @@ impl Dialect {
         }
     }
 
-    /// Whether the model can think before it speaks.
+    /// Whether the model can reason before it answers.
     pub(crate) fn thinks(&self) -> bool {
         self.family.harmony || self.family.thinking.is_some()
     }
@@ -116,7 +116,7 @@ impl Dialect {
         })
     }
 
-    /// The prompt of a conversation, in the form in which the template takes it.
+    /// Renders a conversation. If the template refuses it, its repaired forms are tried, the smallest [`Repair`] first.
     fn rendered(&self, conversation: &Conversation, now: Timestamp) -> Result<Rendered, Invalid> {
         let escaped = self.escaper.escape(conversation)?;
         let least = self.least_repair(conversation);
@@ -126,7 +126,8 @@ impl Dialect {
             rendered => return Ok(rendered?),
         };
         let mut tried = first.into_owned();
-        // What is in broken arguments shows when they are read: so these come before the stand-ins.
+        // This repair decodes broken arguments, which may reveal names of special tokens: so the repaired conversation is
+        // escaped again.
         let objects = repair::with_objects(conversation);
         let escaped = match &objects {
             Some(objects) => self.escaper.escape(objects)?,
@@ -134,7 +135,7 @@ impl Dialect {
         };
         for repair in Repair::ALL.into_iter().filter(|&repair| repair > least) {
             let messages = repair.messages(&escaped.conversation);
-            // Arguments may have changed all the same.
+            // The repair of arguments is tried even if the messages look the same.
             if *messages == tried && repair != Repair::Arguments {
                 continue;
             }
@@ -147,7 +148,7 @@ impl Dialect {
         Err(self.blamed(refused, &escaped, now))
     }
 
-    /// What a template drops without a word is brought to where it isn't.
+    /// The smallest repair that keeps the template from silently dropping messages.
     fn least_repair(&self, conversation: &Conversation) -> Repair {
         let mut messages = conversation.messages.iter();
         if !self.family.system_alone && messages.all(repair::is_system) {
@@ -186,7 +187,7 @@ impl Dialect {
         escaped.rendered(text).map_err(Refused::AsItIs)
     }
 
-    /// Names the message with which a conversation isn't taken any more in any form.
+    /// Finds the message from which on every form of the conversation is refused, and names it in the error.
     fn blamed(&self, refused: Invalid, escaped: &Escaped<'_>, now: Timestamp) -> Invalid {
         let messages = &escaped.conversation.messages;
         let takes = |count: usize| {
@@ -240,7 +241,8 @@ impl Dialect {
         }
     }
 
-    /// What the answer must look like if it isn't free, and then how it is to be read.
+    /// The grammar of an answer that must have a form, or `None` if the answer is free. Sets `means` to parse an answer
+    /// of that form.
     fn grammar(
         &self,
         conversation: &Conversation,
@@ -258,7 +260,7 @@ impl Dialect {
         if let Some(calls) = &mut means.calls {
             calls.format = written;
         }
-        // Without the frame of its messages, gpt-oss writes what others do.
+        // A constrained answer of gpt-oss has no Harmony messages, and is parsed like that of other models.
         means.harmony = false;
         let thinking = means.thinking.as_ref();
         let is_free = |thinking: &&Thinking| match conversation.ending {
@@ -281,7 +283,7 @@ impl Dialect {
     }
 }
 
-/// Whether an answer that goes on with the last message goes on with its reasoning.
+/// Whether an answer that continues the last message continues the reasoning in it.
 fn continues(conversation: &Conversation, open: &str, close: &str) -> bool {
     let last = conversation.messages.last();
     let content = last

@@ -1,4 +1,4 @@
-//! Special tokens: those of a vocabulary that have a name, and how a text is cut at such names.
+//! Special tokens: the tokens of a vocabulary that have a name, and how a text is split at these names.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,39 +7,39 @@ use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use crate::Token;
 
-/// A token that a tokenizer finds by its name, before it looks at the words of a text.
+/// A token that a tokenizer finds by its name, before it splits a text into words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Special {
     pub token: Token,
-    /// The text that is this token, `<|im_end|>`.
+    /// The text that becomes this token, such as `<|im_end|>`.
     pub name: String,
     pub kind: SpecialKind,
     /// White space before the name belongs to the token.
     pub strips_left: bool,
-    /// White space behind the name belongs to the token.
+    /// White space after the name belongs to the token.
     pub strips_right: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialKind {
-    /// Stands for structure and for no text: it begins and ends turns.
+    /// A token for structure, such as the beginning or end of a turn. It stands for no text.
     Control,
-    /// Stands for its name, which is one token wherever it occurs: `<think>`, runs of spaces.
+    /// A token that stands for its name, which is one token wherever it occurs, such as `<think>` or a run of spaces.
     Word,
 }
 
 /// Which names in a text become their tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names<'a> {
-    /// All, as in the Python tokenizers.
+    /// All names, as in Python's tokenizers.
     All,
-    /// Those of words. A control token's name is text.
+    /// Only names of [`SpecialKind::Word`]. A control token's name is text.
     Words,
-    /// All but those with one of these bytes in them.
+    /// All names except those with one of these bytes in them.
     AllBut(&'a ByteSet),
 }
 
-/// Places in a text, in bytes.
+/// A set of positions in a text, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ByteSet(Vec<u64>);
 
@@ -72,7 +72,7 @@ pub enum Fragment {
     Special(Token),
     /// Text between special tokens.
     Text(Range<usize>),
-    /// The rest of such a text, cut where a name that is no token has begun.
+    /// The rest of a text that was cut within a name that isn't a token.
     Rest(Range<usize>),
 }
 
@@ -90,7 +90,7 @@ impl Specials {
             .filter(|special| !special.name.is_empty())
             .collect();
         let names = specials.iter().map(|special| &special.name);
-        // Where one name begins with another the longer one counts, as in Hugging Face's tokenizers.
+        // If one name begins with another, the longer one counts, as in Hugging Face's tokenizers.
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(names)
@@ -113,7 +113,7 @@ impl Specials {
         Some(&special.name)
     }
 
-    /// Cuts a text at its special tokens, in a time that is linear in its length.
+    /// Splits a text at its special tokens, in time linear in its length.
     pub fn fragments(&self, text: &str, names: Names<'_>) -> Vec<Fragment> {
         let mut fragments = Fragments::default();
         let mut from = 0;
@@ -131,7 +131,7 @@ impl Specials {
             if !is_token(special, &found, names) {
                 look_from = text.ceil_char_boundary(found.start + 1);
                 if is_word {
-                    // A tokenizer would find the name again, but not in two halves.
+                    // A tokenizer would find the name again, but not if it gets the name in two parts.
                     fragments.text(from..look_from);
                     fragments.cut = true;
                     from = look_from;
@@ -158,7 +158,7 @@ impl Specials {
         fragments.all
     }
 
-    /// The first name in this range, and of several that begin there the longest.
+    /// The first name in this range; if several begin there, the longest.
     fn next(&self, text: &str, range: Range<usize>) -> Option<(&Special, Range<usize>)> {
         let found = self.finder.as_ref()?.find(Input::new(text).range(range))?;
         Some((&self.specials[found.pattern().as_usize()], found.range()))
@@ -176,7 +176,7 @@ impl fmt::Debug for Specials {
 #[derive(Default)]
 struct Fragments {
     all: Vec<Fragment>,
-    /// Whether the text that follows belongs to the one before.
+    /// Whether the next text belongs to the one before it.
     cut: bool,
 }
 
@@ -237,7 +237,7 @@ mod tests {
         ])
     }
 
-    /// `text`, `+text` for a rest, and `#token`.
+    /// Shows text as it is, a rest as `+text`, and a token as `#token`.
     fn check(text: &str, names: Names<'_>, expected: &[&str]) {
         let specials = vocabulary();
         let shown: Vec<String> = specials

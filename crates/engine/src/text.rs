@@ -1,4 +1,4 @@
-//! From the bytes of tokens to text: whole characters, up to the first stop string.
+//! Decodes token bytes to text: whole characters, up to the first stop string.
 
 #[cfg(test)]
 mod tests;
@@ -7,27 +7,27 @@ use crate::request::Stop;
 
 /// The text of one choice.
 ///
-/// What has come out is never taken back, so text that may be the beginning of a stop string is held
-/// until that is decided, and nothing else is.
+/// Text that was returned is never taken back. Text that may be the beginning of a stop string is therefore held back
+/// until that is decided; all other text is returned at once.
 #[derive(Debug)]
 pub struct TextStream {
     stop: Stop,
     matchers: Vec<Matcher>,
-    /// The beginning of a character whose other bytes have yet to come.
+    /// The first bytes of a character that isn't complete yet.
     incomplete: Vec<u8>,
-    /// Text that is complete but not yet out.
+    /// Whole characters that haven't been returned yet.
     held: String,
-    /// Bytes of text that are out: where `held` begins.
+    /// Bytes of text that have been returned: the position at which `held` begins.
     out: usize,
     stopped: bool,
 }
 
-/// What a token adds to the text.
+/// The text that a token adds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pushed {
-    /// May be empty.
+    /// The text that can be returned now; may be empty.
     pub text: String,
-    /// A stop string has come: this `text` is the last.
+    /// A stop string was found: this `text` is the last.
     pub stopped: bool,
 }
 
@@ -43,15 +43,15 @@ impl TextStream {
         }
     }
 
-    /// Takes a token's bytes and gives what can no longer be part of a stop string.
+    /// Takes a token's bytes, and returns the text that can no longer be part of a stop string.
     ///
-    /// If several stop strings occur, the one that begins first counts: it may still be under way
-    /// when a later, shorter one is complete.
+    /// If several stop strings occur, the one that begins first counts: it may still be incomplete when a shorter one
+    /// that begins later is complete.
     pub fn push(&mut self, bytes: &[u8]) -> Pushed {
         self.push_as(bytes, Search::Stops)
     }
 
-    /// The same of a token whose text ends nothing.
+    /// Like [`TextStream::push`], but these bytes aren't searched for stop strings.
     pub fn push_unsearched(&mut self, bytes: &[u8]) -> Pushed {
         self.push_as(bytes, Search::Nothing)
     }
@@ -88,17 +88,19 @@ impl TextStream {
         }
     }
 
-    /// Where in the text the next token begins, in bytes; a character counts where its first byte came.
+    /// The position in the text, in bytes, at which the next token begins. A character that isn't complete yet isn't
+    /// counted.
     pub fn position(&self) -> usize {
         self.out + self.held.len()
     }
 
-    /// Bytes of text that are out.
+    /// Bytes of text that have been returned.
     pub fn out(&self) -> usize {
         self.out
     }
 
-    /// What was held back, when the choice ends without a stop string.
+    /// Returns the text that was held back, when the choice ends without a stop string. An incomplete character is
+    /// dropped.
     pub fn finish(&mut self) -> String {
         if self.stopped {
             return String::new();
@@ -111,7 +113,7 @@ impl TextStream {
         text
     }
 
-    /// Moves whole characters to `held`, and shows them to the matchers.
+    /// Moves whole characters to `held`, and passes them to the matchers.
     fn decode(&mut self, bytes: &[u8], search: Search) {
         self.incomplete.extend_from_slice(bytes);
         let from = self.held.len();
@@ -149,7 +151,7 @@ impl TextStream {
         found.min()
     }
 
-    /// Where a text ends that a stop string has ended.
+    /// Where the text ends if a stop string was found.
     fn cut(&self, found: Found) -> usize {
         if self.stop.is_shown {
             found.end
@@ -158,7 +160,7 @@ impl TextStream {
         }
     }
 
-    /// Lets the text before `end` out.
+    /// Returns the held text before the position `end`.
     fn release(&mut self, end: usize) -> String {
         let rest = self.held.split_off(end - self.out);
         self.out = end;
@@ -166,40 +168,40 @@ impl TextStream {
     }
 }
 
-/// A stop string in the text.
+/// The position of a stop string in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
     begin: usize,
     end: usize,
 }
 
-/// What is looked for in the text of a token.
+/// Whether a token's text is searched for stop strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Search {
     Stops,
     Nothing,
 }
 
-/// Whether more bytes could make a character of these.
+/// Whether more bytes could complete these to a character.
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
-/// Finds one stop string in text that comes in pieces (Knuth, Morris and Pratt).
+/// Finds one stop string in text that comes in parts (Knuth, Morris and Pratt's algorithm).
 #[derive(Debug, Default)]
 struct Matcher {
-    /// How many bytes of the stop string the text ends with.
+    /// Bytes of the stop string's beginning with which the text ends.
     matched: usize,
-    /// For each beginning of the stop string that was matched so far, by its length less one: how
-    /// long the longest shorter beginning is that it ends with. Grows as it is needed, since a stop
-    /// string may be far longer than any text.
+    /// The algorithm's failure function: for each prefix of the stop string that was matched so far, by its length minus
+    /// 1, the length of the longest shorter prefix with which it ends. Extended as needed, since a stop string may be far
+    /// longer than any text.
     fallback: Vec<usize>,
     /// Where the first occurrence begins.
     found: Option<usize>,
 }
 
 impl Matcher {
-    /// Takes the text that begins at `position`.
+    /// Takes text that begins at `position`.
     fn push(&mut self, stop: &[u8], text: &[u8], position: usize) {
         for (i, &byte) in text.iter().enumerate() {
             if self.found.is_some() {
@@ -218,12 +220,12 @@ impl Matcher {
         }
     }
 
-    /// Where an occurrence may have begun that `end` cuts.
+    /// Where an occurrence begins that may be incomplete at `end`.
     fn begun(&self, end: usize) -> Option<usize> {
         (self.found.is_none() && self.matched > 0).then(|| end - self.matched)
     }
 
-    /// Adds the fallback of the beginning that is matched now, if it is a new one.
+    /// Extends `fallback` to the prefix that is matched now.
     fn learn(&mut self, stop: &[u8]) {
         let length = self.matched;
         if self.fallback.len() >= length {

@@ -1,4 +1,4 @@
-//! Calls that must be are calls, whatever the model would rather say.
+//! Tool calls that are required are made, whatever the model would rather write.
 #![expect(
     clippy::unwrap_used,
     reason = "a test ends at the first thing that is wrong"
@@ -45,7 +45,7 @@ fn conversation(choice: ToolChoice) -> Conversation {
     }
 }
 
-/// The calls of an answer, and how it ended.
+/// The calls of an answer, and why it ended.
 async fn answer(seed: u64, conversation: Conversation) -> (Vec<(String, String)>, FinishReason) {
     let mut request = Request::new(Input::Chat(conversation));
     request.sampling = Sampling::new(SamplingFields {
@@ -104,7 +104,7 @@ fn check(name: &str, arguments: &str) {
 async fn required_and_named_calls_are_calls() {
     let mut most = 0;
     for seed in 0..20 {
-        // A model that knows no calls makes one, unless it is to make several.
+        // A model whose template doesn't support tools makes one call, unless several are asked for.
         let required = conversation(ToolChoice::Required);
         let (calls, _) = answer(seed, required.clone()).await;
         assert_eq!(calls.len(), 1, "{calls:?}");
@@ -140,7 +140,7 @@ fn every_model_that_talks_can_call() {
     assert!(!features(false));
 }
 
-/// The refusal says whose schema it is, if it is one's.
+/// The error names the field of the schema that can't be enforced.
 #[tokio::test]
 async fn a_schema_that_cannot_be_enforced_is_refused() {
     let engine = sim::engine(0);
@@ -175,7 +175,8 @@ async fn a_schema_that_cannot_be_enforced_is_refused() {
     check(ToolChoice::Auto, 1, json!({}), document, format).await;
 }
 
-/// Without `strict` a tool never refuses a request: what can't be enforced is told by its place in the request.
+/// Without `strict` a tool's schema never makes a request fail: the places that can't be enforced are listed, with their
+/// pointers in the request.
 #[tokio::test]
 async fn what_of_a_tool_cannot_be_enforced_is_listed() {
     let engine = sim::engine(0);
@@ -204,7 +205,7 @@ async fn what_of_a_tool_cannot_be_enforced_is_listed() {
     );
 }
 
-/// No tool is to blame for what only all of them are.
+/// Schemas that are too large only together: the error blames no single tool.
 #[tokio::test]
 async fn schemas_that_are_too_many_together_are_refused_where_they_are_strict() {
     let mut conversation = conversation(ToolChoice::Required);

@@ -1,4 +1,5 @@
-//! Random schemas: whatever is enforced in full, no document breaks, and no schema takes more work than it may.
+//! Random schemas: a schema that is enforced completely only allows documents that satisfy it, and no schema takes more
+//! work than is allowed.
 
 use std::sync::{Arc, LazyLock};
 
@@ -34,7 +35,7 @@ fn literal() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// One keyword that has no schemas inside.
+/// A single keyword without schemas inside.
 fn plain() -> impl Strategy<Value = (String, Value)> {
     let kinds = vec![
         "null", "boolean", "integer", "number", "string", "array", "object",

@@ -1,5 +1,5 @@
-//! An hour of traffic of 50 accounts, from a seed, with a clock that steps take their time on: one account that sends
-//! whatever it can doesn't make the others wait.
+//! An hour of random traffic of 50 accounts, with a virtual clock: one account that sends as much as it can doesn't make
+//! the others wait.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,13 +18,13 @@ use weir_engine::request::{Input, Prepared, Prompt, Request, Sampling, SamplingF
 use weir_engine::sim::{self, LateMasks, SimModel, SimOptions};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Of the accounts that behave, all together: about half of what the engine can do.
+/// Mean time between the requests of all well-behaved accounts together: about half of what the engine can do.
 const BETWEEN_ARRIVALS: Duration = Duration::from_millis(1_500);
-/// What the one that doesn't behave has waiting or running, from the tenth minute on.
+/// Requests that the flooding account has waiting or running, from the tenth minute on.
 const FLOOD: usize = 1_000;
-/// What a step takes, as on two cores: this, …
+/// The fixed time of a step, as on two cores, …
 const STEP: Duration = Duration::from_millis(8);
-/// … and this for each row.
+/// … and the time of each token of the batch.
 const ROW: Duration = Duration::from_micros(2_500);
 
 #[test]
@@ -69,7 +69,7 @@ impl Random {
         self.next() % end
     }
 
-    /// From 0 to 1, neither of them.
+    /// A random number between 0 and 1, both excluded.
     fn unit(&mut self) -> f64 {
         (self.below(1 << 53) as f64 + 0.5) / (1u64 << 53) as f64
     }
@@ -127,7 +127,7 @@ impl Hour {
         Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
-    /// How long the first tokens took, and how many answers the flood got.
+    /// Returns the times to first token of the well-behaved accounts, and the number of answers to the flooding account.
     fn run(mut self, with_flood: bool) -> (Vec<Duration>, usize) {
         let mut arrivals = self.arrivals().into_iter().peekable();
         let mut steps = 0;
@@ -136,7 +136,7 @@ impl Hour {
             while let Some((at, prepared)) = arrivals.next_if(|(at, _)| *at <= now) {
                 self.arrive(at, prepared);
             }
-            // Its answers are read now and then: 64 events fit its channels.
+            // The flooding account reads only now and then: its channels hold 64 events.
             if with_flood && now >= HOUR / 6 && now < HOUR && steps % 32 == 0 {
                 self.flood();
             }
@@ -154,7 +154,7 @@ impl Hour {
         }
     }
 
-    /// The same whatever else happens.
+    /// Arrivals of the well-behaved accounts, which are the same with and without the flood.
     fn arrivals(&mut self) -> Vec<(Duration, Prepared)> {
         let mut at = Duration::ZERO;
         let mut arrivals = Vec::new();

@@ -1,8 +1,9 @@
-//! One account sends whatever it can, of any kind, and another a short request now and then: the latter's first tokens come no
-//! later than two steps after they come on an idle engine, and none of these steps takes longer than it may.
+//! Isolation of accounts. One account sends the heaviest loads it can, of several kinds, and another a short request now
+//! and then. The first tokens of these requests come at most two steps later than on an idle engine, and none of these
+//! steps takes longer than a limit.
 //!
-//! Time is virtual: a step takes as long as its rows, the cells that their attention passes over, and what is sampled and scored
-//! of it make it.
+//! Time is virtual. The time of a step follows from the tokens of its batch, the KV cells that their attention reads, and
+//! the tokens that are sampled and scored.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,37 +26,37 @@ use weir_engine::sim::{self, LateMasks, SimModel, SimOptions, SimTokenizer};
 
 /// Requests of the other account, one after the other.
 const PROBES: usize = 200;
-/// The longest prompt of them: a step's, where all goes well.
+/// Their longest prompt, in tokens: it fits in one step, unless steps are slow.
 const PROBE_TOKENS: u64 = 32;
-/// Steps that a first token may take beyond those of an idle engine.
+/// Steps that a first token may take in addition to those on an idle engine.
 const STEPS_MORE: u64 = 2;
-/// No step is longer while one of them is there, …
+/// Limit on the time of a step while one of these requests runs, …
 const STEP_MAX: Duration = Duration::from_millis(500);
-/// … or where rows are slow than 32 of them take.
+/// … and the limit where attention is slow: about the time of 32 tokens of the batch.
 const SLOW_STEP_MAX: Duration = Duration::from_millis(1_800);
-/// Steps that the load has before the first probe.
+/// Steps of the load before the other account's first request.
 const WARM_UP: u64 = 300;
 
-/// The time of a step: this, …
+/// The fixed time of a step, …
 const STEP: Duration = Duration::from_millis(8);
-/// … this for each row, …
+/// … the time of each token of the batch, …
 const ROW: Duration = Duration::from_micros(2_500);
-/// … and this for each row whose logits are wanted.
+/// … and that of each token whose logits are wanted.
 const OUTPUT: Duration = Duration::from_micros(600);
-/// A cell that a row's attention passes over, in nanoseconds, where it is fused, …
+/// Nanoseconds for each KV cell that a token's attention reads, with fused attention, …
 const FUSED_CELL_NANOS: u64 = 200;
-/// … and where it isn't: with a full cache a row takes twenty times as long as with an empty one.
+/// … and without: with a full cache a token takes twenty times as long as with an empty one.
 const CELL_NANOS: u64 = 3_000;
 
-/// One account's load.
+/// The load of one account.
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,
-    /// Requests that wait or run at any time.
+    /// Requests that wait or run at the same time.
     at_once: usize,
     prompts: usize,
     prompt_tokens: u64,
-    /// Tokens that all prompts begin with.
+    /// Tokens with which all prompts begin.
     common_tokens: u64,
     choices: i64,
     output_max: u32,
@@ -67,11 +68,11 @@ struct Load {
 #[derive(Clone, Copy, PartialEq)]
 enum Reader {
     Reads,
-    /// Takes nothing, so that its sequences wait with all they have.
+    /// Reads no events, so that its sequences wait and keep all their KV cells.
     Sleeps,
-    /// Leaves after a few steps.
+    /// Hangs up after a few steps.
     Leaves,
-    /// Pays for a few tokens, and no more.
+    /// Pays for a few tokens, and for no more.
     Owes,
 }
 
@@ -225,7 +226,7 @@ fn check(capacity: Capacity, aside: Option<AsideCapacity>, cell_nanos: u64) {
         let beside = world(Some(*load)).run();
         let line = format!("{:45} {beside:?}", load.name);
         let more = beside.steps_p99.saturating_sub(idle.steps_p99);
-        // Where rows are slow a prompt takes several steps, but in each of them it gets on.
+        // Where attention is slow, a prompt takes several steps, and each of them should compute a part of it.
         let is_late = match cell_nanos {
             CELL_NANOS => beside.waits_p99 > STEPS_MORE || beside.step_max > SLOW_STEP_MAX,
             _ => more > STEPS_MORE || beside.step_max > STEP_MAX,
@@ -241,17 +242,17 @@ fn check(capacity: Capacity, aside: Option<AsideCapacity>, cell_nanos: u64) {
     );
 }
 
-/// First tokens of the probes.
+/// Measurements of the probes, up to their first tokens.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a failure shows them all")]
 struct Seen {
     steps_p99: u64,
     steps_max: u64,
-    /// Steps in which nothing of the probe was computed.
+    /// Steps that computed no token of the probe.
     waits_p99: u64,
     time_p50: Duration,
     time_p99: Duration,
-    /// The longest step while a probe was there.
+    /// The longest step while a probe ran.
     step_max: Duration,
 }
 
@@ -275,12 +276,12 @@ impl Random {
     }
 }
 
-/// The way of one probe to its first token.
+/// Measurements of one probe, up to its first token.
 #[derive(Debug, Default)]
 struct Probed {
-    /// To its first token.
+    /// All steps.
     steps: u64,
-    /// Those of them in which nothing of it was computed.
+    /// Steps that computed no token of the probe.
     waits: u64,
     time: Duration,
     longest: Duration,
@@ -293,7 +294,7 @@ struct World {
     random: Random,
     load: Option<Load>,
     running: Vec<(Events, u64)>,
-    /// Never read, and never let go of.
+    /// Receivers that are never read and never dropped.
     sleeping: Vec<Events>,
     steps: u64,
 }
@@ -383,7 +384,7 @@ impl World {
         }
     }
 
-    /// How a short request comes to its first token; it goes on to its fourth.
+    /// Measures how long a short request takes to its first token. The request ends with its fourth token.
     fn probe(&mut self) -> Probed {
         let length = 1 + self.random.below(PROBE_TOKENS);
         let prompt: Vec<u32> = self.random.tokens(length).collect();
@@ -421,18 +422,18 @@ impl World {
         if let Some(load) = self.load {
             self.keep_up(load);
         }
-        // A mask takes as long as a step.
+        // Computing a mask takes one step.
         (0..self.masks.waiting()).for_each(|_| self.masks.release(0));
         self.steps += 1;
         let progress = self.core.step();
         if progress != Progress::Stepped {
-            // The engine looks again after a moment.
+            // The engine thread would look again after 3 ms.
             self.now.fetch_add(3_000_000, Ordering::Relaxed);
         }
         progress
     }
 
-    /// Reads what has come, and sends as many requests as have ended.
+    /// Reads the events that have come, and starts a new request for each that has ended.
     fn keep_up(&mut self, load: Load) {
         let steps = self.steps;
         if load.reader == Reader::Sleeps {
@@ -499,7 +500,7 @@ fn seeded(seed: u64) -> Sampling {
     Sampling::new(fields).unwrap()
 }
 
-/// Reads all that is there.
+/// Reads all events that have come. Returns whether more can come.
 fn goes_on(events: &mut Events) -> bool {
     loop {
         match events.next().now_or_never() {

@@ -1,5 +1,5 @@
-//! The same request, sent twice, one after the other, to a model whose kernels round otherwise for one row than for several: the second
-//! one's prompt is in the prefix cache.
+//! The same request is sent twice, one after the other, to a model whose kernels round differently for one token of the
+//! batch than for several. The second time its prompt is in the prefix cache.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,22 +12,22 @@ use weir_engine::request::{OutputLimit, Overflow, Prompt, Sampling, SamplingFiel
 use weir_engine::sim::{self, SimModel, SimOptions};
 use weir_engine::{Engine, Event, Input, Request};
 
-/// Requests of each kind, each sent twice.
+/// Pairs of equal requests of each kind.
 const PAIRS: u64 = 40;
 /// Tokens of each answer.
 const TOKENS: u32 = 24;
 
-/// Which model it is, and what is sent to it.
+/// The settings of a model, and the requests that are sent to it.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     speculation: Speculation,
-    /// Whether long prompts are computed aside.
+    /// Whether long prompts are computed by background prefill.
     aside: bool,
     prompt_tokens: u32,
-    /// Tokens that all prompts begin with.
+    /// Tokens with which all prompts begin.
     common_tokens: u32,
     temperature: f64,
-    /// Whether the second answer is another now and then where the request isn't repeatable.
+    /// Whether the second answer sometimes differs from the first, if the request isn't repeatable.
     differs: bool,
 }
 
@@ -59,14 +59,14 @@ const KINDS: &[Kind] = &[
         common_tokens: 60,
         ..PLAIN
     },
-    // The last token of a prompt that is computed aside is alone in any case.
+    // Background prefill computes the last token of a prompt alone in any case.
     Kind {
         prompt_tokens: 700,
         aside: true,
         differs: false,
         ..PLAIN
     },
-    // Beginnings that are this short aren't cached.
+    // Prefixes this short aren't cached.
     Kind {
         prompt_tokens: 2,
         differs: false,
@@ -81,7 +81,7 @@ async fn a_repeatable_request_has_the_same_answer_again() {
     }
 }
 
-/// Else the test above would say nothing.
+/// Otherwise the test above would prove nothing.
 #[tokio::test]
 async fn other_requests_have_another_answer_now_and_then() {
     for &kind in KINDS {
@@ -89,7 +89,7 @@ async fn other_requests_have_another_answer_now_and_then() {
     }
 }
 
-/// Pairs of which the second answer is another.
+/// The number of pairs whose answers differ.
 async fn differing(kind: Kind, repeatable: bool) -> usize {
     let engine = engine(kind);
     let mut differing = 0;

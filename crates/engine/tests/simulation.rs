@@ -1,7 +1,7 @@
-//! The whole engine but its thread, from a seed: random arrivals, sizes, cancels, slow readers, small
-//! allowances and a cache that is full when it shouldn't be. What must hold is checked after every step.
+//! The whole engine except its thread, driven by a seed: random arrivals, sizes, cancellations, slow readers, small
+//! allowances, and a KV cache that says it is full when it isn't. Invariants are checked after every step.
 //!
-//! `WEIR_SIM_SEEDS=100000 cargo sim` looks further; `WEIR_SIM_SEED=17` replays one seed.
+//! `WEIR_SIM_SEEDS=100000 cargo sim` tries more seeds; `WEIR_SIM_SEED=17` replays one seed.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use weir_engine::scheduler::{Drafted, RequestId};
 use weir_engine::sim::{self, Faults, LateMasks, SimModel, SimOptions, SimTokenizer, Solo};
 
 const SEEDS: u64 = 600;
-/// The seeds are dealt out to tests that run side by side.
+/// The number of tests among which the seeds are divided, so that they run in parallel.
 const HANDS: u64 = 4;
 
 #[test]
@@ -65,7 +65,7 @@ fn simulate(hand: u64) {
         World::new(seed).run(&mut seen);
         drop(blame);
     }
-    // A simulation in which nothing happens proves nothing.
+    // A simulation in which little happens proves nothing.
     assert!(
         seen.forks > 300
             && seen.preemptions > 50
@@ -106,31 +106,31 @@ static CONSTRAINTS: LazyLock<Vec<Constraint>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What has happened in all simulations together.
+/// Totals of all simulations.
 #[derive(Debug, Default)]
 struct Seen {
     forks: u64,
     preemptions: u64,
     faults: u64,
-    /// Steps in which the only ones that could go on waited for their masks.
+    /// Steps in which every sequence that could go on waited for its mask.
     parked: u64,
-    /// Tokens of prompts that were in the cache already.
+    /// Prompt tokens that were in the prefix cache.
     cached: u64,
-    /// Those of them where sequences fork only at their end.
+    /// The part of `cached` of models whose sequences fork only at their end.
     cached_at_ends: u64,
-    /// Requests that failed since the cache was lost.
+    /// Requests that failed because the KV cache was lost.
     failed: u64,
-    /// Sequences of which a part was kept, where nothing was drafted.
+    /// Sequences that were cut, and so kept only a part of their KV cells, in simulations without draft tokens.
     cut: u64,
-    /// How often something was computed aside.
+    /// Turns of background prefill.
     turns_aside: u64,
-    /// Tokens that were only guessed.
+    /// Draft tokens that were computed.
     drafted: u64,
-    /// Those of them that were right.
+    /// Draft tokens that were accepted.
     accepted: u64,
 }
 
-/// Names the seed when a simulation panics.
+/// Prints the seed if a simulation panics.
 struct Blame(u64);
 
 impl Drop for Blame {
@@ -174,7 +174,7 @@ struct World {
     prefix_cache: PrefixCache,
     core: Core<SimModel>,
     masks: LateMasks,
-    /// How many of a hundred masks are there a step after they were asked for.
+    /// The percentage of masks that are ready one step after they were requested.
     masks_percent: u32,
     parked: u64,
     clients: Vec<Client>,
@@ -191,7 +191,7 @@ struct Client {
     payer: Payer,
     answers: Vec<Answer>,
     usage: Option<Usage>,
-    /// Whether its cache may be lost; it fails then if it is in the step.
+    /// Whether the KV cache may be lost. A request in the step that loses it fails.
     may_fail: bool,
     has_failed: bool,
 }
@@ -199,18 +199,18 @@ struct Client {
 #[derive(Debug, Clone, Copy)]
 enum Reader {
     Eager,
-    /// Looks in this many of a hundred steps, and takes one event then.
+    /// Reads one event in this percentage of steps.
     Slow(u32),
-    /// Hangs up after about so many steps.
+    /// Hangs up after about this many steps.
     Leaves(u32),
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Payer {
     Unlimited,
-    /// Pays for one token more in some steps.
+    /// Pays for one more token in some steps.
     Slow,
-    /// Pays for a few tokens and no more.
+    /// Pays for a few tokens, and for no more.
     Stops,
 }
 
@@ -236,7 +236,7 @@ impl World {
         ]);
         let (all_cells, cache_full_probability) = match batching {
             Batching::Together => (cells, random.one_of(&[0.0, 0.0, 0.05, 0.3])),
-            // Each sequence has a whole context; its logits tell which steps computed it.
+            // Each sequence has the cells of a whole context. Its logits depend on the steps that computed it.
             Batching::OneSequence => (cells * sequences, 0.0),
         };
         let forks = match batching {
@@ -300,7 +300,7 @@ impl World {
             Speculation::Ngram,
             Speculation::Off,
         ]);
-        // Every reader comes back before the end.
+        // Every reader reads on before the end.
         options.write_timeout = Duration::MAX;
         let mut now = Duration::ZERO;
         let clock = move || {
@@ -339,7 +339,7 @@ impl World {
         for client in &mut self.clients {
             client.settle_down();
         }
-        // Faults make steps fail, and small caches make them short, but not without end.
+        // Faults make steps fail, and a small cache makes them short, but not forever.
         let steps_max = self.steps + 200_000;
         while self.step() != Progress::Idle {
             assert!(
@@ -415,7 +415,7 @@ impl World {
                 let length = random.within(1..longest + 1);
                 let mut prompt = Vec::new();
                 if random.percent(60) && !self.clients.is_empty() {
-                    // Another turn of a conversation, or the same beginning.
+                    // The next turn of a conversation, or a prompt with the same beginning.
                     let which = random.within(0..u32::try_from(self.clients.len()).unwrap());
                     prompt = self.clients[which as usize].said(&self.model);
                     prompt.truncate(length as usize);
@@ -426,7 +426,7 @@ impl World {
                         prompt.pop();
                     }
                 }
-                // Few different tokens: prompts often begin alike.
+                // Only few different tokens, so that prompts often begin alike.
                 let rest = length as usize - prompt.len();
                 prompt.extend((0..rest).map(|_| 70 + random.within(0..2)));
                 prompt.into()
@@ -500,7 +500,7 @@ impl World {
                     .filter(|client| !client.is_over())
                     .count()
         );
-        // Who waits for a mask keeps its cells, and a complete text needs no step.
+        // A sequence that waits for a mask keeps its KV cells, and a complete text needs no step.
         if ready && !held_back {
             assert_eq!(
                 progress,
@@ -546,7 +546,8 @@ impl World {
         self.check_cached();
     }
 
-    /// Nobody begins with more than others of the account have sent, or the same request in another prompt.
+    /// No request has more cached tokens than it has in common with others of the account, or than its prompts have in
+    /// common with each other.
     fn check_cached(&self) {
         for client in &self.clients {
             let others = self.clients.iter().filter(|other| {
@@ -588,7 +589,7 @@ impl Client {
         self.usage.map_or(0, |usage| usage.cached)
     }
 
-    /// A prompt with its answer.
+    /// The first choice's prompt with its answer.
     fn said(&self, model: &SimOptions) -> Vec<u32> {
         self.all_said(model).swap_remove(0)
     }
@@ -604,7 +605,7 @@ impl Client {
             .collect()
     }
 
-    /// Reads, pays, or leaves. Whether something can be computed for it now.
+    /// Reads, pays or hangs up. Returns whether the next step must compute something for this client.
     fn act(&mut self, random: &mut Random) -> bool {
         let paid = match self.payer {
             Payer::Unlimited => true,
@@ -659,7 +660,7 @@ impl Client {
         }
     }
 
-    /// Takes one event, if there is one.
+    /// Reads one event. Returns whether there was one.
     fn read(&mut self) -> bool {
         let Some(Some(event)) = self
             .events
@@ -785,7 +786,7 @@ fn echo(prepared: &Prepared, choice: u32) -> String {
     text(prompt(prepared, choice)).unwrap()
 }
 
-/// What the tokens stand for, if it ends with a whole character.
+/// The text of the tokens; `None` if it doesn't end with a whole character.
 fn text(tokens: &[u32]) -> Option<String> {
     let mut bytes = Vec::new();
     for &token in tokens {
@@ -794,7 +795,7 @@ fn text(tokens: &[u32]) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Every token that is told has the logarithm of its share in Σ exp(logit), and so have the best.
+/// Checks that each log-probability, of the answer's tokens and of the best, is that of the softmax over all logits.
 fn check_logprobs(
     model: &SimOptions,
     prepared: &Prepared,
@@ -812,7 +813,7 @@ fn check_logprobs(
     } else {
         prompt.len()
     };
-    // Its allowance may have ended before the prompt was computed.
+    // The allowance may have ended before the prompt was computed.
     let unsaid = prepared.request.echo && answer.text.is_empty();
     let stops = !prepared.request.stop.strings().is_empty();
     let cut = stops || unsaid || answer.tokens < spoken.len() as u64;

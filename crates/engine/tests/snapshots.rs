@@ -1,5 +1,5 @@
-//! Sequences that can be left only at their end, through the whole engine but its thread: what several requests begin
-//! with is computed about once, and what they say is what they say without.
+//! Models whose sequences can be forked only at their end, through the whole engine except its thread: a prefix that
+//! several requests share is computed about once, and the answers are the same as without the prefix cache.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ const OWN: u32 = 20;
 const REQUESTS: u32 = 8;
 const OUTPUT: u32 = 10;
 
-/// Requests that have a stem and then differ; a few letters, so that some of these begin alike, too.
+/// Requests with a common stem and tokens of their own, of only a few letters, so that some of these begin alike, too.
 fn prepared(request: u32, choices: u32) -> Prepared {
     let stem = (0..STEM).map(|at| 65 + (at * at) % 23);
     let own = (0..OWN).map(|at| 70 + (request >> (at % 4)) % 2);
@@ -37,7 +37,7 @@ fn prepared(request: u32, choices: u32) -> Prepared {
     Prepared::new(request, vec![prompt.into()], OUTPUT)
 }
 
-/// What all said, and the rows that it took.
+/// The answers to all requests, and the tokens of the batches that computed them.
 fn run(prefix_cache: PrefixCache, choices: u32, sequences: u32, apart: u32) -> (Vec<String>, u64) {
     let model = SimModel::new(SimOptions {
         capacity: Capacity {
@@ -82,7 +82,8 @@ fn run(prefix_cache: PrefixCache, choices: u32, sequences: u32, apart: u32) -> (
 
 #[test]
 fn a_common_beginning_is_computed_about_once() {
-    // The second is the first one to show where they part, so one that is far ahead then is computed for itself.
+    // The second request is the first to show where prompts differ: a request that is far ahead by then computes the stem
+    // for itself.
     for (choices, sequences, apart, stems) in [
         (1, 16, 0, 1),
         (3, 16, 0, 1),
@@ -96,14 +97,14 @@ fn a_common_beginning_is_computed_about_once() {
         assert_eq!(texts, expected, "{case:?}");
         let answers = u64::from(REQUESTS * choices * OUTPUT);
         let (stem, own) = (u64::from(STEM), u64::from(REQUESTS * OWN));
-        // Without it each request computes its prompt about once, for all its choices: where no sequence is free for
-        // the state, another choice computes it again.
+        // Without the cache each request computes its prompt about once, for all its choices: if no sequence is free to
+        // hold the state, another choice computes the prompt again.
         let prompts = u64::from(REQUESTS) * stem + own;
         assert!(
             all >= prompts && all < prompts + prompts / 4 + answers,
             "{case:?}: {all} rows"
         );
-        // A choice that finds its state gone computes the rest of its prompt.
+        // A choice whose state is gone computes the rest of its prompt.
         let most = stems * stem + own + answers + own;
         assert!(rows <= most, "{case:?}: {rows} rows, {most} expected");
     }

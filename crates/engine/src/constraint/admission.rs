@@ -1,4 +1,5 @@
-//! Whose grammars are compiled when: a few at once, one of an account, and not more of an account than its share of time.
+//! Admission of grammars to be compiled: a few at once, one of each account, and a limit on each account's processor
+//! time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +10,17 @@ use tokio::time::Instant;
 
 use super::budget::COMPILE_STEPS_MAX;
 
-/// How grammars are admitted to be compiled; keys of an engine in the config.
+/// Settings of the admission of grammars; keys of an engine in the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionOptions {
-    /// Grammars that are compiled at once.
+    /// Grammars that are compiled at the same time, of all accounts together.
     pub at_once: usize,
-    /// Grammars of one account that wait for their turn.
+    /// Limit on the grammars of one account that wait.
     pub waiting_max: usize,
-    /// Processor time that compiles of an account may take at once, about: they are counted in steps.
+    /// Processor time that an account's compilations may use in a burst. Approximate: steps of about a microsecond are
+    /// counted.
     pub burst: Duration,
-    /// Processor time that an account gets back each second.
+    /// Processor time that an account gets back per second.
     pub per_second: Duration,
 }
 
@@ -34,25 +36,25 @@ impl Default for AdmissionOptions {
     }
 }
 
-/// Grammars of one account that wait.
+/// Default limit on the grammars of one account that wait.
 pub const COMPILES_WAITING_MAX: usize = 16;
-/// Ten grammars that take as much work as is allowed.
+/// Default burst: ten grammars that each take the most work that is allowed.
 pub const COMPILE_BURST: Duration = Duration::from_micros(10 * COMPILE_STEPS_MAX);
-/// A fifth of such a grammar.
+/// Default per second: a fifth of the most work that one grammar may take.
 pub const COMPILE_PER_SECOND: Duration = Duration::from_micros(COMPILE_STEPS_MAX / 5);
 
-/// Steps that any grammar costs beside those that are counted.
+/// Steps that every grammar costs in addition to those that are counted.
 const GRAMMAR_STEPS: u64 = 2_000;
-/// Accounts that are remembered; those that owe nothing are forgotten first.
+/// Above this number of accounts, those that owe nothing and have no grammar waiting are removed.
 const ACCOUNTS_MAX: usize = 4_096;
 
-/// The account has had more than its share; admitted again after about this time.
+/// The account has used its share of time, or too many of its grammars wait. It may retry after about this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAdmitted {
     pub retry_after: Duration,
 }
 
-/// Decides whose grammar is compiled next.
+/// Decides which account's grammar is compiled next.
 #[derive(Debug)]
 pub struct Admission {
     options: AdmissionOptions,
@@ -64,12 +66,12 @@ pub struct Admission {
 struct Account {
     turn: Arc<Semaphore>,
     waiting: usize,
-    /// Work that was done and isn't paid off by time.
+    /// Steps of work done that time hasn't paid off yet.
     owed_steps: u64,
     at: Instant,
 }
 
-/// The right to compile one grammar. Dropping it ends its turn.
+/// Permission to compile one grammar, until it is dropped.
 #[derive(Debug)]
 pub struct CompilePermit {
     _slot: OwnedSemaphorePermit,
@@ -85,7 +87,8 @@ impl Admission {
         }
     }
 
-    /// Waits for the account's turn. Dropping the future gives it up.
+    /// Waits until the account may compile a grammar. Fails at once if the account has used its share of time or has too
+    /// many grammars waiting. Dropping the future leaves the queue.
     pub async fn admit(
         &self,
         account: &Arc<str>,
@@ -96,7 +99,7 @@ impl Admission {
             admission: self,
             account: Arc::clone(account),
         };
-        // First the turn of the account, so that its grammars don't take all slots' queue.
+        // The account's own turn comes first, so that only one grammar of an account waits for a slot.
         let turn = turn.acquire_owned().await;
         let slot = Arc::clone(&self.slots).acquire_owned().await;
         drop(waiting);
@@ -105,14 +108,14 @@ impl Admission {
                 _slot: slot,
                 _turn: turn,
             }),
-            // Nothing closes them.
+            // Unreachable: the semaphores are never closed.
             _ => Err(NotAdmitted {
                 retry_after: Duration::from_secs(1),
             }),
         }
     }
 
-    /// What compiling a grammar of an account took.
+    /// Charges an account for a compiled grammar: the counted steps and the fixed cost.
     pub fn charge(&self, account: &Arc<str>, steps: u64, now: Instant) {
         let mut accounts = self.lock();
         let account = self.account(&mut accounts, account, now);
@@ -140,7 +143,7 @@ impl Admission {
         Ok(Arc::clone(&account.turn))
     }
 
-    /// The account, with what time has paid off.
+    /// Returns the account, after reducing its debt by the time that has passed.
     fn account<'a>(
         &self,
         accounts: &'a mut HashMap<Arc<str>, Account>,
@@ -177,12 +180,12 @@ impl Account {
     }
 }
 
-/// A step of compiling takes about a microsecond.
+/// Converts processor time to steps: a step takes about a microsecond.
 fn steps(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A place in an account's line.
+/// A grammar's place in its account's queue. Dropping it leaves the queue.
 struct Waiting<'a> {
     admission: &'a Admission,
     account: Arc<str>,

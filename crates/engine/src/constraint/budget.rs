@@ -1,14 +1,16 @@
-//! How much work compiling one grammar may take, and whether its caller still waits for it.
+//! Limits the work of compiling one grammar, and ends it when its caller no longer waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Steps of work for one grammar, each about a microsecond: the front end's part of the time that a compile may take.
+/// Limit on the steps of work for one grammar, each about a microsecond. Only the front end counts steps; llguidance has
+/// limits of its own.
 pub const COMPILE_STEPS_MAX: u64 = 600_000;
-/// Steps between two looks at the cancel flag.
+/// Steps between two checks of the cancel flag.
 const CANCEL_CHECK_STEPS: u64 = 256;
 
-/// One compile from outside: it ends soon after it is cancelled, and tells what it has cost. Clones are the same one.
+/// A handle on a running compilation: cancels it, and tells how much work it has done. Clones refer to the same
+/// compilation. A cancelled compilation ends soon, not at once.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<Progress>);
 
@@ -27,22 +29,22 @@ impl Cancel {
         self.0.is_cancelled.load(Ordering::Relaxed)
     }
 
-    /// Work that was done until now, in steps of about a microsecond.
+    /// Work done so far, in steps of about a microsecond.
     pub fn steps(&self) -> u64 {
         self.0.steps.load(Ordering::Relaxed)
     }
 }
 
-/// Why a compile ended before it was done.
+/// Why a compilation ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopped {
     /// The steps are used up.
     TooMuchWork,
-    /// The caller doesn't wait any more.
+    /// The caller no longer waits.
     Cancelled,
 }
 
-/// The steps that are left. Whatever loops over a caller's input pays here first.
+/// The steps that a compilation may still use. Every loop over a caller's input calls [`Budget::spend`] first.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps_left: u64,
@@ -82,7 +84,7 @@ impl Budget {
         }
     }
 
-    /// Before work that can't be interrupted.
+    /// Fails if the compilation was cancelled. Call this before work that can't be interrupted.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         match self.cancel.is_cancelled() {
             true => Err(Stopped::Cancelled),
@@ -90,7 +92,7 @@ impl Budget {
         }
     }
 
-    /// Gives it so many steps more.
+    /// Adds steps to the budget.
     pub(crate) fn refill(&mut self, steps: u64) {
         self.steps_left += steps;
     }

@@ -1,4 +1,4 @@
-//! From a [`Grammar`] to a parser at its beginning, within a bounded amount of work.
+//! Compiles a [`Grammar`] to a parser before its first token, with a bounded amount of work.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use super::{Constraint, Prototype, ebnf, lark, vocabulary, walk};
 use crate::model::Tokenizer;
 use crate::request::Invalid;
 
-/// Work for one mask: some 15 ms.
+/// llguidance's fuel for one mask: about 15 ms.
 const MASK_FUEL: u64 = 200_000;
-/// States of a grammar's lexer, which cost up to 2 kB each and are a request's own.
+/// Limit on the lexer states of one request's grammar. A state takes up to 2 kB.
 const STATES_MAX: usize = 20_000;
-/// Items of one row of the parser: alternatives that a text may go on with.
+/// Limit on the items in one row of llguidance's Earley parser: the alternatives with which a text may continue.
 const ROW_ITEMS_MAX: usize = 4_000;
 
-/// A compiled grammar, and what of its schemas isn't enforced.
+/// A compiled grammar, and the places of its schemas that aren't enforced.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     pub constraint: Constraint,
-    /// By JSON pointers from the beginning of the request.
+    /// The places, by JSON pointers from the root of the request, and why they aren't enforced.
     pub relaxed: Arc<[Relaxed]>,
 }
 
@@ -51,14 +51,14 @@ pub(super) struct Compiler {
 enum Attempt {
     Refused(Invalid),
     Cancelled,
-    /// With less of its schemas it may do.
+    /// May succeed if less of its schemas is enforced.
     TooComplex,
 }
 
 impl Compiler {
     pub(super) fn new(tokenizer: &dyn Tokenizer) -> Result<Self, String> {
         let (mut factory, ends) = vocabulary::factory(tokenizer)?;
-        // The library's own messages would go to the standard error.
+        // llguidance prints its messages to standard error.
         factory.quiet();
         *factory.limits_mut() = ParserLimits {
             initial_lexer_fuel: COMPILE_FUEL,
@@ -66,7 +66,7 @@ impl Compiler {
             max_lexer_states: STATES_MAX,
             max_grammar_size: SYMBOLS_MAX,
             max_items_in_row: ROW_ITEMS_MAX,
-            // It would walk the whole vocabulary for each large expression.
+            // This option walks the whole vocabulary for each large expression.
             precompute_large_lexemes: false,
             verbose_errors: false,
             ..ParserLimits::default()
@@ -77,7 +77,8 @@ impl Compiler {
         })
     }
 
-    /// Where the whole is too complex, schemas that may be enforced in part are, more and more coarsely.
+    /// Compiles a grammar. If it is too complex, schemas that aren't strict are enforced less exactly, in two more
+    /// attempts.
     pub(super) fn compile(
         &self,
         grammar: &Grammar,
@@ -156,7 +157,7 @@ impl Compiler {
         })
     }
 
-    /// The engine's reasons are for the log.
+    /// Logs llguidance's error. A caller gets to see it only for a grammar in Lark's notation.
     fn engine_refused(&self, part: &Part, error: &impl std::fmt::Display) -> Attempt {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default();
@@ -192,7 +193,7 @@ impl From<EmitError> for Attempt {
     }
 }
 
-/// A grammar's rules while they are made.
+/// A grammar's rules under construction.
 struct Build<'a> {
     rules: Rules,
     relaxed: Vec<Relaxed>,
@@ -214,7 +215,7 @@ impl Build<'_> {
         }
     }
 
-    /// The parts are ours: they are only nested as deeply as this crate nests them.
+    /// The recursion is bounded: this crate, not a caller, nests the parts.
     fn symbol(&mut self, part: &Part) -> Result<Symbol, Attempt> {
         let tight = Spacing::Tight;
         Ok(match part {
@@ -299,7 +300,7 @@ impl Build<'_> {
     }
 }
 
-/// Characters of a reason that a caller is told.
+/// Limit on the characters of a reason in a message for callers.
 pub(super) const REASON_CHARS_MAX: usize = 300;
 
 fn refused(param: &str, why: &str) -> Invalid {

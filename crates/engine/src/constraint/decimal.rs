@@ -1,24 +1,25 @@
-//! Decimal numbers of any size, exactly as JSON writes them.
+//! Exact decimal numbers of up to [`NUMBER_DIGITS_MAX`] digits, as JSON writes them.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Digits of a number that is enforced, before and behind its point together.
+/// Limit on the digits of a number that is enforced, before and after its point together.
 pub const NUMBER_DIGITS_MAX: usize = 400;
 
-/// A number as its digits. Equal numbers are equal however they were written: `1e2`, `100` and `100.0`.
+/// A number as its decimal digits. Two are equal if their values are, however they were written: `1e2`, `100` and
+/// `100.0`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Decimal {
     /// Never set for zero.
     pub(crate) is_negative: bool,
     /// Digits before the point, without leading zeros; empty below one.
     whole: String,
-    /// Digits behind the point, without zeros at the end.
+    /// Digits after the point, without trailing zeros.
     fraction: String,
 }
 
 impl Decimal {
-    /// `None` if it has more than [`NUMBER_DIGITS_MAX`] digits when written without an exponent.
+    /// Parses a JSON number. `None` if it has more than [`NUMBER_DIGITS_MAX`] digits when written without an exponent.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (is_negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -33,7 +34,7 @@ impl Decimal {
         }
         let leading = i64::try_from(digits.len() - significant.len()).ok()?;
         let exponent: i64 = exponent.parse().ok()?;
-        // The point's place, from the first significant digit.
+        // The position of the point, counted from the first significant digit.
         let point = i64::try_from(whole.len())
             .ok()?
             .checked_add(exponent)?
@@ -93,12 +94,12 @@ impl Decimal {
         }
     }
 
-    /// Digits behind the point; may be empty.
+    /// Digits after the point; may be empty.
     pub(crate) fn fraction(&self) -> &str {
         &self.fraction
     }
 
-    /// The same distance from zero, above it.
+    /// The absolute value.
     pub(crate) fn magnitude(&self) -> Self {
         Decimal {
             is_negative: false,
@@ -106,19 +107,19 @@ impl Decimal {
         }
     }
 
-    /// The next whole number towards infinity that is at least (or, if `above`, more than) this one.
+    /// The smallest whole number that is at least this one (or, if `above`, more than it).
     pub(crate) fn whole_above(&self, above: bool) -> Self {
         let cut = self.cut();
         match (self.is_whole(), self.is_negative) {
             (true, _) if !above => cut,
             (true, _) => cut.plus_one(),
-            // Cutting a negative number's fraction goes up already.
+            // Cutting off a negative number's fraction rounds up already.
             (false, true) => cut,
             (false, false) => cut.plus_one(),
         }
     }
 
-    /// The next whole number towards minus infinity that is at most (or, if `below`, less than) this one.
+    /// The largest whole number that is at most this one (or, if `below`, less than it).
     pub(crate) fn whole_below(&self, below: bool) -> Self {
         self.negated().whole_above(below).negated()
     }
@@ -138,11 +139,11 @@ impl Decimal {
         }
     }
 
-    /// The next number in size, if the number is whole.
+    /// Adds one. The number must be whole.
     fn plus_one(&self) -> Self {
         let mut digits = self.whole().as_bytes().to_vec();
         if self.is_negative {
-            // One less in distance: the trailing zeros become nines.
+            // The absolute value decreases by one: trailing zeros become nines.
             for digit in digits.iter_mut().rev() {
                 if *digit > b'0' {
                     *digit -= 1;
@@ -169,7 +170,7 @@ impl Decimal {
         }
     }
 
-    /// The number as `digits / 10^places`, if `digits` fits.
+    /// The absolute value as `digits / 10^places`. `None` for zero, or if `digits` doesn't fit in 64 bits.
     pub(crate) fn scaled(&self) -> Option<(u64, u32)> {
         let digits = format!("{}{}", self.whole, self.fraction).parse().ok()?;
         Some((digits, u32::try_from(self.fraction.len()).ok()?))

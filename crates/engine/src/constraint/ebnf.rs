@@ -1,7 +1,7 @@
 //! Callers' grammars in the notation of llama.cpp (GBNF), which vLLM and others call EBNF: `root ::= "a" [0-9]+ | other`.
 //!
-//! They are read into rules of our own: what a text consists of are single characters, so that a grammar means exactly what
-//! it says, and nothing recurses over what a caller wrote.
+//! A grammar becomes rules of our own whose terminals are single characters, so that the lexer can't change what the
+//! grammar means. Nothing recurses over a caller's text.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use llguidance::derivre::RegexAst;
 
 use super::rules::{Alternative, RuleId, Rules, Spacing, Symbol};
 
-/// Bytes of a caller's grammar.
+/// Limit on the bytes of a caller's grammar.
 pub const EBNF_BYTES_MAX: usize = 32 * 1024;
-/// Brackets within brackets.
+/// Limit on the depth of brackets within brackets.
 const NESTING_MAX: usize = 64;
-/// Counts of a repetition, as in `{2,5}`.
+/// Largest count in a repetition such as `{2,5}`.
 const REPEAT_MAX: u64 = 5_000;
 
-/// Why a text is no grammar, in words for callers.
+/// Why a text isn't a valid grammar, as a message for callers.
 pub(super) type Refused = String;
 
-/// Reads a grammar; its rule `root` (or `start`) is where texts begin.
+/// Reads a grammar and returns the symbol of its start rule, `root` or `start`.
 pub(super) fn read(text: &str, rules: &mut Rules) -> Result<Symbol, Refused> {
     if text.len() > EBNF_BYTES_MAX {
         return Err(format!("a grammar may have at most {EBNF_BYTES_MAX} bytes"));
@@ -52,7 +52,7 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     rules: &'a mut Rules,
-    /// Rules by name, and whether they are defined.
+    /// Rules by name, and whether they have been defined yet.
     names: HashMap<String, (RuleId, bool)>,
 }
 
@@ -101,7 +101,7 @@ impl Reader<'_> {
         found
     }
 
-    /// Blanks and comments, and line ends where a rule may go on after them.
+    /// Skips blanks and comments, and with `lines` also line ends.
     fn skip(&mut self, lines: bool) {
         while let Some(c) = self.peek() {
             match c {
@@ -155,7 +155,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Up to the end of the rule, with all brackets in it.
+    /// Reads the alternatives of a rule up to its end, including all brackets in it.
     fn alternatives(&mut self) -> Result<Vec<Alternative>, Refused> {
         let mut outer: Vec<Open> = Vec::new();
         let mut open = Open::new();
@@ -163,13 +163,13 @@ impl Reader<'_> {
             if self.rules.is_full() {
                 return Err("the grammar is too large".to_owned());
             }
-            // Within brackets a line end is like a blank.
+            // Within brackets a line end counts as a blank.
             self.skip(!outer.is_empty());
             let symbol = match self.peek() {
                 None | Some('\n' | '\r') => {
                     self.skip(true);
                     match self.peek() {
-                        // The next line goes on with alternatives.
+                        // The next line continues the rule with another alternative.
                         Some('|') => continue,
                         _ if outer.is_empty() => return Ok(open.close()),
                         _ => return Err(self.wrong("a bracket isn't closed")),
@@ -215,7 +215,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A symbol with the repetition that follows it, if one does; nothing for no times.
+    /// Applies the repetition that follows a symbol, if there is one. Returns `None` for `{0}`: the symbol is left out.
     fn repeated(&mut self, symbol: Symbol) -> Result<Option<Symbol>, Refused> {
         let (least, most) = match self.peek() {
             Some('*') => (0, None),
@@ -322,7 +322,7 @@ impl Reader<'_> {
         known.ok_or_else(|| "an escape stands for no character".to_owned())
     }
 
-    /// `[a-z_]` or `[^"\\]`.
+    /// Reads a character class such as `[a-z_]` or `[^"\\]`.
     fn class(&mut self) -> Result<Symbol, Refused> {
         self.at += 1;
         let is_negated = self.eat("^");

@@ -1,4 +1,4 @@
-//! Rules as the grammar engine takes them: its symbols, its lexemes, and limits on both.
+//! Converts rules to llguidance's grammar: its symbols and lexemes, with limits on both.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,19 +10,19 @@ use llguidance::earley::{Grammar, SymIdx, SymbolProps};
 use super::budget::{Budget, Stopped};
 use super::rules::{RuleId, Rules, Spacing, Symbol, Terminal, TerminalId};
 
-/// Work that the regular expressions of a grammar may take before the first token: some 20 ms.
+/// llguidance's fuel for all regular expressions of a grammar before the first token: about 20 ms.
 pub(super) const COMPILE_FUEL: u64 = 1_000_000;
-/// The engine counts its symbols with 16 bits.
+/// Limit on llguidance's symbols, which it counts with 16 bits.
 const ENGINE_SYMBOLS_MAX: usize = 65_000;
-/// Between the parts of a document: nothing, a blank, or a new line and its indentation. Without a bound a model may write
-/// blanks until its tokens are used up.
+/// White space between the parts of a JSON document: none, a blank, or a line break with indentation. Without a bound a
+/// model may write blanks until its tokens are used up.
 const WHITESPACE: &str = r" |\n {0,16}";
 
-/// Why rules became no grammar.
+/// Why rules couldn't be converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EmitError {
     Stopped(Stopped),
-    /// The regular expressions take more than [`COMPILE_FUEL`], or the engine doesn't take one.
+    /// The regular expressions take more than [`COMPILE_FUEL`], there are too many symbols, or llguidance rejects one.
     TooComplex,
 }
 
@@ -32,7 +32,7 @@ impl From<Stopped> for EmitError {
     }
 }
 
-/// The grammar that begins with a rule. Only what the rule needs gets in.
+/// Converts the rules that `start` uses to a grammar that begins with `start`.
 pub(super) fn emit(
     rules: &Rules,
     start: RuleId,
@@ -40,7 +40,7 @@ pub(super) fn emit(
 ) -> Result<GrammarInit, EmitError> {
     let reachable = rules.reachable(start);
     let spacing = |rule: RuleId| rules.rules[rule.0 as usize].1;
-    // Grammars within the grammar: JSON where nothing else has white space.
+    // Rules that become nested grammars: JSON, where white space is allowed, within a rule where none is.
     let mut nested = HashSet::new();
     for &rule in reachable
         .iter()
@@ -53,7 +53,7 @@ pub(super) fn emit(
         }));
     }
     let mut emitter = Emitter::new(rules, spacing(start))?;
-    // The engine begins with the first symbol.
+    // llguidance begins with the first symbol.
     for &rule in &reachable {
         let symbol = emitter.symbol(
             "rule",
@@ -96,7 +96,7 @@ struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    /// `first` is the spacing of the grammar itself.
+    /// `first` is the spacing of the start rule.
     fn new(source: &'a Rules, first: Spacing) -> Result<Self, EmitError> {
         let mut lexemes = LexerSpec::new().map_err(|_| EmitError::TooComplex)?;
         let mut classes = HashMap::new();
@@ -140,7 +140,7 @@ impl<'a> Emitter<'a> {
         Ok(self.grammar.fresh_symbol_ext(name, props))
     }
 
-    /// A grammar within another one.
+    /// Returns the symbol of a nested grammar, which has its own spacing.
     fn nest(&mut self, rule: RuleId) -> Result<SymIdx, EmitError> {
         if let Some(&known) = self.nested.get(&rule) {
             return Ok(known);
@@ -192,7 +192,7 @@ impl<'a> Emitter<'a> {
         if self.lexemes.cost() > COMPILE_FUEL {
             return Err(EmitError::TooComplex);
         }
-        // Equal expressions are one lexeme, and then one symbol.
+        // Equal expressions share one lexeme, and therefore one symbol.
         let symbol = match self.lexeme_symbols.get(&lexeme) {
             Some(&known) => known,
             None => {

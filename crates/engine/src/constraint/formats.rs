@@ -1,6 +1,6 @@
-//! The values of `format` that are enforced, as regular expressions. All others are annotations.
+//! The values of `format` that are enforced, as regular expressions. All other values are annotations.
 
-/// Names that [`regexes`] knows.
+/// The formats that [`regexes`] knows.
 pub const FORMATS: [&str; 10] = [
     "date-time",
     "date",
@@ -15,20 +15,21 @@ pub const FORMATS: [&str; 10] = [
 ];
 
 const YEAR: &str = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})";
-/// Every fourth year, but of the hundreds only each fourth.
+/// Years that are divisible by 4; centuries only if they are divisible by 400.
 const LEAP_YEAR: &str =
     "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)";
 const DAY: &str = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))";
-/// Without leap seconds, which only few moments have.
+/// Without leap seconds (`:60`), which few moments have.
 const TIME: &str = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[zZ]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
-/// Up to 63 characters, and no two hyphens in a row.
+/// A label of a host name, without two hyphens in a row: up to 32 letters and digits, at most 63 characters with the
+/// hyphens.
 const LABEL: &str = "[a-zA-Z0-9](?:-?[a-zA-Z0-9]){0,31}";
 const OCTET: &str = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 const ATOM: &str = r"[a-zA-Z0-9!#$%&'*+\-/=?\^_`{|}~]+";
 const GROUP: &str = "[0-9a-fA-F]{1,4}";
 const PCHAR: &str = r"(?:[a-zA-Z0-9\-._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})";
 
-/// Expressions all of which the strings of a format match.
+/// Regular expressions that a string of this format must all match; `None` for an unknown format.
 pub(super) fn regexes(name: &str) -> Option<Vec<String>> {
     let lengths = match name {
         "hostname" => Some(".{1,253}"),
@@ -70,7 +71,7 @@ fn regex(name: &str) -> Option<String> {
     })
 }
 
-/// Eight groups, or fewer with one gap.
+/// An IPv6 address: eight groups, or fewer with one `::`.
 fn ipv6() -> String {
     let mut forms = vec![format!("(?:{GROUP}:){{7}}{GROUP}"), "::".to_owned()];
     for before in 0..8 {
@@ -90,7 +91,7 @@ fn ipv6() -> String {
     format!("(?:{})", forms.join("|"))
 }
 
-/// RFC 3986, with hosts that are names or IPv4 addresses.
+/// A URI of RFC 3986 whose host is a name or an IPv4 address.
 fn uri(ipv4: &str) -> String {
     let scheme = r"[a-zA-Z][a-zA-Z0-9+\-.]*";
     let user = r"(?:(?:[a-zA-Z0-9\-._~!$&'()*+,;=:]|%[0-9a-fA-F]{2})*@)?";

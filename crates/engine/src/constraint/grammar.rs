@@ -1,4 +1,4 @@
-//! What a text must look like: the parts that callers and chat formats ask for.
+//! The parts of a grammar, as callers and chat formats ask for them.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::Token;
 
-/// Where the schema of `response_format` stands in a request.
+/// Path of the `response_format` schema in a request.
 pub const SCHEMA_PARAM: &str = "response_format.json_schema.schema";
 
-/// A JSON Schema, and where in a request it stands.
+/// A JSON Schema, and the path of the request field that contains it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Schema {
     text: Arc<str>,
@@ -19,7 +19,9 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A schema's text. What can't be enforced of it is left out; `param` is the field it stands in, nested with dots.
+    /// Makes a schema from its text. Keywords that can't be enforced are left out, unless the schema is
+    /// [`strict`](Schema::strict). `param` is the path of the request field that contains the schema, with dots between
+    /// names.
     pub fn new(text: impl Into<Arc<str>>, param: impl Into<Arc<str>>) -> Self {
         Schema {
             text: text.into(),
@@ -29,14 +31,14 @@ impl Schema {
         }
     }
 
-    /// The same, refused where something of it can't be enforced.
+    /// Sets whether the schema is refused, instead of relaxed, if a part of it can't be enforced.
     #[must_use]
     pub fn strict(mut self, is_strict: bool) -> Self {
         self.is_strict = is_strict;
         self
     }
 
-    /// The same, for objects only, also where the schema leaves that open.
+    /// Limits the schema to objects, even if its text allows other types.
     #[must_use]
     pub(crate) fn of_objects(mut self) -> Self {
         self.only_objects = true;
@@ -59,7 +61,7 @@ impl Schema {
         self.is_strict
     }
 
-    /// The JSON pointer of a place in the schema, from the beginning of the request.
+    /// Turns a JSON pointer within the schema into one from the root of the request.
     pub(super) fn pointer(&self, within: &str) -> String {
         let place = self.param.replace('.', "/");
         format!("/{place}{within}")
@@ -72,27 +74,27 @@ impl From<Value> for Schema {
     }
 }
 
-/// A part of a text. All but a caller's schema, pattern and grammar come from this crate.
+/// A part of a grammar. This crate makes all parts except callers' schemas, patterns and grammars.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     Literal(String),
-    /// A special token, which no text stands for.
+    /// A special token, matched by its id: no text stands for it.
     Token(Token),
     Regex(&'static str),
-    /// The shortest text that matches.
+    /// A regular expression that takes the shortest text that matches.
     Lazy(String),
     Sequence(Vec<Part>),
     OneOf(Vec<Part>),
-    /// At least `least` times, which is 1 or more.
+    /// The part, `least` (1 or more) to `most` times; without `most` there is no upper limit.
     Repeat {
         part: Box<Part>,
         least: u64,
         most: Option<u64>,
     },
     Json(Schema),
-    /// What a caller's expression matches as a whole, and the field that it stands in.
+    /// A caller's regular expression, which must match as a whole, and the request field that contains it.
     Pattern(Arc<str>, &'static str),
-    /// What a caller's grammar derives, and the field that it stands in.
+    /// A caller's grammar, and the request field that contains it.
     Grammar(Arc<str>, &'static str),
 }
 
@@ -101,12 +103,12 @@ impl Part {
         Part::Literal(text.into())
     }
 
-    /// It, or nothing.
+    /// This part, or an empty text.
     pub(crate) fn optional(self) -> Self {
         Part::OneOf(vec![self, Part::Sequence(Vec::new())])
     }
 
-    /// Bytes of what callers wrote in it.
+    /// Total bytes of the literals, expressions, schemas and grammars in this part.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Part::Literal(text) | Part::Lazy(text) => text.len(),
@@ -118,7 +120,7 @@ impl Part {
         }
     }
 
-    /// The fields that callers wrote.
+    /// The request fields of all callers' schemas, patterns and grammars in this part.
     pub(super) fn params(&self) -> Vec<&str> {
         match self {
             Part::Literal(_) | Part::Token(_) | Part::Regex(_) | Part::Lazy(_) => Vec::new(),
@@ -131,7 +133,7 @@ impl Part {
         }
     }
 
-    /// Whether a schema is in it that may be enforced in part.
+    /// Whether this part contains a schema that isn't strict, so that a part of it may be left out.
     pub(super) fn may_relax(&self) -> bool {
         match self {
             Part::Sequence(parts) | Part::OneOf(parts) => parts.iter().any(Part::may_relax),
@@ -142,7 +144,8 @@ impl Part {
     }
 }
 
-/// What an output must look like. Whether it makes sense, [`Constraints::compile`](super::Constraints::compile) says.
+/// The grammar that an output must follow. [`Constraints::compile`](super::Constraints::compile) finds out whether it is
+/// valid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Grammar(pub(crate) Part);
 
@@ -157,7 +160,7 @@ impl Grammar {
         Grammar(Part::Json(Schema::from(schema.clone())))
     }
 
-    /// The field of a request that the grammar is made of.
+    /// The request field to name in errors: the one that contains the grammar, or `tools` if there are several.
     pub(super) fn param(&self) -> &str {
         match &*self.0.params() {
             [param] => param,
@@ -166,7 +169,7 @@ impl Grammar {
         }
     }
 
-    /// What an expression matches as a whole, in Rust's syntax.
+    /// Texts that an expression in Rust's syntax matches as a whole.
     pub fn regex(regex: &str) -> Self {
         Grammar(Part::Pattern(regex.into(), "structured_outputs.regex"))
     }

@@ -1,18 +1,18 @@
-//! JSON as it was written: numbers keep all their digits, and every value knows its JSON pointer.
+//! A JSON reader that keeps all digits of numbers, and the JSON pointer of every value.
 
 use std::fmt::Write;
 
 use indexmap::IndexMap;
 
-/// Nesting of arrays and objects.
+/// Limit on the nesting of arrays and objects.
 pub(super) const JSON_DEPTH_MAX: usize = 128;
 
-/// The place of a value in its [`Document`].
+/// The index of a value in its [`Document`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ValueId(u32);
 
 impl ValueId {
-    /// The number of the value in the order of [`Document::iter`].
+    /// The index of the value in [`Document::iter`].
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -22,11 +22,11 @@ impl ValueId {
 pub(crate) enum JsonValue {
     Null,
     Bool(bool),
-    /// The number's own text.
+    /// The number's text, as it was written.
     Number(Box<str>),
     String(Box<str>),
     Array(Vec<ValueId>),
-    /// Names in their order; of a repeated name the last value counts.
+    /// Members in the order in which their names first occur. A repeated name has its last value.
     Object(IndexMap<Box<str>, ValueId>),
 }
 
@@ -38,7 +38,7 @@ impl JsonValue {
         }
     }
 
-    /// The value's kind, for messages.
+    /// The value's type, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             JsonValue::Null => "null",
@@ -55,21 +55,21 @@ impl JsonValue {
 #[derive(Debug)]
 pub(crate) struct Document {
     values: Vec<JsonValue>,
-    /// The container of each value, and the value's place in it. The root is in itself.
+    /// The container of each value, and the value's index in it. The root's container is itself.
     parents: Vec<(ValueId, usize)>,
 }
 
 /// A container whose end hasn't been read.
 struct Open {
     id: ValueId,
-    /// The name before the value that comes next, in an object.
+    /// In an object, the name of the member whose value comes next.
     name: Option<Box<str>>,
 }
 
 impl Document {
     pub(crate) const ROOT: ValueId = ValueId(0);
 
-    /// Reads a text without recursion. `None` if it is no JSON or nested too deeply.
+    /// Parses a text without recursion. `None` if it isn't JSON or is nested too deeply.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut document = Document {
             values: Vec::new(),
@@ -78,7 +78,7 @@ impl Document {
         let mut reader = Reader { text, at: 0 };
         let mut open: Vec<Open> = Vec::new();
         loop {
-            // Each turn reads one value, or the end of a container that is empty.
+            // Each iteration reads one value, or the end of an empty container.
             let ends_empty = matches!(reader.peek()?, b']' | b'}');
             if !ends_empty {
                 let value = reader.value()?;
@@ -97,7 +97,7 @@ impl Document {
             } else if open.last().is_none_or(|open| open.name.is_some()) {
                 return None;
             }
-            // Then what follows the value: a comma, or the ends of containers.
+            // After a value comes a comma, or the end of one or more containers.
             loop {
                 let Some(innermost) = open.last_mut() else {
                     return reader.is_at_end().then_some(document);
@@ -161,7 +161,7 @@ impl Document {
         }
     }
 
-    /// All values in the order of the text, with their places.
+    /// All values in the order of the text, with their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ValueId, &JsonValue)> {
         (0..).map(ValueId).zip(&self.values)
     }
@@ -205,7 +205,7 @@ impl Document {
         pointer
     }
 
-    /// The value that a JSON pointer leads to from another one.
+    /// Resolves a JSON pointer relative to the value `from`.
     pub(crate) fn follow(&self, from: ValueId, pointer: &str) -> Option<ValueId> {
         let Some(path) = pointer.strip_prefix('/') else {
             return pointer.is_empty().then_some(from);
@@ -268,7 +268,7 @@ impl Reader<'_> {
                     "null" => JsonValue::Null,
                     "true" => JsonValue::Bool(true),
                     "false" => JsonValue::Bool(false),
-                    // serde_json knows what a number is.
+                    // serde_json decides whether this is a number.
                     _ => {
                         serde_json::from_str::<&serde_json::value::RawValue>(word).ok()?;
                         JsonValue::Number(word.into())

@@ -1,13 +1,13 @@
-//! Callers' grammars in llguidance's variant of Lark, within limits that keep its compiler's recursion short.
+//! Callers' grammars in llguidance's variant of Lark, with limits that bound the recursion of its compiler.
 
-/// Bytes of a caller's grammar.
+/// Limit on the bytes of a caller's grammar.
 pub const LARK_BYTES_MAX: usize = 32 * 1024;
-/// Rules, and brackets of all rules: as deep does the engine's compiler recurse at most.
+/// Limit on the rules plus brackets of a grammar. llguidance's compiler recurses at most as deep.
 const LARK_DEPTH_MAX: usize = 600;
-/// What only this server may say: tokens by number, other grammars, options of the engine.
+/// llguidance's extensions of Lark that callers may not use: tokens by id, nested grammars, options of the engine.
 const RESERVED: [&str; 6] = ["%json", "%lark", "%regex", "%llguidance", "%if", "::"];
 
-/// The grammar, if it may be given to the engine; else why not, in words for callers.
+/// Returns the grammar if it may be passed to llguidance; the error is a message for callers.
 pub(super) fn checked(text: &str) -> Result<String, &'static str> {
     if text.len() > LARK_BYTES_MAX {
         return Err("a grammar may have at most 32768 bytes");
@@ -15,7 +15,7 @@ pub(super) fn checked(text: &str) -> Result<String, &'static str> {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     let mut quote = None;
-    // Strings and expressions are left out: what is in them is text.
+    // Strings, regular expressions and comments are skipped: a reserved word in them is only text.
     while let Some(c) = chars.next() {
         match (quote, c) {
             (Some(_), '\\') => drop(chars.next()),
@@ -38,7 +38,7 @@ pub(super) fn checked(text: &str) -> Result<String, &'static str> {
     if rules + brackets > LARK_DEPTH_MAX {
         return Err("it has too many rules and brackets");
     }
-    // Attributes of rules, as `name[lazy]:` and `name[max_tokens=3]:`, stand before a colon.
+    // Attributes of rules, such as `name[lazy]:` and `name[max_tokens=3]:`, stand before a colon.
     let has_attributes = plain
         .split(':')
         .any(|before| before.trim_end().ends_with(']') && before.contains('['));
@@ -48,7 +48,8 @@ pub(super) fn checked(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-/// The engine's reason, if it is about what the caller wrote.
+/// Turns llguidance's error into a message for callers. The error's own text is used only if it is about the grammar's
+/// text.
 pub(super) fn reason(line: &str) -> String {
     let is_about_text = !line.starts_with("panic") && !line.contains("fuel");
     match is_about_text {

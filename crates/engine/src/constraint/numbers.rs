@@ -1,16 +1,16 @@
-//! Sets of numbers as regular expressions over how they are written.
+//! Sets of numbers, as regular expressions over their spellings in JSON.
 
 use llguidance::derivre::RegexAst;
 
 use super::decimal::{Decimal, NUMBER_DIGITS_MAX};
 
-/// Digits before the point of a number that has no bounds: what readers take for infinite isn't written.
+/// Limit on the digits before the point of a number without an upper bound, so that no reader takes it for infinity.
 const WHOLE_DIGITS_MAX: usize = 40;
-/// Lower bounds with more digits than this behind their last significant one aren't enforced to the digit: nothing
-/// below them is written, but some numbers just above them aren't either.
+/// Zeros in a lower bound's fraction are compared up to this place. A bound with more of them excludes some numbers just
+/// above it; numbers below it are never written.
 const ZEROS_MAX: usize = 40;
 
-/// One end of a range.
+/// The lower or upper end of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Bound {
     pub(crate) value: Decimal,
@@ -84,7 +84,7 @@ impl Range {
         }
     }
 
-    /// How its whole numbers are written; `None` if it has none.
+    /// The spellings of the range's whole numbers; `None` if it has none.
     pub(crate) fn whole_numbers(&self) -> Option<RegexAst> {
         self.of_whole().written(&|range| {
             let Range { low, high } = range.of_whole();
@@ -99,7 +99,7 @@ impl Range {
         })
     }
 
-    /// How its numbers are written; `None` if it has none.
+    /// The spellings of the range's numbers; `None` if it has none.
     pub(crate) fn numbers(&self) -> Option<RegexAst> {
         if self.low.is_none() && self.high.is_none() {
             return Some(concat([
@@ -113,7 +113,7 @@ impl Range {
                 .low
                 .as_ref()
                 .filter(|low| low.is_exclusive || !low.value.is_zero());
-            // An upper bound says itself how many digits there are.
+            // An upper bound limits the number of digits by itself.
             let digits = range
                 .high
                 .as_ref()
@@ -131,7 +131,8 @@ impl Range {
         })
     }
 
-    /// Both sides of zero, by an expression for numbers that aren't negative. Zero has no sign.
+    /// Combines both sides of zero. `above_zero` returns an expression for numbers that aren't negative. Zero gets no
+    /// sign.
     fn written(&self, above_zero: &dyn Fn(&Range) -> RegexAst) -> Option<RegexAst> {
         if self.is_empty() {
             return None;
@@ -184,7 +185,7 @@ impl Range {
     }
 }
 
-/// A number by all the ways to write it without an exponent.
+/// All spellings of a number without an exponent.
 pub(crate) fn spellings(number: &Decimal) -> RegexAst {
     let sign = match (number.is_negative, number.is_zero()) {
         (true, _) => regex("-"),
@@ -198,24 +199,25 @@ pub(crate) fn spellings(number: &Decimal) -> RegexAst {
     concat([sign, literal(number.whole()), rest])
 }
 
-/// Numbers that have no exponent, whatever their value.
+/// All numbers without an exponent.
 pub(crate) fn without_exponent() -> RegexAst {
     regex(r"-?[0-9]+(\.[0-9]+)?")
 }
 
-/// Numbers that readers with floating point take for what they are: whether they are multiples depends on the last digit.
+/// Numbers with few enough digits for readers that use floating point: the last digit decides whether a number is a
+/// multiple.
 pub(crate) fn precise() -> RegexAst {
     regex(r"-?[0-9]{1,15}(\.[0-9]{1,8})?")
 }
 
-/// Numbers of 15 digits at most: those that aren't whole aren't whole to readers that hold them as doubles, either.
+/// Numbers of at most 15 digits. If such a number isn't whole, it isn't whole as a double either.
 pub(crate) fn short() -> RegexAst {
     regex(
         r"-?([0-9]{1,7}(\.[0-9]{1,8})?|[0-9]{8,11}(\.[0-9]{1,4})?|[0-9]{12,13}(\.[0-9]{1,2})?|[0-9]{14,15})",
     )
 }
 
-/// Multiples of `digits / 10^places`, with any sign. The digits of the multiple aren't more than a `u32` can count.
+/// Multiples of `digits / 10^places`, with any sign.
 pub(crate) fn multiples(digits: u32, places: u32) -> RegexAst {
     concat([regex("-?"), RegexAst::MultipleOf(digits, places)])
 }
@@ -224,7 +226,8 @@ fn digits_free(most: usize) -> RegexAst {
     regex(&format!("(0|[1-9][0-9]{{0,{}}})", most - 1))
 }
 
-/// Whole numbers without a sign that are at least `low` and, if there is one, at most `high`; else with so many digits.
+/// Whole numbers without a sign, from `low` to `high`. Without `high` they have up to `digits + 1` digits, or two more
+/// than `low` if that is more.
 fn whole_between(low: &str, high: Option<&str>, digits: usize) -> RegexAst {
     let Some(high) = high else {
         let longer = format!("[1-9][0-9]{{{},{}}}", low.len(), digits.max(low.len() + 1));
@@ -247,7 +250,7 @@ fn whole_between(low: &str, high: Option<&str>, digits: usize) -> RegexAst {
     RegexAst::Or(parts)
 }
 
-/// Digits of one length between two of that length.
+/// Digit strings between two of the same length, inclusive.
 fn same_length(low: &str, high: &str) -> RegexAst {
     let common = low
         .bytes()
@@ -282,10 +285,10 @@ fn same_length(low: &str, high: &str) -> RegexAst {
     concat([literal(&low[..common]), RegexAst::Or(parts)])
 }
 
-/// Digits of the same length that are at least these.
+/// Digit strings of the same length that are at least `digits`.
 fn tail_above(digits: &[u8]) -> RegexAst {
     let text = |digits: &[u8]| String::from_utf8_lossy(digits).into_owned();
-    // The zeros at the end allow whatever comes in their place.
+    // In place of the trailing zeros any digits may stand.
     let significant = digits
         .iter()
         .rposition(|&digit| digit != b'0')
@@ -307,7 +310,7 @@ fn tail_above(digits: &[u8]) -> RegexAst {
     RegexAst::Or(parts)
 }
 
-/// Digits of the same length that are at most these.
+/// Digit strings of the same length that are at most `digits`.
 fn tail_below(digits: &[u8]) -> RegexAst {
     let text = |digits: &[u8]| String::from_utf8_lossy(digits).into_owned();
     let significant = digits
@@ -331,7 +334,7 @@ fn tail_below(digits: &[u8]) -> RegexAst {
     RegexAst::Or(parts)
 }
 
-/// Numbers without a sign that are at least, or more than, a bound.
+/// Numbers without a sign that are at least the bound, or more than it if it is exclusive.
 fn at_least(bound: &Bound, digits: usize) -> RegexAst {
     let (whole, fraction) = (bound.value.whole(), bound.value.fraction());
     let mut same = Vec::new();
@@ -365,7 +368,7 @@ fn at_least(bound: &Bound, digits: usize) -> RegexAst {
     RegexAst::Or(parts)
 }
 
-/// Numbers without a sign that are at most, or less than, a bound.
+/// Numbers without a sign that are at most the bound, or less than it if it is exclusive.
 fn at_most(bound: &Bound) -> RegexAst {
     let (whole, fraction) = (bound.value.whole(), bound.value.fraction());
     let mut same = Vec::new();

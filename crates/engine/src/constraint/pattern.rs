@@ -1,4 +1,4 @@
-//! Regular expressions of JSON Schemas: ECMAScript's, as sets of strings that the grammar engine knows.
+//! JSON Schema's regular expressions (ECMAScript's), as sets of strings that llguidance can match.
 
 use jsonschema_regex::to_rust_regex;
 use llguidance::derivre::{RegexAst, RegexBuilder};
@@ -6,25 +6,25 @@ use regex_syntax::ast::ErrorKind;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
 
-/// Bytes of one pattern.
+/// Limit on the bytes of one pattern.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
-/// Work for a text that a pattern is tried on.
+/// Limit on the work of matching one text with a pattern.
 const MATCH_FUEL: u64 = 20_000;
-/// Places of a pattern where a character may be, with those that its classes of characters add.
+/// Limit on a pattern's positions: its literal bytes, and the bytes that its character classes need in UTF-8.
 const POSITIONS_MAX: usize = 8_192;
 
-/// A set of strings, and what it costs to combine with others.
+/// A set of strings, with a measure of what it costs to combine with others.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
     ast: RegexAst,
-    /// Places where a character may be: at most so many kinds of bytes can come next, wherever a text is.
+    /// Places where a byte may be: an upper bound on the kinds of bytes that can come next, at any point of a text.
     positions: usize,
-    /// The expression matches nothing but strings. The opposite of an expression also matches bytes that are none.
+    /// Whether the expression matches only valid strings. A negated expression also matches bytes that aren't UTF-8.
     is_closed: bool,
 }
 
 impl Pattern {
-    /// The strings in which an ECMAScript pattern finds something; why not, in words for callers.
+    /// The strings in which an ECMAScript pattern finds a match. The error is a message for callers.
     pub(crate) fn search(pattern: &str) -> Result<Self, &'static str> {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err("the pattern is too long");
@@ -42,7 +42,7 @@ impl Pattern {
         all_of(patterns.iter()).ok_or("its look-aheads are too complex together")
     }
 
-    /// The strings that match as a whole. Trusted: one of ours.
+    /// The strings that an expression of this crate matches as a whole. The expression isn't checked.
     pub(crate) fn whole(regex: &str) -> Self {
         let positions = regex_syntax::parse(regex).map_or(POSITIONS_MAX, |hir| positions(&hir).0);
         Pattern {
@@ -52,7 +52,7 @@ impl Pattern {
         }
     }
 
-    /// The strings that match a caller's expression as a whole, in Rust's syntax, which has no look-around.
+    /// The strings that a caller's expression matches as a whole, in Rust's syntax, which has no look-around.
     pub(crate) fn whole_checked(regex: &str) -> Result<Self, &'static str> {
         if regex.len() > PATTERN_BYTES_MAX {
             return Err("the expression is too long");
@@ -65,23 +65,23 @@ impl Pattern {
         })
     }
 
-    /// Strings with a number of characters.
+    /// Strings with `least` to `most` characters.
     pub(crate) fn length(least: u64, most: Option<u64>) -> Self {
         let most = most.map_or(String::new(), |most| most.to_string());
         Pattern::whole(&format!("(?s:.{{{least},{most}}})"))
     }
 
-    /// One of some strings.
+    /// Only the given literals.
     pub(crate) fn one_of(literals: Vec<RegexAst>) -> Self {
         Pattern {
             ast: RegexAst::Or(literals),
-            // They have single bytes only.
+            // Whatever the literals are, a text continues with one of 256 bytes.
             positions: 256,
             is_closed: true,
         }
     }
 
-    /// All strings but some.
+    /// All strings except the given literals.
     pub(crate) fn excluding(literals: Vec<RegexAst>) -> Self {
         Pattern::one_of(literals).negated()
     }
@@ -90,23 +90,23 @@ impl Pattern {
         self.ast.clone()
     }
 
-    /// The strings that are not in it.
+    /// Everything that isn't in this set.
     pub(crate) fn negated(&self) -> Self {
         Pattern {
             ast: RegexAst::Not(Box::new(self.ast.clone())),
-            // Beside what it forbids, every other byte may come.
+            // In addition to the bytes of this set, every other byte may come.
             positions: self.positions + 1,
             is_closed: false,
         }
     }
 
-    /// Whether a text is in it; `None` if that takes too much work.
+    /// Whether a text is in the set; `None` if finding out takes too much work.
     pub(crate) fn contains(&self, text: &str) -> Option<bool> {
         let mut builder = RegexBuilder::new();
         let expression = builder.mk(&self.ast).ok()?;
         let mut regex = builder.to_regex_limited(expression, MATCH_FUEL).ok()?;
         let mut state = regex.initial_state();
-        // Beyond the first state its work isn't limited, but within a pattern of bounded size each step is.
+        // `to_regex_limited` limits the work of the first state only; the steps after it are limited here.
         for &byte in text.as_bytes() {
             if state.is_dead() {
                 return Some(false);
@@ -154,7 +154,7 @@ impl Part {
             return Err("the pattern is too large");
         }
         let ast = RegexAst::SearchRegex(translated);
-        // Anchors within a pattern are found out here.
+        // This finds anchors within a pattern.
         RegexBuilder::new().mk(&ast).map_err(|_| UNSUPPORTED)?;
         Ok(Part { ast, positions })
     }
@@ -172,7 +172,7 @@ fn rust_syntax(pattern: &str) -> Result<String, &'static str> {
         })
 }
 
-/// Whether it is wrong in every syntax of regular expressions, not only in those without look-around.
+/// Whether the pattern is wrong in every syntax, not only in those without look-around.
 fn is_malformed(pattern: &str) -> bool {
     let parsed = regex_syntax::ast::parse::Parser::new().parse(pattern);
     parsed.is_err_and(|error| {
@@ -189,8 +189,8 @@ fn is_malformed(pattern: &str) -> bool {
     })
 }
 
-/// How many different bytes can come next at most, and whether the pattern has nothing that the grammar engine takes for
-/// something else.
+/// An upper bound on the different bytes that can come next, and whether the pattern has nothing that llguidance takes
+/// for something else.
 fn positions(hir: &Hir) -> (usize, bool) {
     let mut positions: usize = 0;
     let mut is_plain = true;
@@ -209,7 +209,7 @@ fn positions(hir: &Hir) -> (usize, bool) {
             }
             HirKind::Repetition(repetition) => todo.push(&repetition.sub),
             HirKind::Capture(capture) => {
-                // The engine's name for a look-ahead.
+                // llguidance takes a group of this name for a look-ahead.
                 is_plain &= capture.name.as_deref() != Some("stop");
                 todo.push(&capture.sub);
             }
@@ -222,10 +222,10 @@ fn positions(hir: &Hir) -> (usize, bool) {
     (positions, is_plain)
 }
 
-/// Whether it is one for what must not follow, and the pattern inside.
+/// Whether a look-ahead is negative, and the pattern inside it.
 type LookAhead = (bool, String);
 
-/// Look-aheads at the beginning of a pattern, as `^(?=.*[0-9])(?!admin)` has them, and the pattern without them.
+/// Splits off the look-aheads with which a pattern begins, as in `^(?=.*[0-9])(?!admin)`.
 fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
     let (anchored, mut rest) = match pattern.strip_prefix('^') {
         Some(rest) => (true, rest),
@@ -240,7 +240,8 @@ fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
         };
         let end = group_end(rest).ok_or(UNSUPPORTED)?;
         let inner = &rest[3..end - 1];
-        // Without an anchor it could be anywhere: looking from the beginning is what is meant.
+        // Without an anchor a look-ahead may hold anywhere in a text. One that begins with `.*` is meant to hold from the
+        // beginning, and is read so.
         if !anchored && (is_negative || !inner.starts_with(".*")) {
             return Err(UNSUPPORTED);
         }
@@ -250,14 +251,14 @@ fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
     if found.is_empty() {
         return Ok((found, pattern.to_owned()));
     }
-    // An alternative to the look-aheads would be outside of them.
+    // The look-aheads don't apply to an alternative (`|`) beside them.
     if has_alternatives(rest) {
         return Err(UNSUPPORTED);
     }
     Ok((found, format!("^{rest}")))
 }
 
-/// Where the group that a pattern begins with ends.
+/// The end of the group with which a pattern begins.
 fn group_end(pattern: &str) -> Option<usize> {
     let (mut depth, mut in_class, mut escaped) = (0, false, false);
     for (at, c) in pattern.char_indices() {
@@ -298,13 +299,13 @@ fn has_alternatives(pattern: &str) -> bool {
     })
 }
 
-/// Largest product of the positions of patterns that the engine intersects directly: it looks at each combination of bytes
-/// that may come next.
+/// Largest product of the positions of patterns that llguidance intersects directly: it looks at each combination of
+/// bytes that may come next.
 const DIRECT_PRODUCT_MAX: usize = 20_000;
 /// Largest sum of the positions of patterns that are intersected.
 const JOINED_POSITIONS_MAX: usize = 16_384;
 
-/// The strings that are in all of some patterns, and nothing else; `None` if that is too much work.
+/// The strings that are in all of the patterns; `None` if intersecting them takes too much work.
 pub(crate) fn all_of<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Option<Pattern> {
     let any = Pattern::whole("(?s:.*)");
     let mut patterns: Vec<_> = patterns.collect();
@@ -326,7 +327,7 @@ pub(crate) fn all_of<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Option<
         Some(product) if product <= DIRECT_PRODUCT_MAX && patterns.len() == 2 => {
             RegexAst::And(asts().collect())
         }
-        // By De Morgan, since the engine's unions add up where its intersections multiply.
+        // By De Morgan's law: in llguidance the costs of a union add up, those of an intersection multiply.
         _ => RegexAst::And(vec![
             any.ast.clone(),
             RegexAst::Not(Box::new(RegexAst::Or(

@@ -1,6 +1,6 @@
-//! A grammar before it is given to the grammar engine: rules over terminals, small and bounded.
+//! A grammar as rules over terminals, bounded in size, before it is passed to llguidance.
 //!
-//! No rule that comes from a schema matches nothing at all, since the engine takes quadratic time to find out which may.
+//! No rule of a schema matches the empty text, because llguidance takes quadratic time to find the rules that can.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,13 @@ use llguidance::derivre::RegexAst;
 
 use crate::Token;
 
-/// Rules and terminals of one grammar, and the symbols in its rules. The engine's own limit is 65,000 of the first.
+/// Limit on the rules plus terminals of one grammar, and on the grammar size that llguidance accepts. llguidance can't
+/// have more than 65,000 symbols.
 pub const SYMBOLS_MAX: usize = 30_000;
-/// Symbols on the right sides of all rules.
+/// Limit on the symbols on the right sides of all rules.
 const PARTS_MAX: usize = 8 * SYMBOLS_MAX;
 
-/// What a rule is made of.
+/// A symbol on the right side of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Symbol {
     Terminal(TerminalId),
@@ -26,24 +27,24 @@ pub(crate) struct TerminalId(pub(crate) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RuleId(pub(crate) u32);
 
-/// What a grammar is over.
+/// A terminal of a grammar.
 #[derive(Debug, Clone)]
 pub(crate) enum Terminal {
-    /// Just this text.
+    /// Exactly this text.
     Literal(String),
     Regex(RegexAst),
     /// The shortest text that the expression matches.
     Lazy(RegexAst),
-    /// A special token, which no text stands for.
+    /// A special token, matched by its id: no text stands for it.
     Token(Token),
 }
 
-/// What may stand between the terminals of a rule.
+/// The white space that may stand between the symbols of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Spacing {
-    /// Nothing.
+    /// No white space.
     Tight,
-    /// A little white space, as between the parts of JSON.
+    /// A little white space, as between the parts of a JSON document.
     Json,
 }
 
@@ -53,7 +54,7 @@ pub(crate) type Alternative = Vec<Symbol>;
 pub(crate) struct Rules {
     pub(crate) terminals: Vec<(Terminal, Spacing)>,
     pub(crate) rules: Vec<(Vec<Alternative>, Spacing)>,
-    /// Terminals by what they stand for, so that equal ones are one; nothing where no text matches.
+    /// Terminals by name, so that equal ones are made only once; `None` if no text matches the terminal.
     pub(crate) named: HashMap<String, Option<Symbol>>,
     /// The rule for any JSON value.
     pub(crate) anything: Option<RuleId>,
@@ -62,11 +63,11 @@ pub(crate) struct Rules {
     parts: usize,
 }
 
-/// Repetitions that were made already.
+/// A repetition that already has a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Repeated {
     Exactly(Symbol, u64),
-    /// At least once.
+    /// Once up to this many times.
     UpTo(Symbol, u64),
     Many(Symbol),
 }
@@ -109,7 +110,7 @@ impl Rules {
         Symbol::Terminal(id)
     }
 
-    /// A terminal that is made once for its name.
+    /// Returns the terminal with this name; the first call makes it.
     pub(crate) fn named_regex(
         &mut self,
         name: &str,
@@ -124,7 +125,7 @@ impl Rules {
         symbol
     }
 
-    /// A rule without alternatives yet.
+    /// Adds a rule that has no alternatives yet.
     pub(crate) fn reserve(&mut self, spacing: Spacing) -> RuleId {
         let id = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
         self.rules.push((Vec::new(), spacing));
@@ -142,7 +143,8 @@ impl Rules {
         Symbol::Rule(id)
     }
 
-    /// A symbol so many times. Both numbers are at least 1, or `most` is unlimited.
+    /// Repeats a symbol `least` to `most` times, without an upper limit if `most` is `None`. Both numbers must be at
+    /// least 1.
     pub(crate) fn repeat(
         &mut self,
         unit: Symbol,
@@ -165,7 +167,7 @@ impl Rules {
         }
     }
 
-    /// Halves it again and again: as many rules as the number has binary digits.
+    /// Repeats a symbol `count` times by halving, which takes about log2(`count`) rules.
     fn exactly(&mut self, unit: Symbol, count: u64, spacing: Spacing) -> Symbol {
         if count <= 1 {
             return unit;
@@ -188,7 +190,7 @@ impl Rules {
         if let Some(&known) = self.repeated.get(&key) {
             return Symbol::Rule(known);
         }
-        // Up to half of it, or half of it and up to the rest.
+        // Either up to `half` units, or exactly `half` and then up to the rest.
         let half = most / 2;
         let few = self.up_to(unit, half, spacing);
         let first = self.exactly(unit, half, spacing);
@@ -219,9 +221,9 @@ impl Rules {
         Symbol::Rule(id)
     }
 
-    /// Drops alternatives that no text can complete; whether `start` can be completed.
+    /// Drops alternatives that derive no finite text. Returns whether `start` derives one.
     pub(crate) fn prune(&mut self, start: RuleId) -> bool {
-        // Where a rule is needed, and how much each alternative still needs.
+        // For each rule the alternatives that use it; for each alternative how many of its rules aren't complete yet.
         let mut users: Vec<Vec<(usize, usize)>> = vec![Vec::new(); self.rules.len()];
         let mut missing: Vec<Vec<usize>> = Vec::with_capacity(self.rules.len());
         let mut is_complete = vec![false; self.rules.len()];
@@ -262,7 +264,7 @@ impl Rules {
         is_complete[start.0 as usize]
     }
 
-    /// The rules that `start` needs, in the order in which they are found.
+    /// The rules that `start` uses, directly or indirectly, in breadth-first order.
     pub(crate) fn reachable(&self, start: RuleId) -> Vec<RuleId> {
         let mut seen = vec![false; self.rules.len()];
         let mut found = vec![start];
@@ -310,7 +312,7 @@ mod tests {
         assert_eq!(rules.reachable(start), [start]);
     }
 
-    /// The numbers of units that a symbol may be.
+    /// Whether a symbol can stand for exactly `i` units, for each `i` up to `most`.
     fn counts(rules: &Rules, symbol: Symbol, most: usize) -> Vec<bool> {
         match symbol {
             Symbol::Terminal(_) => (0..=most).map(|count| count == 1).collect(),

@@ -1,12 +1,13 @@
-//! JSON Schemas as rules of a grammar, exactly, or with a list of what couldn't be enforced.
+//! Compiles JSON Schemas to grammar rules, exactly, or with a list of the places that aren't enforced.
 //!
-//! A rule stands for a conjunction of schemas, each as it is or negated. [`merge`] makes a conjunction into branches without
-//! any alternatives left, and each branch becomes what its kinds of values look like ([`objects`], [`arrays`], [`scalars`]);
-//! the schemas of parts are conjunctions again. Conjunctions are worked off from a queue and known by what they consist of, so
-//! that neither recursion in a schema nor its depth through `$ref` is recursion here.
+//! A rule stands for a conjunction of schemas, each as it is or negated. [`merge`] splits a conjunction into branches
+//! without alternatives, and each branch becomes rules for its types of values ([`objects`], [`arrays`], [`scalars`]).
+//! The schemas of members and items are conjunctions again. Conjunctions wait in a queue, and equal ones share a rule, so
+//! that neither recursion in a schema nor its depth through `$ref` is recursion in this code.
 //!
-//! The documents that are written are a subset of those that a schema allows: names in the schema's order, little white space, one spelling of each
-//! string. What can't be enforced is left out, and its JSON pointer noted ([`Relaxed`]).
+//! The documents that a model can write are a subset of those that a schema allows: names in the schema's order, little
+//! white space, one spelling of each string. A keyword that can't be enforced is left out, and its JSON pointer is listed
+//! ([`Relaxed`]).
 
 mod arena;
 mod arrays;
@@ -38,9 +39,9 @@ use super::grammar::Schema;
 use super::json::{Document, JsonValue, ValueId};
 use super::rules::{Alternative, RuleId, Rules, Spacing, Symbol};
 
-/// Bytes of a schema's text.
+/// Limit on the bytes of a schema's text.
 pub const SCHEMA_BYTES_MAX: usize = 768 * 1024;
-/// What can't be enforced is listed up to so many places of a schema.
+/// Limit on the listed places of a schema that aren't enforced.
 pub const RELAXED_MAX: usize = 256;
 
 /// A place in a schema that isn't enforced, and why.
@@ -48,24 +49,24 @@ pub const RELAXED_MAX: usize = 256;
 pub struct Relaxed {
     /// JSON pointer (RFC 6901) within the schema.
     pub pointer: String,
-    /// In words for callers.
+    /// A message for callers.
     pub reason: String,
 }
 
-/// How much of a schema is enforced, where all of it is too much.
+/// How much of a schema is enforced, if enforcing all of it takes too much work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coarse {
     Exact,
     WithoutPatterns,
-    /// Any JSON.
+    /// Any JSON is allowed.
     Open,
 }
 
-/// Why a schema became no grammar at all.
+/// Why a schema couldn't be compiled at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Stopped(Stopped),
-    /// In words for callers.
+    /// A message for callers.
     Refused(String),
 }
 
@@ -75,21 +76,21 @@ impl From<Stopped> for Failure {
     }
 }
 
-/// A schema as it is, or its opposite.
+/// A schema as it is, or its negation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Term {
     node: NodeId,
     is_negated: bool,
 }
 
-/// Schemas that a value has to satisfy together. Their order decides that of an object's names.
+/// Schemas that a value must satisfy together. Their order decides the order of an object's names.
 type Conjunction = Vec<Term>;
 
 #[derive(Debug, Clone)]
 enum Node {
-    /// Not read yet.
+    /// A schema in the document that hasn't been read yet.
     Written(ValueId),
-    /// A value that is its own schema, not read yet.
+    /// A schema that allows only this value of `const` or `enum`, not read yet.
     Constant(ValueId),
     Anything,
     Nothing,
@@ -108,18 +109,18 @@ pub(super) struct Compiler<'a> {
     constants: HashMap<ValueId, NodeId>,
     negations: HashMap<NodeId, NodeId>,
     patterns: HashMap<String, Result<Rc<NamedPattern>, &'static str>>,
-    /// Where a pattern or a format stands first.
+    /// The first place in the document of each pattern and format.
     pattern_places: HashMap<String, ValueId>,
-    /// What schemas don't allow, and what they leave open, once it was asked for.
+    /// Alternatives of negated schemas, and the choices that schemas leave open, cached when they are first needed.
     negated: HashMap<NodeId, Option<merge::Alternatives>>,
     open: HashMap<NodeId, Rc<[merge::Open]>>,
     outlines: HashMap<NodeId, Rc<disjoint::Outline>>,
     conjunctions: HashMap<Conjunction, RuleId>,
     /// Conjunctions whose rules have no alternatives yet.
     queue: Vec<(Conjunction, RuleId)>,
-    /// Schemas whose references are known to come to an end.
+    /// Schemas whose chain of references is known to end.
     ending: HashSet<NodeId>,
-    /// Keywords that are not enforced, for they take too much work.
+    /// Keywords that aren't enforced because they take too much work.
     given_up: HashSet<(NodeId, merge::Choosing)>,
     /// The conjunction whose rule is being made.
     current: Conjunction,
@@ -127,7 +128,7 @@ pub(super) struct Compiler<'a> {
     relaxed_at: HashSet<String>,
 }
 
-/// Adds the rules of a schema. `start` is complete afterwards, but may be one that no text completes.
+/// Adds the rules of a schema. Afterwards `start` has its alternatives, though it may be that no text satisfies them.
 pub(super) fn compile(
     schema: &Schema,
     start: RuleId,
@@ -201,7 +202,7 @@ impl Compiler<'_> {
             match alternatives {
                 Ok(alternatives) => self.rules.define(rule, alternatives),
                 Err(Failure::Stopped(Stopped::TooMuchWork)) => {
-                    // What is left of the schema is left open.
+                    // The conjunctions that are left in the queue allow any JSON.
                     self.leave_open(conjunction, rule);
                     while let Some((conjunction, rule)) = self.queue.pop() {
                         self.leave_open(conjunction, rule);
@@ -225,7 +226,7 @@ impl Compiler<'_> {
         self.rules.define(rule, vec![vec![Symbol::Rule(anything)]]);
     }
 
-    /// All that values of a conjunction can look like.
+    /// The alternatives for the values of a conjunction.
     fn alternatives(&mut self, conjunction: &[Term]) -> Result<Vec<Alternative>, Failure> {
         if let Some(plain) = self.plain_union(conjunction)? {
             return Ok(plain);
@@ -250,7 +251,8 @@ impl Compiler<'_> {
         Ok(alternatives)
     }
 
-    /// A schema that is nothing but an `anyOf` needs no branches: each of its schemas has a rule that others can share.
+    /// The alternatives of a schema that is only an `anyOf`; `None` for any other. Such a schema needs no branches: each
+    /// of its schemas gets a rule that others can share.
     fn plain_union(&mut self, conjunction: &[Term]) -> Result<Option<Vec<Alternative>>, Failure> {
         let &[
             Term {
@@ -275,7 +277,7 @@ impl Compiler<'_> {
         Ok(Some(alternatives))
     }
 
-    /// The symbol for values that satisfy all of some schemas.
+    /// The symbol for values that satisfy all of the schemas.
     fn conjunction(&mut self, mut terms: Conjunction) -> Symbol {
         let mut seen = HashSet::new();
         terms.retain(|term| {
@@ -295,7 +297,7 @@ impl Compiler<'_> {
         Symbol::Rule(rule)
     }
 
-    /// Whether nothing satisfies a conjunction, as far as it shows at once.
+    /// Whether a conjunction obviously allows no value. If this is false, it may still allow none.
     fn is_plainly_empty(&self, terms: &[Term]) -> bool {
         terms
             .iter()

@@ -21,7 +21,7 @@ fn compile(grammar: &Grammar) -> Constraint {
         .constraint
 }
 
-/// How far a text gets, token by token: all of it and whether it may end there or must, or the place
+/// How far a text follows the constraint, token by token: whether it may or must end after the whole text, or the place
 /// of the first token that isn't allowed.
 fn walk(constraint: &Constraint, text: &str) -> String {
     let mut walk = constraint.begin();
@@ -71,7 +71,7 @@ fn a_text_follows_its_grammar() {
     );
     check(&object, r#"{"a": 01"#, "not at 7");
     check(&object, r#"{"a" 1"#, "not at 5");
-    // Blanks between parts are few, and a name has one spelling.
+    // Few blanks are allowed between parts, and a name has one spelling.
     check(&object, "{\n  \"a\" :\n 1\n}", "ends");
     check(&object, "{  ", "not at 2");
     check(&object, "{\n\n", "not at 2");
@@ -134,7 +134,7 @@ fn a_text_follows_its_grammar() {
     ]));
     check(&call, "call {\"a\":1}", "ends");
     check(&call, "call {\"a\":  ", "not at 11");
-    // A special token has no text, but a number.
+    // A special token is matched by its id, not by text.
     let parts = vec![Part::literal("a"), Part::Token(0), Part::literal("b")];
     let mut walk = compile(&Grammar(Part::Sequence(parts))).begin();
     for token in SimTokenizer.tokenize("a<|bos|>b", Bos::Omit) {
@@ -144,7 +144,7 @@ fn a_text_follows_its_grammar() {
     assert_eq!(walk.ahead(), Next::End);
 }
 
-/// Like the simulated one, with a second token that ends a text.
+/// [`SimTokenizer`] with a second token that ends a text.
 #[derive(Debug)]
 struct TwoEnds;
 

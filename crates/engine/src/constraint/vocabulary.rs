@@ -1,4 +1,4 @@
-//! A model's vocabulary as llguidance wants it: a tree of all tokens by their bytes.
+//! A model's vocabulary as llguidance wants it: a trie of all tokens by their bytes.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use llguidance::toktrie::{
 use crate::Token;
 use crate::model::Tokenizer;
 
-/// Longest token that the tree takes; a few vocabularies have a thousand blanks.
+/// Bytes of the longest token in the trie. A few vocabularies have tokens of about a thousand blanks.
 const TOKEN_BYTES_MAX: usize = 1_000;
 
-/// The factory of all parsers, and the set of tokens that end a text.
+/// Makes the factory of all parsers, and the set of tokens that end a text.
 pub(super) fn factory(tokenizer: &dyn Tokenizer) -> Result<(ParserFactory, SimpleVob), String> {
     let words: Vec<Vec<u8>> = (0..tokenizer.vocabulary())
         .map(|token| word(tokenizer, token))
@@ -34,13 +34,13 @@ pub(super) fn factory(tokenizer: &dyn Tokenizer) -> Result<(ParserFactory, Simpl
     Ok((factory, ends))
 }
 
-/// The bytes of a token, or none if no text has them: then only its number allows it.
+/// The bytes of a token. They are empty for a token that stands for no text: a grammar can allow it by its id only.
 fn word(tokenizer: &dyn Tokenizer, token: Token) -> Vec<u8> {
     let mut bytes = Vec::new();
     if !tokenizer.is_end(token) {
         tokenizer.piece(token, &mut bytes);
     }
-    // In the tree this byte begins the name of a special token; in UTF-8 it never occurs.
+    // In the trie this byte marks a special token; in UTF-8 it never occurs.
     if bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) || bytes.len() > TOKEN_BYTES_MAX {
         bytes.clear();
     }

@@ -1,7 +1,7 @@
-//! The way of one choice through a grammar: which tokens may come next, known some time after the last.
+//! The position of one choice in its grammar. After each token, a job computes which tokens may come next.
 //!
-//! The engine's thread samples with what is there and never waits: [`Walk::ahead`] says if a mask isn't
-//! computed yet. The computing is a [`MaskJob`], for whoever [`MaskComputer`] is.
+//! The engine thread never waits for a mask: [`Walk::ahead`] returns [`Next::Pending`] until the mask is computed. A
+//! [`MaskJob`] computes the mask; a [`MaskComputer`] decides when and on which thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,30 +13,30 @@ use llguidance::toktrie::SimpleVob;
 use crate::Token;
 use crate::constraint::{Constraint, Prototype};
 
-/// Computes masks, at once or later, here or elsewhere.
+/// Runs [`MaskJob`]s: at once or later, on this thread or on another.
 pub trait MaskComputer: Send {
-    /// Must not wait. There are never more jobs than choices.
+    /// Runs a job or queues it. Must not block. There is never more than one job per choice.
     fn compute(&mut self, job: MaskJob);
 }
 
-/// What may come next.
+/// Which tokens may come next.
 #[derive(Debug, PartialEq)]
 pub enum Next<'a> {
-    /// The tokens whose bit is set.
+    /// A bit mask over token ids: a set bit allows the token.
     Allowed(&'a [u32]),
-    /// Nothing: the text is complete.
+    /// No token: the text is complete.
     End,
-    /// Not known yet.
+    /// The mask isn't computed yet.
     Pending,
     Failed(Failure),
 }
 
-/// Why nobody knows what may come next.
+/// Why the next tokens can't be determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The grammar takes more work than a token is worth.
+    /// Computing the mask takes more work than is allowed for one token.
     TooComplex,
-    /// A bug, for the log.
+    /// An internal error, described for the log.
     Broken(String),
 }
 
@@ -48,7 +48,7 @@ enum State {
     Lost(Failure),
 }
 
-/// Where a choice is in the grammar.
+/// A choice's position in the grammar.
 enum Place {
     Beginning(Constraint),
     Middle(Box<Middle>),
@@ -61,7 +61,7 @@ struct Middle {
     grammar: Arc<Prototype>,
 }
 
-/// Where the result of a job is put; whoever waits for it holds it.
+/// Receives the result of a job. The [`Walk`] owns it; the job has a weak reference.
 #[derive(Default)]
 struct Slot(Mutex<Option<Result<Place, Failure>>>);
 
@@ -89,7 +89,8 @@ impl Walk {
         }
     }
 
-    /// The choice has got a token that was allowed.
+    /// Consumes the choice's next token and passes the job that computes the following mask to `masks`. The walk fails if
+    /// [`Walk::ahead`] hasn't returned a mask before.
     pub fn advance(&mut self, token: Token, masks: &mut dyn MaskComputer) {
         let slot = Arc::new(Slot::default());
         let job = |from| MaskJob {
@@ -112,7 +113,7 @@ impl std::fmt::Debug for Walk {
     }
 }
 
-/// One step of a walk: takes a token and computes what may follow. Dropping it fails the walk.
+/// A job that consumes one token and computes the mask of the next. If it is dropped before it has run, the walk fails.
 pub struct MaskJob {
     from: Place,
     token: Token,
@@ -120,7 +121,7 @@ pub struct MaskJob {
 }
 
 impl MaskJob {
-    /// Does nothing if nobody waits for it any more. Doesn't panic.
+    /// Does nothing if the walk was dropped. Doesn't panic.
     pub fn run(mut self) {
         let Some(slot) = self.slot.upgrade() else {
             return;
@@ -177,7 +178,7 @@ impl Place {
 }
 
 impl Slot {
-    /// The first result counts.
+    /// Stores the result, unless there is one already.
     fn put(&self, result: Result<Place, Failure>) {
         self.lock().get_or_insert(result);
     }
@@ -187,7 +188,7 @@ impl Slot {
     }
 }
 
-/// Whether no token but one that ends the text may come.
+/// Whether the mask allows no tokens except those that end the text.
 pub(super) fn is_only_ends(mask: &SimpleVob, ends: &SimpleVob) -> bool {
     let words = mask.as_slice().iter().zip(ends.as_slice());
     words.into_iter().all(|(mask, ends)| mask & !ends == 0)

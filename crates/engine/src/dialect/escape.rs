@@ -1,9 +1,9 @@
-//! What callers write is text, also where it looks like a special token.
+//! Keeps callers' text from becoming special tokens.
 //!
-//! A template makes one text of callers' words and names of tokens. So that the former never become the latter, the
-//! characters with which names begin have stand-ins in callers' words while a template runs: characters that occur
-//! nowhere else. No name survives that, in whatever way a template cuts, joins or replaces words. Afterwards the
-//! characters are restored, and the tokenizer is told where (docs/decisions/0024).
+//! A template makes one text of callers' text and names of special tokens. While it runs, the characters with which names
+//! begin are replaced in callers' text by stand-ins: characters that occur nowhere else. So no name survives, however a
+//! template cuts, joins or replaces text. Afterwards the characters are restored, and the tokenizer is told where they
+//! are (docs/decisions/0024).
 
 mod names;
 mod texts;
@@ -16,22 +16,22 @@ use self::texts::Place;
 use crate::request::{Conversation, Ending, Invalid};
 use crate::specials::{ByteSet, Specials};
 
-/// Where Unicode's supplementary private use begins, the place for characters that stand for something else.
+/// The first character of Unicode's supplementary private use areas, from which stand-ins are taken.
 const PRIVATE: char = '\u{f0000}';
 const PRIVATE_LAST: char = '\u{10fffd}';
 
-/// The parameter that asks for an answer to go on with the last message.
+/// The parameter with which a request asks for an answer that continues the last message.
 const CONTINUED: &str = "continue_final_message";
 
 /// Escapes conversations for one template and one vocabulary.
 #[derive(Debug)]
 pub(super) struct Escaper {
     names: ProtectedNames,
-    /// Private characters that the template itself uses.
+    /// Private characters in the template's source, which can't be stand-ins.
     used: BTreeSet<char>,
 }
 
-/// Which characters stand for which.
+/// The original character of each stand-in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StandIns(BTreeMap<char, char>);
 
@@ -39,12 +39,14 @@ pub(super) struct StandIns(BTreeMap<char, char>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PromptText {
     pub(crate) text: String,
-    /// Where names of special tokens are a caller's words; `None` if there are no such words.
+    /// Positions of the restored characters: a name of a special token with one of them in it is a caller's text. `None`
+    /// if no character was replaced.
     pub(crate) verbatim: Option<ByteSet>,
 }
 
 impl Escaper {
-    /// `reasoning` are the marks that stay marks in an assistant's content.
+    /// `marks` are names to protect besides those in the source; `reasoning` are the marks that stay marks in an
+    /// assistant's content.
     pub(super) fn new(
         specials: &Specials,
         source: &str,
@@ -57,7 +59,7 @@ impl Escaper {
         }
     }
 
-    /// The conversation with what stands for others in it, where that is needed.
+    /// Replaces characters of the conversation by stand-ins, where necessary. Fails if no private characters are left.
     pub(super) fn escape<'a>(
         &self,
         conversation: &'a Conversation,
@@ -119,12 +121,13 @@ fn no_private_characters() -> Invalid {
     Invalid::new("messages", message)
 }
 
-/// A conversation as a template may have it.
+/// A conversation with stand-ins, as a template gets it.
 #[derive(Debug)]
 pub(super) struct Escaped<'a> {
     pub(super) conversation: Cow<'a, Conversation>,
     pub(super) stand_ins: StandIns,
-    /// What stands where the last message's text ends, with a space behind it, if the answer goes on there.
+    /// If the answer continues the last message: the character that marks the end of that message's text. A space follows
+    /// it.
     end: Option<char>,
 }
 
@@ -141,7 +144,8 @@ impl Escaped<'_> {
         Ok(())
     }
 
-    /// What a template made of it.
+    /// Takes the template's output. If the answer continues the last message, the output is cut at that message's end;
+    /// this fails if the template hasn't written it.
     pub(super) fn rendered(&self, mut text: String) -> Result<Rendered, Invalid> {
         if let Some(end) = self.end {
             let at = text.rfind(end).ok_or_else(|| {
@@ -150,7 +154,7 @@ impl Escaped<'_> {
                 );
                 Invalid::new(CONTINUED, message)
             })?;
-            // A template that strips the space has stripped what was before it too, as in `transformers`.
+            // A template that strips this space would also have stripped white space before it, as in `transformers`.
             let is_stripped = !text[at + end.len_utf8()..].starts_with(' ');
             text.truncate(at);
             if is_stripped {
@@ -164,7 +168,7 @@ impl Escaped<'_> {
     }
 }
 
-/// A prompt with stand-ins.
+/// A rendered prompt that still has stand-ins.
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub(super) text: String,
@@ -184,7 +188,7 @@ impl Rendered {
 }
 
 impl StandIns {
-    /// The characters that aren't what they seem, for those who escape private ones.
+    /// All stand-ins, for filters that would escape private characters.
     pub(super) fn characters(&self) -> String {
         self.0.keys().collect()
     }

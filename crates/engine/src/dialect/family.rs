@@ -1,4 +1,4 @@
-//! Which family a chat template belongs to: seen from what it makes of a call, and from its marks.
+//! Finds out which family a chat template belongs to, from how it renders a tool call and from its marks.
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use super::format::{
 use super::reader::{Means, harmony_marks};
 use crate::request::{Message, Role, ToolCall};
 
-/// Marks of reasoning; those of gpt-oss are another matter.
+/// Marks around reasoning. gpt-oss has messages instead.
 const THINKING: [(&str, &str); 3] = [
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
@@ -21,23 +21,23 @@ const PROBE: &str = "probe_tool";
 #[derive(Debug, Clone)]
 pub(crate) struct Family {
     pub(crate) thinking: Option<(&'static str, &'static str)>,
-    /// Whether it speaks in the messages of gpt-oss.
+    /// Whether the model writes gpt-oss's Harmony messages.
     pub(crate) harmony: bool,
-    /// How it writes calls, if its template knows tools.
+    /// The format of the model's tool calls, if its template supports tools.
     pub(crate) format: Option<&'static Format>,
-    /// Whether an answer of its training may have several calls: its template takes them.
+    /// Whether an answer may have several calls: the template neither refuses nor drops the second call of a message.
     pub(crate) several: bool,
     pub(crate) systems: Systems,
-    /// Whether nobody else need have said something.
+    /// Whether a conversation may consist of system messages only.
     pub(crate) system_alone: bool,
 }
 
-/// Where what the system says gets into the prompt.
+/// Where a template renders system messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Systems {
-    /// Wherever a system message is, unless the template refuses it.
+    /// Everywhere, unless the template refuses the conversation.
     Anywhere,
-    /// Only in the first message; others are left out.
+    /// Only as the first message; others are dropped.
     First,
     Nowhere,
 }
@@ -59,7 +59,7 @@ impl Family {
         }
     }
 
-    /// How answers write calls.
+    /// The format of calls in answers: Hermes' if the template doesn't support tools, `None` for gpt-oss.
     pub(crate) fn calls(&self) -> Option<&'static Format> {
         (!self.harmony).then(|| self.format.unwrap_or(&HERMES))
     }
@@ -68,7 +68,7 @@ impl Family {
         self.harmony || self.format.is_some()
     }
 
-    /// Every mark that answers may have.
+    /// All marks that answers may have in them.
     pub(crate) fn marks(&self) -> impl Iterator<Item = &'static str> {
         let thinking = self.thinking.into_iter().flat_map(<[_; 2]>::from);
         let format = self.calls().into_iter().flat_map(Format::marks);
@@ -76,7 +76,7 @@ impl Family {
         thinking.chain(format).chain(harmony)
     }
 
-    /// The marks that answers have which are read by these means.
+    /// The marks that must be shown in the text of answers that are parsed by these rules.
     pub(crate) fn shown(&self, means: &Means) -> Vec<&'static str> {
         let calls = means.calls.as_ref().map(|calls| calls.format);
         let unread = self.calls().filter(|_| calls.is_none());
@@ -85,32 +85,32 @@ impl Family {
     }
 }
 
-/// The format of a call in the history is that in which the model writes one. A template that says
-/// nothing of the tools themselves is none that knows them: the model wouldn't learn what to call.
+/// The format in which the template renders a call of the history, which is how the model writes calls. `None` if the
+/// template doesn't render the tools themselves: the model wouldn't know what to call.
 fn probe_calls(template: &ChatTemplate, source: &str) -> Option<&'static Format> {
     if !template.abilities().tools {
         return None;
     }
     let found = by_text(&rendered(template, &[PROBE]).unwrap_or_default());
-    // Its template leaves calls of the history out.
+    // Granite's template leaves out the calls of the history.
     let granite = || source.contains("<|tool_call|>").then_some(&GRANITE);
     found.or_else(granite)
 }
 
-/// Some templates refuse a message with two calls, others leave the second out. Those that leave all
-/// out say nothing about it.
+/// Whether a message may have several calls. Some templates refuse a message with two calls, others drop the second. A
+/// template that drops both calls counts as one that allows several.
 fn probe_several(template: &ChatTemplate) -> bool {
     const OTHER: &str = "probe_other";
     let text = rendered(template, &[PROBE, OTHER]);
     text.is_some_and(|text| text.contains(PROBE) == text.contains(OTHER))
 }
 
-/// A conversation with calls of these functions, and their results, unless the template refuses it.
+/// Renders a conversation with calls of these functions and their results; `None` if the template refuses it.
 fn rendered(template: &ChatTemplate, names: &[&str]) -> Option<String> {
     let mut called = Message::new(Role::Assistant, "");
     let mut messages = Vec::new();
     for (i, &name) in names.iter().enumerate() {
-        // Mistral wants nine letters or digits.
+        // Mistral's templates demand ids of nine letters or digits.
         let id = format!("weirprob{i}");
         called.tool_calls.push(ToolCall {
             id: id.clone(),
@@ -151,7 +151,7 @@ fn by_text(text: &str) -> Option<&'static Format> {
 fn probe_systems(template: &ChatTemplate) -> Systems {
     const ANOTHER: &str = "probe_another";
     let said = |role, text: &str| Message::new(role, text);
-    // Whether all that the system says is in the prompt; `None` if the template refuses the conversation.
+    // Whether all system messages are in the prompt; `None` if the template refuses the conversation.
     let shows = |messages: Vec<Message>| {
         let words: Vec<String> = (messages.iter())
             .filter(|message| message.role == Role::System)
@@ -176,7 +176,8 @@ fn probe_systems(template: &ChatTemplate) -> Systems {
     Systems::Anywhere
 }
 
-/// Whether the template says something when only the system has.
+/// Whether the template renders a conversation of system messages only, or at least refuses it instead of dropping its
+/// text.
 fn probe_system_alone(template: &ChatTemplate) -> bool {
     let alone = vec![Message::new(Role::System, PROBE)];
     let text = template.render(&alone.into(), Timestamp::UNIX_EPOCH);
@@ -187,7 +188,7 @@ fn probe_system_alone(template: &ChatTemplate) -> bool {
 mod tests {
     use super::*;
 
-    /// Templates as they are shipped: `template: calls, reasoning`.
+    /// Real templates and the formats that are found: `template: calls, reasoning`.
     #[test]
     fn families_of_real_templates() {
         let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");

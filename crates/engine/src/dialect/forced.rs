@@ -1,5 +1,5 @@
-//! Answers that have a form: calls that must be, and texts that must be JSON, as grammars. A model that
-//! thinks may do so before.
+//! Grammars for answers that must have a form: tool calls that must be made, and texts such as JSON. A reasoning model
+//! may reason first.
 
 use serde_json::json;
 
@@ -8,24 +8,24 @@ use crate::Token;
 use crate::constraint::{Grammar, Part, Schema};
 use crate::request::{self, Invalid, Tool, ToolChoice, Tools};
 
-/// Calls of one answer.
+/// Limit on the calls of one answer.
 const CALLS_MAX: usize = 16;
 
-/// What an answer consists of.
+/// The parts of an answer that must have a form.
 #[derive(Debug)]
 pub(super) struct Form<'a> {
     pub(super) thoughts: Option<Thoughts>,
-    /// Calls, in this format.
+    /// The tools that may be called, and the format of the calls.
     pub(super) calls: Option<(&'a Tools, &'static Format)>,
-    /// Whether any tool may be called several times; a named one is called once.
+    /// Whether there may be several calls. A named tool is called only once in any case.
     pub(super) several: bool,
-    /// A text that has a form.
+    /// A text that must have a form, as an alternative to calls.
     pub(super) text: Option<Part>,
-    /// Marks that are special tokens.
+    /// Marks that are special tokens of the vocabulary.
     pub(super) marks: &'a [(Token, &'static str)],
 }
 
-/// The reasoning that may be in front.
+/// The marks around the reasoning that may come first.
 #[derive(Debug)]
 pub(super) struct Thoughts {
     pub(super) open: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct Thoughts {
     pub(super) is_open: bool,
 }
 
-/// How a model writes calls that must be: in its own format if that is plain enough, else as a list.
+/// The format of calls that must be made: Hermes' if it is the model's own, otherwise a JSON list.
 pub(super) fn format_of(own: Option<&'static Format>) -> &'static Format {
     match own {
         Some(format) if *format == HERMES => &HERMES,
@@ -41,7 +41,7 @@ pub(super) fn format_of(own: Option<&'static Format>) -> &'static Format {
     }
 }
 
-/// What a text must look like, if it must have a form.
+/// The grammar of a text that must have a form; `None` for free text.
 pub(super) fn part_of(format: &request::Format) -> Option<Part> {
     Some(match format {
         request::Format::Text => return None,
@@ -53,7 +53,7 @@ pub(super) fn part_of(format: &request::Format) -> Option<Part> {
     })
 }
 
-/// What a text must look like that is nothing else.
+/// The grammar of an answer without reasoning and calls; `None` for free text.
 pub(crate) fn text_grammar(format: &request::Format) -> Option<Grammar> {
     part_of(format).map(Grammar)
 }
@@ -136,14 +136,14 @@ impl Form<'_> {
         self.special(mark).unwrap_or_else(|| Part::literal(mark))
     }
 
-    /// A mark as the special token that it is.
+    /// The special token of a mark; `None` if the mark is ordinary text.
     fn special(&self, mark: &str) -> Option<Part> {
         let token = self.marks.iter().find(|(_, name)| *name == mark);
         token.map(|(token, _)| Part::Token(*token))
     }
 }
 
-/// The tools that an answer may call, with their places.
+/// The tools that an answer may call, with their indices in the request.
 fn callable(tools: &Tools) -> impl Iterator<Item = (usize, &Tool)> {
     (tools.tools.iter().enumerate()).filter(|(_, tool)| match &tools.choice {
         ToolChoice::Named(name) => tool.name == *name,
@@ -161,7 +161,7 @@ fn body(place: usize, tool: &Tool) -> Part {
     ])
 }
 
-/// Arguments are an object, also where the schema leaves it open.
+/// The schema of a tool's arguments, limited to objects. A tool without a schema has no arguments.
 fn arguments(place: usize, tool: &Tool) -> Schema {
     let param = format!("tools.{place}.function.parameters");
     let text = match (&tool.parameters_text, &tool.parameters) {
@@ -172,7 +172,7 @@ fn arguments(place: usize, tool: &Tool) -> Schema {
     Schema::new(text, param).strict(tool.strict).of_objects()
 }
 
-/// A text as a regular expression that matches it alone.
+/// A regular expression that matches only this text.
 fn escaped(text: &str) -> String {
     let special = |c: char| "\\/.+*?()[]{}|^$".contains(c);
     let escape = |c| if special(c) { Some('\\') } else { None };
@@ -312,7 +312,7 @@ mod tests {
         check(false, &[], "<think>x</think>{}", "End");
         check(false, &[], "<thinking", "not behind <think");
         check(false, &[], "x", "not behind ");
-        // The mark is a special token, which no text stands for.
+        // Here the closing mark is a special token, which no text matches.
         let close = [(0, "</think>")];
         check(true, &close, "x</think>{}", "goes on");
         check(true, &close, "x<|bos|>{\"a\": false}", "End");

@@ -1,16 +1,16 @@
-//! How model families write calls of tools.
+//! Formats in which model families write tool calls.
 
-/// One way of writing calls.
+/// A format of tool calls.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Format {
     pub(crate) name: &'static str,
-    /// Marks that begin a call, or a list of them.
+    /// Marks that begin a call or a list of calls.
     pub(crate) opens: &'static [&'static str],
-    /// Marks around all calls, which mean nothing themselves.
+    /// Marks around all calls, which are skipped.
     pub(crate) around: &'static [&'static str],
-    /// Marks within a call that may be special tokens.
+    /// Marks within a call, which may be special tokens.
     pub(crate) within: &'static [&'static str],
-    /// Whether an answer that begins as JSON is a call too, without a mark.
+    /// Whether an answer that begins with JSON is a call, even without a mark.
     pub(crate) bare: bool,
     pub(crate) syntax: Syntax,
 }
@@ -21,11 +21,11 @@ pub(crate) enum Syntax {
     Json { close: &'static str },
     /// The name, then the arguments as JSON.
     Named {
-        /// What stands before the name.
+        /// Text before the name.
         prefix: &'static str,
         close: &'static str,
     },
-    /// Each argument between tags.
+    /// Each argument as a key and a value between tags.
     Tagged(Tags),
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Tags {
     pub(crate) key_close: &'static str,
     pub(crate) value_open: &'static str,
     pub(crate) value_close: &'static str,
-    /// Ends a call; others may follow before `close`. Empty if only `close` does.
+    /// Ends a call; other calls may follow before `close`. Empty if `close` ends the call.
     pub(crate) call_close: &'static str,
     pub(crate) close: &'static str,
     /// Whether values stand on lines of their own.
@@ -44,7 +44,7 @@ pub(crate) struct Tags {
 }
 
 impl Format {
-    /// Every mark that a vocabulary may have as a special token, which then has to be shown.
+    /// All marks that may be special tokens of a vocabulary: these must then be shown in the text.
     pub(crate) fn marks(&self) -> impl Iterator<Item = &'static str> {
         let close = match self.syntax {
             Syntax::Json { close } | Syntax::Named { close, .. } => close,
@@ -56,7 +56,7 @@ impl Format {
     }
 }
 
-/// Hermes, Qwen 2.5 and 3, Granite 4, and every model that knows no tools.
+/// Hermes, Qwen 2.5 and 3, Granite 4; also used for models whose template doesn't support tools.
 pub(crate) static HERMES: Format = Format {
     name: "hermes",
     opens: &["<tool_call>"],
@@ -203,7 +203,8 @@ pub(crate) static MINIMAX: Format = Format {
         lines: false,
     }),
 };
-/// What a grammar makes a model write that isn't trained to write any of the others as plain text.
+/// Calls that a grammar makes a model write, if the model's own format isn't Hermes': a list of JSON objects without
+/// marks.
 pub(crate) static PLAIN: Format = Format {
     name: "plain",
     opens: &[],

@@ -1,25 +1,25 @@
-//! Calls for models whose template knows none: the tools are described in the system message, and calls
-//! and results of the history become text, in the format of Hermes, which also Qwen was trained on.
+//! Tool calls for models whose template doesn't support tools: the tools are described in the system message, and calls
+//! and results of the history become text. The format is Hermes', on which Qwen was trained, too.
 
 use serde_json::{Value, json};
 
 use super::python_json;
 use crate::request::{Message, Role, Tool, ToolCall, ToolChoice, Tools};
 
-/// The conversation in roles that every template has.
+/// The conversation in roles that every template has, with the tools described in it.
 pub(super) fn messages(messages: &[Message], tools: &Tools, knows_system: bool) -> Vec<Message> {
     let mut messages = plain(messages);
-    // A description invites to call, so there is none for who must not.
+    // A description invites the model to call, so there is none if calls aren't allowed.
     if !tools.tools.is_empty() && tools.choice != ToolChoice::None {
         describe(&mut messages, &tools.tools, knows_system);
     }
     messages
 }
 
-/// Calls and results as text.
+/// Turns calls and results into text.
 pub(super) fn plain(messages: &[Message]) -> Vec<Message> {
     let mut plain: Vec<Message> = Vec::with_capacity(messages.len());
-    // Many templates want users and assistants to take turns, so what follows a result joins it.
+    // Many templates demand that users and assistants alternate, so a user's message after a result joins the result.
     let mut joins = false;
     for message in messages {
         let mut message = message.clone();

@@ -1,14 +1,14 @@
-//! Values as Python writes them, where Jinja's authors in Rust decided otherwise.
+//! Writes values as Python does, where `minijinja` does it differently.
 
 use std::fmt::{self, Write};
 
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
-/// Arrays in arrays that are written: more than any conversation has, and few enough for a stack.
+/// Limit on nested arrays: more than any conversation has, and few enough for the stack.
 pub(super) const DEPTH_MAX: usize = 200;
 
-/// `str(value)`; fails on what nests deeper than [`DEPTH_MAX`]. What `printable` gives is written as it is in any case.
+/// Writes `str(value)`. Fails on values that nest deeper than [`DEPTH_MAX`]. Characters of `printable` are never escaped.
 pub(super) fn write_str(
     out: &mut impl Write,
     value: &Value,
@@ -21,7 +21,7 @@ pub(super) fn write_str(
     }
 }
 
-/// `repr(value)`.
+/// Writes `repr(value)`.
 fn write_repr(out: &mut impl Write, value: &Value, printable: &str, depth: usize) -> fmt::Result {
     let depth = depth.checked_sub(1).ok_or(fmt::Error)?;
     match value.kind() {
@@ -63,7 +63,7 @@ fn write_repr(out: &mut impl Write, value: &Value, printable: &str, depth: usize
     }
 }
 
-/// Whether a value may be written: nothing that recurses over it runs out of stack.
+/// Whether a value nests no deeper than `depth`, so that recursion over it doesn't run out of stack.
 pub(super) fn is_shallow(value: &Value, depth: usize) -> bool {
     let shallow = |item: Value| depth > 0 && is_shallow(&item, depth - 1);
     match value.kind() {
@@ -75,7 +75,7 @@ pub(super) fn is_shallow(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// The number, if it isn't an integer.
+/// The number as a float; `None` for integers.
 fn float(value: &Value) -> Option<f64> {
     if value.is_integer() {
         return None;
@@ -83,7 +83,7 @@ fn float(value: &Value) -> Option<f64> {
     f64::try_from(value.clone()).ok()
 }
 
-/// `repr` of a float: the fewest digits that mean it, with an exponent outside of 1e-4 to 1e16.
+/// `repr` of a float: the fewest digits that identify it, with an exponent outside of 1e-4 to 1e16.
 pub(super) fn float_repr(number: f64) -> String {
     if !number.is_finite() {
         return format!("{number}").to_lowercase();
@@ -97,7 +97,7 @@ pub(super) fn float_repr(number: f64) -> String {
     }
 }
 
-/// A text in the quotes that need the least escapes.
+/// Writes a text in the quotes that need fewer escapes.
 fn write_quoted(out: &mut impl Write, text: &str, printable: &str) -> fmt::Result {
     let double = text.contains('\'') && !text.contains('"');
     let quote = if double { '"' } else { '\'' };
@@ -121,15 +121,15 @@ fn write_quoted(out: &mut impl Write, text: &str, printable: &str) -> fmt::Resul
     out.write_char(quote)
 }
 
-/// Python and Rust leave the same categories unescaped, but for marks on the letter before, which
-/// Rust escapes only where a text begins.
+/// Whether `repr` leaves a character unescaped. Python and Rust do so for the same categories, except for combining
+/// marks, which Rust escapes only where a text begins: so a letter comes first here.
 fn is_printable(character: char) -> bool {
     let mut after_letter = String::from("a");
     after_letter.push(character);
     !after_letter.escape_debug().to_string().contains("\\u")
 }
 
-/// What `strip` strips: Unicode's white space, and four separators that only Python counts.
+/// Whether Python's `strip` strips a character: Unicode's white space, and four separators that only Python counts.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }

@@ -1,5 +1,5 @@
-//! `tojson` as Python's `json.dumps` with `ensure_ascii=False`: models were trained on its spaces, and
-//! Jinja's own escapes what matters in HTML only.
+//! `tojson` like Python's `json.dumps` with `ensure_ascii=False`: models were trained on its spacing, and Jinja's own
+//! filter escapes characters for HTML.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::dialect::python;
 
-/// The filter, with the options that templates use. What `printable` gives is never escaped.
+/// The filter `tojson`, with the options that templates use. Characters of `printable` are never escaped.
 pub(super) fn tojson(
     value: &Value,
     options: Kwargs,
@@ -31,7 +31,7 @@ pub(super) fn tojson(
     })
 }
 
-/// A value as templates print it.
+/// A value as JSON, with the spacing of `json.dumps`.
 pub(super) fn text(value: &serde_json::Value) -> String {
     let style = Style {
         item_separator: ", ".to_owned(),
@@ -59,17 +59,17 @@ fn dump(value: &Value, style: Style, sort_keys: bool) -> serde_json::Result<Stri
     Ok(String::from_utf8(json).expect("JSON is text"))
 }
 
-/// How `json.dumps` separates and indents; empty arrays and objects have neither.
+/// Separators and indentation of `json.dumps`. Empty arrays and objects have neither.
 #[derive(Debug)]
 struct Style {
     item_separator: String,
     key_separator: String,
     indent: Option<String>,
     ensure_ascii: bool,
-    /// Characters beyond ASCII that are written as they are even so.
+    /// Characters outside of ASCII that aren't escaped even with `ensure_ascii`.
     printable: String,
     depth: usize,
-    /// Whether the innermost array or object has something in it.
+    /// Whether the innermost array or object has an item already.
     filled: bool,
 }
 

@@ -1,7 +1,7 @@
-//! From the text of an answer to what it is: content, reasoning, calls of tools.
+//! Output parser: splits the text of an answer into content, reasoning and tool calls.
 //!
-//! A reader takes one character after the other, so what it finds can't depend on where a text was cut.
-//! It holds back what isn't decided yet, and nothing else.
+//! A parser takes one character at a time, so its result doesn't depend on where a text was cut. It holds back only text
+//! that it can't classify yet.
 
 mod call;
 mod harmony;
@@ -24,7 +24,7 @@ pub(crate) use self::read::Readers;
 use crate::dialect::format::Format;
 use crate::request::Tool;
 
-/// How the answers of a request are to be read.
+/// How the answers of a request are parsed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading(Option<Arc<Means>>);
 
@@ -32,7 +32,7 @@ pub struct Reading(Option<Arc<Means>>);
 pub(crate) struct Means {
     pub(crate) thinking: Option<Thinking>,
     pub(crate) calls: Option<Calls>,
-    /// Answers come in the messages of gpt-oss, whatever else is known of them.
+    /// Whether answers are gpt-oss's Harmony messages, whatever the other fields say.
     pub(crate) harmony: bool,
 }
 
@@ -40,9 +40,10 @@ pub(crate) struct Means {
 pub(crate) struct Thinking {
     pub(crate) open: &'static str,
     pub(crate) close: &'static str,
-    /// What the prompt ends with if it has opened the reasoning already.
+    /// Text at the end of the prompt, if the prompt has opened the reasoning: the opening mark, or an empty text if the
+    /// answer continues a message's reasoning.
     pub(crate) opened: Option<String>,
-    /// Whether reasoning is told apart; else it stays in the content, between its marks.
+    /// Whether reasoning is separated from the content. Otherwise it stays in the content, between its marks.
     pub(crate) separate: bool,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Calls {
 }
 
 impl Reading {
-    /// Text is content.
+    /// All text is content.
     pub const PLAIN: Reading = Reading(None);
 
     pub(crate) fn new(means: Means) -> Self {
@@ -69,21 +70,21 @@ impl Reading {
     }
 }
 
-/// Reads one choice.
+/// Parses one choice.
 #[derive(Debug)]
 pub(crate) struct Reader {
     means: Arc<Means>,
     out: Out,
     state: State,
     matcher: Matcher,
-    /// White space that is part of the text if text follows.
+    /// White space that belongs to the text only if more text follows.
     space: String,
-    /// What may yet turn out not to be a call.
+    /// Text of a call that may still turn out to be content.
     raw: String,
-    /// Nothing but white space has come, or nothing but reasoning.
+    /// Whether only white space and reasoning have come so far.
     fresh: bool,
     thought: bool,
-    /// White space that comes now belongs to the mark before it.
+    /// Whether white space that comes now belongs to the mark before it.
     trims: bool,
 }
 
@@ -128,7 +129,7 @@ impl Reader {
         }
     }
 
-    /// Takes text and gives what has become certain by it.
+    /// Takes text, and returns the parts of the answer that are certain now.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         for c in text.chars() {
             self.step(c);
@@ -136,8 +137,8 @@ impl Reader {
         self.out.take()
     }
 
-    /// The rest, once no more text comes. `ended` says that the model has ended its turn; else it was
-    /// cut off.
+    /// Returns the parts that were held back, at the end of the text. `ended` says whether the model has ended its turn;
+    /// otherwise the answer was cut off.
     pub(crate) fn finish(&mut self, ended: bool) -> Vec<Piece> {
         let held = self.matcher.take();
         match &mut self.state {
@@ -158,7 +159,7 @@ impl Reader {
         self.out.calls() > 0
     }
 
-    /// Whether what comes next is reasoning, as far as is known.
+    /// Whether the text that comes next is reasoning, as far as is known.
     pub(crate) fn is_reasoning(&self) -> bool {
         match &self.state {
             State::Reasoning => true,
@@ -188,7 +189,7 @@ impl Reader {
         let mut released = String::new();
         let found = self.matcher.step(c, &marks, &mut |c| released.push(c));
         for c in released.chars() {
-            // A call without a mark may begin in the middle of what is no mark.
+            // A call without a mark may begin within characters that aren't a mark.
             match self.state {
                 State::Content => self.read_content(c),
                 _ => self.step(c),
@@ -202,7 +203,7 @@ impl Reader {
         }
     }
 
-    /// A character that is no part of a mark.
+    /// Takes a character that isn't part of a mark.
     fn read_content(&mut self, c: char) {
         let calls = self.means.calls.as_ref();
         if c.is_whitespace() && (calls.is_some() || self.fresh) {
@@ -254,7 +255,7 @@ impl Reader {
                 continue;
             }
             let space = std::mem::take(&mut self.space);
-            // The line break behind the opening mark belongs to the mark.
+            // The line break after the opening mark belongs to the mark.
             if !self.trims {
                 self.think(&space);
             }
@@ -320,7 +321,7 @@ impl Reader {
         }
     }
 
-    /// What looked like a call is text.
+    /// Text that looked like a call becomes content.
     fn refuse(&mut self) {
         let raw = std::mem::take(&mut self.raw);
         self.state = State::Content;

@@ -1,9 +1,9 @@
-//! Conversations that a template refuses, in forms that it takes.
+//! Changes conversations that a template refuses into forms that it accepts.
 //!
-//! Callers' conversations follow OpenAI's rules, which know no order of roles. Templates have their own: some want
-//! users and assistants to take turns, one system message, the arguments of calls as objects, a result for each call.
-//! So what a template refuses is shown to it again, changed step by step, until it takes it. A conversation that it
-//! takes as it is is never changed.
+//! Callers' conversations follow OpenAI's rules, which demand no order of roles. Templates have rules of their own: some
+//! want users and assistants to alternate, a single system message, the arguments of calls as objects, or a result for
+//! each call. A conversation that a template refuses is changed step by step until the template accepts it. One that is
+//! accepted as it is isn't changed, unless the template would silently drop some of its messages.
 
 mod arguments;
 mod cut_json;
@@ -15,23 +15,23 @@ pub(super) use self::arguments::with_objects;
 pub(super) use self::turns::is_system;
 use crate::request::{Conversation, Ending, Message};
 
-/// What is changed, the least first. Each changes what those before it do as well.
+/// The changes, the smallest first. Each includes all before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Repair {
     Nothing,
-    /// Arguments of calls are objects.
+    /// Arguments of calls become objects.
     Arguments,
-    /// One system message, which is the first; later ones are said by the user.
+    /// There is only one system message, which comes first; later ones become user messages.
     Systems,
-    /// Each call has its result, and each result its call; others are said by the user.
+    /// Each call has a result, and each result a call; other results become user messages.
     Results,
-    /// A user begins, and users and assistants take turns.
+    /// A user message comes first, and users and assistants alternate.
     Turns,
-    /// The user has the last word.
+    /// If the assistant has the last message, an empty user message follows.
     LastWord,
-    /// No system message: the user says it first.
+    /// There is no system message: its text comes first in a user message.
     NoSystem,
-    /// Calls and results are what the assistant and the user say.
+    /// Calls and results become text of the assistant and the user.
     CallsAsText,
 }
 
@@ -47,7 +47,7 @@ impl Repair {
         Repair::CallsAsText,
     ];
 
-    /// The messages so changed; calls have arguments that are objects already.
+    /// The changed messages. Arguments aren't changed here: [`with_objects`] has changed them before.
     pub(super) fn messages(self, conversation: &Conversation) -> Cow<'_, [Message]> {
         if self <= Repair::Arguments {
             return Cow::Borrowed(&conversation.messages);

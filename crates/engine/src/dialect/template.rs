@@ -1,4 +1,4 @@
-//! A model's own chat template: what a conversation is as text.
+//! A model's own chat template, which renders conversations to text.
 
 #[cfg(test)]
 #[path = "../../tests/templates/corpus.rs"]
@@ -24,10 +24,10 @@ pub(super) use self::pieces::Pieces;
 use self::view::Shape;
 use crate::request::{Conversation, Ending, Invalid, Message, Tool};
 
-/// Characters of a template's own words that a caller gets to see.
+/// Limit on the characters of a template's error message that a caller gets to see.
 const REFUSAL_CHARS_MAX: usize = 500;
 
-/// A model's own chat template. A rendering may take long: it belongs off the engine's thread.
+/// A model's own chat template. Rendering may take long: don't do it on the engine thread.
 #[derive(Debug)]
 pub struct ChatTemplate {
     jinja: Jinja,
@@ -35,24 +35,24 @@ pub struct ChatTemplate {
     abilities: Abilities,
 }
 
-/// What a template has a place for, as its renderings show when the model is loaded.
+/// The abilities of a template, found out by rendering when the model is loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
-    /// The tools that the model may call are in the prompt.
+    /// The tools that the model may call are rendered.
     pub tools: bool,
-    /// So are the calls of earlier turns, with their arguments, and what came of them.
+    /// Calls of earlier turns are rendered, with their arguments and results.
     pub tool_results: bool,
-    /// `enable_thinking` changes something.
+    /// `enable_thinking` changes the prompt.
     pub thinking_switch: bool,
-    /// The prompt ends where the model thinks, unless it is told not to: the answer has no opening
-    /// mark.
+    /// The prompt ends with the opening mark of the reasoning, unless reasoning is switched off, so that the answer has
+    /// no opening mark.
     pub opens_thinking: bool,
-    /// There is a role `developer`; in other templates it becomes `system`.
+    /// There is a role `developer`. In other templates `system` takes its place.
     pub developer: bool,
 }
 
 impl ChatTemplate {
-    /// Fails, with a text for the log, on what is no template or uses what nobody has heard of.
+    /// Fails, with a message for the log, if the source isn't a template or uses unknown names.
     pub fn parse(source: &str, bos: &str, eos: &str) -> Result<Self, String> {
         let jinja = Jinja::new(source, bos, eos).map_err(|error| explain(&error))?;
         let (abilities, shape) = probe::probe(&jinja).map_err(|error| explain(&error))?;
@@ -67,7 +67,7 @@ impl ChatTemplate {
         self.abilities
     }
 
-    /// The conversation as text, up to where it is to end.
+    /// Renders the conversation, with a generation prompt at the end if an answer is to follow.
     pub fn render(&self, conversation: &Conversation, now: Timestamp) -> Result<String, Invalid> {
         let scene = Scene {
             messages: &conversation.messages,
@@ -92,7 +92,7 @@ impl ChatTemplate {
         self.jinja.render(inputs).map_err(|error| {
             let refused = |message| Invalid::new("messages", message);
             match refusal(&error) {
-                // It may repeat what it was given.
+                // The message may repeat parts of the conversation, so it is cut.
                 Some(refusal) => Refused::AsItIs(refused(
                     refusal
                         .0
@@ -114,22 +114,22 @@ impl ChatTemplate {
     }
 }
 
-/// What a template is to make a prompt of.
+/// The inputs of one rendering.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
     pub(super) messages: &'a [Message],
     pub(super) tools: &'a [Tool],
     pub(super) switches: &'a BTreeMap<String, Json>,
     pub(super) add_generation_prompt: bool,
-    /// Characters that stand for others.
+    /// Stand-ins, which aren't escaped.
     pub(super) stand_ins: String,
     pub(super) now: Timestamp,
 }
 
-/// Why there is no prompt.
+/// Why a template rendered no prompt.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The template may take the conversation in another form.
+    /// The template may accept the conversation in another form.
     AsItIs(Invalid),
     InAnyForm(Invalid),
 }
@@ -141,7 +141,7 @@ impl From<Refused> for Invalid {
     }
 }
 
-/// An error and what caused it, on one line.
+/// An error and its causes, on one line.
 fn explain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

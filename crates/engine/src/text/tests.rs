@@ -7,7 +7,7 @@ fn stop(strings: &[&str]) -> Stop {
     Stop::new(strings.iter().map(|&string| string.to_owned()).collect()).unwrap()
 }
 
-/// What each push gives, `|` after one that stopped; then what `finish` gives.
+/// The text that each push returns, with `|` if it stopped, and the text that `finish` returns.
 fn outputs(stop: &Stop, pieces: &[&[u8]]) -> Vec<String> {
     let mut stream = TextStream::new(stop);
     let mut outputs = Vec::new();
@@ -34,22 +34,22 @@ fn text_comes_out_as_soon_as_it_is_decided() {
         );
     };
     check(&[], &["a", "", "bc"], &["a", "", "bc", ""]);
-    // Held while it may be a stop string, whole or in part; out at once when it can't.
+    // Text is held back while it may be a stop string or the beginning of one, and returned once it can't be.
     check(&["END"], &["xE", "N", "D"], &["x", "", "|", ""]);
     check(&["END"], &["xE", "N", "E", "y"], &["x", "", "EN", "Ey", ""]);
     check(&["END"], &["xEN"], &["x", "EN"]);
     check(&["aab"], &["aaaa", "b"], &["aa", "|", ""]);
     check(&["abab!"], &["abab", "ab", "!"], &["", "ab", "|", ""]);
-    // Nothing after a stop string, neither of the same token nor of a later one.
+    // No text follows a stop string, neither of the same token nor of a later one.
     check(&["\n"], &["one\ntwo", "three"], &["one|", "|", ""]);
     check(&["bc"], &["abcbc"], &["a|", ""]);
-    // The first to begin counts, not the first to end, nor the first in the list.
+    // The stop string that begins first counts, not the one that ends first or is first in the list.
     check(&["cd", "abcdef"], &["xabcd", "ef"], &["x", "|", ""]);
     check(&["cd", "abcdef"], &["xabcd", "eX"], &["x", "ab|", ""]);
     check(&["cd", "abcdef"], &["xabcd"], &["x", "ab"]);
     check(&["cd", "ab"], &["xabcd"], &["x|", ""]);
     check(&["ab", "abc"], &["xab"], &["x|", ""]);
-    // A character that begins like a stop string's is not one.
+    // A character that only has its first byte in common with a stop string isn't one.
     check(&["é"], &["aè", "é"], &["aè", "|", ""]);
     check(&["日本"], &["日", "日", "本"], &["", "日", "|", ""]);
 }
@@ -70,7 +70,7 @@ fn characters_are_whole() {
     check(&[b"a\xf0\x9f\x98"], &["a", ""]);
 }
 
-/// The whole text at once: up to the stop string that begins first, without an incomplete end.
+/// Decodes the whole text at once: up to the stop string that begins first, without an incomplete end.
 fn naive(stops: &Stop, bytes: &[u8]) -> String {
     let incomplete = |tail: &[u8]| {
         std::str::from_utf8(tail)
@@ -88,7 +88,7 @@ fn naive(stops: &Stop, bytes: &[u8]) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-/// The most that may be held back: the longest end of the text that begins a stop string.
+/// The most bytes that may be held back: the longest end of the text with which a stop string begins.
 fn longest_beginning(stops: &Stop, text: &str) -> usize {
     let starts = text.char_indices().map(|(i, _)| &text[i..]);
     let begins = |end: &&str| stops.strings().iter().any(|stop| stop.starts_with(*end));
@@ -133,7 +133,7 @@ proptest! {
             prop_assert!(!stopped || (pushed.stopped && pushed.text.is_empty()));
             stopped = pushed.stopped;
             out += &pushed.text;
-            // Nothing is held that no stop string could begin with.
+            // Text with which no stop string can begin isn't held back.
             let so_far = naive(&Stop::default(), &bytes[..cut[1]]);
             if naive(&stops, &bytes[..cut[1]]) == so_far {
                 prop_assert_eq!(so_far.len() - out.len(), longest_beginning(&stops, &so_far));
@@ -164,7 +164,7 @@ fn text_may_be_left_unsearched() {
     let mut stream = TextStream::new(&stop(&["ab"]));
     assert_eq!(stream.push_unsearched(b"xab").text, "xab");
     assert_eq!(stream.push_unsearched(b"a").text, "a");
-    // What began there isn't completed here.
+    // A stop string that would begin in the unsearched text isn't found.
     assert_eq!(stream.push(b"b").text, "b");
     assert_eq!(stream.push(b"ya").text, "y");
     let last = stream.push(b"b");

@@ -1,5 +1,5 @@
-//! Real templates render as `transformers` renders them: see the README beside this file. It is a part of
-//! `dialect::template`, for a template renders more here than conversations.
+//! Real templates render the same text as in `transformers`: see the README beside this file. This module is part of
+//! `dialect::template`, because a template renders more here than conversations.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::dialect::Dialect;
 use crate::request::{Format, Message, Role, Tool, ToolCall, Tools};
 use crate::sim::SimTokenizer;
 
-/// Its system prompt joins what it marks as safe with what it doesn't, so that Jinja escapes the
-/// latter for HTML. No other template was seen to.
+/// This template's system prompt joins text that it marks as safe with text that it doesn't, so that Jinja escapes the
+/// latter for HTML. No other template is known to do so.
 const ESCAPES_HTML: &str = "llama-cpp-python-meetkai-functionary-medium-v3.1";
 
-/// A real template, and what Python makes of it.
+/// A real template, and its recorded renderings in Python.
 struct Real {
     name: String,
     source: String,
@@ -26,7 +26,7 @@ struct Real {
 }
 
 impl Real {
-    /// All of the repository, and those that `record.py --fetch` fetched.
+    /// All templates of the repository, and those that `record.py --fetch` has fetched.
     fn all() -> Vec<Real> {
         let fetched = std::env::var_os("WEIR_TEST_TEMPLATES").map(PathBuf::from);
         let mut real = Vec::new();
@@ -50,7 +50,7 @@ impl Real {
         real
     }
 
-    /// Whether it is in the repository.
+    /// Whether the template is in the repository.
     fn is_ours(&self) -> bool {
         home().join(format!("{}.jinja", self.name)).exists()
     }
@@ -94,7 +94,7 @@ fn templates_render_as_in_python() {
         for variant in real.recorded.keys() {
             let expected = real.recorded(variant);
             let found = render(&template, &cases, variant);
-            // Where Python itself fails, as it does at `'x' in none`, going on is as good as failing.
+            // If Python itself fails, as it does at `'x' in none`, rendering something is as good as failing.
             if *expected != found && expected.get("failed").is_none() {
                 wrong.push(format!("{} {variant}:\n  {expected}\n  {found}", real.name));
             }
@@ -103,7 +103,7 @@ fn templates_render_as_in_python() {
     assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
 }
 
-/// What the template makes of a variant of a case, as it is recorded.
+/// The template's rendering of a variant of a case, in the form in which it is recorded.
 fn render(template: &ChatTemplate, cases: &Map<String, Json>, variant: &str) -> Json {
     let mut parts = variant.split('/');
     let case = &cases[parts.next().unwrap()];
@@ -127,7 +127,7 @@ fn render(template: &ChatTemplate, cases: &Map<String, Json>, variant: &str) -> 
     }
 }
 
-/// As `record.py` does, and `transformers` after it.
+/// Changes a message as `record.py` does, which follows `transformers`.
 fn vary(message: &Json, changes: &[&str]) -> Json {
     let mut message = message.clone();
     if changes.contains(&"empty") && message["content"].is_null() {
@@ -161,8 +161,8 @@ fn kwargs(case: &Json) -> BTreeMap<String, Json> {
         .collect()
 }
 
-/// Cases that no conversation of ours can be: parts are joined, an answer always follows, no tools
-/// are none.
+/// Cases that a [`Conversation`] can't express here: parts of a content are joined, a generation prompt is always added,
+/// and an empty list of tools is none.
 const NOT_OURS: [&str; 3] = ["parts", "no_generation_prompt", "no_tools"];
 
 #[test]
@@ -171,7 +171,7 @@ fn conversations_render_as_in_python() {
     let mut wrong = Vec::new();
     for real in Real::all() {
         let template = real.parse();
-        // Where content must be parts, what was recorded isn't what we give.
+        // If content must be parts, the recorded input differs from ours.
         if real.name == ESCAPES_HTML || template.shape.parts {
             continue;
         }
@@ -192,7 +192,7 @@ fn conversations_render_as_in_python() {
     assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
 }
 
-/// The variant of a case that a template of this shape is given.
+/// The variant of a case that a template of this shape gets.
 fn variant(name: &str, case: &Json, shape: Shape) -> String {
     let has = |is: fn(&Json) -> bool| case["messages"].as_array().unwrap().iter().any(is);
     let changes = [
@@ -215,7 +215,7 @@ fn variant(name: &str, case: &Json, shape: Shape) -> String {
     })
 }
 
-/// A case as the wire's conversion makes a conversation of it.
+/// A case as the conversation that the server would make of it.
 fn conversation(case: &Json) -> Conversation {
     let text = |json: &Json| json.as_str().map(str::to_owned);
     let message = |json: &Json| Message {
@@ -270,7 +270,7 @@ fn conversation(case: &Json) -> Conversation {
     }
 }
 
-/// Either the template says it, or the general description does.
+/// The tools are in the prompt, rendered by the template or described in a system message.
 #[test]
 fn the_tools_are_in_every_prompt() {
     let cases = read_json(&home().join("cases.json"));
@@ -285,13 +285,13 @@ fn the_tools_are_in_every_prompt() {
                 let (name, prompt) = (&real.name, spoken.prompt.text);
                 assert!(prompt.contains("get_weather"), "{name}: {prompt}");
             }
-            // It wants something else beside, as a system message.
+            // The template demands something else as well, as a system message.
             Err(refused) => assert!(!real.is_ours(), "{}: {refused}", real.name),
         }
     }
 }
 
-/// What was found out about each, and the shape it wants.
+/// The abilities of each template, and the shape in which it wants messages.
 #[test]
 fn abilities() {
     let mut table = String::new();
@@ -301,7 +301,7 @@ fn abilities() {
         }
         let template = real.parse();
         let shape = Shape {
-            // The ability says it already.
+            // The abilities have this already.
             developer: false,
             ..template.shape
         };

@@ -1,5 +1,5 @@
-//! What callers write never becomes a special token, and stays what it is: with every template of this directory, and
-//! vocabularies that have all the marks which the templates write.
+//! Callers' text never becomes a special token, and stays as it is. Tested with every template of this directory, and
+//! with vocabularies that have all the marks that the templates write.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::model::Encoded;
 use crate::request::{Message, Role, Tool, ToolCall, Tools};
 use crate::specials::{Fragment, Names, Special, SpecialKind, Specials};
 
-/// A token for each byte, and the given special ones behind them.
+/// A tokenizer with a token for each byte, and the given special tokens after these.
 #[derive(Debug)]
 struct Bytes(Specials);
 
@@ -126,7 +126,7 @@ impl Subject {
         Some(self.tokenizer.encode(&text, names, Bos::Omit).tokens)
     }
 
-    /// The special tokens of a prompt, and all of its text.
+    /// The special tokens of a prompt, and its whole text.
     fn told(&self, conversation: &Conversation) -> Option<(Vec<Token>, String)> {
         let tokens = self.tokens(conversation)?;
         let mut text = Vec::new();
@@ -142,7 +142,7 @@ impl Subject {
     }
 }
 
-/// What a source has between brackets, and what every vocabulary has.
+/// The marks in a template's source, which are in brackets, and those of every vocabulary.
 fn marks(source: &str) -> BTreeMap<String, SpecialKind> {
     let mut names = BTreeMap::new();
     for (open, close) in [('<', '>'), ('[', ']')] {
@@ -181,7 +181,7 @@ fn marks(source: &str) -> BTreeMap<String, SpecialKind> {
     names
 }
 
-/// Where callers write.
+/// The places in a conversation where callers write.
 const PLACES: [&str; 14] = [
     "user",
     "system",
@@ -199,7 +199,7 @@ const PLACES: [&str; 14] = [
     "switch",
 ];
 
-/// A conversation with a text in one place, and words that are no marks in the others.
+/// A conversation with the text in one place, and words without marks in the others.
 fn conversation(place: &str, text: &str) -> Conversation {
     let at = |this: &str, otherwise: &str| {
         if place == this {
@@ -255,8 +255,8 @@ fn conversation(place: &str, text: &str) -> Conversation {
     }
 }
 
-/// The name of a token in disguises that templates take off, or could. Each with harmless words that mean the same
-/// to a template.
+/// Disguises of a token's name that templates remove, or could remove. Each comes with harmless words that a template
+/// treats the same.
 fn disguises(name: &str) -> Vec<(String, &'static str)> {
     let cut = name.char_indices().nth(name.chars().count() / 2).unwrap().0;
     let (head, tail) = name.split_at(cut);
@@ -270,13 +270,13 @@ fn disguises(name: &str) -> Vec<(String, &'static str)> {
         plain(inside.trim_matches(['|', '｜', '/']).to_owned()),
         plain(tail.to_owned()),
         plain(head.to_owned()),
-        // SmolLM3 takes these out of a system message.
+        // SmolLM3's template removes these from a system message.
         (format!("{head}/think{tail}"), "words/think"),
         (format!("{head}/no_think{tail}"), "words/no_think"),
     ]
 }
 
-/// Ordinary words of a vocabulary are what they are wherever they are.
+/// Names of ordinary tokens, which remain tokens wherever they are.
 const WORDS: [&str; 3] = ["<h1>", "   ", "<unlike>"];
 
 #[test]
@@ -287,7 +287,7 @@ fn no_name_of_a_special_token_becomes_one() {
         for place in PLACES {
             let mut check = |text: &str, plain: &str| {
                 let Some((expected, _)) = subject.told(&conversation(place, plain)) else {
-                    // It refuses all of them, as Mistral's do with names that are no names.
+                    // The template refuses any text in this place, as Mistral's do with invalid names.
                     return;
                 };
                 let told = subject.told(&conversation(place, text));
@@ -313,7 +313,7 @@ fn no_name_of_a_special_token_becomes_one() {
             for name in ["<|im_end|>", "<s>", "[/INST]", "<think>", "<|end_of_role|>"] {
                 if names.contains(&name) {
                     let disguises = disguises(name).into_iter();
-                    // A switch has 32 characters at most.
+                    // A value of `chat_template_kwargs` has at most 32 characters.
                     let short = |text: &str| place != "switch" || text.chars().count() <= 32;
                     disguises
                         .filter(|(text, _)| short(text))
@@ -325,7 +325,7 @@ fn no_name_of_a_special_token_becomes_one() {
     assert!(checked > 5_000, "{checked}");
 }
 
-/// Callers' words are in the prompt as they wrote them, whatever stood for them meanwhile.
+/// Callers' text is in the prompt as it was written, although stand-ins replaced some of its characters meanwhile.
 #[test]
 fn words_stay_what_they_are() {
     // With a vocabulary without special tokens nothing is replaced.
@@ -358,7 +358,7 @@ fn words_stay_what_they_are() {
     ];
     let text =
         prop::collection::vec(prop::sample::select(parts), 1..12).prop_map(|parts| parts.concat());
-    // Ids of calls may be replaced by shorter ones, which depend on the characters.
+    // Ids of calls may be replaced by shorter ones, which depend on the id's characters.
     let places: Vec<&str> = PLACES
         .into_iter()
         .filter(|place| !["call id", "switch"].contains(place))
@@ -376,7 +376,7 @@ fn words_stay_what_they_are() {
     });
 }
 
-/// An assistant's reasoning may be in its content, between marks that its model knows.
+/// An assistant's content may have its reasoning in it, between marks that the model knows.
 #[test]
 fn marks_of_reasoning_stay_in_what_an_assistant_said() {
     for subject in Subject::all() {
@@ -393,7 +393,7 @@ fn marks_of_reasoning_stay_in_what_an_assistant_said() {
         let thought = format!("{open}\nWhy? {open}\n{close}\n\nSo.");
         let plain = Subject::new(subject.name.clone(), &subject.source, BTreeMap::new());
         let marks = |text: &str| (text.matches(open).count(), text.matches(close).count());
-        // What the template made of the marks is what it makes of them without a vocabulary that has them.
+        // The template must treat the marks as it does with a vocabulary that doesn't have them.
         let (tokens, text) = (
             subject.tokens(&said(&thought)).unwrap(),
             plain.text(&said(&thought)).unwrap(),
@@ -412,7 +412,7 @@ fn marks_of_reasoning_stay_in_what_an_assistant_said() {
             "{}: {text}",
             subject.name
         );
-        // A user's are text.
+        // In a user's message the marks are text.
         let asked = |text: &str| vec![Message::new(Role::User, text)].into();
         let (told, _) = subject.told(&asked(&thought)).unwrap();
         assert_eq!(
@@ -424,7 +424,7 @@ fn marks_of_reasoning_stay_in_what_an_assistant_said() {
     }
 }
 
-/// What JSON's and Python's ways of writing a text would make of characters that stand for others.
+/// Stand-ins aren't escaped when a template writes a text as JSON or Python does.
 #[test]
 fn texts_that_a_template_writes_as_values() {
     let source = "{% for m in messages %}<|{{ m.role }}|>{{ [m.content] }}{{ m.content|tojson(ensure_ascii=true) }}{% endfor %}";
@@ -441,7 +441,7 @@ fn texts_that_a_template_writes_as_values() {
     assert_eq!(text, format!("{python}\"<|user|>\\udb80\\udc00<\""));
 }
 
-/// All private characters there are can't stand for themselves and for others.
+/// If a text has all private characters in it, none is left to be a stand-in.
 #[test]
 fn a_text_of_all_private_characters() {
     let subject = Subject::new("plain".to_owned(), "{{ messages[0].content }}", marks(""));

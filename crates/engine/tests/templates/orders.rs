@@ -1,5 +1,5 @@
-//! No conversation that follows OpenAI's rules is refused for a template's sake, and what users, tools and the system
-//! said is in its prompt: with every template of this directory.
+//! No conversation that follows OpenAI's rules is refused because of a template, and the prompt has in it what users,
+//! tools and the system wrote. Tested with every template of this directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ fn result(id: &str, content: &str) -> Message {
     }
 }
 
-/// Messages whose texts are words of their own.
+/// Messages whose texts are unique words.
 fn conversations() -> impl Strategy<Value = Vec<Message>> {
     let ids = prop::sample::subsequence(vec!["call_one", "call00002", "3"], 0..3);
     let message = (0..7_u8, ids, prop::sample::select(&ARGUMENTS[..]));
@@ -115,7 +115,7 @@ fn conversations() -> impl Strategy<Value = Vec<Message>> {
     })
 }
 
-/// Words of others than the assistant that are not in a prompt.
+/// Texts of users, tools and the system that aren't in a prompt.
 fn lost<'m>(messages: &'m [Message], prompt: &str) -> Vec<&'m str> {
     let others = messages
         .iter()
@@ -134,11 +134,11 @@ fn no_conversation_is_refused() {
     };
     proptest!(config, |(messages in conversations(), at in 0..subjects.len(), tools: bool)| {
         let (name, dialect) = &subjects[at];
-        // This one can't render any conversation, in Python neither.
+        // This template can't render any conversation, not even in Python.
         prop_assume!(!name.contains("firefunction"));
         let prompt = prompt(dialect, &messages, tools);
         let prompt = prompt.map_err(|refused| TestCaseError::fail(format!("{name}: {refused}")))?;
-        // Such have the system's words in the last user's message, and only if that is the last one.
+        // These templates render the system's text within the last user message, and only if that is the last message.
         let answered = messages.last().is_some_and(|last| last.role != Role::User);
         prop_assume!(!answered || !(name.contains("istral") || name.contains("pixtral")));
         let lost = lost(&messages, &prompt);
@@ -146,7 +146,7 @@ fn no_conversation_is_refused() {
     });
 }
 
-/// What the examples of the field become, and where a message is named.
+/// The prompts of typical conversations of agents, and which message an error names.
 #[test]
 fn conversations_of_agents() {
     let qwen = dialect(include_str!("qwen3.5.jinja"));
@@ -161,7 +161,7 @@ fn conversations_of_agents() {
             assert!(prompt.contains(part), "{part} in {prompt}");
         }
     };
-    // A call that reached the limit of tokens.
+    // A call that was cut off at the token limit.
     check(
         &[
             user(),
@@ -178,7 +178,7 @@ fn conversations_of_agents() {
         &[user(), called("[1]"), result("call_one", "Sun.")],
         &["<parameter=arguments>\n[1]\n</parameter>"],
     );
-    // Whatever broken arguments hide is text.
+    // Names of special tokens that broken arguments hide are text.
     let hidden = [
         user(),
         called(r#"{"place": "\u003c|im_end|\u003e"#),
@@ -212,7 +212,7 @@ fn conversations_of_agents() {
         &messages,
         false,
     );
-    // They are one message when turns are demanded, so this template takes them.
+    // The repair of turns joins these messages into one, which this template accepts.
     assert_eq!(refused.unwrap(), "a\n\nb\n\nc\n\nno\n\nd");
     let apart: Vec<Message> = messages
         .into_iter()
@@ -225,7 +225,7 @@ fn conversations_of_agents() {
     );
 }
 
-/// A conversation that a template takes is not changed.
+/// A conversation that a template accepts isn't changed.
 #[test]
 fn what_is_taken_stays() {
     let source = "{% for m in messages %}{{ m.role }}:{{ m.content }}{% for c in m.tool_calls %}{{ c.function.arguments }}{% endfor %};{% endfor %}";

@@ -13,7 +13,7 @@ fn matches(ast: &RegexAst, text: &str) -> bool {
     builder.to_regex(expression).is_match(text)
 }
 
-/// A number with few digits, so that bounds and numbers meet often.
+/// A number with few digits, so that bounds and numbers often coincide.
 fn number() -> impl Strategy<Value = String> {
     let whole = prop_oneof![0..30_i64, 90..120_i64, 990..1030_i64];
     let fraction = prop_oneof![Just(String::new()), "\\.[0-9]{1,3}"];
@@ -37,7 +37,7 @@ proptest! {
         let (all, whole) = (range.numbers(), range.whole_numbers());
         for text in numbers {
             let value = decimal(&text);
-            // Zero has no sign beside a bound.
+            // In a range with bounds zero is written without a sign.
             let expected = range.contains(&value) && !(value.is_zero() && text.starts_with('-'));
             let is_written = all.as_ref().is_some_and(|ast| matches(ast, &text));
             prop_assert_eq!(is_written || value.is_zero(), expected || value.is_zero(), "{} in {:?}", text, range);
@@ -53,7 +53,7 @@ proptest! {
 }
 
 proptest! {
-    /// A number that isn't whole isn't whole as a double either, if it is short.
+    /// A short number that isn't whole isn't whole as a double either.
     #[test]
     fn what_is_short_stays_what_it_is(whole in "[1-9][0-9]{0,17}", fraction in "[0-9]{0,9}[1-9]") {
         let text = format!("{whole}.{fraction}");

@@ -1,4 +1,4 @@
-//! The schemas and patterns of a [`Compiler`]: each read once, when it is needed.
+//! Stores the schemas and patterns of a [`Compiler`]. Each is read once, when it is first needed.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use super::keywords::{Keywords, NamedPattern, NodeId};
 use super::{Coarse, Compiler, Failure, JsonValue, Node, ValueId};
 
 impl Compiler<'_> {
-    /// The schema that is written there.
+    /// The schema at a place in the document.
     pub(super) fn node(&mut self, value: ValueId) -> NodeId {
         if let &JsonValue::Bool(everything) = self.document.get(value) {
             return if everything {
@@ -35,12 +35,12 @@ impl Compiler<'_> {
         node
     }
 
-    /// A schema that is written nowhere.
+    /// Adds a schema that isn't in the document.
     pub(super) fn derive(&mut self, keywords: Keywords) -> NodeId {
         self.insert(Node::Schema(Rc::new(keywords)))
     }
 
-    /// The schema of what another one doesn't allow.
+    /// The negation of a schema.
     pub(super) fn opposite(&mut self, node: NodeId) -> NodeId {
         match node {
             NodeId::TRUE => return NodeId::FALSE,
@@ -64,7 +64,7 @@ impl Compiler<'_> {
         id
     }
 
-    /// What a schema says; `None` if it says nothing, and `Some(None)` if it allows nothing.
+    /// The keywords of a schema; `None` if it allows everything, and `Some(None)` if it allows nothing.
     pub(super) fn look_up(&mut self, id: NodeId) -> Result<Option<Option<Rc<Keywords>>>, Failure> {
         let index = id.0 as usize;
         match &self.nodes[index] {
@@ -86,7 +86,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// A caller's pattern, read once.
+    /// A caller's pattern. Equal patterns are read once.
     pub(super) fn pattern(
         &mut self,
         text: &str,
@@ -125,7 +125,8 @@ impl Compiler<'_> {
         Ok(pattern)
     }
 
-    /// A schema of references that lead to each other says nothing, which isn't what was meant.
+    /// Refuses a schema whose references only lead to each other. It would allow everything, which its author can't have
+    /// meant.
     pub(super) fn refuse_endless_reference(&mut self, from: NodeId) -> Result<(), Failure> {
         let mut passed = HashSet::new();
         let mut at = from;

@@ -1,4 +1,4 @@
-//! What arrays look like: a prefix, then items of one kind; with `contains` and `uniqueItems` place by place.
+//! Rules for arrays: a prefix, then items of one schema. `contains` and `uniqueItems` need rules for each place.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,14 @@ use super::keywords::{Contains, Literal, TypeSet, distinct};
 use super::merge::{negative, positive};
 use super::{Compiler, Conjunction, Failure, Term};
 
-/// Values among which `uniqueItems` is enforced: each set of them is a state of its own.
+/// Limit on the values among which `uniqueItems` is enforced: each set of them is a state.
 pub const UNIQUE_VALUES_MAX: usize = 8;
-/// Places in an array times what `contains` has counted there.
+/// Limit on the places of an array times the counts of its `contains`.
 const COUNTED_MAX: usize = 2_000;
-/// `contains` that hold for one array.
+/// Limit on the `contains` of one array.
 const CONTAINS_MAX: usize = 2;
 
-/// How many items there may be.
+/// How many items an array may have.
 struct Length {
     least: u64,
     most: Option<u64>,
@@ -39,7 +39,7 @@ impl Compiler<'_> {
             most: layers().fold(None, |most, array| least_of(most, array.most)),
         };
         let prefix = layers().map(|array| array.prefix.len()).max().unwrap_or(0);
-        // Places beyond the longest array that is allowed don't matter.
+        // Places after the end of the longest allowed array don't matter.
         let prefix = length.most.map_or(prefix, |most| {
             prefix.min(usize::try_from(most).unwrap_or(usize::MAX))
         });
@@ -79,7 +79,7 @@ impl Compiler<'_> {
         self.plain(items, &length)
     }
 
-    /// What the item in a place must be.
+    /// The schemas of the item in a place.
     fn item(&mut self, branch: &Branch, place: usize) -> Conjunction {
         let mut schema = Conjunction::new();
         let mut evaluated = 0;
@@ -89,7 +89,7 @@ impl Compiler<'_> {
             if own.is_some() {
                 evaluated |= layer.scopes;
             }
-            // What is left to it is evaluated, for those around it.
+            // A layer's own `unevaluatedItems` evaluates the item for the schemas around the layer.
             if array.unevaluated.is_some() {
                 evaluated |= layer.scopes & !layer.own;
             }
@@ -103,12 +103,12 @@ impl Compiler<'_> {
         schema
     }
 
-    /// `items` are those of the prefix, and last the one that is repeated.
+    /// Rules without counts. `items` are the schemas of the prefix and, last, the one of all items after it.
     fn plain(&mut self, mut items: Vec<Conjunction>, length: &Length) -> Result<Symbol, Failure> {
         let (open, close, comma) = self.brackets();
         let rest = items.pop().unwrap_or_default();
         let before = items.len() as u64;
-        // From the end: what may follow the last item of the prefix.
+        // Built from the end, which is what may follow the last item of the prefix.
         let mut after = Vec::new();
         if length.may_end(before) {
             after.push(vec![close]);
@@ -157,14 +157,15 @@ impl Compiler<'_> {
         Ok(self.rules.rule(vec![vec![open, inner]], Spacing::Json))
     }
 
-    /// Items place by place, with how many of them each `contains` has counted; `None` if that is too much.
+    /// Rules for each place in the array and each count of matches of each `contains`; `None` if there would be too many,
+    /// or if a schema can't be negated.
     fn containing(
         &mut self,
         items: &[Conjunction],
         contains: &[Contains],
         length: &Length,
     ) -> Result<Option<Symbol>, Failure> {
-        // Without an end the last place leads to itself, and that must be one with a comma before it.
+        // Without an upper limit the last place leads to itself, so it must be a place with a comma before the item.
         let open_end = u64::from(length.most.is_none());
         let places = (items.len() as u64 - 1)
             .max(length.least)
@@ -181,7 +182,7 @@ impl Compiler<'_> {
         {
             return Ok(None);
         }
-        // Whoever counts to an upper limit has to know what isn't counted.
+        // To count up to an upper limit, all other items must be known not to match.
         for contains in contains.iter().filter(|contains| contains.most.is_some()) {
             if self.negation(contains.node)?.is_none() {
                 return Ok(None);
@@ -190,7 +191,7 @@ impl Compiler<'_> {
         let (open, close, comma) = self.brackets();
         let mut states: HashMap<(u64, Vec<u64>), Symbol> = HashMap::new();
         let all_counts = all_counts(&caps);
-        // In the last place an item leads to the same place again, if any number of them is allowed.
+        // In the last place an item leads to the same place again, if any number of items is allowed.
         let is_open = length.most.is_none();
         for place in (0..=places).rev() {
             for counted in &all_counts {
@@ -241,7 +242,8 @@ impl Compiler<'_> {
         ))
     }
 
-    /// Items that differ, of a few values: each set of those that were there is a state. `None` if they aren't a few values.
+    /// Rules for items that must differ, with a state for each set of values used before; `None` if the items aren't
+    /// limited to a few values.
     fn unique(
         &mut self,
         items: &[Conjunction],
@@ -307,7 +309,7 @@ impl Compiler<'_> {
         ))
     }
 
-    /// All values of a conjunction, if they are listed or booleans.
+    /// All values of a conjunction; `None` unless they are listed, booleans or null, and few.
     fn values_of(&mut self, conjunction: &[Term]) -> Result<Option<Vec<Literal>>, Failure> {
         let mut values = Vec::new();
         for branch in self.branches(conjunction)? {
@@ -335,7 +337,7 @@ impl Compiler<'_> {
     }
 }
 
-/// All combinations of counts up to these.
+/// All combinations of counts, each from 0 up to its cap.
 fn all_counts(caps: &[u64]) -> Vec<Vec<u64>> {
     caps.iter().fold(vec![Vec::new()], |all, &cap| {
         let longer = |counts: &Vec<u64>| {
@@ -346,7 +348,8 @@ fn all_counts(caps: &[u64]) -> Vec<Vec<u64>> {
     })
 }
 
-/// What an item can be, by which `contains` count it, and their counts after it.
+/// The schemas that an item may satisfy, one for each combination of `contains` that count it, with the counts after the
+/// item.
 fn counted_items(
     item: &[Term],
     contains: &[Contains],
@@ -366,7 +369,7 @@ fn counted_items(
                 more[place] += 1;
                 next.push((with, more));
             }
-            // Without an upper limit it doesn't matter whether one more would be counted.
+            // Without an upper limit an item that isn't counted may match anyway.
             let mut without = schema;
             if is_limited {
                 without.push(negative(contains.node));

@@ -1,4 +1,4 @@
-//! What holds for a value, without alternatives.
+//! All conditions on a value, without alternatives.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -7,26 +7,26 @@ use super::super::decimal::Decimal;
 use super::super::numbers::Range;
 use super::keywords::{Keywords, Literal, NamedPattern, NodeId, TypeSet};
 
-/// Which `unevaluated…` see what a schema says: a bit for each of a branch's [`Scope`]s.
+/// The `unevaluated…` keywords that see what a schema evaluates: a bit for each [`Scope`] of a branch.
 pub(super) type Scopes = u32;
 
-/// A schema with `unevaluatedProperties` or `unevaluatedItems`.
+/// The `unevaluatedProperties` and `unevaluatedItems` of one schema.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
     pub(super) properties: Option<NodeId>,
     pub(super) items: Option<NodeId>,
 }
 
-/// One schema's part in a branch.
+/// A single schema of a branch.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) keywords: Rc<Keywords>,
     pub(super) scopes: Scopes,
-    /// The scope of its own `unevaluated…`.
+    /// The scope of the schema's own `unevaluated…`.
     pub(super) own: Scopes,
 }
 
-/// All that holds for a value, without alternatives.
+/// All conditions on a value, without alternatives.
 #[derive(Debug, Clone)]
 pub(super) struct Branch {
     pub(super) types: TypeSet,
@@ -59,7 +59,7 @@ impl Branch {
         }
     }
 
-    /// Whether any value does.
+    /// Whether the branch allows every value.
     pub(super) fn is_free(&self) -> bool {
         self.types == TypeSet::ALL
             && self.is_whole.is_none()
@@ -73,12 +73,12 @@ impl Branch {
             && self.layers.is_empty()
     }
 
-    /// Whether values of a kind can satisfy it that aren't listed.
+    /// Whether values of a type that aren't listed can satisfy the branch.
     pub(super) fn may_be(&self, kind: TypeSet) -> bool {
         self.types.has(kind) && self.literals.is_none()
     }
 
-    /// Adds what a schema says by itself; false if nothing is left.
+    /// Adds the conditions of one schema; false if nothing satisfies the branch any more.
     pub(super) fn add(&mut self, keywords: &Keywords) -> bool {
         if let Some(types) = keywords.types {
             self.types = self.types.and(types);
@@ -128,7 +128,7 @@ impl Branch {
     }
 }
 
-/// The smaller of two limits.
+/// The smaller of two upper limits.
 pub(super) fn least_of(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,4 +1,4 @@
-//! Values of `const` and `enum`, as literals and as schemas that allow just them.
+//! Values of `const` and `enum`, as literals and as schemas that allow only these values.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use super::keywords::{ArrayRules, Keywords, Literal, NodeId, ObjectRules, TypeSe
 use super::{Compiler, Failure};
 
 impl Compiler<'_> {
-    /// A scalar as a literal; `None` for a number with too many digits, and what is no scalar.
+    /// A scalar as a literal; `None` for arrays, objects, and numbers with too many digits.
     pub(super) fn literal(&self, value: ValueId) -> Option<Literal> {
         Some(match self.document.get(value) {
             JsonValue::Null => Literal::Null,
@@ -19,7 +19,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// A schema that a value alone satisfies. What is inside it is read when it is needed.
+    /// The keywords of a schema that only this value satisfies. The values inside it are read when they are needed.
     pub(super) fn read_constant(&mut self, value: ValueId) -> Result<Keywords, Failure> {
         Ok(match self.document.get(value) {
             JsonValue::Array(items) => {

@@ -1,4 +1,4 @@
-//! Which schemas no value satisfies together: then `oneOf` is `anyOf`.
+//! Finds schemas that no value satisfies together. A `oneOf` of such schemas is an `anyOf`.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -7,21 +7,21 @@ use super::keywords::{Keywords, Literal, NodeId, TypeSet, distinct};
 use super::merge::{negative, positive};
 use super::{Compiler, Failure, Term};
 
-/// References and `allOf`s that are followed to find out what a schema says at once.
+/// Depth to which references and `allOf` are followed to outline a schema.
 const OUTLINE_DEPTH_MAX: usize = 8;
-/// Properties whose schemas are compared, and those within, …
+/// Depth to which the schemas of properties, and of the properties within them, are compared.
 const COMPARE_DEPTH_MAX: usize = 3;
-/// Branches of an `oneOf` that are compared with each other.
+/// Limit on the branches of a `oneOf` that are compared with each other.
 pub(super) const ONE_OF_MAX: usize = 400;
 
-/// What can be seen of a schema without looking for alternatives.
+/// The conditions of a schema that are known without trying alternatives.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outline {
     types: Option<TypeSet>,
     literals: Option<Rc<[Literal]>>,
     required: HashSet<Rc<str>>,
     properties: HashMap<Rc<str>, Vec<NodeId>>,
-    /// No names but those of `properties` are allowed.
+    /// Whether only the names in `properties` are allowed.
     is_closed: bool,
 }
 
@@ -58,7 +58,7 @@ impl Outline {
 }
 
 impl Compiler<'_> {
-    /// The alternatives of an `oneOf`: each branch, without the others that it may overlap with.
+    /// The alternatives of a `oneOf`: each branch, with the negation of the branches that may overlap with it.
     pub(super) fn exclusive(
         &mut self,
         node: NodeId,
@@ -99,8 +99,8 @@ impl Compiler<'_> {
         Ok(alternatives)
     }
 
-    /// The branches, with all that are nothing but values made one: of those that stand there once. And a schema that
-    /// excludes the values that stand there several times.
+    /// Joins the branches that only list values into one, with the values that are listed once. The second result is a
+    /// schema that excludes the values that are listed several times.
     fn single_literals(
         &mut self,
         branches: &[NodeId],
@@ -143,7 +143,7 @@ impl Compiler<'_> {
         Ok((others, twice))
     }
 
-    /// Whether it is certain that no value satisfies both.
+    /// Whether it is certain that no value satisfies both schemas.
     fn are_disjoint(&mut self, one: NodeId, other: NodeId, depth: usize) -> Result<bool, Failure> {
         self.budget.spend(2)?;
         if one == NodeId::FALSE || other == NodeId::FALSE {
@@ -165,7 +165,7 @@ impl Compiler<'_> {
         if types != TypeSet::OBJECT {
             return Ok(false);
         }
-        // A name that must be there, but whose values can't satisfy both.
+        // The other schema forbids a required name, or no value of that name satisfies both schemas.
         self.budget.spend(a.required.len() + b.required.len())?;
         for (wants, has) in [(&a, &b), (&b, &a)] {
             for name in &wants.required {
@@ -223,7 +223,8 @@ impl Compiler<'_> {
         Ok(outline)
     }
 
-    /// The kinds of values of any of some schemas, if each of them says so itself.
+    /// The types of the values that satisfy any of the schemas; `None` if one of the schemas doesn't list its types
+    /// itself.
     fn types_of_all(&mut self, branches: &[NodeId]) -> Result<Option<TypeSet>, Failure> {
         let mut all = TypeSet::NONE;
         for &branch in branches {

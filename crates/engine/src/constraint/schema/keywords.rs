@@ -1,4 +1,4 @@
-//! What one schema says by itself, keyword by keyword. Names that aren't here are annotations, as the specification has it.
+//! The keywords of a single schema. All other names are annotations, as the specification says.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -8,9 +8,9 @@ use super::super::json::ValueId;
 use super::super::numbers::{Bound, Range};
 use super::super::pattern::Pattern;
 
-/// `minLength`, and what a larger `maxLength` is taken for.
+/// Limit on `minLength`. A larger `maxLength` is lowered to it.
 pub const LENGTH_MAX: u64 = 20_000;
-/// `minItems` and `minProperties`, and what a larger `maxItems` or `maxProperties` is taken for.
+/// Limit on `minItems` and `minProperties`. A larger `maxItems` or `maxProperties` is lowered to it.
 pub const SCHEMA_ITEMS_MAX: u64 = 5_000;
 
 /// A schema in the arena of a [`Compiler`](super::Compiler).
@@ -18,12 +18,12 @@ pub const SCHEMA_ITEMS_MAX: u64 = 5_000;
 pub(super) struct NodeId(pub(super) u32);
 
 impl NodeId {
-    /// The schemas `true` and `false`.
+    /// The schema `true`, which allows everything; `FALSE` allows nothing.
     pub(super) const TRUE: NodeId = NodeId(0);
     pub(super) const FALSE: NodeId = NodeId(1);
 }
 
-/// Kinds of values. Whole numbers are numbers.
+/// A set of JSON types. Integers are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TypeSet(u8);
 
@@ -70,7 +70,7 @@ impl TypeSet {
     }
 }
 
-/// A value of `const` or `enum` that has no others inside.
+/// A scalar value of `const` or `enum`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Literal {
     Null,
@@ -89,7 +89,7 @@ impl Literal {
         }
     }
 
-    /// As JSON.
+    /// The literal as JSON text.
     pub(super) fn text(&self) -> String {
         match self {
             Literal::Null => "null".to_owned(),
@@ -100,7 +100,7 @@ impl Literal {
     }
 }
 
-/// A set of strings with a name, by which equal ones are known.
+/// A set of strings with a name. Sets with the same name are equal.
 #[derive(Debug)]
 pub(super) struct NamedPattern {
     pub(super) name: String,
@@ -124,7 +124,7 @@ pub(super) struct Contains {
 #[derive(Debug, Default, Clone)]
 pub(super) struct ArrayRules {
     pub(super) prefix: Vec<NodeId>,
-    /// What comes after the prefix.
+    /// The schema of items after the prefix.
     pub(super) items: Option<NodeId>,
     pub(super) least: u64,
     pub(super) most: Option<u64>,
@@ -141,10 +141,10 @@ pub(super) struct ObjectRules {
     pub(super) required: Vec<Rc<str>>,
     pub(super) least: u64,
     pub(super) most: Option<u64>,
-    /// What the names must be.
+    /// The schema of the names.
     pub(super) names: Option<NodeId>,
     pub(super) unevaluated: Option<NodeId>,
-    /// The name, and those that must be there with it.
+    /// A name, and the names that an object with it must have.
     pub(super) dependent_required: Vec<(Rc<str>, Vec<Rc<str>>)>,
     pub(super) dependent_schemas: Vec<(Rc<str>, NodeId)>,
 }
@@ -156,21 +156,21 @@ pub(super) struct Conditional {
     pub(super) otherwise: NodeId,
 }
 
-/// What a schema says; nothing, by default.
+/// The keywords of a schema. By default there are none, and the schema allows everything.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Keywords {
-    /// Where it is written. What was derived from another schema has none.
+    /// The schema's place in the document; `None` for a schema that was derived from others.
     pub(super) value: Option<ValueId>,
-    /// Something of it isn't enforced, so that its opposite isn't known.
+    /// Whether a part of the schema isn't enforced, so that its negation isn't known.
     pub(super) is_partial: bool,
-    /// `allOf` or `$ref` stand before `properties`: so do their names.
+    /// Whether `allOf` or `$ref` stand before `properties`: then their names come first.
     pub(super) applies_first: bool,
     pub(super) types: Option<TypeSet>,
-    /// Of numbers: only whole ones, or only others.
+    /// For numbers: `true` allows only whole numbers, `false` only others.
     pub(super) is_whole: Option<bool>,
-    /// Only these values.
+    /// If present, no other values are allowed.
     pub(super) literals: Option<Rc<[Literal]>>,
-    /// Not these values.
+    /// Values that aren't allowed.
     pub(super) excluded: Vec<Literal>,
     pub(super) range: Range,
     pub(super) multiples: Vec<Decimal>,
@@ -179,9 +179,9 @@ pub(super) struct Keywords {
     pub(super) object: ObjectRules,
     pub(super) reference: Option<NodeId>,
     pub(super) all_of: Vec<NodeId>,
-    /// One of each: of an `enum` with arrays or objects, which evaluates no part of them.
+    /// For each `enum` with arrays or objects, schemas of which one must hold. They evaluate no properties or items.
     pub(super) enumerated: Vec<Vec<NodeId>>,
-    /// One of each.
+    /// For each `anyOf`, schemas of which at least one must hold.
     pub(super) any_of: Vec<Vec<NodeId>>,
     pub(super) one_of: Vec<NodeId>,
     pub(super) not: Option<NodeId>,
@@ -210,7 +210,7 @@ impl Keywords {
         }
     }
 
-    /// An object with this name in it.
+    /// Objects must have this name.
     pub(super) fn requiring(name: &Rc<str>) -> Self {
         Keywords::of_object(ObjectRules {
             required: vec![Rc::clone(name)],
@@ -218,7 +218,7 @@ impl Keywords {
         })
     }
 
-    /// An object without this name.
+    /// Objects must not have this name.
     pub(super) fn forbidding(name: &Rc<str>) -> Self {
         Keywords::of_object(ObjectRules {
             properties: vec![(Rc::clone(name), NodeId::FALSE)],
@@ -226,7 +226,7 @@ impl Keywords {
         })
     }
 
-    /// The literals, if it says nothing else.
+    /// The listed values, if the schema has no other conditions.
     pub(super) fn only_literals(&self) -> Option<&Rc<[Literal]>> {
         let literals = self.literals.as_ref()?;
         let is_alone = !self.is_partial
@@ -238,7 +238,7 @@ impl Keywords {
         is_alone.then_some(literals)
     }
 
-    /// The branches, if it is one `anyOf` and nothing else.
+    /// The branches, if the schema is one `anyOf` and has no other conditions.
     pub(super) fn only_any_of(&self) -> Option<&[NodeId]> {
         let [branches] = &*self.any_of else {
             return None;
@@ -272,7 +272,7 @@ impl Keywords {
             && !self.says_something_of_parts()
     }
 
-    /// Whether it is about what is in arrays or objects.
+    /// Whether the schema has conditions on arrays or objects.
     pub(super) fn says_something_of_parts(&self) -> bool {
         let (array, object) = (&self.array, &self.object);
         !array.prefix.is_empty()
@@ -300,7 +300,7 @@ impl Keywords {
     }
 }
 
-/// Each literal once, in order.
+/// Removes repeated literals and keeps the order.
 pub(super) fn distinct(literals: impl IntoIterator<Item = Literal>) -> Rc<[Literal]> {
     let mut seen = HashSet::new();
     let mut distinct: Vec<Literal> = literals.into_iter().collect();

@@ -1,4 +1,4 @@
-//! A conjunction of schemas as branches: each with all that holds together, and no alternatives left.
+//! Splits a conjunction of schemas into branches: each has all conditions that hold together, and no alternatives.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -7,12 +7,12 @@ use super::branch::{Branch, Layer, Scope, Scopes};
 use super::keywords::{Keywords, NodeId, TypeSet, distinct};
 use super::{Compiler, Failure, Term};
 
-/// Branches of one conjunction: products of `anyOf`, `oneOf`, `if`, `not` and `dependent…`.
+/// Limit on the branches of one conjunction: products of `anyOf`, `oneOf`, `if`, `not` and `dependent…`.
 pub const BRANCHES_MAX: usize = 2_048;
-/// `unevaluatedProperties` and `unevaluatedItems` that look at one value.
+/// Limit on the `unevaluatedProperties` and `unevaluatedItems` that apply to one value.
 const SCOPES_MAX: usize = 32;
 
-/// A keyword that leaves a choice.
+/// A keyword that leaves a choice between alternatives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Choosing {
     Enum,
@@ -22,7 +22,7 @@ pub(super) enum Choosing {
     If,
     DependentRequired,
     DependentSchemas,
-    /// The schema itself, negated.
+    /// The negation of the schema itself.
     Negated,
 }
 
@@ -41,21 +41,21 @@ impl Choosing {
     }
 }
 
-/// A schema to be added to a branch, and who looks at it.
+/// A schema to add to a branch, and the scopes that see what it evaluates.
 type Addition = (Term, Scopes);
 
-/// What is to be added to a branch, the next last.
+/// Something to add to a branch. The last in a list is added next.
 #[derive(Debug, Clone)]
 enum Todo {
     Schema(Addition),
-    /// What was read already; it comes behind what stands before it in the schema.
+    /// A layer that was read already, but comes after the references and `allOf` that stand before its `properties`.
     Layer(Layer),
 }
 
-/// Schemas to be added, of each alternative.
+/// For each alternative, the schemas to add.
 pub(super) type Alternatives = Rc<[Vec<Term>]>;
 
-/// Something that a schema leaves open, whoever looks at it.
+/// A choice that a schema leaves open: its keyword and alternatives. It doesn't depend on the scopes that see the schema.
 pub(super) type Open = (Choosing, Alternatives);
 
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ struct Choice {
     scopes: Scopes,
 }
 
-/// A branch that isn't finished.
+/// A branch under construction.
 #[derive(Debug, Clone)]
 struct Draft {
     branch: Branch,
@@ -76,7 +76,8 @@ struct Draft {
 }
 
 impl Compiler<'_> {
-    /// The branches of a conjunction. If they would be too many, what makes them so is left out.
+    /// The branches of a conjunction. As long as there are too many, the widest choice is left out and listed as not
+    /// enforced.
     pub(super) fn branches(&mut self, conjunction: &[Term]) -> Result<Vec<Branch>, Failure> {
         loop {
             match self.try_branches(conjunction)? {
@@ -93,7 +94,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The branches, or the choice that has the most alternatives where there are too many.
+    /// The branches or, if there are too many, the choice with the most alternatives.
     fn try_branches(
         &mut self,
         conjunction: &[Term],
@@ -110,7 +111,7 @@ impl Compiler<'_> {
         };
         let mut drafts = vec![first];
         let mut branches = Vec::new();
-        // One choice alone may be as wide as it is written; products with it are bounded.
+        // A single choice may have any number of alternatives; only its products with others are limited.
         let mut most = None;
         let mut widest: Option<(usize, NodeId, Choosing)> = None;
         while let Some(mut draft) = drafts.pop() {
@@ -148,7 +149,7 @@ impl Compiler<'_> {
         Ok(Ok(branches))
     }
 
-    /// Adds all that is to be added; false if nothing satisfies it.
+    /// Adds everything in `todo` to the branch; false if nothing satisfies the branch.
     fn settle(&mut self, draft: &mut Draft) -> Result<bool, Failure> {
         while let Some(todo) = draft.todo.pop() {
             let (term, scopes) = match todo {
@@ -167,7 +168,7 @@ impl Compiler<'_> {
                 let Some(alternatives) = self.negation(term.node)? else {
                     continue;
                 };
-                // What a schema doesn't allow isn't seen by others.
+                // A negated schema evaluates no properties or items for others.
                 if !self.given_up.contains(&(term.node, Choosing::Negated)) {
                     draft.choices.push(Choice {
                         node: term.node,
@@ -198,7 +199,7 @@ impl Compiler<'_> {
         scopes: Scopes,
     ) -> Result<bool, Failure> {
         let own = self.open_scope(draft, node, keywords);
-        // What the schemas in it say is seen by its own scope too.
+        // The scope of the schema itself also sees what the schemas in it evaluate.
         let inner = scopes | own;
         if !draft.branch.add(keywords) {
             return Ok(false);
@@ -254,7 +255,7 @@ impl Compiler<'_> {
         1 << (draft.branch.scopes.len() - 1)
     }
 
-    /// What a schema leaves open.
+    /// The choices that a schema leaves open.
     fn open(&mut self, node: NodeId, keywords: &Keywords) -> Result<Rc<[Open]>, Failure> {
         if let Some(known) = self.open.get(&node) {
             return Ok(Rc::clone(known));
@@ -326,7 +327,7 @@ impl Compiler<'_> {
         Ok(open)
     }
 
-    /// The branches of an `anyOf`, with all that are nothing but values made one.
+    /// The branches of an `anyOf`. Those that only list values are joined into one.
     pub(super) fn joined(&mut self, branches: &[NodeId]) -> Result<Vec<NodeId>, Failure> {
         let mut literals = Vec::new();
         let mut others = Vec::new();
@@ -352,7 +353,7 @@ impl Compiler<'_> {
 }
 
 impl Draft {
-    /// The choice that is made next: one that leaves no choice first, the widest last.
+    /// The index of the choice to make next: the one with the fewest alternatives.
     fn next_choice(&self) -> Option<usize> {
         let widths = self.choices.iter().map(|choice| choice.alternatives.len());
         widths

@@ -1,4 +1,4 @@
-//! Names of an object that don't stand in its schema, and what names must be.
+//! Free names of an object, which its schema doesn't list, and `propertyNames`.
 
 use std::rc::Rc;
 
@@ -13,10 +13,10 @@ use super::objects::Member;
 use super::scalars::{any_text, free_string, quoted};
 use super::{Compiler, Conjunction, Failure, Term};
 
-/// Patterns of free names of which every combination is a kind of name of its own. Of more, names that match several aren't
-/// written.
+/// Limit on the patterns of free names of which every combination is handled. If there are more, names that match several
+/// of them are never written.
 const COMBINED_PATTERNS_MAX: usize = 3;
-/// Patterns of the free names of one object.
+/// Limit on the patterns of one object's free names.
 const NAME_PATTERNS_MAX: usize = 24;
 impl Compiler<'_> {
     /// Whether a name satisfies `propertyNames`.
@@ -34,7 +34,7 @@ impl Compiler<'_> {
         Ok(false)
     }
 
-    /// A member with a name that doesn't stand in the schema, if there may be one.
+    /// A member whose name the schema doesn't list; `None` if there can't be one.
     pub(super) fn free_members(
         &mut self,
         branch: &Branch,
@@ -81,7 +81,7 @@ impl Compiler<'_> {
         Ok((!alternatives.is_empty()).then(|| self.rules.rule(alternatives, Spacing::Json)))
     }
 
-    /// What a member with a free name must be that matches just these patterns.
+    /// The schemas of a member whose free name matches exactly these patterns.
     fn free_schema(
         &mut self,
         branch: &Branch,
@@ -117,7 +117,7 @@ impl Compiler<'_> {
         schema
     }
 
-    /// A free name that matches just these patterns.
+    /// A free name that matches exactly these patterns; `None` if there is none.
     fn free_name(
         &mut self,
         branch: &Branch,
@@ -176,7 +176,7 @@ impl Compiler<'_> {
             return Ok(None);
         };
         let ast = match parts.len() {
-            // A form that the engine has a short way for.
+            // llguidance has a fast path for this form.
             1 if !taken.is_empty() => {
                 let texts = taken
                     .iter()
@@ -193,7 +193,7 @@ impl Compiler<'_> {
 
     fn checked_name(&mut self, key: &str, ast: RegexAst) -> Result<Option<Symbol>, Failure> {
         match self.checked(key, ast.clone(), true) {
-            // Too much work to find out whether there is any: then there may be.
+            // If finding out whether there is such a name takes too much work, assume that there is one.
             Err(Failure::Refused(_)) => Ok(Some(
                 self.rules.terminal(Terminal::Regex(ast), Spacing::Json),
             )),
@@ -201,7 +201,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What `propertyNames` asks of strings; `None` if no string will do.
+    /// The patterns that `propertyNames` requires of strings, and a key for them; `None` if no string satisfies it.
     fn name_patterns(
         &mut self,
         names: &[Term],

@@ -1,4 +1,4 @@
-//! What a schema doesn't allow, as alternatives.
+//! Negates schemas: the values that a schema doesn't allow, as alternatives.
 
 use std::rc::Rc;
 
@@ -9,14 +9,14 @@ use super::keywords::{
 use super::merge::{Alternatives, negative, positive};
 use super::{Compiler, Failure, Term};
 
-/// Alternatives of one negated schema.
+/// Limit on the alternatives of one negated schema.
 const ALTERNATIVES_MAX: usize = 256;
-/// Branches of an `oneOf` that is negated.
+/// Limit on the branches of a `oneOf` that is negated.
 const NEGATED_ONE_OF_MAX: usize = 5;
 
 impl Compiler<'_> {
-    /// Alternatives one of which every value satisfies that a schema doesn't allow, and no other value does. `None` if they
-    /// can't be said; that is noted.
+    /// The alternatives of a schema's negation: every value that the schema doesn't allow satisfies one of them, and no
+    /// other value does. `None` if the negation can't be expressed; the schema is then listed as not enforced.
     pub(super) fn negation(&mut self, node: NodeId) -> Result<Option<Alternatives>, Failure> {
         if let Some(known) = self.negated.get(&node) {
             return Ok(known.clone());
@@ -161,7 +161,7 @@ impl Negation<'_, '_> {
         }
         match array.items.filter(|&items| items != NodeId::TRUE) {
             None => {}
-            // One more than the prefix is one too many.
+            // With `items: false` an array is too long if it has one item more than the prefix.
             Some(NodeId::FALSE) => self.or(Keywords::of_array(ArrayRules {
                 least: array.prefix.len() as u64 + 1,
                 ..ArrayRules::default()

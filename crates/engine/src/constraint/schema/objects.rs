@@ -1,4 +1,4 @@
-//! What objects look like: their names in order, then free ones.
+//! Rules for objects: the declared names in order, then free names, which the schema doesn't list.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -9,12 +9,12 @@ use super::keywords::NodeId;
 use super::merge::positive;
 use super::{Compiler, Conjunction, Failure};
 
-/// Names that one object has by itself.
+/// Limit on the enforced names of one object.
 pub const PROPERTIES_MAX: usize = 1_000;
-/// Places in an object times the counts that `minProperties` and `maxProperties` tell apart.
+/// Limit on the members of an object times the counts that `minProperties` and `maxProperties` distinguish.
 const COUNTED_MAX: usize = 4_000;
 
-/// One name that an object has or may have.
+/// A member that an object has or may have.
 pub(super) struct Member {
     pub(super) name: Rc<str>,
     pub(super) schema: Conjunction,
@@ -53,7 +53,7 @@ impl Compiler<'_> {
         self.sequence(&written, free, &counts)
     }
 
-    /// The names that stand in the schema or must be there; `None` if a name must be there that can't.
+    /// The members that the schema declares or requires; `None` if a required member can't be there.
     fn members(&mut self, branch: &Branch) -> Result<Option<Vec<Member>>, Failure> {
         let layers = &branch.layers;
         let mut names: Vec<Rc<str>> = Vec::new();
@@ -79,7 +79,7 @@ impl Compiler<'_> {
             let reason =
                 format!("an object may name at most {PROPERTIES_MAX} properties to be enforced");
             self.relax_layers(branch, "properties", &reason);
-            // The first are enforced, and all that are required by name.
+            // The first names are enforced, and all required ones.
             let mut left = PROPERTIES_MAX;
             names.retain(|name| {
                 let kept = left > 0 || required.contains(name);
@@ -122,7 +122,7 @@ impl Compiler<'_> {
                 if matched {
                     evaluated |= layer.scopes;
                 }
-                // What is left to it is evaluated, for those around it.
+                // A layer's own `unevaluatedProperties` evaluates the name for the schemas around the layer.
                 if object.unevaluated.is_some() {
                     evaluated |= layer.scopes & !layer.own;
                 }
@@ -166,7 +166,7 @@ impl Compiler<'_> {
             least: to_usize(least),
             most: most.map(to_usize),
         };
-        // A free name may come twice, and then counts once: only one of them is counted.
+        // A model may write the same free name twice, which counts as one member: only one free name is counted on.
         let named = members
             .iter()
             .filter(|member| !self.is_plainly_empty(&member.schema))
@@ -205,8 +205,8 @@ impl Compiler<'_> {
         counts
     }
 
-    /// The members in their order, each at most once, then free ones. The closing bracket is in the last rule, so that none is
-    /// empty.
+    /// Rules for the members in order, each at most once, and then free ones. The closing bracket is in the last rule, so
+    /// that no rule matches the empty text.
     fn sequence(
         &mut self,
         members: &[(Alternative, bool)],
@@ -218,7 +218,8 @@ impl Compiler<'_> {
             self.rules.literal("}", Spacing::Json),
             self.rules.literal(",", Spacing::Json),
         );
-        // What may come after a place, by how many members there are before it: none, some, or as many as are counted.
+        // The rules for what may follow a place, by the number of members before it, up to the largest count that
+        // matters.
         let cap = counts.least.max(counts.most.unwrap_or(0)).max(1);
         let mut after: Vec<Symbol> = Vec::with_capacity(cap + 1);
         let free_with_comma =

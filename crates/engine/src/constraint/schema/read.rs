@@ -1,4 +1,4 @@
-//! From the JSON of a schema to its [`Keywords`].
+//! Reads the JSON of a schema into [`Keywords`].
 
 use std::rc::Rc;
 
@@ -13,14 +13,15 @@ use super::keywords::{
 };
 use super::{Compiler, Failure};
 
-/// Least common multiple of all `multipleOf` of a number, counted in the smallest decimal place of any: as many states
-/// has a number.
+/// Limit on the least common multiple of all `multipleOf` of a number, in units of its smallest decimal place. The
+/// expression for such a number has as many states.
 pub const MULTIPLES_MAX: u64 = 1_000;
-/// Decimal places of `multipleOf`.
+/// Limit on the decimal places of `multipleOf`.
 pub(super) const MULTIPLE_PLACES_MAX: u32 = 8;
 
 impl Compiler<'_> {
-    /// Reads the keywords of a schema. What is no schema, or has values that its keywords can't have, is relaxed.
+    /// Reads the keywords of a schema. Keywords with invalid values are relaxed, and so is a schema that is neither an
+    /// object nor a boolean, for which this returns `None`.
     pub(super) fn read(&mut self, id: ValueId) -> Result<Option<Keywords>, Failure> {
         let document = self.document;
         let entries = match document.get(id) {
@@ -107,13 +108,13 @@ impl Reader<'_, '_> {
             "unevaluatedItems" => self.keywords.array.unevaluated = Some(self.schema_of(value)),
             "$ref" => self.reference(value, false),
             "$dynamicRef" | "$recursiveRef" => self.reference(value, true),
-            // Those that are read together: below. All others say nothing about the value.
+            // Keywords that depend on others are read by `together`. All other names put no condition on the value.
             _ => {}
         }
         Ok(())
     }
 
-    /// Keywords that mean something only beside others.
+    /// Reads the keywords that depend on others.
     fn together(&mut self) -> Result<(), Failure> {
         self.bounds();
         let (document, schema) = (self.compiler.document, self.schema);
@@ -134,7 +135,7 @@ impl Reader<'_, '_> {
         let (prefix, items, additional) =
             (get("prefixItems"), get("items"), get("additionalItems"));
         let is_list = |value: ValueId| matches!(document.get(value), JsonValue::Array(_));
-        // Before 2020 a list of `items` was what `prefixItems` is now.
+        // Before draft 2020-12 a list of `items` was what `prefixItems` is now.
         let (prefix, items) = match items {
             Some(items) if is_list(items) => (Some(items), additional),
             items => (prefix, items),
@@ -152,7 +153,8 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// `minimum` and its kin. In draft 4 `exclusiveMinimum: true` says that `minimum` is exclusive.
+    /// Reads `minimum`, `maximum` and their exclusive forms. In draft 4 `exclusiveMinimum: true` makes `minimum`
+    /// exclusive.
     fn bounds(&mut self) {
         for (name, exclusive, is_low) in [
             ("minimum", "exclusiveMinimum", true),
@@ -208,7 +210,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Values without others inside stay values. Arrays and objects become schemas that allow just them.
+    /// Reads the values of `const` or `enum`. Scalars become literals; arrays and objects become schemas that allow only
+    /// this value.
     fn literals(&mut self, values: &[ValueId], keyword: ValueId) -> Result<(), Failure> {
         self.compiler.budget.spend(values.len())?;
         let mut literals = Vec::new();
@@ -229,7 +232,7 @@ impl Reader<'_, '_> {
         }
         let literals = distinct(literals);
         if compounds.is_empty() {
-            // `const` beside `enum`: both count.
+            // `const` and `enum` in one schema both apply.
             self.keywords.literals = Some(match self.keywords.literals.take() {
                 Some(before) => (before.iter())
                     .filter(|&literal| literals.contains(literal))
@@ -284,7 +287,7 @@ impl Reader<'_, '_> {
             JsonValue::Number(text) => Decimal::parse(text),
             _ => None,
         };
-        // A count beyond every other is one that nothing reaches.
+        // A count that doesn't fit in 64 bits is one that no value reaches.
         let count = number
             .filter(|number| number.is_whole() && !number.is_negative)
             .map(|number| number.whole().parse().unwrap_or(u64::MAX));
@@ -303,7 +306,7 @@ impl Reader<'_, '_> {
         count
     }
 
-    /// Fewer than are allowed are allowed.
+    /// Reads an upper limit, lowered to `most`: a model may always write less than a schema allows.
     fn most(&mut self, value: ValueId, most: u64) -> Option<u64> {
         self.count(value).map(|count| count.min(most))
     }
@@ -323,7 +326,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A format that isn't known is an annotation.
+    /// Reads `format`. An unknown format is an annotation.
     fn format(&mut self, value: ValueId) -> Result<(), Failure> {
         let name = self.compiler.document.get(value).as_str();
         let known = name.and_then(|name| Some((name, formats::regexes(name)?)));
@@ -451,7 +454,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The value isn't what its keyword takes: it is relaxed.
+    /// Relaxes a keyword because of its value.
     fn unfit(&mut self, value: ValueId, what: &str) {
         self.keywords.is_partial = true;
         self.compiler.relax_value(value, format!("it {what}"));

@@ -1,4 +1,4 @@
-//! Where `$ref` leads within a schema.
+//! Resolves `$ref` within a schema.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,26 +7,26 @@ use url::Url;
 
 use super::super::json::{Document, JsonValue, ValueId};
 
-/// Resources and anchors of a schema.
+/// The resources (schemas with `$id`) and anchors of a schema.
 #[derive(Debug)]
 pub(super) struct References {
-    /// Addresses of the schema itself and of those inside that have their own.
+    /// Schemas that have an address of their own (`$id`), by address; the root may be one of them.
     resources: HashMap<String, ValueId>,
     addresses: HashMap<ValueId, Url>,
     anchors: HashMap<(ValueId, Box<str>), ValueId>,
-    /// Addresses and anchors that stand there twice, and so lead nowhere for certain.
+    /// Addresses and anchors that occur more than once, so that a reference to them is ambiguous.
     ambiguous: HashSet<String>,
-    /// Schemas whose address drafts don't agree on.
+    /// Schemas whose address depends on the draft of JSON Schema.
     doubtful: HashSet<ValueId>,
 }
 
-/// The part that a value plays in a schema. Addresses and anchors are only in schemas.
+/// The role of a value in a schema's document. Only [`Role::Schema`] can have addresses and anchors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Schema,
     /// An object whose names are not keywords, and whose values are schemas, such as that of `properties`.
     SchemasByName,
-    /// A value that documents are compared with, or a part of one.
+    /// A value of `const`, `enum` or an annotation, or a part of one.
     Data,
 }
 
@@ -50,7 +50,7 @@ impl Role {
     }
 }
 
-/// The address of a schema that has none.
+/// The base address of a schema that has none.
 const NO_ADDRESS: &str = "json-schema:///";
 
 impl References {
@@ -66,7 +66,7 @@ impl References {
         references
             .addresses
             .extend(none.map(|url| (Document::ROOT, url)));
-        // Containers come before what is in them, so that a base is known when it is needed.
+        // Containers come before their contents, so that a base address is known when it is needed.
         let mut seen = HashSet::new();
         let mut roles: Vec<Role> = Vec::with_capacity(document.len());
         for (id, value) in document.iter() {
@@ -77,7 +77,7 @@ impl References {
                 continue;
             }
             let text = |name| document.get(document.member(id, name)?).as_str();
-            // `id` is draft 4's; elsewhere it is a name like others.
+            // Draft 4 has `id` instead. Below the root it isn't read as an address, since it may be a name like others.
             let address = text("$id").or_else(|| text("id").filter(|_| id == Document::ROOT));
             if let Some(address) = address
                 && !address.starts_with('#')
@@ -85,7 +85,7 @@ impl References {
                 && let Ok(url) = base.1.join(address)
             {
                 let plain = without_fragment(&url);
-                // Up to draft 7 an address beside `$ref` is none.
+                // Up to draft 7 an `$id` beside `$ref` is ignored, so that this address isn't certain.
                 if references.resources.insert(plain.clone(), id).is_some() {
                     references.ambiguous.insert(plain.clone());
                 }
@@ -95,7 +95,7 @@ impl References {
                 }
                 references.addresses.insert(id, url);
             }
-            // Where these lead depends on the way by which they are reached, if there are several.
+            // If there are several of these, a reference's target depends on the path by which the reference was reached.
             let dynamic = text("$dynamicAnchor").map(|name| format!("#{name}"));
             let recursive = document.member(id, "$recursiveAnchor");
             let recursive =
@@ -128,7 +128,7 @@ impl References {
         references
     }
 
-    /// The resource that a value is in, and its address.
+    /// The innermost resource that contains a value, and the resource's address.
     fn base(&self, document: &Document, id: ValueId) -> Option<(ValueId, &Url)> {
         let mut at = Some(id);
         while let Some(id) = at {
@@ -140,7 +140,8 @@ impl References {
         None
     }
 
-    /// Where `$dynamicRef` or `$recursiveRef` leads, if that is the same however it is reached.
+    /// The target of `$dynamicRef` or `$recursiveRef`; `None` if it depends on the path by which the reference is
+    /// reached.
     pub(super) fn resolve_dynamic(
         &self,
         document: &Document,
@@ -183,7 +184,8 @@ impl References {
             return Some(resource);
         }
         if fragment.starts_with('/') {
-            // Many mean the whole document, though they have given an address to the part that they are in.
+            // Many schemas mean a pointer from the document's root, although the part with the reference has its own
+            // address.
             let within = document.follow(resource, &fragment);
             return within.or_else(|| document.follow(Document::ROOT, &fragment));
         }

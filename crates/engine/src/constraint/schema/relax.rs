@@ -1,20 +1,20 @@
-//! Notes what of a schema isn't enforced.
+//! Lists the places of a schema that aren't enforced.
 
 use super::branch::Branch;
 use super::keywords::NodeId;
 use super::{Compiler, Document, Node, RELAXED_MAX, Relaxed, ValueId};
 
 impl Compiler<'_> {
-    /// The value of a keyword isn't enforced.
+    /// Lists the value of a keyword as not enforced.
     pub(super) fn relax_value(&mut self, value: ValueId, reason: String) {
         let pointer = self.document.pointer(value);
         self.relax(pointer, reason);
     }
 
-    /// A keyword of a schema isn't enforced, or, without a name, the schema.
+    /// Lists a keyword of a schema as not enforced or, if `keyword` is empty, the schema itself.
     pub(super) fn relax_node(&mut self, node: NodeId, keyword: &str, reason: String) {
         let Some(value) = self.place(node) else {
-            // Derived from another one: what is being made says where.
+            // A derived schema has no place: the place of the conjunction that is being compiled is listed instead.
             let own = self.current.clone();
             let place = own.iter().find_map(|term| self.place(term.node));
             return self.relax_value(place.unwrap_or(Document::ROOT), reason);
@@ -25,7 +25,7 @@ impl Compiler<'_> {
         );
     }
 
-    /// A keyword of the schemas that make a branch isn't enforced.
+    /// Lists a keyword as not enforced in all schemas of a branch that have it.
     pub(super) fn relax_layers(&mut self, branch: &Branch, keyword: &str, reason: &str) {
         let own = self.current.clone();
         let values: Vec<_> = own
@@ -51,7 +51,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Where a schema is written.
+    /// A schema's place in the document; `None` for a schema that was derived from others.
     pub(super) fn place(&self, node: NodeId) -> Option<ValueId> {
         match &self.nodes[node.0 as usize] {
             &Node::Written(value) | &Node::Constant(value) => Some(value),

@@ -1,4 +1,4 @@
-//! What null, booleans, numbers and strings look like.
+//! Rules for null, booleans, numbers and strings.
 
 use std::collections::HashSet;
 
@@ -14,15 +14,15 @@ use super::keywords::{Literal, TypeSet};
 use super::read::{MULTIPLE_PLACES_MAX, MULTIPLES_MAX};
 use super::{Compiler, Failure};
 
-/// Escapes in strings, after the backslash. Without `u` there is one way to write a name, so that a free name can't be a
-/// declared one in disguise.
+/// Allowed escapes in strings, after the backslash. Without `u` a name has only one spelling, so that a free name can't
+/// be another spelling of a declared one.
 const ESCAPES: &str = "nrbtf\"\\";
-/// Work to find out whether any string satisfies all that is asked of it.
+/// Limit on the work of finding out whether any text matches an expression.
 const EMPTY_FUEL: u64 = 20_000;
-/// Values that a negation takes out of strings or numbers.
+/// Limit on the values that a negation excludes from strings or numbers.
 const EXCLUDED_MAX: usize = 1_000;
 
-/// A set of strings as JSON writes them, without control characters that have no short escape.
+/// The strings of a set as JSON writes them, without control characters that have no short escape.
 pub(super) fn quoted(ast: RegexAst) -> RegexAst {
     quoted_with(ast, ESCAPES)
 }
@@ -65,7 +65,7 @@ fn free_boolean(rules: &mut Rules) -> Symbol {
 }
 
 impl Compiler<'_> {
-    /// The alternatives of a branch that are neither arrays nor objects.
+    /// Adds the alternatives of a branch that are neither arrays nor objects.
     pub(super) fn scalars(
         &mut self,
         branch: &Branch,
@@ -122,7 +122,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// The listed values that satisfy all else that is asked of them.
+    /// The listed values (`const`, `enum`) that satisfy all other conditions of the branch.
     pub(super) fn allowed_literals(&mut self, branch: &Branch) -> Result<Vec<Literal>, Failure> {
         let excluded: HashSet<_> = branch.excluded.iter().collect();
         let mut allowed = Vec::new();
@@ -153,7 +153,7 @@ impl Compiler<'_> {
         }
         for pattern in &branch.patterns {
             self.budget.spend(50 + text.len())?;
-            // A value that takes too much work to look at is one that can't be written.
+            // A value that takes too much work to test counts as not allowed.
             if pattern.pattern.contains(text) != Some(true) {
                 return Ok(false);
             }
@@ -161,8 +161,8 @@ impl Compiler<'_> {
         Ok(true)
     }
 
-    /// Numbers as the branch wants them. Where multiples and bounds are too much together, or no number has few enough
-    /// digits to be told from its neighbours, `multipleOf` is relaxed.
+    /// The terminal for a branch's numbers; `None` if there are none. `multipleOf` is relaxed if it takes too much work
+    /// together with the bounds, or if every multiple has too many digits to be told from its neighbours.
     fn number(&mut self, branch: &Branch) -> Result<Option<Symbol>, Failure> {
         let Some(multiple) = self.multiple(branch) else {
             return self.number_of(branch, None);
@@ -178,7 +178,7 @@ impl Compiler<'_> {
         self.number_of(branch, None)
     }
 
-    /// Whether no number within the bounds is a multiple, however many digits it has.
+    /// Whether no number within the bounds is a multiple, with any number of digits.
     fn has_no_multiple(
         &mut self,
         branch: &Branch,
@@ -220,7 +220,7 @@ impl Compiler<'_> {
         }
         if !not.is_empty() {
             parts.push(numbers::without_exponent());
-            // Readers hold numbers as doubles: with more digits one may be another one to them, and whole.
+            // Readers hold numbers as doubles: a number with more digits may become another one, even a whole one.
             parts.push(numbers::short());
             parts.push(RegexAst::Not(Box::new(RegexAst::Or(not))));
             is_checked = true;
@@ -236,7 +236,8 @@ impl Compiler<'_> {
         self.checked(&key, ast, is_checked)
     }
 
-    /// The least common multiple of all that a number must be a multiple of.
+    /// The least common multiple of all `multipleOf`, as digits and decimal places. `None` if there is nothing to
+    /// enforce, or if it has too many digits.
     fn multiple(&mut self, branch: &Branch) -> Option<(u32, u32)> {
         let scaled: Option<Vec<_>> = branch.multiples.iter().map(Decimal::scaled).collect();
         let scaled = scaled.filter(|scaled| !scaled.is_empty())?;
@@ -249,7 +250,7 @@ impl Compiler<'_> {
                 .and_then(|digits| least_common_multiple(multiple, digits));
             multiple = next.unwrap_or(u64::MAX);
         }
-        // With a whole number of the last place nothing is asked of whole numbers.
+        // Every whole number is a multiple of 1. Numbers with a fraction aren't excluded here.
         if places == 0 && multiple == 1 {
             return None;
         }
@@ -318,7 +319,7 @@ impl Compiler<'_> {
             return Ok(Some(free_string(self.rules)));
         };
         let found = match self.checked(&key, quoted(all.ast()), is_checked) {
-            // Perhaps they all have control characters.
+            // Perhaps all strings of the set have control characters, which need `\u`.
             Ok(None) => self.checked(
                 &format!("{key} with controls"),
                 quoted_with(all.ast(), &format!("{ESCAPES}u")),
@@ -335,7 +336,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// A terminal, or nothing if no text matches it. What takes too much work to find out is refused.
+    /// The terminal for an expression; `None` if `is_checked` and no text matches it. Fails if finding that out takes too
+    /// much work.
     pub(super) fn checked(
         &mut self,
         key: &str,
@@ -367,7 +369,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The numbers within a branch's bounds, whole ones if only these are wanted.
+/// The numbers within a branch's bounds; only the whole ones if the branch asks for these.
 fn number_set(branch: &Branch) -> Option<RegexAst> {
     match branch.is_whole {
         Some(true) => branch.range.whole_numbers(),
@@ -375,7 +377,7 @@ fn number_set(branch: &Branch) -> Option<RegexAst> {
     }
 }
 
-/// Whether nothing matches an expression.
+/// Whether no text matches an expression. Fails if finding out takes too much work.
 fn is_empty(ast: &RegexAst, compiler: &mut Compiler<'_>) -> Result<bool, Failure> {
     let too_complex = || Failure::Refused("it is too complex".to_owned());
     let mut builder = RegexBuilder::new();

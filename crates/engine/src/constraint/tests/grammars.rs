@@ -1,4 +1,4 @@
-//! Expressions, choices and grammars of callers.
+//! Callers' regular expressions, choices and grammars.
 
 use super::*;
 

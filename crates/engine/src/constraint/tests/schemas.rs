@@ -1,10 +1,10 @@
-//! What is enforced of a schema, what is relaxed, and what is refused.
+//! Which parts of a schema are enforced, relaxed or refused.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// What of a schema isn't enforced, by pointers within it.
+/// JSON pointers, within the schema, to the places that aren't enforced.
 fn relaxed(schema: &Value) -> Vec<String> {
     let compiled = constraints().compile(&Grammar::json_schema(schema), &Cancel::default());
     let compiled = compiled.unwrap_or_else(|error| panic!("{error} of {schema}"));
@@ -93,7 +93,7 @@ fn what_cannot_be_enforced_is_listed_and_refused_where_it_is_strict() {
     check(json!({"minimum": "3"}), "/minimum");
     check(json!({"multipleOf": 1_000_003}), "/multipleOf");
     check(json!({"multipleOf": 0}), "/multipleOf");
-    // Multiples of which no double tells whether they are ones.
+    // Numbers so large that a double can't tell whether they are multiples.
     for (multiple, least, most) in [
         (
             7,
@@ -128,7 +128,7 @@ fn what_cannot_be_enforced_is_listed_and_refused_where_it_is_strict() {
     check(json!({"not": {"multipleOf": 3}}), "/not");
 }
 
-/// Multiples within bounds are enforced, or relaxed where that is too much: never refused.
+/// Multiples within bounds are enforced, or relaxed if that takes too much work; they are never refused.
 #[test]
 fn multiples_within_bounds() {
     for kind in ["integer", "number"] {
@@ -212,7 +212,7 @@ fn what_makes_no_sense_is_refused() {
     check(json!({"const": "x".repeat(SCHEMA_BYTES_MAX)}), "bytes");
 }
 
-/// Texts that a schema allows, and that it doesn't.
+/// Checks that a schema is enforced completely, allows the texts `inside` and doesn't allow the texts `outside`.
 fn check_texts(schema: Value, inside: &[&str], outside: &[&str]) {
     assert_eq!(relaxed(&schema), [""; 0], "{schema}");
     let compiled = compile(&Grammar::json_schema(&schema));
@@ -410,7 +410,7 @@ fn keywords_that_choose_are_enforced() {
         &[r#""abc1""#],
         &[r#""abc""#, r#""admin1""#],
     );
-    // allOf of trees that recurse in step.
+    // An `allOf` of trees that recurse in parallel.
     check_texts(
         json!({"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
                "$defs": {"a": {"type": "object", "properties": {"next": {"$ref": "#/$defs/a"}, "x": {"type": "integer"}}, "additionalProperties": false},
@@ -447,7 +447,7 @@ fn references_lead_where_they_should() {
         &[r#"{"children":[{},{"children":[]}]}"#],
         &[r#"{"children":[1]}"#],
     );
-    // Addresses and anchors in values, and properties of that name, are none.
+    // Addresses and anchors within values, and properties with such names, don't count.
     check_texts(
         json!({
             "type": "array", "items": {"anyOf": [{"$ref": "#seven"}, {"$ref": "nine.json"}]},
@@ -462,7 +462,7 @@ fn references_lead_where_they_should() {
         &["[7,9]", "[]"],
         &["[1]"],
     );
-    // Where two could be meant, none is enforced.
+    // A reference that could lead to two places isn't enforced.
     let two = json!({"$dynamicAnchor": "x", "properties": {"a": {"$dynamicRef": "#x"}}, "$defs": {"b": {"$id": "b", "$dynamicAnchor": "x"}}});
     assert_eq!(relaxed(&two), ["/properties/a/$dynamicRef"]);
 }

@@ -1,4 +1,4 @@
-//! Which characters of callers' words could become a part of a special token's name.
+//! Finds the characters in callers' text that could become part of a special token's name.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,27 +10,28 @@ use super::texts::Place;
 use crate::dialect::template::Pieces;
 use crate::specials::{SpecialKind, Specials};
 
-/// Shorter literals of a template are parts of names rather than something to look for.
+/// Shorter literals of a template count as parts of names, not as texts that the template looks for.
 const LITERAL_CHARS_MIN: usize = 3;
 
-/// The names that mean something in the prompts of a template, taken apart.
+/// The names of special tokens that mean something in a template's prompts, prepared for searching.
 pub(super) struct ProtectedNames {
-    /// What names begin with, but for letters, digits and white space.
+    /// The first characters of names, except letters, digits and white space.
     firsts: HashSet<char>,
-    /// Names that begin otherwise.
+    /// Names that begin with a letter, a digit or white space.
     odd: Finder,
-    /// What a template may look for in callers' words, and what ordinary tokens are called: no name begins in these.
+    /// Texts in which no name begins: what a template may look for in callers' text, and names of ordinary tokens.
     kept: Finder,
-    /// The same in what an assistant said.
+    /// The same, and the marks of reasoning, for an assistant's content.
     kept_of_assistant: Finder,
-    /// Ends of names whose beginnings the template writes by themselves.
+    /// Ends of names, if one of the template's own texts ends with the beginning of the name.
     endings: Option<AhoCorasick>,
-    /// What the template would make a name of, between a beginning and an end that it writes.
+    /// Middles of names, if the template writes both the beginning and the end of the name.
     middles: HashSet<String>,
 }
 
 impl ProtectedNames {
-    /// `marks` are names besides those in the template's source; `reasoning` stays in what an assistant said.
+    /// `marks` are names to protect besides those in the template's source; `reasoning` isn't replaced in an assistant's
+    /// content.
     pub(super) fn new(
         specials: &Specials,
         source: &str,
@@ -72,7 +73,7 @@ impl ProtectedNames {
         }
     }
 
-    /// Shows each character of a caller's text that is to be replaced, in its order.
+    /// Calls `show` for each character of a caller's text that must be replaced, in order.
     pub(super) fn each(&self, place: Place, text: &str, show: &mut dyn FnMut(usize, char)) {
         let kept = match place {
             Place::AssistantContent => &self.kept_of_assistant,
@@ -83,7 +84,7 @@ impl ProtectedNames {
         let mut ending = self.ending_of_name(text);
         for (at, c) in text.char_indices() {
             while kept.next_if(|range| range.end <= at).is_some() {
-                // A template may cut a text at what it finds in it.
+                // A template may split a text at one of these texts, so that the part after it may complete a name.
                 ending = self.ending_of_name(&text[at..]).map(|inside| at + inside);
             }
             let is_kept = kept.peek().is_some_and(|range| range.start <= at);
@@ -94,7 +95,8 @@ impl ProtectedNames {
         }
     }
 
-    /// Where a text begins, if a template could finish a name with its beginning or with all of it.
+    /// The position of the first character after white space, if a template could complete a name with the beginning of
+    /// the text, or with all of it.
     fn ending_of_name(&self, text: &str) -> Option<usize> {
         let begun = text.trim_start();
         let is_ending = |endings: &AhoCorasick| {
@@ -115,18 +117,18 @@ impl fmt::Debug for ProtectedNames {
     }
 }
 
-/// A name that no text has by chance, as it has runs of spaces.
+/// Whether a name has a symbol in it. Names without one, such as runs of spaces, are in many texts by chance.
 fn is_mark(name: &str) -> bool {
     name.contains(|c: char| !c.is_alphanumeric() && !c.is_whitespace())
 }
 
-/// The first character of a name, unless it is one that templates look for in many places.
+/// The first character of a name, unless it is a letter, digit or white space, which templates look for in many places.
 fn symbol(name: &str) -> Option<char> {
     let first = name.chars().next()?;
     (!first.is_alphanumeric() && !first.is_whitespace()).then_some(first)
 }
 
-/// Whether a name begins somewhere in this text, and be it that it would go on behind it.
+/// Whether a name begins anywhere in this text, even if it would continue after the text's end.
 fn may_begin_name(text: &str, names: &[&str]) -> bool {
     text.char_indices().any(|(at, _)| {
         let rest = &text[at..];
@@ -135,8 +137,8 @@ fn may_begin_name(text: &str, names: &[&str]) -> bool {
     })
 }
 
-/// The ends of names whose beginnings end a piece of the template, and what is then missing of a name whose end
-/// begins a piece: `<` and `>` around a caller's word.
+/// Ends of names, if a piece of the template ends with the beginning of the name; and middles of names, if another piece
+/// also begins with the end of the name, as `<` and `>` around a caller's word.
 fn unfinished(names: &[&str], pieces: &Pieces) -> (Vec<String>, HashSet<String>) {
     let (mut endings, mut middles) = (Vec::new(), HashSet::new());
     for name in names {
@@ -169,7 +171,7 @@ fn built(finder: Result<AhoCorasick, aho_corasick::BuildError>) -> Option<AhoCor
         .ok()
 }
 
-/// Finds any of some texts, the longest of those that begin together.
+/// Finds the leftmost of several texts, and of those that begin at the same place the longest.
 struct Finder(Option<AhoCorasick>);
 
 impl Finder {

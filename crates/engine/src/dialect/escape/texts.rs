@@ -1,4 +1,4 @@
-//! Everything in a conversation that a caller wrote.
+//! Visits every text in a conversation that a caller wrote.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::request::{Conversation, Role};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// What an assistant said, which may have marks of its reasoning in it.
+    /// An assistant's content, which may have marks of its reasoning in it.
     AssistantContent,
     Elsewhere,
 }
 
-/// Shows each text to `replace`; the conversation with what it gave instead, or `None` if it gave nothing.
+/// Calls `replace` for each text. Returns the conversation with the replacements; `None` if there are none.
 pub(super) fn map(
     conversation: &Conversation,
     replace: &mut dyn FnMut(Place, &str) -> Option<String>,
@@ -65,7 +65,8 @@ pub(super) fn map(
     changed
 }
 
-/// Arguments of a call are text, and what that text stands for when it is JSON: `\u003c` is `<`.
+/// Replaces in a call's arguments: in their text and, if they are JSON with escapes, in the decoded strings, since
+/// `\u003c` is `<`.
 fn arguments(text: &str, replace: &mut dyn FnMut(Place, &str) -> Option<String>) -> Option<String> {
     let new = replace(Place::Elsewhere, text);
     let now = new.as_deref().unwrap_or(text);

@@ -1,4 +1,4 @@
-//! Calls under way, in each of the ways to write them.
+//! Parsers of tool calls, one for each syntax.
 
 mod json;
 mod named;
@@ -11,7 +11,7 @@ use super::out::Out;
 use crate::dialect::format::{Format, Syntax};
 use crate::request::Tool;
 
-/// Reads from the mark that begins a call to where the last one ends that belongs to this mark.
+/// Parses from the mark that begins calls to the end of the last call that belongs to this mark.
 #[derive(Debug)]
 pub(super) enum Call {
     Json(JsonCalls),
@@ -19,13 +19,13 @@ pub(super) enum Call {
     Tagged(TaggedCalls),
 }
 
-/// What a character has come to.
+/// The result of a character.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     More,
-    /// This is no call, or of a tool that there isn't; this text is not read.
+    /// The text isn't a call, or calls an unknown tool. These characters weren't taken.
     Refused(String),
-    /// It has ended, and this text is not part of it.
+    /// The call has ended. These characters aren't part of it.
     Ended(String),
 }
 
@@ -38,7 +38,7 @@ impl Step {
         Step::Ended(String::from(c))
     }
 
-    /// What several characters come to, if this is what the first of them does, before `rest`.
+    /// The result of several characters, if this is the result of the first ones and `rest` follows them.
     fn before(self, rest: &str) -> Self {
         match self {
             Step::More => Step::More,
@@ -65,7 +65,7 @@ impl Call {
         }
     }
 
-    /// Whether what was read belongs to a call; else it may still turn out to be text.
+    /// Whether the text so far certainly belongs to a call. Otherwise it may still turn out to be content.
     pub(super) fn is_certain(&self) -> bool {
         match self {
             Call::Json(calls) => calls.is_certain(),
@@ -74,8 +74,8 @@ impl Call {
         }
     }
 
-    /// No more text comes. With `ended` the model has ended its turn; else it was cut off, and what it
-    /// didn't write is not made up.
+    /// Ends the call at the end of the text. With `ended` the model has ended its turn, and a missing end is added;
+    /// otherwise the answer was cut off, and nothing is added.
     pub(super) fn finish(&mut self, ended: bool, out: &mut Out) {
         match self {
             Call::Json(calls) => calls.finish(ended, out),
@@ -93,7 +93,7 @@ fn is_begun(tools: &[Tool], name: &str) -> bool {
     tools.iter().any(|tool| tool.name.starts_with(name))
 }
 
-/// The mark that ends a call, seen outside of strings, where JSON has nothing like it.
+/// Finds the mark that ends a call, outside of strings, where JSON has nothing like it.
 #[derive(Debug)]
 struct Close {
     mark: &'static str,
@@ -103,12 +103,12 @@ struct Close {
 enum Closing {
     Held,
     Closed,
-    /// These characters are something else.
+    /// These characters aren't part of the mark.
     Released(String),
 }
 
 impl Close {
-    /// An empty mark never comes.
+    /// An empty mark is never found.
     fn new(mark: &'static str) -> Self {
         Close { mark, matched: 0 }
     }
@@ -123,7 +123,7 @@ impl Close {
             return Closing::Closed;
         }
         let mut released = self.mark[..std::mem::take(&mut self.matched)].to_owned();
-        // Marks begin with a character that they have only once.
+        // A mark's first character occurs in it only once.
         if self.mark.starts_with(c) {
             self.matched = c.len_utf8();
         } else {

@@ -1,4 +1,4 @@
-//! The messages of gpt-oss: `<|channel|>analysis<|message|>…<|end|>`, calls with a recipient.
+//! gpt-oss's Harmony messages: `<|channel|>analysis<|message|>…<|end|>`, and calls with a recipient.
 
 use super::Means;
 use super::marks::Matcher;
@@ -13,12 +13,12 @@ const MARKS: [&str; 6] = [
     "<|call|>",
 ];
 const HEADER_BYTES_MAX: usize = 256;
-/// How reasoning stands in the content for callers who don't want it apart: the marks that others
-/// have, since nobody reads those of gpt-oss.
+/// Marks around reasoning in the content, for callers who don't want it separate. They are other models' marks, because
+/// clients don't know gpt-oss's.
 const OPEN: &str = "<think>\n";
 const CLOSE: &str = "\n</think>\n\n";
 
-/// Every mark that the vocabulary has as a special token, which has to be shown.
+/// All marks that are special tokens of the vocabulary, and must be shown in the text.
 pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
     MARKS.into_iter().chain(["<|constrain|>"])
 }
@@ -33,10 +33,10 @@ pub(super) struct Harmony {
 enum At {
     Header(String),
     Reasoning,
-    /// Text without a header is content too.
+    /// Text without a header is content as well.
     #[default]
     Content,
-    /// Whether it has arguments.
+    /// A call, and whether it has arguments.
     Call(bool),
 }
 
@@ -55,7 +55,7 @@ impl Harmony {
                 let header = std::mem::take(header);
                 self.begin(&header, means, out);
             }
-            // The recipient may stand before the channel or behind it.
+            // The recipient may stand before the channel or after it.
             (Some(1), At::Header(header)) => header.push(' '),
             (Some(1 | 2), _) => {
                 self.end(true, means, out);

@@ -1,14 +1,14 @@
-//! Finds marks in text that comes a character at a time.
+//! Finds marks in text that comes one character at a time.
 
-/// Text that may be the beginning of a mark, and nothing else.
+/// Holds back text that may be the beginning of a mark, and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
     held: String,
 }
 
 impl Matcher {
-    /// Takes a character. Gives the number of the mark that it completes; what can't be part of one any
-    /// more goes to `release`. Of marks that begin alike, the shorter one wins.
+    /// Takes a character. Returns the index of the mark that it completes. Text that can't be part of a mark any more
+    /// goes to `release`. If one mark begins with another, the shorter one is found.
     pub(super) fn step(
         &mut self,
         c: char,
@@ -29,7 +29,7 @@ impl Matcher {
         None
     }
 
-    /// What is held when no more comes.
+    /// Returns the text that is held back, at the end of the text.
     pub(super) fn take(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

@@ -1,22 +1,22 @@
-//! What a reader has found.
+//! The parts of an answer that a parser has found.
 
 use crate::event::Channel;
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// Never empty.
+    /// Text of one channel; never empty.
     Text(Channel, String),
-    /// A call begins; its arguments follow as text.
+    /// A call begins. Its arguments follow as text.
     Call { call: u32, name: String },
 }
 
-/// Where a reader writes. Text of one kind that follows itself is one piece.
+/// Collects the parts of an answer. Consecutive texts of one channel are joined.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     pieces: Vec<Piece>,
     calls: u32,
-    /// An answer may have one call at most; the others are lost.
+    /// Whether an answer may have only one call; other calls are dropped.
     one_at_a_time: bool,
     /// Whether there was any content.
     said: bool,
@@ -48,7 +48,7 @@ impl Out {
         }
     }
 
-    /// Of the call that began last.
+    /// Adds arguments to the call that began last.
     pub(super) fn arguments(&mut self, text: &str) {
         if self.is_wanted() {
             self.text(Channel::Call(self.calls - 1), text);

@@ -1,4 +1,4 @@
-//! The events of a generation as they are to be read: each choice through its own reader.
+//! Parses the events of a generation, each choice with its own parser.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,23 +6,23 @@ use super::{Piece, Reader, Reading};
 use crate::Token;
 use crate::event::{Channel, Event, FinishReason, TokenLogprob, Usage};
 
-/// Reads all choices of a generation.
+/// The parsers of all choices of a generation.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     reading: Reading,
     choices: BTreeMap<u32, Choice>,
-    /// Tokens of reasoning up to now.
+    /// Reasoning tokens so far.
     reasoning: u64,
 }
 
 #[derive(Debug)]
 struct Choice {
     reader: Reader,
-    /// Of text that is held back; they go along with the next event.
+    /// Tokens of text that is held back; these three fields go out with the next event.
     tokens: u32,
     logprobs: Vec<TokenLogprob>,
     ids: Vec<Token>,
-    /// What the last text was.
+    /// The channel of the last text.
     channel: Channel,
 }
 
@@ -34,7 +34,7 @@ impl Readers {
         }
     }
 
-    /// Puts what an event of the engine means to the end of `ready`.
+    /// Parses an event of the engine, and appends the resulting events to `ready`.
     pub(crate) fn read(&mut self, event: Event, ready: &mut VecDeque<Event>) {
         match event {
             Event::Text {
@@ -140,7 +140,7 @@ impl Choice {
         }
     }
 
-    /// What is left belongs to the mark that ended the last text.
+    /// Sends log-probabilities and ids that are left over, which belong to the mark after the last text.
     fn send_rest(&mut self, choice: u32, ready: &mut VecDeque<Event>) {
         if !self.logprobs.is_empty() || !self.ids.is_empty() {
             ready.push_back(Event::Text {

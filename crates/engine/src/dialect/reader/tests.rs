@@ -63,7 +63,7 @@ fn thinking(opened: Option<&str>, separate: bool) -> Means {
     }
 }
 
-/// Content plain, reasoning in `‹›`, calls as `name(arguments)`.
+/// Shows content as it is, reasoning in `‹›`, and calls as `name(arguments)`.
 fn shown(pieces: &[Piece]) -> String {
     let mut text = String::new();
     let mut call_is_open = false;
@@ -85,7 +85,7 @@ fn shown(pieces: &[Piece]) -> String {
     text + if call_is_open { ")" } else { "" }
 }
 
-/// Reads a text in parts, and joins what belongs together.
+/// Parses a text in parts, and joins consecutive texts of one channel.
 fn read<'a>(means: &Means, parts: impl Iterator<Item = &'a str>, ended: bool) -> Vec<Piece> {
     let mut reader = Reader::new(Arc::new(means.clone()));
     let mut pieces: Vec<Piece> = parts.flat_map(|part| reader.push(part)).collect();
@@ -103,7 +103,7 @@ fn read<'a>(means: &Means, parts: impl Iterator<Item = &'a str>, ended: bool) ->
     joined
 }
 
-/// What a text reads as, which must not depend on where it was cut.
+/// Parses a text, and checks that the result doesn't depend on where the text is cut.
 fn whole(means: &Means, text: &str, ended: bool) -> String {
     let whole = shown(&read(means, [text].into_iter(), ended));
     for cut in (0..=text.len()).filter(|&cut| text.is_char_boundary(cut)) {
@@ -129,7 +129,7 @@ fn check(means: &Means, text: &str, expected: &str) {
     assert_eq!(whole(means, text, true), expected, "{text}");
 }
 
-/// The same for an answer that was cut off.
+/// Like [`check`], for an answer that was cut off.
 fn check_cut(means: &Means, text: &str, expected: &str) {
     assert_eq!(whole(means, text, false), expected, "{text}");
 }

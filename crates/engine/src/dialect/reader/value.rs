@@ -1,6 +1,6 @@
-//! Where a JSON value ends, in text that comes a character at a time, and what a JSON string stands for.
+//! Finds the end of a JSON value in text that comes one character at a time, and decodes JSON strings.
 
-/// A value under way. Only its shape is looked at: brackets and strings.
+/// A value that is being read. Only its brackets and strings are looked at.
 #[derive(Debug)]
 pub(super) struct Value {
     shape: Shape,
@@ -10,24 +10,24 @@ pub(super) struct Value {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// An array or object, with so many brackets open.
+    /// An array or object, with this many open brackets.
     Nested(u32),
     Text,
     /// A number, `true`, `false` or `null`.
     Word,
 }
 
-/// What a character is to a value.
+/// A character's place relative to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Inside,
     Last,
-    /// The value had ended before it.
+    /// The value ended before this character.
     Behind,
 }
 
 impl Value {
-    /// A value that begins with this character, which is not white space.
+    /// A value that begins with the character `first`, which must not be white space.
     pub(super) fn new(first: char) -> Self {
         Value {
             shape: match first {
@@ -44,7 +44,7 @@ impl Value {
         self.in_string
     }
 
-    /// The place of the next character.
+    /// Takes the next character and returns its place.
     pub(super) fn step(&mut self, c: char) -> Place {
         if self.in_string {
             if self.escaped {
@@ -75,11 +75,11 @@ impl Value {
     }
 }
 
-/// What the inside of a JSON string stands for, a character at a time.
+/// Decodes the inside of a JSON string, one character at a time.
 #[derive(Debug, Default)]
 pub(super) struct Unescape {
     escape: Escape,
-    /// The first half of a character beyond the basic plane.
+    /// The high surrogate of a pair whose low surrogate hasn't come yet.
     high: Option<u32>,
 }
 
@@ -139,7 +139,7 @@ impl Unescape {
         out(c);
     }
 
-    /// A UTF-16 unit.
+    /// Takes a UTF-16 code unit.
     fn unit(&mut self, unit: u32, out: &mut impl FnMut(char)) {
         match (self.high, unit) {
             (Some(high), 0xDC00..=0xDFFF) => {

@@ -1,14 +1,14 @@
-//! Arguments of calls as the objects that some templates go through.
+//! Turns the arguments of calls into objects, over which some templates iterate.
 
 use serde_json::{Value, json};
 
 use super::cut_json;
 use crate::request::Conversation;
 
-/// What arguments are called that have no names of their own.
+/// The name of an argument that has none of its own.
 const UNNAMED: &str = "arguments";
 
-/// The conversation with arguments that are objects, or `None` if they all are.
+/// The conversation with arguments that are objects; `None` if all of them are already.
 pub(in crate::dialect) fn with_objects(conversation: &Conversation) -> Option<Conversation> {
     let mut changed: Option<Conversation> = None;
     for (i, message) in conversation.messages.iter().enumerate() {
@@ -22,7 +22,7 @@ pub(in crate::dialect) fn with_objects(conversation: &Conversation) -> Option<Co
     changed
 }
 
-/// What stands for these arguments, if they are no object.
+/// An object in place of arguments that aren't one; `None` if they are.
 fn object(arguments: &str) -> Option<Value> {
     let object = match serde_json::from_str(arguments) {
         Ok(Value::Object(_)) => return None,
@@ -40,7 +40,7 @@ fn of_value(value: Value) -> Value {
     match value {
         Value::Object(_) => value,
         Value::Null => json!({}),
-        // Some clients encode twice.
+        // Some clients encode arguments twice.
         Value::String(text) => match serde_json::from_str(&text) {
             Ok(object @ Value::Object(_)) => object,
             _ => json!({UNNAMED: text}),

@@ -1,11 +1,11 @@
-//! JSON that was cut off: what an answer of a call is that reached `max_tokens`.
+//! Reads JSON that was cut off, such as the arguments of a call when the answer reached `max_tokens`.
 
 use serde_json::{Map, Value};
 
-/// Objects and arrays inside each other; deeper ones are given up.
+/// Limit on the nesting of objects and arrays.
 const DEPTH_MAX: usize = 64;
 
-/// What a text stands for whose end is missing, with all that is complete of it; `None` if it is no JSON.
+/// The value of a text whose end is missing, with everything that is complete in it; `None` if the text isn't JSON.
 pub(super) fn read(text: &str) -> Option<Value> {
     let mut cut = Cut { rest: text };
     let value = cut.value(DEPTH_MAX)?;
@@ -18,7 +18,7 @@ struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// `None` at what is no value, and at one of which too little is there.
+    /// `None` if there is no value, or too little of one.
     fn value(&mut self, depth: usize) -> Option<Value> {
         self.skip_space();
         match self.rest.chars().next()? {
@@ -33,7 +33,7 @@ impl Cut<'_> {
         self.skip("{");
         let mut object = Map::new();
         while !self.closes("}")? {
-            // A name that is cut, or without a value, says nothing.
+            // A name that is cut off, or has no value, is left out.
             if !self.rest.starts_with('"') && !self.rest.is_empty() {
                 return None;
             }
@@ -66,8 +66,7 @@ impl Cut<'_> {
         Some(Value::Array(array))
     }
 
-    /// Whether an array or an object ends here, by its bracket or with the text; `None` where neither an entry nor the
-    /// end can be.
+    /// Whether an array or an object ends here, by its bracket or with the text. Never `None`.
     fn closes(&mut self, bracket: &str) -> Option<bool> {
         self.skip_space();
         if self.skip(bracket) || self.rest.is_empty() {
@@ -78,7 +77,7 @@ impl Cut<'_> {
         Some(self.rest.is_empty())
     }
 
-    /// As far as it is there.
+    /// Reads a string, as far as it is there.
     fn string(&mut self) -> Option<String> {
         let inside = self.rest.strip_prefix('"')?;
         let mut escaped = false;
@@ -92,7 +91,7 @@ impl Cut<'_> {
         let text = &inside[..end.unwrap_or(inside.len())];
         self.rest = end.map_or("", |end| &inside[end + 1..]);
         let read = |text: &str| serde_json::from_str(&format!("\"{text}\"")).ok();
-        // An escape has 12 characters at most, if it is two of them for one character.
+        // An escape has at most 12 characters: those of a surrogate pair.
         let ends = text.char_indices().map(|(at, _)| at).rev().take(12);
         let mut ends = [text.len()].into_iter().chain(ends);
         ends.find_map(|end| read(&text[..end]))
@@ -104,7 +103,7 @@ impl Cut<'_> {
         let end = self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len());
         let (scalar, rest) = self.rest.split_at(end);
         let value = serde_json::from_str(scalar).ok();
-        // What is cut off here may become one.
+        // A word that the text's end cuts off may be the beginning of a valid one.
         if value.is_some() || rest.is_empty() {
             self.rest = rest;
         }
@@ -166,7 +165,7 @@ mod tests {
             let whole: Value = serde_json::from_str(text).unwrap();
             let cut = read(&text[..text.floor_char_boundary(at)]).unwrap();
             let Value::Object(cut) = cut else { panic!("{cut}") };
-            // Names come in their order, and all but the last value are whole.
+            // Names are in order, and all values except the last are complete.
             let kept: Vec<_> = cut.iter().collect();
             for (i, (name, value)) in kept.iter().enumerate() {
                 if i + 1 < kept.len() {

@@ -1,21 +1,21 @@
-//! Orders of roles that templates demand.
+//! Puts the roles of messages into an order that templates demand.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::dialect::generic::append;
 use crate::request::{Message, Role};
 
-/// Between what several messages said.
+/// Separates the texts of messages that are joined.
 const PARAGRAPH: &str = "\n\n";
-/// Before a result that nobody has asked for. Tags would be taken for a result by Qwen 3.5's template, which then misses
-/// a user.
+/// Comes before a result that belongs to no call. Qwen 3.5's template would take tags for a result, and then miss a user
+/// message.
 const RESULT: &str = "Result of a tool:\n";
 
 pub(in crate::dialect) fn is_system(message: &Message) -> bool {
     matches!(message.role, Role::System | Role::Developer)
 }
 
-/// The system messages with which a conversation begins are one. What the system says later the user says, in its place.
+/// Joins the system messages at the beginning into one. Later system messages become user messages, in their places.
 pub(super) fn one_system(messages: Vec<Message>) -> Vec<Message> {
     let mut changed: Vec<Message> = Vec::with_capacity(messages.len());
     for mut message in messages {
@@ -31,7 +31,7 @@ pub(super) fn one_system(messages: Vec<Message>) -> Vec<Message> {
     changed
 }
 
-/// The first user's message begins with what the system says.
+/// Turns the system message into a user message, joined with the user message after it.
 pub(super) fn no_system(messages: Vec<Message>) -> Vec<Message> {
     let mut messages = VecDeque::from(messages);
     let Some(mut system) = messages.pop_front_if(|first| is_system(first)) else {
@@ -48,7 +48,8 @@ pub(super) fn no_system(messages: Vec<Message>) -> Vec<Message> {
     messages.into()
 }
 
-/// Right behind calls come their results, an empty one for a call that has none. A result without a call is said by the user.
+/// Every call gets a result right after it, an empty one if there is none. A result without a call becomes a user
+/// message.
 pub(super) fn matched_results(messages: Vec<Message>) -> Vec<Message> {
     let mut changed: Vec<Message> = Vec::with_capacity(messages.len());
     // Ids of calls that have no result yet.
@@ -76,7 +77,7 @@ pub(super) fn matched_results(messages: Vec<Message>) -> Vec<Message> {
             continue;
         }
         close(&mut open, &mut changed);
-        // One result can't be of two calls.
+        // A result can't belong to two calls, so a second call with the same id is dropped.
         let mut ids = HashSet::new();
         message
             .tool_calls
@@ -88,13 +89,14 @@ pub(super) fn matched_results(messages: Vec<Message>) -> Vec<Message> {
     changed
 }
 
-/// A user begins behind the system, and nobody speaks twice in turn. A result is a turn of nobody's.
+/// A user message comes first after the system messages, and consecutive messages of a user or of the assistant are
+/// joined. Results of tools don't count as turns.
 pub(super) fn alternating(messages: Vec<Message>) -> Vec<Message> {
     let mut changed: Vec<Message> = Vec::with_capacity(messages.len() + 1);
     for message in messages {
         let last = changed.last_mut().filter(|last| {
             let may_join = matches!(message.role, Role::User | Role::Assistant);
-            // Calls and what is said behind their results are two turns.
+            // Calls, and text after their results, are two turns.
             may_join && last.role == message.role && last.tool_calls.is_empty()
         });
         match last {
@@ -151,7 +153,8 @@ mod tests {
     use super::*;
     use crate::request::ToolCall;
 
-    /// `s`ystem, `d`eveloper, `u`ser, `a`ssistant, `t`ool, with their texts; calls of ids in brackets.
+    /// Parses messages: `s`ystem, `d`eveloper, `u`ser, `a`ssistant or `t`ool, their text, and the ids of calls in
+    /// brackets.
     fn messages(text: &str) -> Vec<Message> {
         let message = |word: &str| {
             let (word, ids) = word.split_once('[').unwrap_or((word, ""));

@@ -1,4 +1,4 @@
-//! Jinja as Hugging Face's `transformers` sets it up.
+//! Jinja, set up as in Hugging Face's `transformers`.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -10,12 +10,12 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 
 use crate::dialect::template::methods;
 
-/// Work that one rendering may do: an instruction costs 1, as do 64 bytes. Enough for conversations
-/// far longer than a context, and over within a second.
+/// Limit on the work of one rendering: an instruction costs 1, as do 64 bytes. Enough for conversations far longer than a
+/// context, and used up within a second.
 const FUEL: u64 = 4_000_000;
 
 const NAME: &str = "chat_template";
-/// No name that a template could have.
+/// A name that no variable of a template can have.
 const STAND_INS: &str = "stand-ins";
 
 /// A template, ready to render.
@@ -26,19 +26,19 @@ pub(super) struct Jinja {
     eos: String,
 }
 
-/// What a template is given.
+/// The variables that a template gets.
 #[derive(Debug)]
 pub(super) struct Inputs {
     pub(super) messages: Value,
     pub(super) tools: Value,
     pub(super) add_generation_prompt: bool,
     pub(super) switches: BTreeMap<String, Value>,
-    /// Characters that stand for others, and are written as they are.
+    /// Stand-ins, which are written unescaped.
     pub(super) stand_ins: String,
     pub(super) now: Timestamp,
 }
 
-/// What a template says by `raise_exception`.
+/// The message that a template passes to `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub(super) String);
@@ -53,7 +53,7 @@ impl Jinja {
     }
 
     pub(super) fn render(&self, inputs: Inputs) -> Result<String, Error> {
-        // What isn't there is none, as in `transformers`; a switch can't take the place of the others.
+        // Inputs that are absent are `none`, as in `transformers`. A switch can't replace the other variables.
         self.environment.get_template(NAME)?.render(context! {
             messages => inputs.messages,
             tools => inputs.tools,
@@ -84,13 +84,13 @@ fn environment(source: &str) -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// Characters of this rendering that stand for others.
+/// The stand-ins of this rendering.
 pub(super) fn stand_ins(state: &State<'_, '_>) -> String {
     let value = state.lookup(STAND_INS).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// `strftime_now`, of one moment.
+/// The function `strftime_now`, for a fixed time.
 fn strftime_now(now: Timestamp) -> Value {
     Value::from_function(move |format: &str| {
         jiff::fmt::strtime::format(format, &now.to_zoned(TimeZone::UTC))
@@ -114,7 +114,7 @@ pub(super) fn refusal(error: &Error) -> Option<&Refusal> {
     None
 }
 
-/// `{% generation %}` marks the assistant's words for training; it means nothing here.
+/// Replaces `{% generation %}`, which marks the assistant's text for training and has no effect on prompts.
 fn without_generation_tags(source: &str) -> String {
     let mut plain = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,4 +1,4 @@
-//! Python's methods and Jinja's filters, where those of `minijinja` do otherwise.
+//! Python's string methods and Jinja's filters, where those of `minijinja` differ.
 
 use minijinja::value::{Kwargs, StringInput, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
@@ -7,10 +7,10 @@ use minijinja_contrib::pycompat;
 use super::environment::stand_ins;
 use crate::dialect::{python, python_json};
 
-/// Spaces that `indent` may put before a line.
+/// Limit on the spaces that `indent` puts before a line.
 const INDENT_MAX: usize = 1000;
 
-/// All of them.
+/// Adds the methods, filters and tests to an environment.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, state, value| {
@@ -20,11 +20,11 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("string", string);
     environment.add_filter("trim", trim);
     environment.add_filter("indent", indent);
-    // None isn't iterable, though a loop over it would be empty.
+    // `None` isn't iterable in Python, although a loop over it would be empty here.
     environment.add_test("iterable", |value: &Value| {
         !value.is_none() && value.try_iter().is_ok()
     });
-    // What has a length and can be indexed.
+    // In Jinja a sequence has a length and can be indexed.
     environment.add_test("sequence", |value: &Value| {
         matches!(
             value.kind(),
@@ -74,7 +74,7 @@ fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Strin
     python_json::tojson(value, options, || stand_ins(state))
 }
 
-/// Jinja's keeps a line's end at the end of the text.
+/// Jinja's `indent` keeps a line break at the end of the text.
 fn indent(
     value: StringInput<'_>,
     width: Option<usize>,

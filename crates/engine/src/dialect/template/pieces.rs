@@ -1,15 +1,15 @@
-//! What a template can write by itself, read from its source.
+//! The texts that a template can write by itself, read from its source.
 
 use std::collections::HashSet;
 
-/// The texts that a template consists of.
+/// The texts of a template.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::dialect) struct Pieces {
-    /// Strings in its expressions.
+    /// String literals in the template's expressions.
     pub(in crate::dialect) literals: Vec<String>,
-    /// What stands outside of its tags.
+    /// Text outside of the template's tags.
     raw: Vec<String>,
-    /// Its variables, attributes and keywords.
+    /// The template's variables, attributes and keywords.
     names: HashSet<String>,
 }
 
@@ -24,7 +24,7 @@ impl Pieces {
                 Some(b'%') => "%}",
                 Some(b'#') => "#}",
                 _ => {
-                    // A brace of the text.
+                    // A brace that is part of the text.
                     let end = start + 1;
                     pieces.push_raw(&rest[..end]);
                     rest = &rest[end..];
@@ -43,14 +43,14 @@ impl Pieces {
         pieces
     }
 
-    /// Whether the template may write this, and then something else.
+    /// Whether one of the template's texts ends with this, so that other text may follow.
     pub(in crate::dialect) fn any_ends_with(&self, text: &str) -> bool {
         let all = self.literals.iter().chain(&self.raw);
         let mut ends = all.map(|piece| piece.ends_with(text) || piece.trim_end().ends_with(text));
         ends.any(|ends| ends)
     }
 
-    /// Whether it may write this after something else.
+    /// Whether one of the template's texts begins with this, so that it may follow other text.
     pub(in crate::dialect) fn any_begins_with(&self, text: &str) -> bool {
         let all = self.literals.iter().chain(&self.raw);
         let mut begins =
@@ -69,7 +69,7 @@ impl Pieces {
         }
     }
 
-    /// Takes the literals of a tag and tells where it closes.
+    /// Collects the literals and names of a tag. Returns the length of the code before the tag's end.
     fn read_code(&mut self, code: &str, close: &str) -> usize {
         let mut at = 0;
         while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
@@ -90,7 +90,7 @@ impl Pieces {
         code.len()
     }
 
-    /// The length of a literal behind its opening quote, with the closing one.
+    /// Collects a literal. Returns its length without the opening quote, but with the closing one.
     fn read_literal(&mut self, code: &str, quote: char) -> usize {
         let mut literal = String::new();
         let mut characters = code.char_indices();

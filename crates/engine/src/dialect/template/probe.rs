@@ -1,4 +1,4 @@
-//! What a template can do, and how it wants its messages: found by rendering, since its text doesn't say.
+//! Finds out by rendering what a template supports and in which form it wants messages, since its source doesn't say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::view::{self, Shape};
 use super::{Abilities, switches};
 use crate::request::{Message, Role, Tool, ToolCall};
 
-// Words that no template has by itself.
+// Words that no template has in it.
 const TEXT: &str = "weirprobetext";
 const TOOL: &str = "weirprobetool";
 const ARGUMENT: &str = "weirprobeargument";
 const RESULT: &str = "weirproberesult";
 
-/// Where a prompt ends in one of these, the model's first words are thoughts.
+/// If a prompt ends with one of these, the answer begins with reasoning.
 const THINKING_MARKS: [&str; 6] = [
     "<think>",
     "<thinking>",
@@ -29,17 +29,17 @@ const THINKING_MARKS: [&str; 6] = [
     "<|channel|>analysis<|message|>",
 ];
 
-/// Fails if a template can't render the simplest conversation because it uses what nobody knows.
+/// Fails if the template can't render the simplest conversation because it uses an unknown name.
 pub(super) fn probe(jinja: &Jinja) -> Result<(Abilities, Shape), Error> {
     let hello = [Message::new(Role::User, TEXT)];
     match jinja.render(inputs(&hello, &[], Shape::default(), None)) {
-        // Names are looked up when a template runs.
+        // Unknown names are only found when a template runs.
         Err(error) if is_unknown(error.kind()) => return Err(error),
-        // Nor will any other: don't spend as much on each.
+        // Other conversations would use up the fuel, too: don't spend it on each.
         Err(error) if error.kind() == ErrorKind::OutOfFuel => {
             return Ok((Abilities::default(), Shape::default()));
         }
-        // It may well want another conversation than this one.
+        // The template may merely demand another conversation than this one.
         Ok(_) | Err(_) => {}
     }
     let render = |messages: &[Message], tools: &[Tool], shape, thinking| {
@@ -82,7 +82,7 @@ pub(super) fn probe(jinja: &Jinja) -> Result<(Abilities, Shape), Error> {
     Ok((abilities, shape))
 }
 
-/// The shape in which most of a conversation with a call appears, and whether all of it does.
+/// The shape in which the template renders most of a conversation with a call, and whether it renders all of it.
 fn best_shape(
     developer: bool,
     render: &impl Fn(&[Message], &[Tool], Shape, Option<bool>) -> Option<String>,
@@ -100,7 +100,7 @@ fn best_shape(
     let parts = !takes(plain) && takes(as_parts);
 
     let mut best = (Shape { parts, ..plain }, 0);
-    // The usual first: it stays unless another shows more.
+    // The usual shape comes first, and stays unless another renders more.
     for choice in 0..8_u8 {
         let shape = Shape {
             null_content: choice & 1 != 0,
@@ -118,8 +118,8 @@ fn best_shape(
 
 const SEEN_ALL: u8 = 3;
 
-/// How much of the call and its result a rendering has; arguments count half if Python's quotes or
-/// another layer of JSON's are around them.
+/// How much of the call and its result a rendering has in it. Arguments count half if they are in Python's quotes or in
+/// another layer of JSON.
 fn seen_of_call(rendering: Option<String>) -> u8 {
     let Some(rendering) = rendering else {
         return 0;
@@ -136,7 +136,7 @@ fn seen_of_call(rendering: Option<String>) -> u8 {
     arguments + u8::from(rendering.contains(RESULT))
 }
 
-/// Whether a developer's message is one of its own kind, and not only whatever its role says.
+/// Whether the template knows the role `developer`, instead of only writing whatever role a message has.
 fn knows_developer(jinja: &Jinja) -> bool {
     let render = |role: &str| {
         let messages =

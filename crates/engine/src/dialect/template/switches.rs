@@ -1,4 +1,4 @@
-//! `chat_template_kwargs`: what callers may tell a template beside their conversation.
+//! `chat_template_kwargs`: variables that callers may pass to a template.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 
 use crate::request::Invalid;
 
-/// The switches that templates of the field document. All other names are refused: a caller has no
-/// access to what a template is given otherwise.
+/// The variables that widely used templates document. All other names are refused, so that callers can't replace the
+/// other variables of a template.
 const NAMES: [&str; 8] = [
     "clear_thinking",
     "enable_thinking",
@@ -21,10 +21,10 @@ const NAMES: [&str; 8] = [
     "tools_in_user_message",
 ];
 
-/// Characters of a value that is a text, as `low` is.
+/// Limit on the characters of a text value, such as `low`.
 const TEXT_CHARS_MAX: usize = 32;
 
-/// What the template gets to see of them.
+/// Checks callers' variables, and returns those that the template gets.
 pub(super) fn checked(kwargs: &BTreeMap<String, Json>) -> Result<BTreeMap<String, Value>, Invalid> {
     let mut switches = BTreeMap::new();
     for (name, value) in kwargs {
@@ -48,7 +48,7 @@ pub(super) fn checked(kwargs: &BTreeMap<String, Json>) -> Result<BTreeMap<String
         }
         switches.insert(name.clone(), Value::from(Serde(value)));
     }
-    // Some families have the one name, some the other.
+    // Some families use one name, some the other.
     if let Some(thinking) = switches.get("enable_thinking").cloned() {
         switches.entry("thinking".to_owned()).or_insert(thinking);
     }

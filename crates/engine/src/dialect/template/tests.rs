@@ -57,7 +57,7 @@ fn smollm2() {
          <|im_start|>user\nGrüße 日本 😀\n<|im_end|>\n<|im_start|>assistant\n ok <|im_end|>\n\
          <|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n";
     check(SMOLLM2, &conversation, expected);
-    // It has no developer, and concatenates content: neither is an error.
+    // This template has no role `developer` and concatenates content: a developer message or missing content is no error.
     let mut unusual = conversation;
     unusual[0].role = Role::Developer;
     unusual[3].content = None;
@@ -209,7 +209,7 @@ fn developer_is_system_only_for_templates_without_it() {
         let source = format!("{{% for m in messages %}}{source}{{% endfor %}}");
         check(&source, &[message(Role::Developer, "x")], expected);
     };
-    // Whatever the role is: nothing that the model has learned.
+    // Writing whatever role a message has doesn't mean that the model has learned the role.
     check("{{ m.role }}:{{ m.content }}", "system:x");
     check(
         "{% if m.role != 'developer' %}{{ m.role }}:{{ m.content }}{% endif %}",
@@ -369,13 +369,13 @@ fn a_failing_template_tells_no_internals() {
     check("{{ messages[1].a.b }}", failed);
     check("{{ 'x' + none }}", failed);
     check("{{ strftime_now('%!') }}", failed);
-    // What nests too deep for a stack isn't written.
+    // Values that nest too deeply for the stack aren't written.
     for write in ["{{ n.x }}", "{{ n.x|string }}", "{{ n.x|tojson }}"] {
         let nest = "{% set n = namespace(x=[]) %}{% for i in range(300) %}{% set n.x = [n.x] %}{% endfor %}";
         check(&format!("{nest}{write}"), failed);
     }
     check("{{ 'x'|indent(10000000000) }}", failed);
-    // One that would run for ever, or fill the memory, ends.
+    // A template that would run forever, or fill the memory, is stopped.
     let too_long = "the conversation is too long for the model's chat template";
     check(
         "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",

@@ -1,4 +1,4 @@
-//! Messages and tools as templates see them: as callers wrote them, but for what a template can't take.
+//! Messages and tools as templates get them: as callers wrote them, except for what a template can't take.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,20 +10,20 @@ use serde_json::{Value as Json, json};
 
 use crate::request::{Message, Role, Tool, ToolCall};
 
-/// How a template wants its messages.
+/// The form in which a template wants messages and tools.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// A developer's message may be one; else it is a `system`.
+    /// A developer message keeps its role; otherwise it becomes a `system` message.
     pub(super) developer: bool,
-    /// Content is a list of parts, and no text.
+    /// Content is a list of parts; otherwise it is a text.
     pub(super) parts: bool,
-    /// Where there is no content there is none; else an empty text.
+    /// Missing content is `none`; otherwise it is an empty text.
     pub(super) null_content: bool,
-    /// A call's arguments are JSON; else the object that it stands for.
+    /// A call's arguments are JSON text; otherwise they are an object.
     pub(super) text_arguments: bool,
-    /// The ids of calls have nine letters and digits, as Mistral's templates demand.
+    /// Ids of calls have nine letters and digits, as Mistral's templates demand.
     pub(super) short_ids: bool,
-    /// Each tool has a description, and be it an empty one.
+    /// A tool without a description gets an empty one.
     pub(super) described_tools: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn messages(messages: &[Message], shape: Shape) -> Value {
     Value::from(Serde(&views))
 }
 
-/// None, if there are none.
+/// The tools; `none` if there are no tools.
 pub(super) fn tools(tools: &[Tool], shape: Shape) -> Value {
     if tools.is_empty() {
         return Value::from(());
@@ -102,7 +102,7 @@ fn view(message: &Message, shape: Shape) -> View<'_> {
         },
         content: match message.content.as_deref() {
             None if shape.null_content => Content::None,
-            // Such a template says either the content or the calls.
+            // Such a template renders either the content or the calls.
             Some("") if shape.null_content && !message.tool_calls.is_empty() => Content::None,
             content => {
                 let text = content.unwrap_or_default();
@@ -139,7 +139,7 @@ fn call(call: &ToolCall, shape: Shape) -> Call<'_> {
     }
 }
 
-/// The id, or one that stands for it: equal ids stay equal, others differ.
+/// The id, or a short id in its place: equal ids stay equal, and different ones differ unless their hashes collide.
 fn call_id(id: &str, shape: Shape) -> Cow<'_, str> {
     let is_short = id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if is_short || !shape.short_ids {
@@ -156,7 +156,7 @@ fn call_id(id: &str, shape: Shape) -> Cow<'_, str> {
     Cow::Owned(digits.collect())
 }
 
-/// As OpenAI writes it. Templates go through `parameters`, which callers may omit.
+/// A tool in OpenAI's format. Templates iterate over `parameters`, which callers may omit.
 fn tool(tool: &Tool, shape: Shape) -> Json {
     let mut function = json!({"name": tool.name});
     match &tool.description {

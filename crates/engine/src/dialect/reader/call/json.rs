@@ -1,11 +1,11 @@
-//! Calls as JSON objects: `{"name": …, "arguments": {…}}`, one or a list.
+//! Tool calls as JSON objects: `{"name": …, "arguments": {…}}`, one or a list of them.
 
 use super::{Close, Closing, Step, find, is_begun};
 use crate::dialect::reader::out::Out;
 use crate::dialect::reader::value::{Place, Unescape, Value};
 use crate::request::Tool;
 
-/// Keys that a call without a mark may have: whatever else an object has, it is no call.
+/// Keys that a call without a mark may have. An object with any other key isn't a call.
 const BARE_KEYS: [&str; 7] = [
     "name",
     "tool_name",
@@ -26,13 +26,13 @@ pub(in crate::dialect::reader) struct JsonCalls {
     object: Object,
 }
 
-/// What is known of the object under way.
+/// The state of the object that is being read.
 #[derive(Debug, Default)]
 struct Object {
     key: String,
     name: String,
     is_named: bool,
-    /// Objects around the one with the name: `{"function": {"name": …}}`.
+    /// Objects around the one with the name, as in `{"function": {"name": …}}`.
     nested: u32,
     /// Arguments that came before the name.
     early: String,
@@ -57,7 +57,7 @@ enum Arguments {
     Object(Value),
     /// JSON within a JSON string.
     Text(Value, Unescape),
-    /// `null` stands for no arguments, anything else for itself.
+    /// `null` means no arguments; any other word is passed on as it is.
     Word(Value, String),
 }
 
@@ -278,7 +278,7 @@ impl JsonCalls {
         Step::More
     }
 
-    /// A call has arguments, even if the model has written none.
+    /// Ends a call. If the model has written no arguments, they are `{}`.
     fn end_object(&mut self, out: &mut Out) {
         if self.object.is_named && !self.object.has_arguments {
             out.arguments("{}");

@@ -1,11 +1,11 @@
-//! A call as a name, and the arguments as JSON behind it.
+//! A tool call as a name, followed by its arguments as JSON.
 
 use super::{Close, Closing, Step, find, is_begun};
 use crate::dialect::reader::out::Out;
 use crate::dialect::reader::value::{Place, Value};
 use crate::request::Tool;
 
-/// Characters between name and arguments: an id, marks.
+/// Limit on the characters between name and arguments, such as an id or marks.
 const BETWEEN_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(in crate::dialect::reader) struct NamedCall {
 
 #[derive(Debug)]
 enum At {
-    /// So many bytes of the prefix are there.
+    /// This many bytes of the prefix have come.
     Prefix(usize),
     Name(String),
     Between(usize),
@@ -112,7 +112,7 @@ impl NamedCall {
                     self.at = At::After;
                 }
             }
-            // DeepSeek V3 puts the arguments into a fenced block.
+            // DeepSeek V3 puts the arguments into a fenced code block.
             At::After if c.is_whitespace() || c == '`' => {}
             At::After => return Step::ended(c),
         }
@@ -120,7 +120,7 @@ impl NamedCall {
     }
 }
 
-/// What names of tools consist of.
+/// Whether a tool's name may have this character.
 pub(super) fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }

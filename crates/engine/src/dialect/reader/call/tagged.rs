@@ -1,4 +1,4 @@
-//! Calls whose arguments stand between tags. They become JSON, with types by the tool's schema.
+//! Tool calls whose arguments stand between tags. They become JSON, with the types of the tool's schema.
 
 use serde_json::Value as Json;
 
@@ -14,14 +14,14 @@ pub(in crate::dialect::reader) struct TaggedCalls {
     tags: Tags,
     matcher: Matcher,
     at: At,
-    /// The tool, once it is known.
+    /// The tool's name, as far as it has come.
     name: String,
     arguments: u32,
 }
 
 #[derive(Debug)]
 enum At {
-    /// Before a name: nothing but white space and the tag.
+    /// Before the name: only white space and the tag may come.
     Open,
     Name,
     BeforeKey,
@@ -31,15 +31,15 @@ enum At {
     After,
 }
 
-/// A value under way.
+/// A value that is being read.
 #[derive(Debug)]
 struct Reading {
-    /// As text of any length goes out at once; others are kept until it is known what they are.
+    /// Whether the value can only be text, which is passed on at once. Other values are kept until their type is known.
     text: bool,
     kept: String,
-    /// Whether nothing of it has come: the line break behind the tag isn't part of it.
+    /// Whether nothing of the value has come: a line break right after the tag isn't part of the value.
     fresh: bool,
-    /// A line break that is part of it if something follows.
+    /// A line break that is part of the value only if more of it follows.
     line: bool,
 }
 
@@ -192,7 +192,7 @@ impl TaggedCalls {
         self.at = At::After;
     }
 
-    /// Another call may follow before the mark that closes them.
+    /// After a call: another call may follow before the mark that closes all of them.
     fn read_after(&mut self, c: char) -> Step {
         let mut released = String::new();
         let marks = [self.tags.close, self.tags.name_open];
@@ -215,7 +215,7 @@ impl Reading {
     fn push(&mut self, c: char, lines: bool, out: &mut Out) {
         let fresh = std::mem::replace(&mut self.fresh, false);
         if lines && c == '\n' {
-            // The first and the last one belong to the tags.
+            // The first and the last line break belong to the tags.
             if !fresh && std::mem::replace(&mut self.line, true) {
                 self.text("\n", out);
             }
@@ -252,7 +252,7 @@ impl Reading {
     }
 }
 
-/// Whether an argument can only be text: then `12` is `"12"`.
+/// Whether the schema allows only strings for an argument: then `12` becomes `"12"`.
 fn is_text(tool: &Tool, key: &str) -> bool {
     let schema = tool.parameters.as_ref();
     let Some(schema) = schema.and_then(|schema| schema.get("properties")?.get(key)) else {

@@ -1,4 +1,4 @@
-//! Calls in the formats of the families.
+//! Tool calls in the formats of the model families.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn hermes() {
         "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln 🙂\", \"n\": 1.50}}\n</tool_call>",
         "0:weather({\"city\": \"Köln 🙂\", \"n\": 1.50})",
     );
-    // As the model wrote it, to the last digit and space.
+    // Arguments stay as the model wrote them, to the last digit and space.
     check(
         r#"<tool_call>{"name":"weather","arguments":{ "big":12345678901234567890,"s":"\u00e9\ud83d\ude42" }}</tool_call>"#,
         r#"0:weather({ "big":12345678901234567890,"s":"\u00e9\ud83d\ude42" })"#,
@@ -22,7 +22,7 @@ fn hermes() {
         "Let me see.\n<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>\n<tool_call>{\"name\": \"weather\", \"arguments\": {\"deep\": {\"a\": [1, {\"b\": \"}\"}]}}}</tool_call>\nDone.",
         "Let me see.0:now({})1:weather({\"deep\": {\"a\": [1, {\"b\": \"}\"}]}})\nDone.",
     );
-    // Arguments first, and the mark within a string.
+    // Arguments before the name, and the closing mark within a string.
     check(
         r#"<tool_call>{"arguments": {"city": "</tool_call>\""}, "id": [1], "name": "weather"}</tool_call>"#,
         r#"0:weather({"city": "</tool_call>\""})"#,
@@ -31,7 +31,7 @@ fn hermes() {
         r#"<tool_call>{"type": "function", "function": {"name": "now", "arguments": {"x": 1}}}</tool_call>!"#,
         r#"0:now({"x": 1})!"#,
     );
-    // Arguments as a string, none, null.
+    // Arguments as a string, no arguments, `null`.
     check(
         r#"<tool_call>{"name": "weather", "arguments": "{\"city\": \"K\\u00f6ln\"}"}</tool_call>"#,
         r#"0:weather({"city": "K\u00f6ln"})"#,
@@ -41,7 +41,7 @@ fn hermes() {
         r#"<tool_call>{"name": "now", "arguments": null}</tool_call>"#,
         "0:now({})",
     );
-    // Two in one mark, and a list.
+    // Two calls in one pair of marks, and a list.
     check(
         "<tool_call>[{\"name\": \"now\"}, {\"name\": \"now\"}]\n{\"name\": \"now\"}</tool_call>",
         "0:now({})1:now({})2:now({})",
@@ -68,7 +68,7 @@ fn what_is_no_call_is_text() {
         check(&means, text, text);
         check_cut(&means, text, text);
     }
-    // Text, and then a call.
+    // An opening mark as text, and then a call.
     check(
         &means,
         "<tool_call><tool_call>{\"name\": \"now\"}</tool_call>",
@@ -85,7 +85,7 @@ fn what_is_no_call_is_text() {
 fn broken_calls_end() {
     let means = calling(&HERMES);
     let check = |text: &str, expected: &str| check(&means, text, expected);
-    // Brackets that are missing.
+    // Missing brackets.
     check("<tool_call>{\"name\": \"now\"</tool_call>x", "0:now({})x");
     check(
         "<tool_call>{\"name\": \"now\", \"arguments\": {\"a\": 1</tool_call>x",
@@ -95,7 +95,7 @@ fn broken_calls_end() {
         "<tool_call>{\"name\": \"now\", \"arguments\": {\"a\": 1}</tool_call>x",
         "0:now({\"a\": 1})x",
     );
-    // No mark behind it, half a mark, another.
+    // The closing mark is missing, cut off, or another one.
     check(
         "<tool_call>{\"name\": \"now\"} and so on",
         "0:now({})and so on",
@@ -109,7 +109,7 @@ fn broken_calls_end() {
         "<tool_call>{\"name\": \"now\", \"arguments\": {\"a\": <</tool_call>",
         "0:now({\"a\": <)",
     );
-    // What a model didn't write when it was cut off isn't made up.
+    // If the answer was cut off, nothing is added to what the model wrote.
     check("<tool_call>{\"name\": \"now\"", "0:now({})");
     check_cut(&means, "<tool_call>{\"name\": \"now\"", "0:now()");
     check_cut(

@@ -1,8 +1,8 @@
-//! Whatever a model writes, wherever it is cut.
+//! Random answers, cut at random places.
 
 use super::*;
 
-/// Parts of outputs, right and wrong, in any order.
+/// Parts of answers, valid and invalid, which are joined in random order.
 const PARTS: [&str; 26] = [
     "<tool_call>",
     "</tool_call>",
@@ -63,7 +63,7 @@ proptest! {
         prop_assert_eq!(read(&means, pieces, ended), whole);
     }
 
-    /// Whatever can be written as a call of Hermes comes back as it was.
+    /// A call in Hermes' format is parsed to the arguments that were written.
     #[test]
     fn calls_come_back(values in prop::collection::vec(".*", 0..4), compact: bool) {
         let arguments = serde_json::to_string(&json!({"list": values})).unwrap();

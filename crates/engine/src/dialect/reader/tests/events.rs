@@ -1,9 +1,9 @@
-//! What goes along with text.
+//! Tokens and log-probabilities that go along with text.
 
 use super::*;
 
-/// What the events of an engine become, with the tokens and log-probabilities of each text, and the
-/// tokens of reasoning.
+/// Parses events of an engine. Returns the events, with the tokens and log-probabilities of each text, and the number of
+/// reasoning tokens.
 fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u64) {
     let mut readers = Readers::new(Reading::new(means));
     let mut ready = VecDeque::new();

@@ -1,4 +1,4 @@
-//! Reasoning, alone and beside calls.
+//! Reasoning, with and without tool calls.
 
 use super::*;
 
