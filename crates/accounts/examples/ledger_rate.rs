@@ -1,4 +1,4 @@
-//! How many durable pairs of hold and settle a second, beside what the disk can do.
+//! Benchmark: durable pairs of hold and settle a second, beside the fsyncs a second of the disk.
 //!
 //! `cargo run --release -p weir-accounts --example ledger_rate`; the database is in `$TMPDIR`, or the empty one that
 //! `--database postgres://…` names, where three nodes hold and settle too, for one account and for many.
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of 64 accounts, each with a million dollars.
+/// Callers of 64 accounts, each with a million dollars.
 async fn callers(accounts: &Accounts) -> Result<Vec<Caller>, Box<dyn Error>> {
     let credit = Nanos::from_usd(1_000_000).ok_or("a million dollars can be counted")?;
     let mut callers = Vec::new();
@@ -99,7 +99,7 @@ async fn callers(accounts: &Accounts) -> Result<Vec<Caller>, Box<dyn Error>> {
     Ok(callers)
 }
 
-/// Holds and settles until the time is over, one after the other.
+/// Holds and settles one request after the other until the time is over. Returns how many there were.
 async fn pairs(
     accounts: &Accounts,
     caller: &Caller,
@@ -135,7 +135,7 @@ async fn pairs(
     Ok(pairs)
 }
 
-/// A page written and synced, again and again.
+/// Writes and syncs a page again and again. Returns how often a second.
 fn fsyncs(folder: &Path) -> std::io::Result<u64> {
     let mut file = File::create(folder.join("fsync"))?;
     let started = Instant::now();

@@ -1,8 +1,8 @@
-//! How long a long history takes: to be verified, to be read as an export does, and to be deleted in part.
+//! Benchmark of a long history: how long it takes to verify it, to export it, and to prune half of it.
 //!
 //! `cargo run --release -p weir-accounts --example verify_rate [REQUESTS [ACCOUNTS [FOLDER [PART]]]]`: 200,000 requests
-//! are a million entries; a part is verify, export or prune. The database is SQLite, filled with plain SQL as if so many
-//! requests had been served in 30 days, and stays if a folder is named. Memory is the peak of each part.
+//! are a million entries; a part is verify, export or prune. The database is SQLite, filled with plain SQL as if all
+//! these requests had been served in 30 days, and stays if a folder is named. The memory is each part's peak.
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
 use std::error::Error;
@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use weir_accounts::{Accounts, Options, Role, UsageFilter};
 
-/// How often each is verified.
+/// How often each verification runs.
 const ROUNDS: usize = 3;
-/// Records that an export reads at once.
+/// The records that an export reads at a time.
 const PIECE: u32 = 500;
-/// When the half of the history is over that is deleted.
+/// The end of the first half of the history, which is deleted.
 const HALF: &str = "2026-10-06T14:13:20Z";
 
-/// `n` counts requests, and `c` has how many there are, of how many accounts.
+/// `n` numbers requests and accounts, `request` has a row for each request, and `c` says how many of both there are.
 const NUMBERS: &str = "
     CREATE TEMP TABLE n AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n, c WHERE i < max(requests, accounts))
         SELECT i FROM n;
@@ -30,7 +30,7 @@ const NUMBERS: &str = "
     CREATE TEMP TABLE k (k INTEGER PRIMARY KEY);
     INSERT INTO k VALUES (1), (2), (3), (4), (5);";
 
-/// In the order in which a server would have written, so that tables are as dense as its.
+/// Inserts in the order in which a server would have written, so that the tables are as dense as a server's.
 const FILL: &str = "
     INSERT INTO account (id, name, created_at)
         SELECT printf('acct_%012d', i), printf('a%07d', i), 1790000000000 FROM n, c WHERE i <= accounts;
@@ -169,7 +169,7 @@ async fn export(accounts: &Accounts) -> Result<(), Box<dyn Error>> {
     part.end(&format!("{days} days"))
 }
 
-/// Deletes the records of the first half of the time, and then finds that there is nothing to delete.
+/// Deletes the records of the first half of the history, and then finds that there is nothing to delete.
 async fn prune(accounts: &Accounts) -> Result<(), Box<dyn Error>> {
     for what in ["delete half of the records", "find none to delete"] {
         let part = Part::begin(what);
@@ -180,7 +180,7 @@ async fn prune(accounts: &Accounts) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Something that takes time and memory.
+/// A part of the benchmark, with its time and its peak of memory.
 struct Part {
     what: &'static str,
     started: Instant,
@@ -188,7 +188,7 @@ struct Part {
 
 impl Part {
     fn begin(what: &'static str) -> Self {
-        // Where the peak can't be forgotten it is that of all parts so far.
+        // Where the peak can't be reset, it is that of all parts so far.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         let started = Instant::now();
         Part { what, started }

@@ -15,9 +15,9 @@ use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
-/// What ids begin with, so that no name looks like one.
+/// The prefix of account ids. No name may begin with it.
 const ID_PREFIX: &str = "acct_";
-/// What keys begin with: a key in the wrong place becomes no name.
+/// The prefix of keys. No name may begin with it: a key in the wrong place becomes no name.
 const KEY_PREFIX: &str = "sk_";
 const NAME_MAX: usize = 64;
 
@@ -46,31 +46,31 @@ impl fmt::Display for AccountId {
 pub struct Account {
     pub id: AccountId,
     pub name: String,
-    /// What was paid in and given, less what was charged and has expired.
+    /// Top-ups and promo credit, less charges and expired promo credit. Includes what open requests hold.
     pub posted: Nanos,
-    /// The part of it that open requests hold.
+    /// The part of `posted` that open requests hold.
     pub held: Nanos,
-    /// What a new request can hold.
+    /// The most that a new request can hold: `posted + credit_limit - held`.
     pub available: Nanos,
-    /// The part of what is available that is promotional credit.
+    /// The part of `available` that is promo credit.
     pub promo: Nanos,
-    /// How far below zero the rest may go.
+    /// How far below zero the cash may go.
     pub credit_limit: Nanos,
-    /// Warn when less than this is left, open holds included.
+    /// The threshold of `balance.low`. Compared to `posted + credit_limit`, so open holds count as still there.
     pub low_balance: Option<Nanos>,
-    /// Instead of the top-ups' tier.
+    /// Set by an administrator; `None` if the top-ups decide.
     pub tier: Option<Tier>,
-    /// Instead of the tier's limits, if there is any.
+    /// Without any limit set, those of the tier apply.
     pub limits: Quotas,
-    /// Instead of those, for single models.
+    /// Limits for single models; limit by limit they go before those for all models.
     pub model_limits: ModelQuotas,
     pub suspended: Option<Suspension>,
     pub created_at: Timestamp,
-    /// Nothing can be done with a deleted account; what was written of it stays.
+    /// When the account was deleted. A deleted account can't be used; its records stay.
     pub deleted_at: Option<Timestamp>,
 }
 
-/// Requests of a suspended account are refused; those that run finish.
+/// Requests of a suspended account are refused; running ones finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspension {
     pub since: Timestamp,
@@ -86,16 +86,16 @@ pub enum AdminError {
     NameTaken(String),
     #[error("{message}")]
     Invalid {
-        /// What it is about, as the administrative API calls it.
+        /// The field's name in the administrative API.
         field: &'static str,
         message: String,
     },
-    /// An account can't be deleted as it is.
+    /// The account can't be deleted: it has open requests, or a balance.
     #[error("{0}")]
     NotEmpty(String),
     #[error("the idempotency key {0:?} was used for something else")]
     IdempotencyConflict(String),
-    /// Its secret was shown to whoever made it, and is nowhere any more.
+    /// The key's secret was shown when it was made, and isn't stored.
     #[error(
         "this idempotency key has made the key {0} before, and a secret is shown once: rotate it for a new one, or revoke it"
     )]
@@ -110,7 +110,7 @@ impl AdminError {
         AdminError::Invalid { field, message }
     }
 
-    /// A length from now can't be counted on.
+    /// A time relative to now can't be counted on while the clock isn't trusted.
     pub(crate) fn untrusted_clock(field: &'static str) -> Self {
         let message = "the clock is more than a week away from the newest time in the books: set it, or say that it is right \
              with `weir clock accept`";
@@ -140,7 +140,7 @@ fn check_name(name: &str) -> Result<(), AdminError> {
     Err(AdminError::invalid("name", message))
 }
 
-/// What [`read`] reads.
+/// The columns that [`read`] reads.
 macro_rules! columns {
     () => {
         "account.id, account.name, balance.posted, balance.held, balance.posted + balance.credit_limit - balance.held,

@@ -1,5 +1,5 @@
-//! What is done to accounts, keys and money by those who administer: each act by somebody, at some time,
-//! and in the audit log.
+//! Administrative acts on accounts, keys and money, and the lists that administrators read. Each act except
+//! pruning has an actor and a time, and is in the audit log.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -20,12 +20,12 @@ use crate::{
 };
 
 impl Accounts {
-    /// Names are unique.
+    /// Adds an account. Names are unique.
     pub async fn add_account(&self, name: &str, by: impl Into<By>) -> Result<Account, AdminError> {
         self.open_account(name, Nanos::ZERO, by).await
     }
 
-    /// An account that begins with credit, or no account.
+    /// Adds an account with opening credit: both or neither.
     pub async fn open_account(
         &self,
         name: &str,
@@ -46,8 +46,8 @@ impl Accounts {
         self.0.writer.write(update).await
     }
 
-    /// Revokes the account's keys and lets nothing be done with it any more; its records stay, and its name is free.
-    /// Deleting again changes nothing. Refused while requests are open, and as `remainder` says.
+    /// Revokes the account's keys and makes it unusable; its records stay, and its name is free again. Deleting again
+    /// changes nothing. Refused while requests are open; `remainder` says what happens to a balance that isn't zero.
     pub async fn delete_account(
         &self,
         account: &AccountId,
@@ -72,7 +72,7 @@ impl Accounts {
         account::find(&self.0.readers, name_or_id).await
     }
 
-    /// Pays in. The same idempotency key again changes nothing and returns the first result.
+    /// Tops up an account. The same idempotency key again changes nothing and returns the first result.
     pub async fn credit(
         &self,
         account: &AccountId,
@@ -152,7 +152,7 @@ impl Accounts {
         self.0.writer.write(movement).await
     }
 
-    /// The most that was paid in within one UTC month, of the current one and the two before.
+    /// The highest sum of an account's top-ups within one UTC month, of the current month and the two before.
     pub async fn highest_monthly_top_up(
         &self,
         account: &AccountId,
@@ -184,7 +184,7 @@ impl Accounts {
             .await
     }
 
-    /// Makes up a key, and writes nothing.
+    /// Generates a key, and writes nothing.
     pub fn draft_key(
         &self,
         account: &AccountId,
@@ -194,12 +194,12 @@ impl Accounts {
         KeyDraft::new(account, options, by.into())
     }
 
-    /// From now on the key is valid.
+    /// Writes a drafted key: from now on it is valid.
     pub async fn make_key(&self, draft: KeyDraft) -> Result<NewKey, AdminError> {
         self.0.writer.write(draft.0).await
     }
 
-    /// Oldest first.
+    /// The keys of an account, oldest first.
     pub async fn keys(&self, account: &AccountId) -> Result<Vec<KeyInfo>, StoreError> {
         key::list(&self.0.readers, account).await
     }
@@ -209,7 +209,7 @@ impl Accounts {
         key::all(&self.0.readers).await
     }
 
-    /// A page of them: those after the last one of the page before.
+    /// A page of an account's keys, oldest first: those after the last key of the page before.
     pub async fn keys_after(
         &self,
         account: &AccountId,
@@ -233,7 +233,7 @@ impl Accounts {
         self.0.writer.write(update).await
     }
 
-    /// A new secret for the same key; the old one is accepted for `grace` more.
+    /// Gives a key a new secret; the old one is accepted for `grace` more.
     pub async fn rotate_key(
         &self,
         id: &str,
@@ -244,7 +244,7 @@ impl Accounts {
             .await
     }
 
-    /// Makes up a new secret for a key, and writes nothing.
+    /// Generates a new secret for a key, and writes nothing.
     pub fn draft_rotation(
         &self,
         id: &str,
@@ -254,22 +254,22 @@ impl Accounts {
         RotationDraft::new(id, grace, by.into())
     }
 
-    /// From now on the new secret is valid, and the old one until the grace is over.
+    /// Writes a drafted rotation: from now on the new secret is valid, and the old one until the grace is over.
     pub async fn make_rotation(&self, draft: RotationDraft) -> Result<NewKey, AdminError> {
         self.0.writer.write(draft.0).await
     }
 
-    /// Revokes for good; revoking again changes nothing.
+    /// Revokes a key for good; revoking again changes nothing.
     pub async fn revoke_key(&self, id: &str, by: impl Into<By>) -> Result<KeyInfo, AdminError> {
         self.0.writer.write(RevokeKey::new(id, by.into())).await
     }
 
-    /// What the requests of a key have cost.
+    /// The cost of a key's requests by period, and the amount that its open requests hold.
     pub async fn key_spend(&self, key: &KeyId, now: Timestamp) -> Result<KeySpend, StoreError> {
         cap::spend(&self.0.readers, key, now).await
     }
 
-    /// What the requests of an account used, newest first.
+    /// A page of an account's usage records, newest first.
     pub async fn usage_page(
         &self,
         account: &AccountId,
@@ -278,7 +278,7 @@ impl Accounts {
         usage_list::page(&self.0.readers, account, page).await
     }
 
-    /// A piece of what the requests of an account used, oldest first: after the last one of the piece before.
+    /// A page of an account's usage records, oldest first: those after the last record of the page before.
     pub async fn usage_records(
         &self,
         account: &AccountId,
@@ -289,7 +289,7 @@ impl Accounts {
         export::records(&self.0.readers, account, filter, last, limit).await
     }
 
-    /// The same by day.
+    /// A page of an account's usage by day, oldest first: the lines after the last one of the page before.
     pub async fn usage_days(
         &self,
         account: &AccountId,
@@ -300,8 +300,8 @@ impl Accounts {
         export::days(&self.0.readers, account, filter, last, limit).await
     }
 
-    /// Deletes the usage records that ended before a time, except for those that were refunded. Bills by hour and
-    /// refunds need the records, longer sums don't. While the clock can't be trusted, nothing is deleted.
+    /// Deletes the usage records that ended before a time, except for refunded ones. Bills by hour and refunds need the
+    /// records; sums by day and longer stay. Deletes nothing while the clock can't be trusted.
     pub async fn prune_usage(&self, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         let mut after = String::new();
         loop {

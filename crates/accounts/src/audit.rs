@@ -13,9 +13,9 @@ use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::key::KeyId;
 use crate::text::misleads;
 
-/// A user's name is cut here.
+/// The longest user name, in characters; the rest is cut off.
 const USER_MAX: usize = 64;
-/// The most that one page of a list has.
+/// The most entries of one page of a list.
 pub(crate) const PAGE_MAX: u32 = 1000;
 
 /// Who acts: `system`, `cli:<user>` or `key:<id>`.
@@ -28,7 +28,7 @@ impl Actor {
         Actor("system".into())
     }
 
-    /// Somebody at the command line.
+    /// A user of the command line.
     pub fn command_line(user: &str) -> Self {
         let plain = user.chars().filter(|letter| !misleads(*letter));
         let user: String = plain.take(USER_MAX).collect();
@@ -50,7 +50,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Who acts, and when. A time alone is the system's own act.
+/// The actor of an act, and its time. A time alone makes it the system's own act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
     pub actor: Actor,
@@ -68,7 +68,7 @@ impl From<Timestamp> for By {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     pub before: Option<i64>,
-    /// At most 1,000.
+    /// The most entries to return, up to 1,000.
     pub limit: u32,
 }
 
@@ -84,29 +84,29 @@ pub struct AuditRecord {
     pub id: i64,
     pub at: Timestamp,
     pub actor: String,
-    /// Such as `account.update` or `key.rotate`.
+    /// The act, such as `account.update` or `key.rotate`.
     pub act: String,
     pub account: AccountId,
     /// The id of what was changed: an account, a key or a transaction.
     pub target: String,
-    /// What the act changed, as a JSON object: before…
+    /// The members that the act changed, as a JSON object: before…
     pub old: Option<String>,
     /// …and after.
     pub new: Option<String>,
 }
 
-/// What was done.
+/// An act to be recorded.
 #[derive(Debug)]
 pub(crate) struct Act<'a> {
     pub(crate) name: &'static str,
     pub(crate) account: &'a AccountId,
     pub(crate) target: &'a str,
-    /// Objects: only where they differ is it written.
+    /// JSON objects. Only the members in which they differ are written.
     pub(crate) old: Value,
     pub(crate) new: Value,
 }
 
-/// Writes the act down.
+/// Writes an audit record.
 pub(crate) async fn record(
     connection: &mut Connection,
     by: &By,
@@ -130,7 +130,7 @@ pub(crate) async fn record(
         .await
 }
 
-/// The members of `one` that `other` doesn't have, or has otherwise.
+/// The members of `one` that `other` lacks or has with another value.
 fn differing(one: &Value, other: &Value) -> Option<String> {
     let members = one.as_object()?.iter();
     let differing = members.filter(|(name, value)| other.get(name) != Some(value));
@@ -140,7 +140,7 @@ fn differing(one: &Value, other: &Value) -> Option<String> {
     Some(Value::Object(object).to_string())
 }
 
-/// Newest first; of one account, or of all.
+/// A page of audit records, newest first; of one account, or of all.
 pub(crate) async fn page(
     readers: &Readers,
     account: Option<&AccountId>,

@@ -1,9 +1,9 @@
 //! The books' time: the system's clock, as far as it can be trusted.
 //!
-//! The books know the newest time that they have seen. A system clock that is more than a week away from it may be
-//! wrong: set by hand, reset by an empty battery, or a test's. Acting on it would destroy what can't be brought back, so
-//! until an operator accepts it ([`Accept`]) nothing is pruned, given up or expired. A clock that jumps while the process
-//! runs is surely wrong, and the time goes on from where it was.
+//! The database keeps the newest time that was seen. A system clock that is more than a week ([`CLOCK_GAP_MAX`]) away
+//! from it may be wrong: set by hand, reset by an empty battery, or a test's. Acting on it would destroy data, so until
+//! an operator accepts the clock ([`Accept`]) no usage is pruned, no event given up and no promo credit expired. A
+//! clock that jumps while the process runs is surely wrong, and the time goes on from where it was.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ use crate::Accounts;
 use crate::db::{Connection, Readers, StoreError, values};
 use crate::writer::{Operation, Written};
 
-/// How far the clock may be from the newest time in the books.
+/// How far the system's clock may be from the newest time in the books.
 pub const CLOCK_GAP_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How much newer a time is before it is written down.
+/// By how much a time must be newer than the written one to be written down.
 const NOTED_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
-/// What the books know of the time.
+/// The newest time in the books beside the system's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockState {
     /// The newest time that was seen while the clock could be trusted.
     pub newest: Timestamp,
     /// The system's clock.
     pub system: Timestamp,
-    /// The two are within a week of each other.
+    /// Whether the two are within a week of each other.
     pub trusted: bool,
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct BooksClock(Mutex<Known>);
 #[derive(Debug, Clone, Copy)]
 struct Known {
     newest: Timestamp,
-    /// A time that was right, and when.
+    /// The last time that was believed, and the monotonic clock at that moment.
     right: (Timestamp, Instant),
 }
 
 impl BooksClock {
-    /// A clock that is behind the books is surely wrong. One that is ahead may be right, where nothing was served for
-    /// some time.
+    /// A system clock more than a week behind the books is surely wrong. One that is ahead is believed: the server may
+    /// have been off for that long.
     pub(crate) fn new(newest: Timestamp, system: Timestamp, at: Instant) -> Self {
         let behind = system < newest && !near(system, newest);
         let right = if behind { newest } else { system };
@@ -58,7 +58,8 @@ impl BooksClock {
         }))
     }
 
-    /// The time to go by.
+    /// The time to use: `system`, unless it is more than a week away both from the newest time in the books and from
+    /// the time that the monotonic clock makes it.
     pub(crate) fn read(&self, system: Timestamp, at: Instant) -> Timestamp {
         let mut known = self.known();
         let (right, then) = known.right;
@@ -75,19 +76,20 @@ impl BooksClock {
         self.known().newest
     }
 
-    /// What the database says now: another node has gone on, or an operator has accepted a clock.
+    /// Takes over the newest time from the database: another node has written a newer one, or an operator has accepted
+    /// a clock.
     pub(crate) fn learn(&self, newest: Timestamp) {
         self.known().newest = newest;
     }
 
-    /// The newest time to write down at the end, if it is newer than what is written.
+    /// The time to write down when the process ends, if it is trusted and newer than what is written.
     pub(crate) fn last(&self) -> Option<Timestamp> {
         let known = self.known();
         let (right, _) = known.right;
         (near(right, known.newest) && right > known.newest).then_some(right)
     }
 
-    /// The newest time to write down, if `now` is enough newer than what is written.
+    /// The time to write down now, if `now` is trusted and enough newer than what is written.
     pub(crate) fn to_note(&self, now: Timestamp) -> Option<Timestamp> {
         let newest = self.newest();
         let due = near(now, newest) && now.duration_since(newest) >= NOTED_EVERY;
@@ -99,7 +101,7 @@ impl BooksClock {
     }
 }
 
-/// The time by which things expire: `now`, unless that is too far from the newest time in the books.
+/// The time by which things expire: `now`, or the newest time in the books if `now` is too far from it.
 pub(crate) async fn lapse(
     connection: &mut Connection,
     now: Timestamp,
@@ -109,7 +111,7 @@ pub(crate) async fn lapse(
     Ok(if near(now, newest) { now } else { newest })
 }
 
-/// Whether what can't be brought back may be done by this time.
+/// Whether `now` can be trusted for acts that can't be undone.
 pub(crate) async fn is_trusted(
     connection: &mut Connection,
     now: Timestamp,
@@ -117,7 +119,7 @@ pub(crate) async fn is_trusted(
     Ok(lapse(connection, now).await? == now)
 }
 
-/// The newest time of a database; `now` for one that has none yet.
+/// The newest time in a database, set to `now` if it has none yet.
 pub(crate) async fn open(
     connection: &mut Connection,
     now: Timestamp,
@@ -135,7 +137,7 @@ pub(crate) async fn newest(readers: &Readers) -> Result<Timestamp, StoreError> {
         .time(0)
 }
 
-/// Writes a newer time down. Never an older one: several nodes do it.
+/// Writes a newer time down. Never replaces it by an older one, as several nodes write it.
 pub(crate) async fn note(connection: &mut Connection, newest: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE clock SET newest = $1 WHERE newest < $1";
     connection.execute(sql, values![newest]).await
@@ -161,7 +163,7 @@ impl Operation for Note {
     }
 }
 
-/// An operator says that the clock is right.
+/// Takes the system's clock for right, on an operator's word (`weir clock accept`).
 #[derive(Debug)]
 struct Accept {
     now: Timestamp,
@@ -184,7 +186,7 @@ impl Operation for Accept {
 }
 
 impl Accounts {
-    /// The time to go by, where the system's clock says `system`.
+    /// The time to use while the system's clock says `system`. Has it written down about once a minute.
     pub fn time(&self, system: Timestamp) -> Timestamp {
         let now = self.0.clock.read(system, Instant::now());
         if let Some(newest) = self.0.clock.to_note(now) {
@@ -204,8 +206,8 @@ impl Accounts {
         })
     }
 
-    /// From now on the system's clock is trusted, however far it is from what the books have seen. A running server
-    /// goes by it within a second.
+    /// Makes the books trust `system`, however far it is from the newest time they have seen. A running server follows
+    /// within a second.
     pub async fn accept_clock(&self, system: Timestamp) -> Result<(), StoreError> {
         self.0.writer.write(Accept { now: system }).await?;
         self.0.clock.learn(system);
@@ -233,7 +235,7 @@ mod tests {
                 assert_eq!(now, at(expected), "{passed} s later, the clock at {system}");
             }
         };
-        // An hour either way, a change of the clock by days: as the system says.
+        // An hour either way, or some days: the system's clock is followed.
         check(
             0,
             0,
@@ -246,11 +248,11 @@ mod tests {
             &[(5, 3650 * DAY, 5), (9, 3650 * DAY + 4, 9), (10, 10, 10)],
         );
         check(0, 0, &[(5, -400 * DAY, 5), (6, 6, 6)]);
-        // The clock was wrong at the start, behind the books; then somebody set it.
+        // The clock was wrong at the start, behind the books; then it was set right.
         check(0, -400 * DAY, &[(5, -400 * DAY + 5, 5), (6, 60, 60)]);
         // Nothing was served for a month.
         check(0, 30 * DAY, &[(5, 30 * DAY + 5, 30 * DAY + 5)]);
-        // It was wrong at the start, ahead of the books, and nobody can tell; then it is right.
+        // A clock that was wrong at the start, but ahead of the books, is believed; then it is set right.
         check(
             0,
             400 * DAY,

@@ -1,7 +1,7 @@
 //! The database: the one place that names a driver.
 //!
-//! Everybody else writes SQL in the common subset of SQLite and PostgreSQL (`$1`, `ON CONFLICT`,
-//! `RETURNING`, integers for time) and hands it to a [`Connection`] or to [`Readers`].
+//! All other modules write SQL in the common subset of SQLite and PostgreSQL (`$1`, `ON CONFLICT`, `RETURNING`,
+//! integers for time) and hand it to a [`Connection`] or to [`Readers`].
 
 mod error;
 mod location;
@@ -40,17 +40,17 @@ impl Database {
         })
     }
 
-    /// Whether several processes may serve from it.
+    /// Whether several processes may serve from this database.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Database::Postgres(_))
     }
 
-    /// Whether what is asked of a connection blocks the thread until it is done.
+    /// Whether a connection's calls block the thread until they are done.
     pub(crate) fn blocks(&self) -> bool {
         matches!(self, Database::Sqlite(_))
     }
 
-    /// Runs what may take long and uses a connection of its own.
+    /// Runs long work that uses a connection of its own: on SQLite on a thread where blocking is allowed.
     pub(crate) async fn aside<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -63,7 +63,7 @@ impl Database {
             .unwrap_or_else(|error| Err(StoreError::contradiction(error.to_string())))
     }
 
-    /// Finds the database, or makes it.
+    /// Finds the database, or creates it.
     pub(crate) fn prepare(&mut self) -> Result<(), OpenError> {
         match self {
             Database::Sqlite(database) => database.prepare(),
@@ -71,7 +71,7 @@ impl Database {
         }
     }
 
-    /// Finds the database for somebody who only reads.
+    /// Finds the database for a process that only reads.
     pub(crate) fn prepare_reading(&mut self) -> Result<(), OpenError> {
         match self {
             Database::Sqlite(database) => database.prepare_reading(),
@@ -79,7 +79,7 @@ impl Database {
         }
     }
 
-    /// Notes where a lost database would be missed that there is one.
+    /// Writes the database's id beside a SQLite file, so that a later start notices when the file is lost.
     pub(crate) fn remember(&self, id: &str) -> Result<(), OpenError> {
         match self {
             Database::Sqlite(database) => database.remember(id),
@@ -87,7 +87,7 @@ impl Database {
         }
     }
 
-    /// What keeps a second server off, if there can be only one.
+    /// Takes the lock that keeps a second server off. `None` where several may serve.
     pub(crate) fn lock(&self) -> Result<Option<File>, OpenError> {
         match self {
             Database::Sqlite(database) => database.lock().map(Some),
@@ -95,7 +95,7 @@ impl Database {
         }
     }
 
-    /// From now on the database's files have to stay where they are.
+    /// Remembers which files the database has, for [`check_place`](Database::check_place).
     pub(crate) fn watch(&mut self) -> Result<(), OpenError> {
         match self {
             Database::Sqlite(database) => database.watch(),
@@ -103,7 +103,7 @@ impl Database {
         }
     }
 
-    /// Whether they have.
+    /// An error if the database's files were moved, removed or replaced since [`watch`](Database::watch).
     pub(crate) fn check_place(&self) -> Result<(), StoreError> {
         match self {
             Database::Sqlite(database) => database.check_place(),
@@ -111,7 +111,7 @@ impl Database {
         }
     }
 
-    /// The connection that writes, opened anew.
+    /// Opens a new connection for the writer.
     pub(crate) async fn connect_writer(&self) -> Result<Connection, StoreError> {
         if let Database::Sqlite(database) = self {
             database.forget_log();
@@ -159,7 +159,7 @@ impl Connection {
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         let rows = self.run(sql, values).await?;
-        // A change without a row to return was none.
+        // A changing statement that returned no row changed nothing.
         self.changed |= !rows.is_empty() && !sql.starts_with("SELECT");
         Ok(rows)
     }
@@ -176,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// From here on, [`has_changed`](Connection::has_changed) counts.
+    /// Resets [`has_changed`](Connection::has_changed): from now on it tells about later statements.
     pub(crate) fn mark(&mut self) {
         self.changed = false;
     }
@@ -210,8 +210,8 @@ impl Connection {
         }
     }
 
-    /// A transaction that writes. SQLite waits for another writer now rather than at the first
-    /// statement, when it would be too late.
+    /// Begins a transaction that writes. SQLite waits for another writer now: at the first write it would fail at once,
+    /// as its snapshot may be old by then.
     pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
         match &mut self.driver {
             Driver::Sqlite(_) => self.run("BEGIN IMMEDIATE", &[]).await.map(drop),
@@ -234,9 +234,9 @@ impl Connection {
         self.script("ROLLBACK").await
     }
 
-    /// Locks the balances of these accounts, in an order that is the same for everybody: two transactions
-    /// that lock several as they come to them would wait for each other. On SQLite there is one writer.
-    /// Returns `account, posted, held, credit_limit, low_balance, low_day, promo_expires_at` of each.
+    /// Locks the balances of these accounts in the order of their ids, so that transactions that lock several can't
+    /// deadlock. Returns `account, posted, held, credit_limit, low_balance, low_day, promo_expires_at` of each. On
+    /// SQLite, which has one writer, it does nothing and returns no rows.
     pub(crate) async fn lock_balances(
         &mut self,
         accounts: &[&str],
@@ -249,12 +249,12 @@ impl Connection {
         }
     }
 
-    /// Whether many rows in one statement are worth having.
+    /// Whether [`many`](Connection::many) works: only on PostgreSQL, where each statement is a round trip.
     pub(crate) fn has_many(&self) -> bool {
         matches!(self.driver, Driver::Postgres(_))
     }
 
-    /// A statement for many rows, which only PostgreSQL has: an array for each parameter.
+    /// Runs a statement for many rows, with an array for each parameter. Fails on SQLite, which has no arrays.
     pub(crate) async fn many(
         &mut self,
         sql: &'static str,

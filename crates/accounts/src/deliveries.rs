@@ -1,5 +1,5 @@
-//! The outbox: what each webhook is still to be told. A delivery is claimed for some time, tried, and then
-//! deleted or put off. Whoever dies meanwhile loses its claim when the time is over, and another one tries.
+//! The outbox: events that webhooks have not received yet. A delivery is claimed for some time, attempted, and then
+//! deleted or put off. If the process that claimed it dies, its claim runs out, and another process tries.
 
 use std::convert::Infallible;
 
@@ -11,41 +11,41 @@ use crate::db::{Connection, StoreError, values};
 use crate::events::EventKind;
 use crate::writer::{Operation, Written};
 
-/// A webhook of the config, and what it wants to know.
+/// A webhook of the config, and the kinds of events that it receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub webhook: String,
     pub kinds: Vec<EventKind>,
 }
 
-/// An event on its way to a webhook, claimed by whoever has this.
+/// An event on its way to a webhook, claimed by the process that has this value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Delivery {
     id: i64,
     /// The event's id: the same at every attempt.
     pub event: String,
     pub kind: String,
-    /// JSON.
+    /// The event as JSON.
     pub body: String,
-    /// This one included.
+    /// The number of attempts, this one included.
     pub attempts: u32,
     pub created_at: Timestamp,
 }
 
 impl Accounts {
-    /// From now on these webhooks are told, and no others. What others were still to be told is deleted.
+    /// Sets the webhooks that receive events from now on. Deliveries to all other webhooks are deleted.
     pub async fn subscribe(&self, webhooks: Vec<Subscription>) -> Result<(), StoreError> {
         self.0.writer.write(Subscribe { webhooks }).await
     }
 
-    /// The oldest delivery to a webhook that is due, for nobody else until then.
+    /// Claims the oldest delivery to a webhook that is due. No other process gets it before `until`.
     pub async fn claim_delivery(
         &self,
         webhook: &str,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Delivery>, StoreError> {
-        // Usually there is none, and nothing has to be written.
+        // Usually none is due, and nothing has to be written.
         let due = self
             .0
             .readers
@@ -66,13 +66,14 @@ impl Accounts {
         self.0.writer.write(claim).await
     }
 
-    /// It was delivered, or is given up. If it isn't claimed by this one any more, nothing is changed.
+    /// Deletes a delivery that was delivered or is given up. Changes nothing if its claim has passed to another
+    /// process.
     pub async fn end_delivery(&self, delivery: Delivery) -> Result<(), StoreError> {
         let next_at = None;
         self.0.writer.write(Release { delivery, next_at }).await
     }
 
-    /// It wasn't delivered, and is to be tried again then.
+    /// Has a failed delivery tried again at `next_at`.
     pub async fn put_off_delivery(
         &self,
         delivery: Delivery,
@@ -82,7 +83,8 @@ impl Accounts {
         self.0.writer.write(Release { delivery, next_at }).await
     }
 
-    /// Deletes what a webhook should have been told until then, claimed or not. How many there were.
+    /// Deletes all deliveries to a webhook that were created until `until`, claimed or not. Returns how many there
+    /// were.
     pub async fn give_up_deliveries(
         &self,
         webhook: &str,
@@ -93,7 +95,8 @@ impl Accounts {
     }
 }
 
-/// A delivery that is put off for longer was put off by a clock that was ahead: it is due.
+/// The latest plausible time of an attempt: a delivery with a later one was put off by a clock that was ahead, and is
+/// due.
 fn latest(now: Timestamp) -> Timestamp {
     now.saturating_add(CLOCK_GAP_MAX).unwrap_or(Timestamp::MAX)
 }
@@ -149,7 +152,7 @@ impl Operation for Claim {
     type Answer = Result<Option<Delivery>, StoreError>;
 
     async fn apply(&self, connection: &mut Connection) -> Written<Option<Delivery>, Infallible> {
-        // The second condition is for PostgreSQL, where another node may claim the same one at this moment.
+        // The outer condition is for PostgreSQL, where another node may claim the same delivery at this moment.
         let row = connection
             .row(
                 "UPDATE delivery SET attempts = attempts + 1, next_at = $3
@@ -183,7 +186,7 @@ impl Operation for Claim {
 #[derive(Debug)]
 struct Release {
     delivery: Delivery,
-    /// `None`: it is done with.
+    /// `None` deletes the delivery.
     next_at: Option<Timestamp>,
 }
 
@@ -192,7 +195,7 @@ impl Operation for Release {
     type Refused = Infallible;
     type Answer = Result<(), StoreError>;
 
-    /// The number of attempts tells whether it was claimed again since.
+    /// The number of attempts tells whether the delivery was claimed again since.
     async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
         let (id, attempts) = (self.delivery.id, i64::from(self.delivery.attempts));
         match self.next_at {

@@ -1,8 +1,8 @@
-//! What others are told of: events, written in the transaction of what happened, a row for each webhook that
-//! wants to know. What nobody wants to know isn't written.
+//! Events, of which webhooks are told. An event is written in the transaction of what happened, as one row of the
+//! outbox for each webhook that subscribes to its kind. Without subscribers nothing is written.
 //!
-//! Whoever lowers what an account has asks for `credit_limit, low_balance, low_day` in the same statement, and
-//! hands them to [`LowBalance`]: as long as there is enough, that is no statement more.
+//! Code that lowers a balance reads `credit_limit, low_balance, low_day` in the same statement, and passes them to
+//! [`LowBalance`]: as long as the balance isn't low, that costs no further statement.
 
 use std::fmt::Write;
 
@@ -17,16 +17,16 @@ use crate::key::{KeyId, KeyRole};
 use crate::ledger::checked;
 use crate::money::Nanos;
 
-/// Bytes of a hash that make an event's id.
+/// The number of hash bytes in an event's id.
 const ID_BYTES: usize = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
-    /// What an account has left fell below its threshold.
+    /// An account's balance plus credit limit fell below its threshold.
     BalanceLow,
-    /// A request was refused because the balance doesn't cover it, or gets no more than the rest of it pays for.
+    /// A request was refused because the balance doesn't cover it, or was cut short where the balance ended.
     BalanceExhausted,
-    /// An account paid in.
+    /// An account was topped up.
     CreditAdded,
     KeyCreated,
 }
@@ -49,7 +49,7 @@ impl EventKind {
     }
 }
 
-/// What happened to an account. Never a secret.
+/// An event of an account, with its data. Never contains a secret.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     BalanceLow {
@@ -64,7 +64,7 @@ pub(crate) enum Event<'a> {
     },
     CreditAdded {
         amount: Nanos,
-        /// Right after.
+        /// The posted balance right after the top-up.
         balance: Nanos,
         transaction: i64,
     },
@@ -85,7 +85,7 @@ impl Event<'_> {
         }
     }
 
-    /// Amounts are texts of USD: a number would lose nanos in most receivers.
+    /// The event's data. Amounts are texts of USD: most receivers would lose nanos of a JSON number.
     fn facts(&self) -> Value {
         match self {
             Event::BalanceLow {
@@ -124,7 +124,7 @@ impl Event<'_> {
     }
 }
 
-/// Writes an event of an account for every webhook that wants it.
+/// Writes an event of an account for every webhook that subscribes to its kind.
 pub(crate) async fn write(
     connection: &mut Connection,
     account: &AccountId,
@@ -155,7 +155,7 @@ pub(crate) async fn write(
         .await
 }
 
-/// The same when a transaction runs once more; another one for anything else that happens.
+/// The event's id, a hash of its body: the same when a transaction runs once more, another one for every other event.
 fn id(body: &str) -> String {
     let hash = Sha256::digest(body.as_bytes());
     let mut id = "evt_".to_owned();
@@ -165,7 +165,7 @@ fn id(body: &str) -> String {
     id
 }
 
-/// When to say that an account has little left, as its balance's row has it.
+/// An account's low-balance threshold, and the UTC day on which its webhooks were last told, from its balance's row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LowBalance {
     credit_limit: Nanos,
@@ -174,7 +174,7 @@ pub(crate) struct LowBalance {
 }
 
 impl LowBalance {
-    /// Of a row with `credit_limit, low_balance, low_day` in these columns.
+    /// Reads `credit_limit, low_balance, low_day` from these columns of a row.
     pub(crate) fn read(row: &Row, columns: [usize; 3]) -> Result<Self, StoreError> {
         let [credit_limit, threshold, told] = columns;
         Ok(LowBalance {
@@ -194,8 +194,8 @@ impl LowBalance {
             && self.told != Some(day(now)))
     }
 
-    /// Tells once a UTC day that what is left is less than the account wants to have. What open requests hold
-    /// is still there: most of it comes back. The balance's row must be locked.
+    /// Writes `balance.low` if the balance is below the threshold, once per UTC day. Money that open requests hold
+    /// counts as still there, as most of it comes back. The balance's row must be locked.
     pub(crate) async fn tell(
         self,
         connection: &mut Connection,
@@ -223,7 +223,7 @@ impl LowBalance {
     }
 }
 
-/// Tells once a UTC day that an account's balance didn't cover a request.
+/// Writes `balance.exhausted`, once per UTC day: the account's balance didn't cover a request.
 pub(crate) async fn exhausted(
     connection: &mut Connection,
     account: &AccountId,

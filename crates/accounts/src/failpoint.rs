@@ -1,11 +1,11 @@
-//! Places where a test lets the process die, in the middle of what it does.
+//! Failpoints: named places in the code where a test makes the process die.
 //!
-//! They are there only with the feature `failpoints`, which the product never has.
+//! They exist only with the feature `failpoints`, which releases never have.
 
 #[cfg(feature = "failpoints")]
 static STRIKE: std::sync::OnceLock<fn(&'static str)> = std::sync::OnceLock::new();
 
-/// All of them.
+/// The names of all failpoints.
 #[cfg(feature = "failpoints")]
 pub const PLACES: [&str; 12] = [
     "migration",
@@ -22,10 +22,10 @@ pub const PLACES: [&str; 12] = [
     "settlement-committed",
 ];
 
-/// Calls this wherever the process passes one of [`PLACES`]. Only the first call counts.
+/// Makes the process call `strike` at each of [`PLACES`] that it passes. Only the first call counts.
 #[cfg(feature = "failpoints")]
 pub fn at_each_place(strike: fn(&'static str)) {
-    // A second one would be a test that contradicts itself; the first one goes on.
+    // A second `strike` is a mistake of the test; the first one stays.
     let _ = STRIKE.set(strike);
 }
 

@@ -1,4 +1,4 @@
-//! Whether the database can be used: it answers, and the last thing that was to be written was written.
+//! Whether the database can be used: it answers, and the last write succeeded.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,12 @@ use crate::Accounts;
 use crate::db::{Connection, StoreError, values};
 use crate::writer::{Operation, Written};
 
-/// What was written this long ago says nothing about now.
+/// How long a transaction's outcome counts as the current state.
 const FRESH: Duration = Duration::from_secs(1);
-/// The longest that a look waits for the database.
+/// The longest that [`Accounts::check`] waits for the database.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
-/// What came of the newest transaction.
+/// When the newest transaction ended, and its outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<Option<(Instant, Result<(), StoreError>)>>);
 
@@ -25,7 +25,7 @@ impl Health {
         *newest = Some((Instant::now(), outcome));
     }
 
-    /// What came of the newest transaction, if that was just now.
+    /// The outcome of the newest transaction, if it is less than [`FRESH`] old.
     fn fresh(&self) -> Option<Result<(), StoreError>> {
         let newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, outcome) = newest.as_ref()?;
@@ -33,7 +33,7 @@ impl Health {
     }
 }
 
-/// Changes a row that means nothing, to see whether that works.
+/// Changes a counter without a meaning, to see whether the database can be written.
 #[derive(Debug)]
 struct Probe;
 
@@ -54,11 +54,11 @@ impl Operation for Probe {
 }
 
 impl Accounts {
-    /// Whether the database answers and can be written. Something is written for it, if nothing was a second ago.
+    /// Whether the database answers and can be written. Writes a probe if no transaction ended within the last second.
     pub async fn check(&self) -> Result<(), StoreError> {
         let looked = async {
             self.0.readers.row("SELECT 1", &[]).await?;
-            // One look at a time: who comes meanwhile gets the same answer.
+            // One probe at a time: callers that come meanwhile get the same outcome.
             let _one = self.0.looking.lock().await;
             match self.0.health.fresh() {
                 Some(outcome) => outcome,

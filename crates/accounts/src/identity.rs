@@ -1,14 +1,14 @@
-//! What tells a database from any other.
+//! The random id that tells a database from any other.
 
 use crate::db::{Connection, StoreError, values};
 use crate::key;
 
 const LEN: usize = 20;
 
-/// The database's id, made with the database.
+/// The database's id, created if it has none yet.
 pub(crate) async fn open(connection: &mut Connection) -> Result<String, StoreError> {
     let made = key::random(LEN);
-    // Of several processes that make one at the same time, the first one's counts.
+    // If several processes create an id at the same time, the first one's counts.
     let sql = "INSERT INTO identity (one, id) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
     connection.execute(sql, values![made.as_str()]).await?;
     let row = connection.row("SELECT id FROM identity", &[]).await?;

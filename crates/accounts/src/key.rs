@@ -19,9 +19,9 @@ use crate::quotas::Quotas;
 
 const PREFIX: &str = "sk";
 const PUBLIC_LEN: usize = 12;
-/// 43 characters of 62 are 256 bits.
+/// 43 characters of base62 have 256 bits.
 const SECRET_LEN: usize = 43;
-/// A longer part is not read.
+/// The longest part of a key that is read; a longer one is refused.
 const PART_MAX: usize = 64;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -29,7 +29,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself: to show it once to whoever made the key.
+    /// The text itself: to show it once, to the user who made the key.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -41,7 +41,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The public part of a key: what it's called in lists, logs and usage.
+/// The public part of a key: its name in lists, logs and usage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(Arc<str>);
 
@@ -71,10 +71,10 @@ pub struct NewKey {
     pub secret: Secret,
 }
 
-/// What a key is for.
+/// The purpose and the rights of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum KeyRole {
-    /// Uses models, and administers nothing. The others administer, and use no models.
+    /// Uses models, and can't administer. The other roles administer, and can't use models.
     #[default]
     Inference,
     /// May do everything to all accounts and keys.
@@ -103,18 +103,18 @@ impl KeyRole {
     }
 }
 
-/// What a key may do, beyond being its account's.
+/// The settings of a new key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyOptions {
     pub name: Option<String>,
     pub expires_at: Option<Timestamp>,
-    /// `None` is every model.
+    /// The only models that the key may use; `None` is every model.
     pub models: Option<Vec<String>>,
     pub role: KeyRole,
     /// The key's own limits, beside those of its account.
     pub limits: Quotas,
     pub caps: SpendCaps,
-    /// The same one again makes no second key.
+    /// Makes at most one key: used again, it is refused.
     pub idempotency_key: Option<String>,
 }
 
@@ -130,14 +130,14 @@ pub struct KeyInfo {
     pub role: KeyRole,
     pub limits: Quotas,
     pub caps: SpendCaps,
-    /// About: it is written at most once a minute, when something else is.
+    /// Approximate: written at most once a minute, together with something else.
     pub last_used_at: Option<Timestamp>,
     pub rotated_at: Option<Timestamp>,
-    /// Until when the secret before the last rotation is accepted, too.
+    /// Until when the secret before the last rotation is accepted too.
     pub previous_until: Option<Timestamp>,
 }
 
-/// What [`read`] reads.
+/// The columns that [`read`] reads.
 macro_rules! columns {
     () => {
         "api_key.id, api_key.account, api_key.name, api_key.created_at, api_key.expires_at, api_key.revoked_at,
@@ -154,7 +154,7 @@ pub(crate) fn random(len: usize) -> String {
     while text.len() < len {
         let mut bytes = [0; 64];
         getrandom::fill(&mut bytes).expect("the operating system has random numbers");
-        // Six bits are a character, and the two values beyond the alphabet are thrown away.
+        // Six bits make a character; the two values beyond the alphabet are thrown away.
         let characters = bytes
             .iter()
             .filter_map(|byte| BASE62.get(usize::from(byte & 63)));
@@ -199,7 +199,7 @@ pub(crate) async fn list(
     rows.iter().map(read).collect()
 }
 
-/// All keys, by the name of their account.
+/// All keys, by the name of their account, each account's oldest first.
 pub(crate) async fn all(readers: &Readers) -> Result<Vec<KeyInfo>, StoreError> {
     let rows = readers
         .rows(
@@ -239,7 +239,7 @@ pub(crate) async fn after(
     rows.iter().map(read).collect()
 }
 
-/// The key with this id. Whoever hands over a whole key means its public part.
+/// The key with this id. A whole key may be passed as well: only its public part is used.
 pub(crate) async fn find(readers: &Readers, id: &str) -> Result<KeyInfo, AdminError> {
     let public = admin::public_part(id);
     let row = readers

@@ -1,13 +1,13 @@
-//! Who may hand out tokens, and who is dead: a lease that can't be wrong in the direction that costs money.
+//! Leases: which node may hand out tokens, and which one is dead. A lease errs only on the side that loses no money.
 //!
 //! A node renews its lease by raising a number in its row. From the moment at which it *asked* for a renewal that was
 //! confirmed it may hand out tokens for nine tenths of `silence`, by its own clock. Any other node that sees the same
-//! number for all of `silence`, by *its* own clock and without a gap in what it sees, may take the row away and end the
+//! number for all of `silence`, by *its* own clock and without a gap in what it sees, may delete the row and end the
 //! holds: it saw the number after it was written, so the lease is over by then, as long as no clock runs ten percent
-//! faster or slower than another. What time it is, nobody has to know. Taking the row away and renewing exclude each
-//! other, as both change it: a node whose row is gone knows that its holds are not its own any more.
+//! faster or slower than another. No wall clock is compared to any other. Deleting the row and renewing exclude each
+//! other, as both change it: a node whose row is gone knows that its holds are no longer its own.
 //!
-//! An outage of the database is a gap for everybody: who could not look, judges nobody.
+//! An outage of the database is a gap for every node: a node that could not look takes no other one for dead.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-/// Time that has passed for this machine, also while it slept. Where it begins doesn't matter.
+/// Time since some fixed moment, by a clock that also counts while the machine sleeps (`CLOCK_BOOTTIME`).
 #[derive(Clone)]
 pub struct Uptime(Arc<dyn Fn() -> Duration + Send + Sync>);
 
@@ -31,7 +31,7 @@ impl Uptime {
         }))
     }
 
-    /// A clock of a test.
+    /// A clock of a test's own.
     pub fn from_fn(uptime: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Uptime(Arc::new(uptime))
     }
@@ -47,12 +47,12 @@ impl fmt::Debug for Uptime {
     }
 }
 
-/// How long a node may hand out tokens after it asked for a renewal.
+/// How long a node may hand out tokens after it asked for a renewal: nine tenths of `silence`.
 pub(crate) fn length(silence: Duration) -> Duration {
     silence.saturating_mul(9).checked_div(10).unwrap_or(silence)
 }
 
-/// How often a node renews its lease, and looks at the others.
+/// How often a node renews its lease and looks at the others: every sixth of `silence`.
 pub(crate) fn renew_every(silence: Duration) -> Duration {
     let sixth = silence.checked_div(6).unwrap_or(silence);
     sixth.max(Duration::from_millis(1))
@@ -62,10 +62,10 @@ pub(crate) fn renew_every(silence: Duration) -> Duration {
 /// goes on under another name.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    /// This process, in holds.
+    /// The process's name in the rows of its holds.
     pub(crate) name: Arc<str>,
     uptime: Uptime,
-    /// The longest that anybody waits for a renewal.
+    /// The longest that [`wait`](Lease::wait) waits for a renewal.
     patience: Duration,
     /// Nanoseconds of uptime until which tokens may be handed out.
     until: AtomicU64,
@@ -85,14 +85,14 @@ impl Lease {
         }
     }
 
-    /// The lease of a process that nobody else could take for dead.
+    /// A lease without an end, for a process that no other one could take for dead.
     pub(crate) fn endless(name: Arc<str>, uptime: Uptime) -> Self {
         let lease = Lease::new(name, uptime, Duration::ZERO);
         lease.until.store(u64::MAX, Ordering::Relaxed);
         lease
     }
 
-    /// A renewal is confirmed that was asked for at this time.
+    /// Extends the lease after a confirmed renewal that was asked for at `asked_at`.
     pub(crate) fn renew(&self, asked_at: Duration, silence: Duration) {
         let until = asked_at.saturating_add(length(silence));
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
@@ -114,7 +114,8 @@ impl Lease {
         !self.is_lost() && self.uptime.now().as_nanos() < u128::from(until)
     }
 
-    /// Waits until the lease is renewed or lost, as long as a transaction may take. Whether it is valid then.
+    /// Waits until the lease is valid or lost, at most as long as a transaction may take. Returns whether it is valid
+    /// then.
     pub(crate) async fn wait(&self) -> bool {
         let renewed = async {
             loop {
@@ -125,16 +126,16 @@ impl Lease {
                 changed.await;
             }
         };
-        // Whether it came in time shows below.
+        // Whether the renewal came in time shows below.
         let _ = tokio::time::timeout(self.patience, renewed).await;
         self.is_valid()
     }
 }
 
-/// What a node's row says of its renewals: any change says that the node is alive.
+/// `beat` and `seen_at` of a node's row: any change of them shows that the node is alive.
 pub(crate) type Mark = [i64; 2];
 
-/// What this process has seen of the other nodes.
+/// The other nodes, as this process has seen them.
 #[derive(Debug)]
 pub(crate) struct Judge {
     silence: Duration,
@@ -145,7 +146,7 @@ pub(crate) struct Judge {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     mark: Mark,
-    /// When it was first seen like this.
+    /// When the mark was first seen with this value.
     since: Duration,
 }
 
@@ -158,8 +159,8 @@ impl Judge {
         }
     }
 
-    /// Takes in what the rows of all nodes say. Returns those that are dead: they have had this mark for all of
-    /// `silence`, and this process was looking.
+    /// Takes in the marks of all other nodes. Returns the nodes that are dead: their mark hasn't changed for all of
+    /// `silence`, and this process has looked without a gap.
     pub(crate) fn look(
         &mut self,
         asked_at: Duration,

@@ -7,7 +7,7 @@
 //! | hold, extend | − cash | − promo | + amount | | | | |
 //! | settle | + cash − cash cost | + promo − promo cost − expired | − amount | + cost | | + expired | |
 //! | late | − amount | | | + amount | | | |
-//! | release, expire | + cash | + promo − expired | − amount | | | + expired | |
+//! | release | + cash | + promo − expired | − amount | | | + expired | |
 //! | promo_expired | | − amount | | | | + amount | |
 //! | refund | + cash | + promo | | − amount | | | |
 //! | adjustment | ± amount | | | | | | ∓ amount |
@@ -37,17 +37,17 @@ use crate::account::AccountId;
 use crate::db::{Connection, StoreError, Value, values};
 use crate::money::Nanos;
 
-/// Accounts of the books. Money that comes in comes from funding, money earned goes to
-/// revenue, gifts come from promotion.
+/// The books of the double-entry ledger. Top-ups come from funding, charges go to revenue, promo credit comes from
+/// promotion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Book<'a> {
     Wallet(&'a AccountId),
-    /// Promotional credit that is free.
+    /// Promo credit that no hold has taken.
     Promo(&'a AccountId),
     Held(&'a AccountId),
     Revenue,
     Funding,
-    /// What was given away, less what has expired.
+    /// Lowered by promo credit that is given, raised by what of it expires.
     Promotion,
     Adjustment,
 }
@@ -66,7 +66,7 @@ impl Book<'_> {
     }
 }
 
-/// What is written for every movement of money.
+/// A transaction of the ledger, as it is written for every movement of money.
 #[derive(Debug)]
 pub(crate) struct Posting<'a> {
     pub(crate) kind: &'static str,
@@ -74,14 +74,14 @@ pub(crate) struct Posting<'a> {
     pub(crate) account: &'a AccountId,
     pub(crate) hold: Option<i64>,
     pub(crate) reason: Option<&'a str>,
-    /// The account's, right after.
+    /// The account's posted balance right after the transaction.
     pub(crate) posted: Nanos,
     pub(crate) now: Timestamp,
     pub(crate) entries: &'a [(Book<'a>, Nanos)],
 }
 
-/// Writes a transaction and its entries. `None` if its idempotency key has been used: the caller
-/// then undoes what it did.
+/// Writes a transaction and its entries, and returns its id. `None` if its idempotency key has been used: the caller
+/// then undoes its changes.
 pub(crate) async fn post(
     connection: &mut Connection,
     posting: &Posting<'_>,
@@ -121,7 +121,7 @@ pub(crate) async fn post(
     Ok(Some(id))
 }
 
-/// Writes entries, two or three of which are usual, in as few statements as are worth having.
+/// Writes the entries of a transaction, usually two or three, with up to three in a statement.
 async fn enter(
     connection: &mut Connection,
     transaction: i64,

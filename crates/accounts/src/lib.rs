@@ -1,7 +1,7 @@
 //! Accounts, API keys, the ledger and usage.
 //!
-//! The only crate with SQL: [`Accounts`] is all that others see of the database. It knows no HTTP
-//! and no engines, and reads no clock: the time is an argument.
+//! The only crate with SQL: [`Accounts`] is all that other crates see of the database. It knows no HTTP and no engines,
+//! and reads no wall clock: the time is an argument.
 #![deny(
     clippy::float_arithmetic,
     clippy::arithmetic_side_effects,
@@ -79,14 +79,14 @@ pub use crate::usage::report::export::{UsageDay, UsageFilter};
 pub use crate::usage::report::list::UsageEntry;
 pub use crate::usage::report::{BillLine, Cycle};
 
-/// Who opens the database.
+/// The kind of process that opens the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Serves requests. On SQLite one at a time: a lock on the database's file keeps a second one off.
+    /// Serves requests. On SQLite only one server at a time: a lock on the database's file keeps a second one off.
     Server,
     /// The command line: may read and write beside a running server.
     Tool,
-    /// Reads beside a running server, or a backup on a disk that can't be written. It makes and changes nothing.
+    /// Only reads: beside a running server, or a backup on a read-only disk. Creates and changes nothing.
     Reader,
 }
 
@@ -94,21 +94,22 @@ pub enum Role {
 pub struct Options {
     pub database: Location,
     pub role: Role,
-    /// The name of this node in holds; each process adds a part of its own.
+    /// The node's name in the rows of its holds; each process appends random characters to it.
     pub node: String,
-    /// How long to wait: on SQLite for another process that writes, on PostgreSQL for a connection and
-    /// for the answer to a statement.
+    /// The longest wait: on SQLite for another process's write lock or a free reading connection, on PostgreSQL for a
+    /// connection and for a statement's answer.
     pub timeout: Duration,
-    /// Connections that read beside the writer's, on PostgreSQL.
+    /// The number of reading connections beside the writer's own, on PostgreSQL.
     pub readers_max: u32,
-    /// Where several serve from one PostgreSQL, one that doesn't renew its lease for so long is dead, and another one
-    /// ends its holds.
+    /// The time after which a node of a shared PostgreSQL that doesn't renew its lease is dead: another node then ends
+    /// its holds.
     pub node_silence: Duration,
-    /// The time that leases are measured by.
+    /// The clock that leases are measured by.
     pub uptime: Uptime,
-    /// Where a server keeps the ends of requests while the database can't be written.
+    /// Where a server notes the ends of requests while the database can't be written. `None` notes them nowhere.
     pub spill: Option<SpillOptions>,
-    /// Writes that may wait; a hold beyond it is refused.
+    /// The capacity of the writer's queue, in operations. When it is full, a new hold is refused, and other writes
+    /// wait.
     pub queue: usize,
 }
 
@@ -142,13 +143,13 @@ struct Inner {
     node: Arc<Node>,
     clock: BooksClock,
     health: Arc<Health>,
-    /// Held by the one that looks whether the database can be used.
+    /// Held while [`Accounts::check`] probes the database, so that only one probe runs at a time.
     looking: tokio::sync::Mutex<()>,
-    /// What processes that are gone have kept beside the database.
+    /// Notes that dead processes left in spill files, until [`Accounts::recover`] has brought them into the database.
     left: Mutex<Vec<Kept>>,
 }
 
-/// Whether the schema of a database is this program's. Changes nothing.
+/// Compares the schema of a database to the one that this program knows. Changes nothing; a missing file has schema 0.
 pub async fn schema(location: &Location, timeout: Duration) -> Result<Schema, OpenError> {
     if let Location::Sqlite(path) = location
         && !path.exists()
@@ -248,7 +249,7 @@ impl Accounts {
         })))
     }
 
-    /// Writes what waits, then closes. What is asked afterwards is a [`StoreError`].
+    /// Writes the queued operations, then closes. Later calls fail with a [`StoreError`].
     pub async fn close(&self) {
         self.0.readers.close().await;
         if self.0.role == Role::Server
@@ -266,12 +267,12 @@ impl Accounts {
         self.0.readers.row("SELECT 1", &[]).await.map(|_| ())
     }
 
-    /// Reads the database each time, so that a revoked key is refused at once.
+    /// The caller that presents this key. Reads the database each time, so that a revoked key is refused at once.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, KeyError> {
         key::caller::authenticate(&self.0.readers, &self.0.notices, presented, now).await
     }
 
-    /// Newest first.
+    /// The newest usage records of an account, newest first.
     pub async fn usage(
         &self,
         account: &AccountId,
@@ -280,7 +281,7 @@ impl Accounts {
         usage::newest(&self.0.readers, account, limit).await
     }
 
-    /// Records that ended at `time[0]` or later, and before `time[1]`; newest first.
+    /// Usage records of an account that ended at `time[0]` or later, and before `time[1]`; newest first.
     pub async fn usage_between(
         &self,
         account: &AccountId,
@@ -290,7 +291,8 @@ impl Accounts {
         usage::between(&self.0.readers, account, time, limit).await
     }
 
-    /// What an account's requests cost by cycle, model and price, the oldest first; `time` is from and to before.
+    /// The cost of an account's requests by cycle, model and price, oldest cycle first. `time` is a range: from
+    /// `time[0]` to before `time[1]`.
     pub async fn bill(
         &self,
         account: &AccountId,
@@ -300,7 +302,7 @@ impl Accounts {
         usage::report::bill(&self.0.readers, account, cycle, time).await
     }
 
-    /// Asks the writer for a hold at once. Nothing may be released to the client before it is
+    /// Queues a new hold for the writer, without waiting. No output may reach the client before the hold is
     /// [durable](PendingHold::durable).
     pub fn hold(&self, new: NewHold) -> Result<PendingHold, HoldError> {
         let lease = self.0.node.lease();
@@ -317,12 +319,13 @@ impl Accounts {
         }
     }
 
-    /// A request was refused since the balance covers nothing: those who want to know are told, once a day.
+    /// Notes that a request was refused because the account's balance covers nothing. Webhooks that subscribe to
+    /// `balance.exhausted` are told, once per UTC day.
     pub fn note_exhausted(&self, account: &AccountId, now: Timestamp) {
         self.0.notices.exhausted(account, now);
     }
 
-    /// Holds more. If it fails, the hold is what it was.
+    /// Raises a hold by `more`. On an error the hold keeps its amount.
     pub async fn extend(
         &self,
         hold: &mut Hold,
@@ -337,7 +340,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Notes what was delivered, to be charged if this process dies. Written soon, best effort.
+    /// Notes the tokens delivered so far, to be charged if this process dies. Written with the next transaction, best
+    /// effort.
     pub fn checkpoint(&self, hold: &Hold, counts: Counts, now: Timestamp) {
         hold.note(counts, now);
     }
@@ -352,8 +356,9 @@ impl Accounts {
         hold.keep_checkpoint(counts, now).await
     }
 
-    /// Charges, writes the usage record and frees the rest, durably. Returns what was charged: the
-    /// first result, if the hold had ended before.
+    /// Charges the cost, writes the usage record and frees the rest of the hold, in one durable transaction. Returns
+    /// the charge. A hold that had ended before keeps its first result; if another node ended it, the difference is
+    /// charged late.
     pub async fn settle(&self, hold: Hold, settlement: Settlement) -> Result<Nanos, SettleError> {
         let Settlement {
             counts,
@@ -388,18 +393,18 @@ impl Accounts {
             .map(|_| ())
     }
 
-    /// Keeps how a request ended beside the database, durably: for one whose settlement has failed. The hold is to be
-    /// settled all the same as soon as that works; if this process doesn't live to see it, the next one does it.
+    /// Notes beside the database, durably, how a request ended whose settlement failed. The hold must still be settled
+    /// as soon as that works; if this process dies before, the next start settles it.
     pub async fn keep(&self, hold: &Hold, settlement: Settlement) -> Result<(), SpillError> {
         hold.keep(settlement).await
     }
 
-    /// How many requests are kept beside the database.
+    /// The number of requests that are noted beside the database.
     pub fn kept(&self) -> usize {
         self.0.notices.spill().map_or(0, Spill::used)
     }
 
-    /// At boot, of a server: brings into the database what dead processes have kept beside it, and ends their open holds.
+    /// Run by a server at boot: brings the notes of dead processes into the database, and ends their open holds.
     pub async fn recover(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         if self.0.role != Role::Server {
             return Ok(Recovered::default());
@@ -410,8 +415,8 @@ impl Accounts {
         Ok(recovered)
     }
 
-    /// Now and then: ends what others have lost since, which on PostgreSQL are the holds of dead nodes, and books
-    /// promotional credit that has expired.
+    /// Run about once a minute: ends the holds of nodes that have died since (on PostgreSQL), and books promo credit
+    /// that has expired.
     pub async fn expire(&self, now: Timestamp) -> Result<Recovered, StoreError> {
         self.0.writer.write(ExpirePromo { now }).await?;
         if self.0.node.is_shared() {
@@ -456,8 +461,8 @@ impl Accounts {
         Box::pin(verify::verify(&self.0.database)).await
     }
 
-    /// The same as far as it takes no longer when the history grows: balances against their last transaction, their
-    /// open holds and their gifts.
+    /// The part of [`verify`](Accounts::verify) whose time doesn't grow with the history: balances against their last
+    /// transaction, their open holds and their promo credit.
     pub async fn verify_quickly(&self) -> Result<Vec<String>, StoreError> {
         let database = self.0.database.clone();
         let verified = async move { verify::quickly(&mut database.connect().await?).await };

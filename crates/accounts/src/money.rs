@@ -25,7 +25,7 @@ impl Nanos {
         self.0
     }
 
-    /// `None` if the amount is too large to count.
+    /// An amount of whole dollars. `None` if it is too large to count.
     pub fn from_usd(usd: i64) -> Option<Self> {
         usd.checked_mul(NANOS_PER_USD).map(Nanos)
     }
@@ -110,24 +110,24 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// As the database has them. A count beyond it is one that no engine reaches.
+    /// The counts as database integers. No engine reaches a count that is too large for one.
     pub(crate) fn columns(&self) -> [i64; 4] {
         [self.prompt, self.cached, self.completion, self.reasoning]
             .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
     }
 }
 
-/// What tokens cost, in 0.0001 USD per million tokens, which is 0.1 nano-USD per token.
+/// The price of tokens, in 0.0001 USD per million tokens, which is 0.1 nano-USD per token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Price {
     pub input: i64,
     pub output: i64,
-    /// Of prompt tokens that were taken from a cache; `None` is `input`.
+    /// The price of prompt tokens from the prefix cache; `None` is `input`.
     pub cached: Option<i64>,
 }
 
 impl Price {
-    /// The cost, rounded up once. `None` if it can't be counted, or a price is negative.
+    /// The cost, rounded up once to whole nano-USD. `None` if it is too large to count, or a price is negative.
     pub fn cost(&self, counts: &Counts) -> Option<Nanos> {
         let nanos = self.tenths(counts)?.div_ceil(TENTHS);
         i64::try_from(nanos).ok().map(Nanos)

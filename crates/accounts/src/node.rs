@@ -1,4 +1,4 @@
-//! Processes that serve from one database beside each other: their rows, renewed and looked at.
+//! The processes that serve from one database: their rows in `node`, which each renews, and at which the others look.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct Node {
     /// How long a transaction may take.
     timeout: Duration,
     uptime: Uptime,
-    /// Whether others may serve beside it.
+    /// Whether other processes may serve from the same database.
     shared: bool,
     lease: Mutex<Arc<Lease>>,
     judge: Mutex<Judge>,
@@ -83,7 +83,7 @@ impl Node {
         self.register(connection).await
     }
 
-    /// A row under a name that no process had before.
+    /// Inserts a row under a new name, with a new lease.
     pub(crate) async fn register(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let lease = Lease::new(name(&self.prefix), self.uptime.clone(), self.timeout);
         let asked_at = self.uptime.now();
@@ -99,7 +99,7 @@ impl Node {
         Ok(())
     }
 
-    /// Looks at the others' rows. Those that have been silent for too long are dead.
+    /// Looks at the other nodes' rows, and returns those of dead nodes.
     async fn look(&self, connection: &mut Connection) -> Result<Vec<(String, Mark)>, StoreError> {
         let own = self.lease();
         let asked_at = self.uptime.now();
@@ -112,7 +112,7 @@ impl Node {
         Ok(self.judge().look(asked_at, self.uptime.now(), nodes?))
     }
 
-    /// Takes the rows of dead nodes away. One that has renewed its lease since keeps it, and lives.
+    /// Deletes the rows of dead nodes. A node that has renewed its lease meanwhile keeps its row.
     pub(crate) async fn bury(&self, connection: &mut Connection) -> Result<(), StoreError> {
         for (name, [beat, seen_at]) in self.look(connection).await? {
             let sql =
@@ -127,7 +127,7 @@ impl Node {
         Ok(())
     }
 
-    /// What this process leaves open is nobody's from now on.
+    /// Deletes this process's row: other nodes end the holds that it leaves open.
     async fn leave(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let lease = self.lease();
         lease.lose();
@@ -149,13 +149,13 @@ fn name(prefix: &str) -> Arc<str> {
     format!("{prefix}-{}", key::random(NAME_LEN)).into()
 }
 
-/// When to renew the lease.
+/// The schedule of lease renewals.
 #[derive(Debug)]
 pub(crate) struct Beat {
     node: Arc<Node>,
-    /// From when on it is due, by uptime.
+    /// When the next renewal is due, by uptime.
     next: Duration,
-    /// When to wake the writer for it.
+    /// When to wake the writer for a renewal, by uptime.
     wake: Duration,
 }
 
@@ -169,13 +169,13 @@ impl Beat {
         }
     }
 
-    /// Also when nobody looked for long: a node that slept renews its lease before it writes anything else. What can't be
-    /// renewed is tried with every transaction.
+    /// Whether a renewal is due, by uptime: a node whose machine slept renews its lease before it writes anything else.
+    /// After a failed renewal it stays due, and is tried with every transaction.
     pub(crate) fn is_due(&self) -> bool {
         self.node.uptime.now() >= self.next
     }
 
-    /// Waits until it may be due; for ever without one.
+    /// Waits until a renewal may be due; for ever without a `beat`.
     pub(crate) async fn due(beat: &mut Option<Beat>) {
         match beat {
             Some(beat) => {

@@ -1,4 +1,4 @@
-//! Limits of use, as keys and accounts have them. Who counts them is not this crate's business.
+//! Rate limits of keys and accounts. Counting against them is not this crate's business.
 
 pub(crate) mod by_model;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::account::AdminError;
 use crate::db::{Row, StoreError};
 
-/// What may be used; an absent limit is none.
+/// Rate limits; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quotas {
     pub requests_per_minute: Option<u32>,
@@ -19,7 +19,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// Limit by limit, the first that there is.
+    /// Each limit of `self`, or where there is none, that of `other`.
     #[must_use]
     pub fn or(self, other: Quotas) -> Self {
         Quotas {
@@ -29,7 +29,7 @@ impl Quotas {
         }
     }
 
-    /// A limit of 0 is a mistake: a key is revoked and an account suspended instead.
+    /// Refuses a limit of 0 as a mistake: a key is revoked and an account suspended instead.
     pub(crate) fn check(&self) -> Result<(), AdminError> {
         let limits = self.columns();
         if limits
@@ -79,7 +79,7 @@ fn number<T: TryFrom<i64>>(row: &Row, column: usize) -> Result<Option<T>, StoreE
         .transpose()
 }
 
-/// How much an account may use, by what it pays in. The config says what a tier means.
+/// An account's usage tier, by its top-ups. The config sets the limits of each tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     T1,

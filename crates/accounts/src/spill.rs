@@ -1,8 +1,9 @@
-//! Where the ends of requests go while the database can't be written: a file beside it, whose room was taken when the
-//! process started, so that it can be written when the disk is full.
+//! The spill file: where the ends of requests are noted while the database can't be written. Its space is allocated
+//! when the process starts, so that it can be written when the disk is full (docs/decisions/0041).
 //!
-//! Each open request that needs one has a slot, which says what was delivered, or how the request ended. The process that
-//! wrote it brings it into the database when that is back, or else the next one that starts.
+//! Each open request that needs one has a slot, which says what was delivered, or how the request ended. The process
+//! that wrote a slot brings it into the database when that can be written again; if it dies before, the next process
+//! that starts does.
 
 mod slots;
 
@@ -19,20 +20,20 @@ use crate::ledger::hold::Checkpoints;
 use crate::ledger::settle::{Outcome, Source};
 use crate::money::Counts;
 
-/// Files of a folder: processes that serve from one PostgreSQL may have the same one.
+/// The most spill files in a folder: processes that serve from one PostgreSQL may share a folder.
 const FILES_MAX: usize = 64;
-/// Jobs that may wait for the disk.
+/// Jobs that may wait for the thread that writes.
 const QUEUE: usize = 1024;
 
-/// Where ends of requests are kept while the database can't be written.
+/// Where the ends of requests are noted while the database can't be written.
 #[derive(Debug, Clone)]
 pub struct SpillOptions {
     pub folder: PathBuf,
-    /// How many there may be.
+    /// The number of slots: the most requests that can be noted at a time.
     pub requests_max: usize,
 }
 
-/// It isn't on the disk.
+/// The note isn't on the disk.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the end of a request can't be kept beside the database: {0}")]
 pub struct SpillError(Arc<str>);
@@ -43,7 +44,7 @@ impl SpillError {
     }
 }
 
-/// What is kept of a request.
+/// The note about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) hold: i64,
@@ -56,7 +57,7 @@ pub(crate) struct Kept {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeptWhat {
-    /// So much was delivered by then, and it went on.
+    /// The tokens delivered by then; the request went on.
     Delivered,
     Ended {
         outcome: Outcome,
@@ -87,10 +88,10 @@ impl Wanted {
     }
 }
 
-/// The way to the file, which is closed when this is dropped.
+/// The handle of the spill file, which is closed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Spill {
-    /// Gone when it is dropped.
+    /// `None` once this is being dropped, which ends the thread.
     jobs: Option<mpsc::Sender<Job>>,
     used: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -103,7 +104,8 @@ impl std::fmt::Debug for Job {
 }
 
 impl Spill {
-    /// Takes the room for it. Returns what processes that are gone have left of requests of this database.
+    /// Takes a file of the folder and allocates its slots. Returns it with the notes of dead processes about this
+    /// database's requests.
     pub(crate) fn open(
         options: &SpillOptions,
         database: &str,
@@ -124,7 +126,7 @@ impl Spill {
         Ok((spill, found))
     }
 
-    /// Returns once it is on the disk.
+    /// Writes a note, and returns once it is on the disk.
     pub(crate) async fn keep(&self, kept: Kept) -> Result<(), SpillError> {
         let (reply, answer) = oneshot::channel();
         let closed = || SpillError::new("it is closed");
@@ -134,13 +136,13 @@ impl Spill {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Notes what was delivered, if there is time for it: the next note says more.
+    /// Notes what was delivered, as the checkpoint with this number. Dropped if the queue is full: the next note says more.
     pub(crate) fn note(&self, kept: Kept, checkpoints: Arc<Checkpoints>, number: u64) {
         self.try_send(Job::Keep(kept, Wanted::Reached(checkpoints, number)));
     }
 
-    /// The request's end is in the database. A slot that can't be freed now is freed by the next start, which finds the
-    /// request ended.
+    /// Frees the slot of a request whose end is in the database. If it can't be freed now, the next start frees it, as
+    /// it finds the request ended.
     pub(crate) fn free(&self, hold: i64) {
         if self.used() > 0 {
             self.try_send(Job::Free(hold));
@@ -149,12 +151,12 @@ impl Spill {
 
     fn try_send(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // A queue that is full has no room for what can be done without.
+            // Both kinds of jobs may be dropped when the queue is full.
             let _ = jobs.try_send(job);
         }
     }
 
-    /// Requests of which something is kept.
+    /// The number of requests that have a note.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -171,7 +173,7 @@ impl Drop for Spill {
     }
 }
 
-/// The first file of the folder that no living process has, with what the files of all dead ones have.
+/// The first file of the folder that no living process has locked, with the notes from the files of all dead processes.
 fn take(options: &SpillOptions, database: &str) -> Result<(SlotFile, Vec<Kept>), SpillError> {
     std::fs::create_dir_all(&options.folder).map_err(|error| at(&options.folder, error))?;
     let mut own: Option<SlotFile> = None;
@@ -198,7 +200,7 @@ fn at(path: &Path, error: impl ToString) -> SpillError {
     SpillError::new(format!("{}: {}", path.display(), error.to_string()))
 }
 
-/// Many that come at once share one wait for the disk.
+/// Writes notes as they come. Notes that are queued together share one fsync.
 fn run(mut file: SlotFile, mut jobs: mpsc::Receiver<Job>, used: &AtomicUsize) {
     let mut told = Vec::new();
     while let Some(first) = jobs.blocking_recv() {

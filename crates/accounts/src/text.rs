@@ -1,9 +1,9 @@
 //! Texts that people read in lists and logs.
 
-/// The rule of [`is_plain`] in the words of a refusal.
+/// The rule of [`is_plain`], worded for error messages.
 pub(crate) const PLAIN: &str = "no control, bidirectional or invisible characters";
 
-/// Whether a text shows as what it is, on a terminal too.
+/// Whether a text contains no misleading characters, so that lists and terminals show it as it is.
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.chars().any(misleads)
 }

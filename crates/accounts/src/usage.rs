@@ -1,4 +1,4 @@
-//! Usage: one record for each attempt that was settled.
+//! Usage: a record for each settled attempt, and another one for its late charge, if there is one.
 
 pub(crate) mod prune;
 pub(crate) mod report;
@@ -19,11 +19,11 @@ pub struct UsageRecord {
     pub attempt: u32,
     pub key: KeyId,
     pub model: String,
-    /// The price at admission; its `cached` is always written out.
+    /// The price at admission; `cached` is always set.
     pub price: Price,
     pub counts: Counts,
     pub cost: Nanos,
-    /// The part of the cost that promotional credit paid.
+    /// The part of the cost that promo credit paid.
     pub promo: Nanos,
     pub outcome: Outcome,
     pub source: Source,
@@ -31,14 +31,14 @@ pub struct UsageRecord {
     pub ended_at: Timestamp,
 }
 
-/// A count beyond this, which no engine reaches, counts as this in the sums of days: they can't overflow.
+/// The largest count that enters the sums of days, so that they can't overflow. No engine reaches it.
 const DAY_COUNT_MAX: i64 = 1 << 40;
 
-/// What an attempt cost.
+/// The cost of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) charged: Nanos,
-    /// The part that promotional credit paid.
+    /// The part that promo credit paid.
     pub(crate) promo: Nanos,
 }
 
@@ -125,7 +125,7 @@ pub(crate) async fn newest(
     rows.iter().map(read).collect()
 }
 
-/// The records of an account that ended within a time, from and to before; newest first.
+/// The records of an account that ended from `from` to before `to`, newest first.
 pub(crate) async fn between(
     readers: &Readers,
     account: &AccountId,

@@ -1,13 +1,12 @@
 //! The one task that writes, with group commit.
 //!
-//! It takes everything that waits, runs it in one transaction, commits, and only then answers. So many requests
-//! share one fsync. Operations decide before they change anything, so that one that is refused usually leaves
-//! nothing to undo. If one has to be undone alone nevertheless, the whole transaction runs once more, each
-//! operation in a savepoint of its own: it does not spoil the others.
+//! The writer takes all queued operations (at most 256), runs them in one transaction, commits, and only then answers,
+//! so that many requests share one fsync. Operations decide before they change anything, so that a refused one usually
+//! leaves nothing to undo. If one has to be undone alone nevertheless, the whole transaction runs once more with each
+//! operation in a savepoint of its own: the refused one doesn't spoil the others.
 //!
-//! What an operation does once it does every time: when a transaction was undone because others were in
-//! its way, or the connection broke and nobody knows whether it was committed, all of it runs again, and
-//! finds what it did before.
+//! Operations are idempotent: if a transaction was rolled back because of a conflict, or the connection broke and it
+//! isn't known whether the COMMIT succeeded, all of them run again, and find what they did before.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,19 +27,19 @@ use crate::ledger::many::{self, Plain};
 use crate::ledger::notices::{Noted, Notices};
 use crate::node::{Beat, Node};
 
-/// Operations of one transaction.
+/// The most operations of one transaction.
 const BATCH_MAX: usize = 256;
-/// How often a transaction is tried when others are in its way, or the connection breaks.
+/// How often a transaction is tried when it conflicts with others, or the connection breaks.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// What became of an operation: done or refused, unless the database failed.
+/// The outcome of an operation: done or refused, or an error if the database failed.
 pub(crate) type Written<Done, Refused> = Result<Result<Done, Refused>, StoreError>;
 
-/// Something to write. `apply` may run more than once, `answer` runs once.
+/// An operation that the writer runs in a transaction. `apply` may run more than once, `answer` runs once.
 pub(crate) trait Operation: Send + Sync + 'static {
-    /// What the transaction found out.
+    /// The result of an operation that was done.
     type Done: Send;
-    /// Why nothing was changed.
+    /// Why nothing was changed: a refusal, or the first result if this is a replay.
     type Refused: Send;
     type Answer: Send;
 
@@ -49,39 +48,39 @@ pub(crate) trait Operation: Send + Sync + 'static {
         connection: &mut Connection,
     ) -> impl Future<Output = Written<Self::Done, Self::Refused>> + Send;
 
-    /// Whose balance it changes.
+    /// The account whose balance the operation changes, if it changes only one.
     fn account(&self) -> Option<&AccountId> {
         None
     }
 
-    /// Whether it may well be refused after it has changed something: it gets a savepoint at once.
+    /// Whether the operation may well be refused after it has changed something: then it gets a savepoint at once.
     fn is_risky(&self) -> bool {
         true
     }
 
-    /// Itself, if it may be written together with others.
+    /// The operation as a [`Plain`], if it may be written together with others.
     fn plain(&self) -> Option<Plain<'_>> {
         None
     }
 
-    /// It was.
+    /// The operation's result, once [`many::write`] has written it.
     fn plainly(&self, _written: many::Written) -> Option<Self::Done> {
         None
     }
 
-    /// The answer will be an error, though it may be committed all the same.
+    /// Called if the answer will be an error although the transaction may have been committed.
     fn doubt(&self) {}
 
-    /// After the commit, or after it failed.
+    /// Makes the answer, after the commit or its failure.
     fn answer(self, outcome: Written<Self::Done, Self::Refused>) -> Self::Answer;
 }
 
-/// An [`Operation`] whose types are forgotten, so that a queue can hold it.
+/// A type-erased [`Operation`], so that a queue can hold it.
 trait Job: Send {
     fn account(&self) -> Option<&AccountId>;
     fn is_risky(&self) -> bool;
     fn plain(&self) -> Option<Plain<'_>>;
-    /// It isn't applied yet, or not any more.
+    /// Forgets the outcome: the operation isn't applied yet, or its transaction was rolled back.
     fn reset(&mut self);
     fn plainly(&mut self, written: many::Written);
     fn is_applied(&self) -> bool;
@@ -94,7 +93,7 @@ enum Applied {
     Done,
     Refused,
     Failed,
-    /// So has the transaction.
+    /// The operation has failed, and has spoiled the transaction.
     Spoiled(StoreError),
 }
 
@@ -153,12 +152,12 @@ impl<O: Operation> Job for Waiting<O> {
             (Ok(()), None) => Err(StoreError::closed()),
             (Err(error), _) => Err(error),
         };
-        // Whoever asked may have gone. The answer is dropped then, and with it what it holds.
+        // The caller may have gone. The answer is then dropped, and a hold in it is ended.
         let _ = self.reply.send(self.operation.answer(outcome));
     }
 }
 
-/// The way to the writer.
+/// Sends operations to the writer.
 #[derive(Debug)]
 pub(crate) struct WriterHandle {
     jobs: mpsc::Sender<Box<dyn Job>>,
@@ -172,7 +171,7 @@ impl fmt::Debug for dyn Job {
     }
 }
 
-/// What comes of asking without waiting.
+/// The outcome of queueing an operation without waiting.
 #[derive(Debug)]
 pub(crate) enum Asked<A> {
     Queued(oneshot::Receiver<A>),
@@ -181,7 +180,7 @@ pub(crate) enum Asked<A> {
 }
 
 impl WriterHandle {
-    /// The way to nobody: whoever only reads has no writer.
+    /// A handle without a writer, for a process that only reads.
     pub(crate) fn none() -> Self {
         let (jobs, _) = mpsc::channel(1);
         WriterHandle {
@@ -191,7 +190,7 @@ impl WriterHandle {
         }
     }
 
-    /// `lock` is held until the writer has ended. `node` is told to be alive until then.
+    /// `lock` is held until the writer has ended. Until then the writer also renews the lease of `node`.
     pub(crate) fn start(
         database: Database,
         connection: Connection,
@@ -217,7 +216,7 @@ impl WriterHandle {
         if writer.database.blocks() {
             let (thread, ended) = Thread::start(writer);
             tasks.spawn(async move {
-                // Whether it ends in order or not.
+                // Also returns if the thread panics, as that drops the sender.
                 let _ = ended.await;
                 drop(thread);
             });
@@ -231,7 +230,7 @@ impl WriterHandle {
         }
     }
 
-    /// Queues at once, or not at all.
+    /// Queues an operation at once, or not at all.
     pub(crate) fn ask<O: Operation>(&self, operation: O) -> Asked<O::Answer> {
         let (job, answer) = job(operation);
         match self.jobs.try_send(job) {
@@ -241,7 +240,7 @@ impl WriterHandle {
         }
     }
 
-    /// Waits for a place in the queue, and for the commit.
+    /// Queues an operation, waiting for a place in the queue, and waits for its commit.
     pub(crate) async fn write<O: Operation>(&self, operation: O) -> O::Answer {
         let (job, answer) = job(operation);
         if let Err(mpsc::error::SendError(job)) = self.jobs.send(job).await {
@@ -252,7 +251,7 @@ impl WriterHandle {
             .expect("the writer answers every job that it has taken, unless the runtime ends")
     }
 
-    /// Writes what waits, then ends.
+    /// Writes the queued operations, then ends the writer.
     pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.tasks.close();
@@ -270,7 +269,7 @@ fn job<O: Operation>(operation: O) -> (Box<dyn Job>, oneshot::Receiver<O::Answer
     (Box::new(waiting), answer)
 }
 
-/// Of a writer that blocks. It ends with its runtime, if nobody closes it before.
+/// The thread of a writer whose database calls block. It ends with its runtime, if it isn't closed before.
 struct Thread {
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -316,7 +315,7 @@ struct Writer {
     _lock: Option<File>,
 }
 
-/// How a transaction was tried.
+/// How a transaction is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
     Usual,
@@ -324,10 +323,10 @@ enum Care {
     Savepoints,
 }
 
-/// What came of trying.
+/// The outcome of an attempt.
 enum Tried {
     Committed,
-    /// An operation had no savepoint, and has to be undone alone.
+    /// An operation without a savepoint has to be undone alone: try again with [`Care::Savepoints`].
     WithoutSavepoint,
 }
 
@@ -335,7 +334,7 @@ enum Tried {
 #[derive(Debug)]
 struct Failure {
     error: StoreError,
-    /// It may be committed all the same.
+    /// The transaction may have been committed nevertheless.
     doubtful: bool,
 }
 
@@ -364,8 +363,8 @@ impl Writer {
         }
     }
 
-    /// One transaction for all of them. When it fails, each is told, and the next one begins on a
-    /// connection of its own.
+    /// Runs one transaction for the whole batch. If it fails, each caller is told, and the next transaction gets a new
+    /// connection.
     async fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>) {
         let noted = self.notices.take();
         let due = self.beat.as_ref().is_some_and(Beat::is_due);
@@ -395,7 +394,7 @@ impl Writer {
         }
     }
 
-    /// Tries again as long as there is hope.
+    /// Tries again after conflicts and broken connections, at most [`ATTEMPTS_MAX`] times in all.
     async fn write(&mut self, batch: &mut [Box<dyn Job>], noted: &Noted) -> Result<(), Failure> {
         let mut doubtful = false;
         let mut care = Care::Usual;
@@ -418,7 +417,7 @@ impl Writer {
                 self.connection = None;
             }
             let Some(error) = error else { continue };
-            // A connection that had been idle may have been broken for long; a new one tells.
+            // A connection that was idle may have been broken for long; a new one tells whether the database is there.
             if attempts_left == 0 || !(contended || reused && error.is_lost_connection()) {
                 return Err(Failure { error, doubtful });
             }
@@ -447,7 +446,7 @@ impl Writer {
         let touched: BTreeSet<_> = touched.chain(noted.accounts()).collect();
         let touched: Vec<_> = touched.into_iter().map(AccountId::as_str).collect();
         let together = care == Care::Usual && connection.has_many();
-        // One balance alone has no order, unless something else is locked before it.
+        // A single balance needs no lock order, unless something else is locked before it.
         if (touched.len() > 1 && !together) || !noted.is_empty() {
             connection.lock_balances(&touched).await?;
         }
@@ -479,7 +478,7 @@ impl Writer {
     }
 }
 
-/// Writes together what can be. `None` if that spoiled the transaction for what can't.
+/// Writes the plain operations together. `None` if that failed and the transaction has to begin anew without it.
 async fn write_plain(
     connection: &mut Connection,
     accounts: &[&str],
@@ -494,7 +493,8 @@ async fn write_plain(
     }
 }
 
-/// Whether the transaction can go on: not if there was something to undo, and no savepoint.
+/// Applies an operation. Returns whether the transaction can go on: not if there was something to undo and no
+/// savepoint.
 async fn apply(
     job: &mut dyn Job,
     connection: &mut Connection,

@@ -1,12 +1,12 @@
-//! When to try again.
+//! When to try a failed delivery again.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Twice as long after each attempt, up to an hour; and between half of that and all of it, so that those
-/// who failed together don't come back together.
+/// The delay before the next attempt. Twice as long after each attempt, from 5 seconds up to an hour; randomly between
+/// half of that and all of it, so that deliveries that failed together aren't tried together.
 pub(crate) fn delay(attempts: u32, random: u64) -> Duration {
     let doublings = attempts.saturating_sub(1).min(31);
     let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);

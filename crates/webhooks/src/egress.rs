@@ -1,7 +1,7 @@
-//! The egress guard: who may be reached.
+//! The egress guard: the addresses that a webhook may reach, against server-side request forgery.
 //!
-//! A name is resolved here, all of its addresses must be public, and the connection goes to the addresses that
-//! were looked at: nobody resolves it again.
+//! A name is resolved here, all of its addresses must be public, and the connection goes to the addresses that were
+//! checked. The name isn't resolved again, so DNS rebinding gains nothing.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,22 +13,22 @@ use crate::target::{Host, Target};
 
 /// The addresses of a name.
 pub type Addresses = io::Result<Vec<IpAddr>>;
-/// Asks for the addresses of a name.
+/// Resolves a name.
 pub type Resolve = Arc<dyn Fn(String) -> BoxFuture<'static, Addresses> + Send + Sync>;
 
-/// More of a name's addresses are not tried.
+/// The most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("its name can't be resolved: {0}")]
     Unresolved(String),
-    /// Who it is, an attacker may want to know; the operator finds it in the log.
+    /// The text names the address for the operator's log; an attacker must not learn it.
     #[error("{0} is not a public address (allow_private allows it)")]
     Private(IpAddr),
 }
 
-/// As the operating system resolves names.
+/// Resolves names as the operating system does.
 pub(crate) fn system() -> Resolve {
     Arc::new(|name| {
         Box::pin(async move {
@@ -38,7 +38,7 @@ pub(crate) fn system() -> Resolve {
     })
 }
 
-/// Where to connect to, in this order.
+/// The admitted addresses, in the order in which to try them.
 pub(crate) async fn admit(
     target: &Target,
     allow_private: bool,
@@ -54,7 +54,7 @@ pub(crate) async fn admit(
     if addresses.is_empty() {
         return Err(Refused::Unresolved("it has no address".to_owned()));
     }
-    // One that isn't public spoils all: somebody plays with the name.
+    // A single address that isn't public spoils all: someone may be tampering with the name.
     let private = addresses.iter().find(|address| !is_public(**address));
     if let Some(private) = private.filter(|_| !allow_private) {
         return Err(Refused::Private(*private));
@@ -65,7 +65,7 @@ pub(crate) async fn admit(
         .collect())
 }
 
-/// Whether an address is one of the public Internet, by IANA's registries of special addresses.
+/// Whether an address belongs to the public Internet, by IANA's registries of special addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -221,7 +221,7 @@ mod tests {
         let both = ["2606:4700::1", "1.1.1.1"];
         check(name, &both, false, Ok("[2606:4700::1]:443 1.1.1.1:443")).await;
         check(name, &[], false, Err("no address")).await;
-        // A name that answers with both, in either order.
+        // A name with a public and a private address, in either order.
         check(
             name,
             &["1.1.1.1", "127.0.0.1"],
@@ -258,7 +258,7 @@ mod tests {
         )
         .await;
         check("http://localhost.:9/", &["::1"], false, Err("::1 is not")).await;
-        // Addresses are not resolved.
+        // Literal addresses are not resolved.
         check("http://1.1.1.1:9/", &["8.8.8.8"], false, Ok("1.1.1.1:9")).await;
         check(
             "http://169.254.169.254/",

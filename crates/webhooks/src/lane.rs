@@ -1,4 +1,4 @@
-//! The lane of a webhook: one delivery after the other, the oldest that is due first.
+//! The lane of a webhook: a worker that makes one delivery after the other, the oldest that is due first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::backoff;
 use crate::post::{Failure, Message, Post};
 use crate::{Webhook, World};
 
-/// How long after the end of an attempt its claim still holds: by then its outcome is written.
+/// How long a claim outlasts the time limit of its attempt: by then the attempt's outcome is written.
 const CLAIM_MARGIN: Duration = Duration::from_secs(20);
-/// When to look again after the database failed.
+/// The pause before looking again after the database failed.
 const STORE_RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Lane {
             match stop.run_until_cancelled(sending).await {
                 Some(Ok(())) => self.delivered(delivery).await?,
                 Some(Err(failure)) => self.failed(delivery, &failure).await?,
-                // Whether it was taken nobody knows: whoever serves next sends it again.
+                // Whether the receiver took it isn't known: the next process that serves sends it again.
                 None => self.accounts.put_off_delivery(delivery, now).await?,
             }
         }
@@ -83,7 +83,7 @@ impl Lane {
         let (event, attempts) = (&delivery.event, delivery.attempts);
         let now = (self.world.now)();
         let next_at = later(now, backoff::delay(attempts, (self.world.random)()));
-        // By a clock that may be wrong nothing is given up.
+        // Nothing is given up by a clock that may be wrong.
         let trusted = self.accounts.clock(now).await?.trusted;
         if next_at < later(delivery.created_at, *give_up_after) || !trusted {
             tracing::warn!(webhook = name, event, attempts, %failure, %next_at, "not delivered");
@@ -96,7 +96,8 @@ impl Lane {
             tracing::error!(webhook = name, event, kind, attempts, %failure, "given up");
             self.accounts.end_delivery(delivery).await?;
         }
-        // Behind one that hangs, more may come than there is time to try.
+        // While attempts hang, more events may come than there is time to try: those that are too old are given up at
+        // once.
         let until = earlier(now, *give_up_after);
         let count = self.accounts.give_up_deliveries(name, until).await?;
         if count > 0 {

@@ -1,9 +1,9 @@
-//! Webhooks: tells others what the accounts' outbox has for them.
+//! Webhooks: delivers the events in the accounts' outbox.
 //!
-//! Each webhook has a lane of its own, which takes one delivery after the other: signed as Standard Webhooks
-//! says, sent through the egress guard, tried again until it is taken or given up. What there is to tell and
-//! when to try next is in the database, so that nothing is lost with the process. This crate knows nothing of
-//! requests, and no request waits for it.
+//! Each webhook has a lane of its own: a worker that makes one delivery after the other, signed as specified by
+//! [Standard Webhooks](https://www.standardwebhooks.com) and sent through the egress guard, until the receiver takes it
+//! or it is given up. Deliveries and the times of their next attempts are in the database, so that nothing is lost with
+//! the process. This crate knows nothing of requests, and no request waits for it.
 
 mod backoff;
 mod egress;
@@ -27,30 +27,30 @@ use crate::post::Post;
 pub use crate::signature::{SigningKey, WrongKey};
 pub use crate::target::{Target, WrongTarget};
 
-/// How often a lane looks for something to deliver: the command line writes to the outbox, too.
+/// How often a lane looks for due deliveries: the command line writes to the outbox, too.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// Who is to be told, of what, and how.
+/// A webhook of the config: its receiver, and the events that it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// What it is called in the log and in the database, whatever its address.
+    /// The webhook's name in the log and in the database, whatever its address.
     pub name: String,
     pub target: Target,
     pub key: SigningKey,
     pub kinds: Vec<EventKind>,
-    /// Whether it may be in a network of one's own.
+    /// Whether the receiver may have a private address.
     pub allow_private: bool,
-    /// Time for one attempt, from the name's resolution to the status.
+    /// The time limit of one attempt, from resolving the name to the status.
     pub timeout: Duration,
-    /// What isn't delivered after so long is given up.
+    /// The age at which an undelivered event is given up.
     pub give_up_after: Duration,
 }
 
-/// What this crate needs of the world.
+/// The clock, randomness and name resolution that this crate uses, as arguments so that tests can replace them.
 #[derive(Clone)]
 pub struct World {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Spreads the attempts of many.
+    /// Random numbers, which spread the attempts of many deliveries.
     pub random: fn() -> u64,
     pub resolve: Resolve,
     pub poll_every: Duration,
@@ -88,7 +88,7 @@ pub enum StartError {
 }
 
 impl Webhooks {
-    /// Tells the accounts what is wanted, from now on. With none, nothing is written any more.
+    /// Subscribes these webhooks to their events, and no others. With none, no events are written any more.
     pub async fn start(
         accounts: Accounts,
         webhooks: Vec<Webhook>,
@@ -114,7 +114,7 @@ impl Webhooks {
         })
     }
 
-    /// Delivers until `stop`. An attempt that runs then is broken off, and made again by whoever serves next.
+    /// Delivers until `stop`. A running attempt is then cancelled, and made again by the next process that serves.
     pub async fn run(&self, stop: CancellationToken) {
         join_all(self.lanes.iter().map(|lane| lane.run(&stop))).await;
     }

@@ -1,5 +1,5 @@
-//! One POST: to addresses that the guard has admitted, over a connection that is used once, without
-//! redirects, proxies or cookies. Only the status of the answer is read.
+//! A POST to addresses that the egress guard has admitted, over a connection that is used once, without redirects,
+//! proxies or cookies. Only the status of the response is read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::{Webhook, signature::SigningKey};
 
 const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
-/// Why an attempt failed. It says nothing of the address's path.
+/// Why an attempt failed. The text contains nothing of the URL's path.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -41,11 +41,11 @@ pub(crate) enum Failure {
     Timeout(Duration),
 }
 
-/// What is sent.
+/// The message of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) id: &'a str,
-    /// Of this attempt.
+    /// The time of this attempt, in seconds since 1970.
     pub(crate) timestamp: i64,
     pub(crate) body: &'a str,
 }
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Post {
 }
 
 impl Post {
-    /// With the certificates that the operating system trusts.
+    /// Trusts the certificates that the operating system trusts.
     pub(crate) fn new(resolve: Resolve) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -78,7 +78,7 @@ impl Post {
         Ok(Post { resolve, tls })
     }
 
-    /// Whether the receiver has taken it.
+    /// Sends a message. An error unless the receiver answers with a 2xx status within the webhook's timeout.
     pub(crate) async fn send(
         &self,
         webhook: &Webhook,
@@ -100,7 +100,7 @@ impl Post {
     ) -> Result<StatusCode, Failure> {
         let target = &webhook.target;
         let admitted = egress::admit(target, webhook.allow_private, &self.resolve).await?;
-        // One address that doesn't answer must leave time for the others.
+        // An address that doesn't answer must leave time for the others.
         let each = webhook.timeout / 2;
         let stream = connect(&admitted, each).await.map_err(Failure::Connect)?;
         let request = request(target, &webhook.key, message);
@@ -159,7 +159,7 @@ where
     let (mut sender, connection) = http1::handshake(stream).await?;
     let answer = pin!(sender.send_request(request));
     let connection = pin!(connection);
-    // The connection does the work; when it has ended, the answer is there or an error.
+    // Polling the connection drives the request; when the connection has ended, the answer is there or an error.
     let answer = match select(answer, connection).await {
         Either::Left((answer, _)) => answer?,
         Either::Right((ended, answer)) => {

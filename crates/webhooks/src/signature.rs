@@ -1,4 +1,4 @@
-//! Signatures of Standard Webhooks, so that receivers need no library of ours.
+//! Signatures as specified by Standard Webhooks, so that receivers need no library of ours.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";
-/// As the specification says.
+/// The bounds that the specification sets.
 const KEY_BYTES_MIN: usize = 24;
 const KEY_BYTES_MAX: usize = 64;
 
@@ -20,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A secret that can't be displayed.
+/// The secret that signs a webhook's messages. `Debug` doesn't show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKey(Vec<u8>);
 
@@ -51,7 +51,7 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// The header `webhook-signature`.
+    /// The value of the header `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");

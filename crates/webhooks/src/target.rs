@@ -1,7 +1,7 @@
-//! Where a webhook goes, as it is written in the config.
+//! The URL of a webhook, as written in the config.
 //!
-//! Parsers of URLs disagree about backslashes, octal addresses and what stands before an `@`. So what could be
-//! read in two ways is refused, and only what is left is parsed, once.
+//! URL parsers disagree about backslashes, octal addresses and what stands before an `@`. So a URL that could be read
+//! in two ways is refused, and only the others are parsed, once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,15 +11,15 @@ use url::Url;
 
 const URL_MAX: usize = 2048;
 
-/// An address that can be read in one way. Its path may be a secret: it is shown without.
+/// A URL that can be read in only one way. Its path may be a secret, so `Debug` leaves it out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
-    /// As in the header `Host`.
+    /// The value of the header `Host`.
     pub(crate) authority: String,
     pub(crate) host: Host,
     pub(crate) port: u16,
     pub(crate) tls: bool,
-    /// With the query.
+    /// The path with the query.
     pub(crate) path: String,
 }
 
@@ -29,7 +29,7 @@ pub(crate) enum Host {
     Address(IpAddr),
 }
 
-/// It says what is wrong with an address, and nothing of the address.
+/// An error in a URL. Its text contains no part of the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrongTarget {
     #[error("it must begin with https:// or http://")]
@@ -69,7 +69,7 @@ impl FromStr for Target {
         }
         let host = url.host_str().ok_or(WrongTarget::Host)?;
         let port = url.port_or_known_default().ok_or(WrongTarget::Host)?;
-        // A host that comes out otherwise than it was written is one that others may read as something else.
+        // A host that this parser changes is one that others may read as something else.
         let written = authority.to_ascii_lowercase();
         let same = written == host || written == format!("{host}:{port}");
         if !same || port == 0 {

@@ -1,4 +1,4 @@
-//! Events reach a receiver that fails, hangs and redirects, whatever happens to who delivers them.
+//! Events reach a receiver that fails, hangs and redirects, even if the delivering process crashes or is stopped.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 #[path = "delivery/receiver.rs"]
@@ -27,14 +27,14 @@ const KEY: [u8; 32] = [7; 32];
 const START: i64 = 1_700_000_000;
 const HOUR: i64 = 3600;
 
-/// A database, a clock that stands still, and whoever delivers.
+/// A database, a clock that stands still, and a task that delivers.
 struct Fixture {
     folder: TempDir,
     accounts: Accounts,
     account: AccountId,
     clock: Arc<AtomicI64>,
     webhooks: Vec<Webhook>,
-    /// Who delivers; the others are gone.
+    /// The task that delivers; earlier ones have ended.
     running: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -98,7 +98,7 @@ impl Fixture {
         self.running.spawn(async move { started.run(stop).await });
     }
 
-    /// As after kill -9: nothing that ran has a chance to say anything.
+    /// Restarts as after kill -9: running attempts are dropped without writing anything.
     async fn start_after_a_crash(&mut self) {
         self.running.shutdown().await;
         self.accounts.close().await;
@@ -117,7 +117,7 @@ impl Fixture {
         self.clock.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// An event.
+    /// Tops up the account, which is an event.
     async fn pay(&self, nanos: i64) {
         let now = self.clock.load(Ordering::Relaxed);
         let (key, at) = (format!("k{nanos}"), Timestamp::from_second(now).unwrap());
@@ -128,7 +128,7 @@ impl Fixture {
     }
 }
 
-/// Whether a receiver would accept it; the id and what was paid.
+/// Checks that a receiver would accept the request. Returns the event's id and the amount that was paid in.
 #[track_caller]
 fn read(received: &Received) -> (String, String) {
     let header = |name: &str| received.headers[name].clone();
@@ -164,7 +164,7 @@ async fn it_is_tried_until_it_is_taken() {
     };
     let mut fixture = Fixture::with(vec![]).await;
     fixture.webhooks = vec![webhook];
-    // An hour passes whenever somebody looks: everything is due again at once.
+    // Each look at the clock lets an hour pass, so that everything is due again at once.
     let (mut world, clock) = (fixture.world(), Arc::clone(&fixture.clock));
     world.now = Arc::new(move || {
         let now = clock.fetch_add(HOUR, Ordering::Relaxed);
@@ -182,7 +182,7 @@ async fn it_is_tried_until_it_is_taken() {
     ids.dedup();
     assert_eq!(ids.len(), 1, "one id for all attempts: {ids:?}");
 
-    // The next one is another one, and the first isn't sent again.
+    // The next event has another id, and the first isn't sent again.
     fixture.pay(6).await;
     let (id, amount) = read(&receiver.next().await);
     assert_eq!(amount, "0.000000006");
@@ -215,12 +215,12 @@ async fn a_crash_loses_nothing() {
     let mut fixture = Fixture::with(vec![webhook("hook", &receiver.url("/"))]).await;
     fixture.pay(1).await;
     let first = read(&receiver.next().await);
-    // Its claim isn't over for whoever comes after it.
+    // The claim of the crashed process isn't over yet for the next one.
     fixture.start_after_a_crash().await;
     fixture.pay(2).await;
     let second = read(&receiver.next().await);
     assert_eq!(second.1, "0.000000002");
-    // Who is told to stop gives it back.
+    // A process that is told to stop gives its delivery back.
     fixture.start_after_a_stop().await;
     assert_eq!(read(&receiver.next().await), second, "at once");
     fixture.pass(HOUR);
@@ -243,7 +243,7 @@ async fn it_is_given_up_after_a_while() {
     let fixture = Fixture::with(vec![webhook]).await;
     fixture.pay(1).await;
     let first = read(&receiver.next().await);
-    // When the second one is taken, what became of the first is written down.
+    // Once the second event is received, the outcome of the first attempt is written.
     fixture.pay(2).await;
     assert_eq!(read(&receiver.next().await).1, "0.000000002");
     fixture.pass(HOUR / 2);
@@ -316,7 +316,7 @@ async fn one_that_hangs_does_not_hold_up_another() {
     assert_eq!(slow.connections(), 1, "one at a time");
 }
 
-/// Whether a name with these addresses is reached.
+/// Checks whether a name with these addresses is reached.
 async fn check(allow_private: bool, addresses: &[&str], reached: bool) {
     let mut receiver = Receiver::start(vec![]).await;
     let url = format!("http://hook.example:{}/", receiver.port());
@@ -346,7 +346,7 @@ async fn check(allow_private: bool, addresses: &[&str], reached: bool) {
         assert_eq!(received.headers["host"], host);
         return;
     }
-    // The second event is tried when the first one's attempt is over.
+    // The second event is tried only when the first one's attempt is over.
     fixture.pay(2).await;
     names.recv().await.unwrap();
     assert_eq!(receiver.connections(), 0);

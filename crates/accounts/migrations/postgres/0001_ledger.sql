@@ -1,6 +1,6 @@
 -- Accounts, keys, the ledger and usage. Money is nano-USD, time is milliseconds since 1970.
 -- Column names and statements are the same on every database; only types and triggers differ.
--- Texts sort by their bytes, as on SQLite.
+-- Texts sort by their bytes (COLLATE "C"), as on SQLite.
 
 CREATE TABLE account (
     id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,
@@ -9,11 +9,11 @@ CREATE TABLE account (
 );
 
 CREATE TABLE api_key (
-    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- the public part
+    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- the public part of the key
     account     TEXT COLLATE "C" NOT NULL REFERENCES account (id),
     name        TEXT COLLATE "C",
     secret_hash BYTEA   NOT NULL CHECK (length(secret_hash) = 32),
-    models      TEXT COLLATE "C",  -- one a line; NULL is every model
+    models      TEXT COLLATE "C",  -- ids of models, one per line; NULL is every model
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT,
     revoked_at  BIGINT
@@ -21,7 +21,7 @@ CREATE TABLE api_key (
 
 CREATE INDEX api_key_account ON api_key (account, created_at);
 
--- A projection of the entries: posted is wallet + held, held is held.
+-- Sums of the entries of an account's books: posted is wallet + held, held is held.
 CREATE TABLE balance (
     account      TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES account (id),
     posted       BIGINT NOT NULL DEFAULT 0,
@@ -50,12 +50,12 @@ CREATE TABLE hold (
     model         TEXT COLLATE "C" NOT NULL,
     price         BIGINT NOT NULL REFERENCES price (id),
     amount        BIGINT NOT NULL CHECK (amount >= 0),
-    state         TEXT COLLATE "C" NOT NULL,  -- open, then settled, released or expired
-    node          TEXT COLLATE "C" NOT NULL,  -- the process that made it
+    state         TEXT COLLATE "C" NOT NULL,  -- open, then settled or released
+    node          TEXT COLLATE "C" NOT NULL,  -- the process that made the hold
     created_at    BIGINT NOT NULL,
     expires_at    BIGINT NOT NULL,
     ended_at      BIGINT,
-    -- What was delivered at the last checkpoint.
+    -- Tokens delivered at the last checkpoint.
     checkpoint_at BIGINT,
     prompt        BIGINT NOT NULL DEFAULT 0,
     cached        BIGINT NOT NULL DEFAULT 0,
@@ -73,7 +73,7 @@ CREATE TABLE ledger_transaction (
     account         TEXT COLLATE "C" NOT NULL REFERENCES account (id),
     hold            BIGINT,
     reason          TEXT COLLATE "C",
-    posted          BIGINT NOT NULL,  -- the account's, right after
+    posted          BIGINT NOT NULL,  -- the account's posted balance right after
     created_at      BIGINT NOT NULL
 );
 
@@ -97,7 +97,7 @@ CREATE TABLE usage_record (
     cached             BIGINT NOT NULL,
     completion         BIGINT NOT NULL,
     reasoning          BIGINT NOT NULL,
-    held               BIGINT NOT NULL,  -- what the hold was: the cost is never more
+    held               BIGINT NOT NULL,  -- the amount of the hold: the cost is never more
     cost               BIGINT NOT NULL CHECK (cost >= 0 AND cost <= held),
     outcome            TEXT COLLATE "C" NOT NULL,
     source             TEXT COLLATE "C" NOT NULL,
@@ -108,7 +108,7 @@ CREATE TABLE usage_record (
 
 CREATE INDEX usage_record_account ON usage_record (account, id);
 
--- What others are to be told, in order. Whoever delivers a row deletes it.
+-- Events to deliver, in order. A delivered row is deleted. (0004 drops this table.)
 CREATE TABLE outbox (
     id          BIGINT NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     topic       TEXT COLLATE "C" NOT NULL,
@@ -116,7 +116,7 @@ CREATE TABLE outbox (
     created_at  BIGINT NOT NULL
 );
 
--- A wrong entry is corrected by another one.
+-- Append-only: a wrong entry is corrected by another one.
 CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% are append-only', TG_ARGV[0];

@@ -1,33 +1,33 @@
--- What others are told, in the transaction in which it happened, and who wants to know. What nobody wants to
--- know isn't written.
+-- Webhooks and their events. An event is written in the transaction in which it happened, if a webhook subscribes to
+-- its kind.
 
--- It had a row for each request, and nobody took it.
+-- It had a row for each request, and nothing read it.
 DROP TABLE outbox;
 
--- The events that each webhook of the config gets.
+-- The kinds of events that each webhook of the config subscribes to.
 CREATE TABLE webhook (
     name TEXT COLLATE "C" NOT NULL,
     kind TEXT COLLATE "C" NOT NULL,  -- balance.low, key.created, …
     PRIMARY KEY (name, kind)
 );
 
--- An event for one webhook. Whoever delivers it deletes it.
+-- An event for one webhook, deleted when it is delivered or given up.
 CREATE TABLE delivery (
     id         BIGINT NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     webhook    TEXT COLLATE "C" NOT NULL,
     kind       TEXT COLLATE "C" NOT NULL,
-    event      TEXT COLLATE "C" NOT NULL,  -- its id, the same for all who are told
+    event      TEXT COLLATE "C" NOT NULL,  -- the event's id, the same for all webhooks
     body       TEXT COLLATE "C" NOT NULL,
-    attempts   BIGINT NOT NULL,  -- begun
-    next_at    BIGINT NOT NULL,  -- nobody tries before; the end of a claim, too
+    attempts   BIGINT NOT NULL,  -- attempts begun so far
+    next_at    BIGINT NOT NULL,  -- no attempt before; a claim moves it to its own end
     created_at BIGINT NOT NULL
 );
 
 CREATE INDEX delivery_webhook ON delivery (webhook, id);
 
--- Beside the credit limit, where spending finds it.
-ALTER TABLE balance ADD COLUMN low_balance   BIGINT;  -- warn when less than this is left
-ALTER TABLE balance ADD COLUMN low_day       BIGINT;  -- the UTC day on which it was last told, days since 1970
-ALTER TABLE balance ADD COLUMN exhausted_day BIGINT;  -- the same, of a request that it didn't cover
+-- Beside the credit limit, so that a settlement reads it in the same statement.
+ALTER TABLE balance ADD COLUMN low_balance   BIGINT;  -- the threshold of balance.low
+ALTER TABLE balance ADD COLUMN low_day       BIGINT;  -- the UTC day of the last balance.low, days since 1970
+ALTER TABLE balance ADD COLUMN exhausted_day BIGINT;  -- the UTC day of the last balance.exhausted
 UPDATE balance SET low_balance = (SELECT low_balance FROM account WHERE account.id = balance.account);
 ALTER TABLE account DROP COLUMN low_balance;

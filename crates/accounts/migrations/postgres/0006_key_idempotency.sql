@@ -1,4 +1,4 @@
--- What made a key, where the caller gave it a number: the same one again makes no second key. Its secret is not here,
--- so that nobody can be shown it again.
+-- The idempotency key with which a key was made, if there was one: used again, it makes no second key. The secret isn't
+-- stored, so it can't be shown again.
 ALTER TABLE api_key ADD COLUMN idempotency_key TEXT;
 CREATE UNIQUE INDEX api_key_idempotency ON api_key (idempotency_key);

@@ -8,11 +8,11 @@ CREATE TABLE account (
 ) STRICT;
 
 CREATE TABLE api_key (
-    id          TEXT    NOT NULL PRIMARY KEY,               -- the public part
+    id          TEXT    NOT NULL PRIMARY KEY,               -- the public part of the key
     account     TEXT    NOT NULL REFERENCES account (id),
     name        TEXT,
     secret_hash BLOB    NOT NULL CHECK (length(secret_hash) = 32),
-    models      TEXT,                                       -- one a line; NULL is every model
+    models      TEXT,                                       -- ids of models, one per line; NULL is every model
     created_at  INTEGER NOT NULL,
     expires_at  INTEGER,
     revoked_at  INTEGER
@@ -20,7 +20,7 @@ CREATE TABLE api_key (
 
 CREATE INDEX api_key_account ON api_key (account, created_at);
 
--- A projection of the entries: posted is wallet + held, held is held.
+-- Sums of the entries of an account's books: posted is wallet + held, held is held.
 CREATE TABLE balance (
     account      TEXT    NOT NULL PRIMARY KEY REFERENCES account (id),
     posted       INTEGER NOT NULL DEFAULT 0,
@@ -49,12 +49,12 @@ CREATE TABLE hold (
     model         TEXT    NOT NULL,
     price         INTEGER NOT NULL REFERENCES price (id),
     amount        INTEGER NOT NULL CHECK (amount >= 0),
-    state         TEXT    NOT NULL,                         -- open, then settled, released or expired
-    node          TEXT    NOT NULL,                         -- the process that made it
+    state         TEXT    NOT NULL,                         -- open, then settled or released
+    node          TEXT    NOT NULL,                         -- the process that made the hold
     created_at    INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
     ended_at      INTEGER,
-    -- What was delivered at the last checkpoint.
+    -- Tokens delivered at the last checkpoint.
     checkpoint_at INTEGER,
     prompt        INTEGER NOT NULL DEFAULT 0,
     cached        INTEGER NOT NULL DEFAULT 0,
@@ -72,7 +72,7 @@ CREATE TABLE ledger_transaction (
     account         TEXT    NOT NULL REFERENCES account (id),
     hold            INTEGER,
     reason          TEXT,
-    posted          INTEGER NOT NULL,                       -- the account's, right after
+    posted          INTEGER NOT NULL,                       -- the account's posted balance right after
     created_at      INTEGER NOT NULL
 ) STRICT;
 
@@ -96,7 +96,7 @@ CREATE TABLE usage_record (
     cached             INTEGER NOT NULL,
     completion         INTEGER NOT NULL,
     reasoning          INTEGER NOT NULL,
-    held               INTEGER NOT NULL,                    -- what the hold was: the cost is never more
+    held               INTEGER NOT NULL,                    -- the amount of the hold: the cost is never more
     cost               INTEGER NOT NULL CHECK (cost >= 0 AND cost <= held),
     outcome            TEXT    NOT NULL,
     source             TEXT    NOT NULL,
@@ -107,7 +107,7 @@ CREATE TABLE usage_record (
 
 CREATE INDEX usage_record_account ON usage_record (account, id);
 
--- What others are to be told, in order. Whoever delivers a row deletes it.
+-- Events to deliver, in order. A delivered row is deleted. (0004 drops this table.)
 CREATE TABLE outbox (
     id          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     topic       TEXT    NOT NULL,
@@ -115,7 +115,7 @@ CREATE TABLE outbox (
     created_at  INTEGER NOT NULL
 ) STRICT;
 
--- A wrong entry is corrected by another one.
+-- Append-only: a wrong entry is corrected by another one.
 CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry
 BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
 CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry

@@ -1,10 +1,10 @@
--- Keys and accounts for real life: roles, caps, limits and rotation of keys; limits, post-paid and suspended
--- accounts; promotional credit; who moved money; usage by day; an audit log.
+-- Roles, spend caps, limits and rotation of keys; limits, credit limits and suspension of accounts; promo credit;
+-- the actors of movements of money; usage by day; an audit log.
 
 ALTER TABLE account ADD COLUMN suspended_at        INTEGER;
 ALTER TABLE account ADD COLUMN suspended_reason    TEXT;
-ALTER TABLE account ADD COLUMN low_balance         INTEGER;     -- warn when less than this is available
-ALTER TABLE account ADD COLUMN tier                TEXT;        -- T1 to T5; NULL is by its top-ups
+ALTER TABLE account ADD COLUMN low_balance         INTEGER;     -- the threshold of balance.low (0004 moves it to balance)
+ALTER TABLE account ADD COLUMN tier                TEXT;        -- T1 to T5; NULL if the top-ups decide
 ALTER TABLE account ADD COLUMN requests_per_minute INTEGER CHECK (requests_per_minute > 0);
 ALTER TABLE account ADD COLUMN tokens_per_minute   INTEGER CHECK (tokens_per_minute > 0);
 ALTER TABLE account ADD COLUMN concurrent_requests INTEGER CHECK (concurrent_requests > 0);
@@ -12,7 +12,7 @@ ALTER TABLE account ADD COLUMN concurrent_requests INTEGER CHECK (concurrent_req
 ALTER TABLE api_key ADD COLUMN role                TEXT NOT NULL DEFAULT 'inference';
 ALTER TABLE api_key ADD COLUMN rotated_at          INTEGER;
 ALTER TABLE api_key ADD COLUMN previous_hash       BLOB CHECK (length(previous_hash) = 32);
-ALTER TABLE api_key ADD COLUMN previous_until      INTEGER;     -- when the secret before the last rotation ends
+ALTER TABLE api_key ADD COLUMN previous_until      INTEGER;     -- until when the secret before the last rotation is accepted
 ALTER TABLE api_key ADD COLUMN last_used_at        INTEGER;
 ALTER TABLE api_key ADD COLUMN cap_total           INTEGER CHECK (cap_total >= 0);
 ALTER TABLE api_key ADD COLUMN cap_month           INTEGER CHECK (cap_month >= 0);
@@ -21,15 +21,15 @@ ALTER TABLE api_key ADD COLUMN requests_per_minute INTEGER CHECK (requests_per_m
 ALTER TABLE api_key ADD COLUMN tokens_per_minute   INTEGER CHECK (tokens_per_minute > 0);
 ALTER TABLE api_key ADD COLUMN concurrent_requests INTEGER CHECK (concurrent_requests > 0);
 
--- Promotional credit that may be held: a part of posted - held. What is left without it, the cash, may go
--- down to the credit limit and no further, so that promotional credit can expire at any time.
+-- Free promo credit, which is a part of posted - held. The rest of posted - held is cash, which may go down to minus
+-- the credit limit and no further, so that promo credit can expire at any time.
 ALTER TABLE balance ADD COLUMN promo INTEGER NOT NULL DEFAULT 0
     CHECK (promo >= 0 AND posted + credit_limit - held - promo >= 0);
--- When the first of it expires: nothing is held after that before the expiry is booked. NULL if there is none.
+-- When the first free promo expires: after that nothing is held before the expiry is booked. NULL without free promos.
 ALTER TABLE balance ADD COLUMN promo_expires_at INTEGER;
 CREATE INDEX balance_promo ON balance (promo_expires_at) WHERE promo_expires_at IS NOT NULL;
 
--- A gift of promotional credit: free and held are what is left of it.
+-- A promo: promo credit with an expiry. Free and held are what is left of it.
 CREATE TABLE promo (
     id                 INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     account            TEXT    NOT NULL REFERENCES account (id),
@@ -46,7 +46,7 @@ CREATE TABLE promo (
 CREATE INDEX promo_free ON promo (account, expires_at, id) WHERE free > 0;
 CREATE INDEX promo_account ON promo (account, id);
 
--- What holds took of promotional credit, and what of that was charged and refunded.
+-- The promo credit that a hold has of a promo, and how much of it was used for the cost and refunded.
 CREATE TABLE promo_use (
     hold     INTEGER NOT NULL REFERENCES hold (id),
     promo    INTEGER NOT NULL REFERENCES promo (id),
@@ -59,7 +59,7 @@ CREATE TABLE promo_use (
 ALTER TABLE hold ADD COLUMN promo INTEGER NOT NULL DEFAULT 0 CHECK (promo >= 0 AND promo <= amount);
 ALTER TABLE usage_record ADD COLUMN promo INTEGER NOT NULL DEFAULT 0 CHECK (promo >= 0 AND promo <= cost);
 
--- Who moved money that no request moved, and the usage that a refund is for.
+-- The actor of a transaction that no request caused, and the usage record that a refund is for.
 CREATE TABLE movement (
     ledger_transaction INTEGER NOT NULL PRIMARY KEY REFERENCES ledger_transaction (id),
     actor              TEXT    NOT NULL,
@@ -70,7 +70,7 @@ CREATE INDEX movement_usage_record ON movement (usage_record) WHERE usage_record
 CREATE INDEX ledger_transaction_account ON ledger_transaction (account, id);
 CREATE INDEX ledger_transaction_credit ON ledger_transaction (account, created_at) WHERE kind = 'credit';
 
--- Usage by key, UTC day (days since 1970), model and price: a projection of usage_record by the day it ended.
+-- Usage by key, UTC day (days since 1970), model and price: sums of usage_record by the day on which it ended.
 CREATE TABLE usage_day (
     api_key    TEXT    NOT NULL REFERENCES api_key (id),
     day        INTEGER NOT NULL,
@@ -95,15 +95,15 @@ SELECT api_key, ended_at / 86400000, model, price, account, COUNT(*), SUM(prompt
     SUM(reasoning), SUM(cost), 0
 FROM usage_record GROUP BY api_key, ended_at / 86400000, model, price, account;
 
--- Every administrative act, in the transaction that did it. Never a secret.
+-- Every administrative act, written in the transaction that did it. Never contains a secret.
 CREATE TABLE audit (
     id         INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     created_at INTEGER NOT NULL,
     actor      TEXT    NOT NULL,
     act        TEXT    NOT NULL,                            -- account.update, key.rotate, …
     account    TEXT    NOT NULL REFERENCES account (id),
-    target     TEXT    NOT NULL,                            -- the id of what was changed
-    old_state  TEXT,                                        -- JSON of what the act changed, before…
+    target     TEXT    NOT NULL,                            -- the id of an account, a key or a transaction
+    old_state  TEXT,                                        -- JSON of the members that the act changed, before…
     new_state  TEXT                                         -- …and after
 ) STRICT;
 

@@ -1,5 +1,5 @@
--- Old usage records are deleted where the config says so. What was deleted is a part of its day: with it the day and
--- the revenue of the ledger still add up.
+-- Old usage records are deleted if the config says so. Each day keeps the sums of its deleted records, so that it can
+-- still be compared to the remaining records and to the ledger's revenue.
 ALTER TABLE usage_day ADD COLUMN pruned_requests INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE usage_day ADD COLUMN pruned_cost     INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE usage_day ADD COLUMN pruned_promo    INTEGER NOT NULL DEFAULT 0;

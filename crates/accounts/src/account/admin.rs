@@ -1,4 +1,4 @@
-//! Accounts are made and changed.
+//! Adding and changing accounts.
 
 use serde_json::{Value, json};
 
@@ -17,22 +17,22 @@ use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 const ID_LEN: usize = 12;
-/// The idempotency key of the credit that an account begins with.
+/// The idempotency key of an account's opening credit.
 const OPENING: &str = "opening";
 const REASON_MAX: usize = 256;
 
-/// What to change of an account; `None` leaves it as it is.
+/// Changes of an account; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccountChange {
     pub name: Option<String>,
-    /// How far below zero the balance may go; never less than what is owed or held of it already.
+    /// How far below zero the cash may go; not less than what is owed or held of it already.
     pub credit_limit: Option<Nanos>,
     pub low_balance: Option<Option<Nanos>>,
-    /// `Some(None)` is the tier of the top-ups.
+    /// `Some(None)` is the tier that follows from the top-ups.
     pub tier: Option<Option<Tier>>,
-    /// Without any limit: those of the tier.
+    /// Without any limit set, those of the tier apply.
     pub limits: Option<Quotas>,
-    /// All of them, of every model.
+    /// Replaces the limits of all models.
     pub model_limits: Option<ModelQuotas>,
     pub standing: Option<Standing>,
 }
@@ -40,7 +40,7 @@ pub struct AccountChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     Active,
-    /// New requests are refused, those that run finish.
+    /// New requests are refused, running ones finish.
     Suspended {
         reason: String,
     },
@@ -53,7 +53,7 @@ pub(super) fn not_found(account: &AccountId) -> AdminError {
     }
 }
 
-/// An account as the audit log has it.
+/// An account's state for the audit log.
 pub(super) fn state(account: &Account) -> Value {
     let suspended = account.suspended.as_ref();
     json!({
@@ -71,7 +71,7 @@ pub(super) fn state(account: &Account) -> Value {
 pub(crate) struct AddAccount {
     id: AccountId,
     name: String,
-    /// What it begins with.
+    /// The opening credit.
     credit: Option<Move>,
     by: By,
 }
@@ -262,7 +262,7 @@ impl UpdateAccount {
             .await
     }
 
-    /// Sets the limit, unless more than that is owed, or the balance couldn't be counted any more.
+    /// Sets the limit. Refused if more than that is owed or held, or if the balance plus the limit would overflow.
     async fn set_credit_limit(
         &self,
         connection: &mut Connection,
@@ -293,7 +293,7 @@ impl Operation for UpdateAccount {
 
     async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
         let id = self.account.as_str();
-        // Locks the row, where rows are locked, until the transaction ends.
+        // Locks the row until the transaction ends, on PostgreSQL.
         let touch = "UPDATE account SET tier = tier WHERE id = $1";
         connection.execute(touch, values![id]).await?;
         let Some(old) = find(connection, &self.account).await? else {

@@ -1,4 +1,4 @@
-//! Accounts are deleted: nothing can be done with one any more, and all that was written of it stays.
+//! Deleting accounts: a deleted account can't be used any more, and all its records stay.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::ledger::promo;
 use crate::money::Nanos;
 use crate::writer::{Operation, Written};
 
-/// Between the old name of a deleted account and its id: no name has it.
+/// Separates a deleted account's old name from its id. No account can be given a name with it.
 const MARK: &str = "~";
 
 /// The rule for a balance that isn't zero when its account is deleted.
@@ -21,7 +21,7 @@ const MARK: &str = "~";
 pub enum Remainder {
     /// The account isn't deleted.
     Refuse,
-    /// Promotional credit expires, and an adjustment brings the rest to zero: also what the account owes.
+    /// Promo credit expires, and an adjustment brings the rest to zero, also if the account owes it.
     WriteOff { reason: String },
 }
 
@@ -41,7 +41,7 @@ impl DeleteAccount {
         }
     }
 
-    /// Why the account must stay, if it must.
+    /// The reason why the account can't be deleted, if there is one.
     async fn obstacle(
         &self,
         connection: &mut Connection,
@@ -65,7 +65,7 @@ impl DeleteAccount {
         Ok(None)
     }
 
-    /// Brings the balance to zero. Nobody needs to be told that it is low.
+    /// Brings the balance to zero, without telling webhooks that it is low.
     async fn write_off(
         &self,
         connection: &mut Connection,
@@ -119,10 +119,10 @@ impl Operation for DeleteAccount {
 
     async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
         let id = self.account.as_str();
-        // Locks the row, where rows are locked, until the transaction ends.
+        // Locks the row until the transaction ends, on PostgreSQL.
         let touch = "UPDATE account SET tier = tier WHERE id = $1";
         connection.execute(touch, values![id]).await?;
-        // Expired credit isn't a balance any more.
+        // Promo credit that has expired must not count as a balance.
         promo::expire(connection, &self.account, self.by.now).await?;
         let Some(old) = find(connection, &self.account).await? else {
             return Ok(Err(not_found(&self.account)));
@@ -169,7 +169,7 @@ fn with_balance(account: &Account) -> Value {
     state
 }
 
-/// Why nothing can be done with the account, if it was deleted.
+/// The refusal of an act, if the account was deleted.
 pub(crate) async fn deleted(
     connection: &mut Connection,
     account: &AccountId,

@@ -1,4 +1,4 @@
-//! What goes wrong with a database, and what can be done about it.
+//! Errors of a database, and what can be done about each.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::postgres;
 use crate::spill::SpillError;
 
-/// The database failed: it can't be reached, is locked or full, or refused what should have been
-/// possible. The text is for the log.
+/// The database failed: it can't be reached, is locked or full, or refused a statement that should have worked. The
+/// text is for the log.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the database failed: {text}")]
 pub struct StoreError {
@@ -17,19 +17,19 @@ pub struct StoreError {
     trouble: Trouble,
 }
 
-/// What is wrong with the database, in words that are nobody's secret.
+/// The kind of trouble with the database. Its words reveal nothing and may be shown to anyone, as `/ready` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     Full,
     ReadOnly,
-    /// Its files are gone, were moved or replaced.
+    /// The database's files were removed, moved or replaced.
     Moved,
-    /// It doesn't answer.
+    /// The database doesn't answer.
     Unreachable,
-    /// Another process has locked it.
+    /// Another process has locked the database.
     Locked,
     Damaged,
-    /// This process was taken for dead.
+    /// Another node has taken this process for dead.
     CutOff,
     Other,
 }
@@ -49,16 +49,16 @@ impl Trouble {
     }
 }
 
-/// How much an error has spoiled.
+/// How much an error spoils, and so what can be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// One statement was refused; a savepoint undoes it.
+    /// Only this statement was refused; a savepoint undoes it.
     Statement,
-    /// Transactions were in each other's way, and this one was undone: the same again may do.
+    /// A conflict between transactions (such as a deadlock): this one was rolled back, and may succeed when run again.
     Contended,
-    /// The connection is gone: the same on another one may do.
+    /// The connection is gone: the same transaction may succeed on another one.
     Lost,
-    /// The connection can't be trusted any more, and another one would do no better now.
+    /// The connection can't be trusted any more, and a new one would fail as well for now.
     Failed,
 }
 
@@ -92,7 +92,7 @@ impl StoreError {
         StoreError::contradiction("this node was taken for dead").with(Trouble::CutOff)
     }
 
-    /// What the database holds or was asked for contradicts what this crate takes for granted.
+    /// An error for data or requests that contradict this crate's assumptions.
     pub(crate) fn contradiction(text: impl Into<Arc<str>>) -> Self {
         StoreError::new(text, Kind::Statement)
     }
@@ -113,7 +113,7 @@ impl StoreError {
         self.kind == Kind::Lost
     }
 
-    /// Whether a COMMIT that fails like this may have been done all the same.
+    /// Whether a COMMIT that fails with this error may have succeeded nevertheless.
     pub(crate) fn leaves_doubt(&self) -> bool {
         matches!(self.kind, Kind::Lost | Kind::Failed)
     }

@@ -1,4 +1,4 @@
-//! Where a database is, as one writes it.
+//! Where a database is, as written in the config or on the command line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::postgres;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A file, made with its folder if it isn't there.
+    /// A file. It is created, with its folder, if it doesn't exist.
     Sqlite(PathBuf),
     Postgres(PostgresUrl),
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Location {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresUrl(String);
 
-/// It says what is wrong with an address, and nothing of the address.
+/// An error in an address. Its text contains no part of the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(String);

@@ -14,7 +14,7 @@ use super::error::{Kind, Trouble};
 use super::location::PostgresUrl;
 use super::{Column, Row, StoreError, Value};
 
-/// Forward only, and of the same number as SQLite's.
+/// The migrations, forward only: as many as those of SQLite.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_ledger.sql"),
     include_str!("../../migrations/postgres/0002_node.sql"),
@@ -26,14 +26,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0008_guards.sql"),
     include_str!("../../migrations/postgres/0009_deleted_accounts.sql"),
 ];
-/// The server ends a statement that takes too long, and says why. It is waited for a bit longer than that.
+/// PostgreSQL ends a slow statement itself (`statement_timeout`) and says why; this side waits this much longer for that
+/// answer.
 const HEAD_START: Duration = Duration::from_secs(1);
 pub(super) const CLOCK_MS: &str =
     "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
-/// Whoever migrates has this advisory lock: "weir" in ASCII.
+/// Takes the advisory lock that a process holds while it migrates. The number is "weir" in ASCII.
 const MIGRATING: &str = "SELECT pg_advisory_xact_lock(2003134834)";
 
-/// A savepoint undoes a statement that was refused because of what it said. By class of SQLSTATE.
+/// How much an error spoils, by its SQLSTATE class. A statement that was refused for its data or by a trigger can be
+/// undone by a savepoint.
 pub(super) fn kind(error: &dyn DatabaseError) -> Option<Kind> {
     let code = error.try_downcast_ref::<PgDatabaseError>()?.code();
     Some(match code {
@@ -62,14 +64,14 @@ pub(super) fn trouble(error: &dyn DatabaseError) -> Trouble {
     }
 }
 
-/// The text of an error has nothing of the address.
+/// Parses the address. The error's text contains no part of it.
 pub(super) fn parse(url: &PostgresUrl) -> Result<PgConnectOptions, String> {
     url.expose().parse().map_err(|error| match error {
-        // Of a parameter, it may repeat the value.
         sqlx::Error::Configuration(cause) if cause.is::<std::num::ParseIntError>() => {
             "its port is no number".to_owned()
         }
         sqlx::Error::Configuration(cause) if !cause.is::<sqlx::Error>() => cause.to_string(),
+        // An error about a parameter (a nested `sqlx::Error`) may repeat the parameter's value.
         _ => "one of its parameters has a wrong value".to_owned(),
     })
 }
@@ -93,7 +95,7 @@ pub(crate) struct Database {
 }
 
 impl fmt::Debug for Database {
-    /// What sqlx derives shows the password.
+    /// Written by hand, since sqlx's derived `Debug` shows the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Database({})", shown(&self.options))
     }
@@ -114,7 +116,7 @@ impl Database {
                 ("statement_timeout", statement_ms.as_str()),
                 // A process that hangs in the middle of a transaction must not hold up the others.
                 ("idle_in_transaction_session_timeout", statement_ms.as_str()),
-                // That a table is there already isn't worth a line in the log.
+                // `CREATE TABLE IF NOT EXISTS` would otherwise log a notice at each start.
                 ("client_min_messages", "warning"),
             ])
             .disable_statement_logging();
@@ -152,7 +154,7 @@ impl Database {
     }
 }
 
-/// A server that is gone without a word would be waited for without end.
+/// Limits the wait for an answer: a server that vanished without closing the connection never sends one.
 async fn within<T>(
     timeout: Duration,
     answer: impl Future<Output = Result<T, StoreError>>,
@@ -164,11 +166,11 @@ async fn within<T>(
 
 pub(crate) struct Connection {
     connection: PgConnection,
-    /// How long a statement may take.
+    /// The time limit of a statement.
     usual: Duration,
-    /// The same for now: `None` for what may take long.
+    /// The time limit that applies now: `None` during migrations and long reads.
     timeout: Option<Duration>,
-    /// A savepoint is done with, and the database is told with the next one: that saves a round trip.
+    /// A savepoint is to be released. PostgreSQL is told together with the next one, which saves a round trip.
     released: bool,
 }
 
@@ -192,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// Statements without values, in one round trip.
+    /// Runs statements without parameters, in one round trip.
     pub(super) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
         let timeout = self.timeout;
         let answer = async {
@@ -210,7 +212,7 @@ impl Connection {
         self.script("BEGIN").await
     }
 
-    /// A snapshot, for as long as reading it takes.
+    /// Begins a read-only transaction on one snapshot, without time limits.
     pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
         self.timeout = None;
         self.script(
@@ -220,7 +222,7 @@ impl Connection {
         .await
     }
 
-    /// As [`begin`](Connection::begin), alone and for as long as it takes.
+    /// Begins a transaction without a time limit, once no other process migrates.
     pub(super) async fn begin_migrating(&mut self) -> Result<(), StoreError> {
         self.timeout = None;
         self.script("BEGIN; SET LOCAL statement_timeout = 0")
@@ -228,7 +230,7 @@ impl Connection {
         self.script(MIGRATING).await
     }
 
-    /// What took long is done.
+    /// Restores the time limit after long work.
     pub(super) fn hurry(&mut self) {
         self.timeout = Some(self.usual);
     }
@@ -301,7 +303,7 @@ impl Readers {
     ) -> Result<Vec<Row>, StoreError> {
         match self.try_rows(sql, values).await {
             Err(error) if error.is_lost_connection() => {
-                // The others are gone too, if the database was started anew.
+                // After a restart of the database, the other idle connections are broken too.
                 while let Some(idle) = self.pool.try_acquire() {
                     drop(idle.detach());
                 }
@@ -319,7 +321,7 @@ impl Readers {
         let mut connection = self.pool.acquire().await?;
         let answer = within(self.timeout, rows(&mut connection, sql, values)).await;
         if answer.as_ref().is_err_and(StoreError::spoils_transaction) {
-            // The pool would wait for its answer once more.
+            // Given back, the connection would make the pool wait once more for the same answer.
             drop(connection.detach());
         }
         answer

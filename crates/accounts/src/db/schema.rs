@@ -1,4 +1,4 @@
-//! The schema: numbered steps, forward only.
+//! The schema: numbered migrations, forward only.
 
 use jiff::Timestamp;
 
@@ -13,7 +13,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Of a database that isn't there yet.
+    /// The schema of a database that doesn't exist yet: 0.
     pub(crate) fn missing() -> Self {
         Schema::new(0, sqlite::MIGRATIONS)
     }
@@ -27,7 +27,7 @@ impl Schema {
         self.found == self.known
     }
 
-    /// A newer program has been here.
+    /// Whether a newer program has migrated the database.
     pub fn is_newer(&self) -> bool {
         self.found > self.known
     }
@@ -41,7 +41,7 @@ impl Connection {
         }
     }
 
-    /// A transaction that keeps others off who migrate.
+    /// Begins a transaction that excludes other processes that migrate.
     async fn begin_migrating(&mut self) -> Result<Schema, StoreError> {
         match &mut self.driver {
             Driver::Sqlite(_) => self.begin().await?,
@@ -55,7 +55,7 @@ impl Connection {
         self.newest_migration().await
     }
 
-    /// Looks, and writes nothing.
+    /// The schema of the database. Writes nothing.
     pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
         let sql = match &self.driver {
             Driver::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'migration'",

@@ -19,15 +19,15 @@ pub(crate) use self::readers::Readers;
 use super::error::{Kind, Trouble};
 use super::{OpenError, Row, StoreError, Value};
 
-/// Statements that a connection keeps prepared.
+/// The number of prepared statements that a connection caches.
 const STATEMENTS_MAX: usize = 256;
-/// Savepoints keep what they may have to undo in memory rather than in a file that is made for it; 16 MiB of
-/// pages are kept; the log is moved into the database after 16 MiB.
+/// Savepoints keep their journal in memory rather than in a temporary file; the page cache has 16 MiB; the log is
+/// checkpointed into the database after 16 MiB.
 const SETTINGS: &str =
     "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
     PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096";
 const ONLY_READ: &str = "PRAGMA query_only = ON";
-/// A file that just became SQLite's may be busy without waiting for anybody: how soon to look again.
+/// The pause before `PRAGMA journal_mode = WAL` is tried again: it reports busy at once when another process runs it.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Forward only; a database that has more than these is newer than this program.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -71,7 +71,7 @@ pub(crate) struct Database {
     path: PathBuf,
     timeout: Duration,
     access: Access,
-    /// Where the files of a server have to be.
+    /// The files that a server has open, to notice when they are moved or replaced. `None` in other processes.
     place: Option<Arc<Place>>,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct Database {
 #[derive(Debug, Clone)]
 enum Access {
     Write,
-    /// The file may be written by others meanwhile.
+    /// Read-only; other processes may write the file meanwhile.
     Read,
-    /// Nothing is written by anybody, not even SQLite's own files: a backup on a read-only disk.
+    /// No process writes, and SQLite creates no files of its own: a backup on a read-only disk.
     ReadFixed,
-    /// A copy that is gone with the last connection.
+    /// A temporary copy, deleted with the last connection: for a backup on a read-only disk that has a log.
     ReadCopy(Arc<TempDir>),
 }
 
@@ -97,13 +97,13 @@ impl Database {
         }
     }
 
-    /// Makes the file if there never was one, for its owner only. An error if it was there once and is gone.
+    /// Creates the file, for its owner only, if there never was one. An error if there was one and it is gone.
     pub(super) fn prepare(&mut self) -> Result<(), OpenError> {
         self.path = file::prepare(&self.path)?;
         Ok(())
     }
 
-    /// From now on connections only read, also where nothing can be written. An error if there is no file.
+    /// Makes all later connections read-only, also on a read-only disk. An error if there is no file.
     pub(super) fn prepare_reading(&mut self) -> Result<(), OpenError> {
         self.path = file::prepare_reading(&self.path)?;
         self.access = Access::Read;
@@ -120,18 +120,19 @@ impl Database {
         } else {
             self.access = Access::ReadCopy(Arc::new(file::copy(&self.path)?));
         }
-        // What else was wrong with it is wrong still, and the first error says it best.
+        // If the second attempt fails too, the first error explains it best.
         probe(self).map_err(|_| error)?;
         Ok(())
     }
 
-    /// A lock on the file itself, whatever its name; only one server holds it. The descriptor stays open until the last
-    /// connection of this process is closed: closing any descriptor of a file drops the locks that SQLite has on it.
+    /// Locks the file itself, whatever its name, so that only one server holds it. The descriptor must stay open until
+    /// this process's last connection is closed: closing any descriptor of a file drops the locks that SQLite has on
+    /// it.
     pub(super) fn lock(&self) -> Result<File, OpenError> {
         file::lock(&self.path)
     }
 
-    /// From now on the files have to stay where they are.
+    /// Remembers which files are open, for [`check_place`](Database::check_place).
     pub(super) fn watch(&mut self) -> Result<(), OpenError> {
         self.place = Some(Arc::new(Place::of(&self.path)?));
         Ok(())
@@ -141,19 +142,19 @@ impl Database {
         self.place.as_ref().map_or(Ok(()), |place| place.check())
     }
 
-    /// A connection that writes is opened anew.
+    /// Forgets the log's inode, as the writer is about to open a new connection, which may create a new log.
     pub(super) fn forget_log(&self) {
         if let Some(place) = &self.place {
             place.forget_log();
         }
     }
 
-    /// Notes beside the file that there is a database with this id.
+    /// Writes this database's id into a file beside it.
     pub(super) fn remember(&self, id: &str) -> Result<(), OpenError> {
         file::remember(&self.path, id)
     }
 
-    /// Blocks, as all that a connection does.
+    /// Opens a connection. Blocks, like all of a connection's calls.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let connection = self.open()?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -168,7 +169,7 @@ impl Database {
         Ok(Connection(connection))
     }
 
-    /// Never makes the file: one that has vanished is not to be taken for an empty one.
+    /// Never creates the file: a database that has vanished must not be mistaken for an empty one.
     fn open(&self) -> rusqlite::Result<rusqlite::Connection> {
         let shared = OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let usual = OpenFlags::SQLITE_OPEN_READ_WRITE | shared;
@@ -186,7 +187,8 @@ impl Database {
         }
     }
 
-    /// Two that make the same file don't wait for each other here: SQLite says at once that it is busy.
+    /// Switches to write-ahead logging. If another process does that at the same time, SQLite reports busy at once
+    /// instead of waiting, so this tries again until the timeout.
     fn write_ahead(&self, connection: &rusqlite::Connection) -> Result<(), StoreError> {
         let mut left = self.timeout;
         loop {
@@ -207,7 +209,7 @@ impl Database {
     }
 }
 
-/// The address by which SQLite takes a file that nobody writes.
+/// The `file:` URI with `immutable=1`, by which SQLite opens a file that no process writes.
 fn fixed(path: &Path) -> PathBuf {
     let mut address = b"file:".to_vec();
     for &byte in path.as_os_str().as_bytes() {
@@ -220,7 +222,7 @@ fn fixed(path: &Path) -> PathBuf {
     OsString::from_vec(address).into()
 }
 
-/// Its functions block the thread: the writer has one of its own.
+/// A connection whose calls block the thread: the writer has a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Connection(rusqlite::Connection);
 
@@ -231,7 +233,7 @@ impl Connection {
         values: &[impl ToSql],
     ) -> Result<Vec<Row>, StoreError> {
         let mut statement = self.0.prepare_cached(sql)?;
-        // SQLite takes `$2` for a name, and numbers names as it meets them.
+        // SQLite treats `$2` as a name, and numbers names in the order in which it meets them.
         for index in 1..=statement.parameter_count() {
             let name = statement.parameter_name(index).unwrap_or_default();
             let number = name
@@ -253,7 +255,7 @@ impl Connection {
         Ok(rows)
     }
 
-    /// Several statements without values.
+    /// Runs several statements without parameters.
     pub(super) fn script(&self, sql: &'static str) -> Result<(), StoreError> {
         Ok(self.0.execute_batch(sql)?)
     }
@@ -262,7 +264,7 @@ impl Connection {
         self.script(ONLY_READ)
     }
 
-    /// Moves the log into the database file, and closes.
+    /// Checkpoints the log into the database file, and closes.
     pub(super) fn close(self) -> Result<(), StoreError> {
         self.script("PRAGMA wal_checkpoint(TRUNCATE)")?;
         self.0.close().map_err(|(_, error)| error.into())
@@ -291,7 +293,7 @@ impl From<Value<'_>> for Owned {
     }
 }
 
-/// What a column has, if it is of that type.
+/// The value of a column; an error if it isn't of type `T`.
 pub(super) fn column<T: FromSql>(row: &[Owned], column: usize) -> Result<T, StoreError> {
     let value = row.get(column).map_or(ValueRef::Null, ValueRef::from);
     T::column_result(value).map_err(|error| {

@@ -16,7 +16,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// PostgreSQL has no text with a NUL. So that both databases behave alike, neither gets one.
+    /// Refuses texts with a NUL on both databases alike, since PostgreSQL can't store them.
     pub(super) fn check(values: &[Value<'_>]) -> Result<(), StoreError> {
         let has_nul =
             |value: &Value<'_>| matches!(value, Value::Text(Some(text)) if text.contains('\0'));
@@ -75,13 +75,13 @@ impl<'a> From<&'a [u8]> for Value<'a> {
     }
 }
 
-/// The values of a statement, each as what it is.
+/// The values for a statement's parameters, each converted by its type.
 macro_rules! values {
     ($($value:expr),* $(,)?) => { &[$($crate::db::Value::from($value)),*] };
 }
 pub(crate) use values;
 
-/// The values of many rows, for PostgreSQL.
+/// A column of values for many rows: an array parameter on PostgreSQL.
 #[derive(Debug)]
 pub(crate) enum Column {
     Integers(Vec<i64>),

@@ -1,4 +1,4 @@
-//! Keys are made, changed, rotated and revoked.
+//! Adding, changing and revoking keys.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,12 +18,12 @@ use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 const NAME_MAX: usize = 64;
-/// Models that a key may be restricted to.
+/// The most models that a key may be restricted to.
 const MODELS_MAX: usize = 1000;
 const MODEL_ID_MAX: usize = 256;
 const IDEMPOTENCY_KEY_MAX: usize = 256;
 
-/// What to change of a key; `None` leaves it as it is. A key's role never changes.
+/// Changes of a key; `None` leaves a field as it is. A key's role never changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
     pub name: Option<Option<String>>,
@@ -66,8 +66,7 @@ fn plain(text: &str) -> bool {
     !text.is_empty() && is_plain(text)
 }
 
-/// Whoever hands over a whole key means its public part; the secret goes nowhere, not even into an
-/// error.
+/// The public part of a key, or `id` itself if it is one. The secret goes nowhere, not even into an error.
 pub(crate) fn public_part(id: &str) -> String {
     let rest = id
         .strip_prefix(PREFIX)
@@ -83,7 +82,7 @@ pub(crate) fn no_key(id: &str) -> AdminError {
     }
 }
 
-/// A key as the audit log has it.
+/// A key's state for the audit log.
 fn state(key: &KeyInfo) -> Value {
     let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
     json!({
@@ -118,7 +117,7 @@ pub(super) async fn audit(
     record(connection, by, &act).await
 }
 
-/// Reads a key to change it. The row is locked, where rows are, until the transaction ends.
+/// Reads a key to change it. On PostgreSQL its row is locked until the transaction ends.
 pub(super) async fn locked(
     connection: &mut Connection,
     id: &str,
@@ -201,7 +200,8 @@ impl AddKey {
         row.as_ref().map(read).transpose()
     }
 
-    /// What the idempotency key has done before: made this very key, when the transaction runs again, or another one.
+    /// The outcome if the idempotency key was used before: done, if this very key was made (the transaction runs
+    /// again), or a refusal.
     async fn made_before(
         &self,
         connection: &mut Connection,
@@ -280,7 +280,7 @@ impl KeyDraft {
         AddKey::new(account, options, by).map(KeyDraft)
     }
 
-    /// The key as it will be.
+    /// The drafted key with its secret.
     pub fn key(&self) -> NewKey {
         whole(self.0.id.clone(), &self.0.secret)
     }

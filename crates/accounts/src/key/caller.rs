@@ -1,4 +1,4 @@
-//! Who asks: by a key, which is looked up for each request.
+//! Callers: whose request it is, by a key that is looked up for each request.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
-/// How often the use of a key is written down.
+/// How often the use of a key is written down, at most.
 const USED_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
-/// Who asks: an account, by one of its keys. Cheap to clone.
+/// The caller of a request: an account, by one of its keys. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub account: AccountId,
@@ -31,15 +31,15 @@ pub struct Caller {
     pub account_limits: Option<Quotas>,
     /// The account's limits for single models.
     pub model_limits: Arc<ModelQuotas>,
-    /// The account's tier, where its top-ups don't decide.
+    /// The tier that was set for the account; `None` if its top-ups decide.
     pub tier: Option<Tier>,
     /// Whether the account is suspended: its requests are refused.
     pub suspended: bool,
     /// Whether the key has a spend cap.
     pub capped: bool,
-    /// The part of the account's balance that a request could hold when the key was looked up. The hold itself decides.
+    /// The amount that a new request could hold when the key was looked up. Only the hold itself decides.
     pub available: Nanos,
-    /// The part that open requests held then.
+    /// The amount that open requests held then.
     pub held: Nanos,
 }
 
@@ -50,8 +50,8 @@ impl Caller {
             .is_none_or(|models| models.iter().any(|allowed| allowed == model))
     }
 
-    /// The same who asks for this model: what was agreed with the account for it goes before what was agreed for
-    /// every model, limit by limit.
+    /// The caller with its limits for this model: limit by limit, those set for the model go before those for every
+    /// model.
     #[must_use]
     pub fn asking_for(self, model: &str) -> Self {
         let agreed = self.model_limits.of(model);
@@ -72,7 +72,7 @@ pub enum KeyError {
     Store(#[from] StoreError),
 }
 
-/// Who presents this key. The database is asked each time, so that a revoked key is refused at once.
+/// The caller that presents this key. Reads the database each time, so that a revoked key is refused at once.
 pub(crate) async fn authenticate(
     readers: &Readers,
     notices: &Notices,
@@ -95,8 +95,8 @@ pub(crate) async fn authenticate(
             values![public],
         )
         .await?;
-    // An unknown key is compared, too, and one that was never rotated twice, so that all cost the same
-    // work. No secret is known whose hash is zero.
+    // A key that the database doesn't know, or that has no previous secret, is compared as well, so that timing tells
+    // nothing. No secret is known whose hash is zero.
     let stored = |column| match &row {
         Some(row) => Ok(row.bytes_or_null(column)?.unwrap_or_else(|| vec![0; 32])),
         None => Ok::<_, StoreError>(vec![0; 32]),

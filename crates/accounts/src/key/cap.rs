@@ -1,4 +1,4 @@
-//! Spend caps of keys: what a key may cost in all, in a UTC month and on a UTC day.
+//! Spend caps of keys: the most that a key may cost in all, in a UTC month and on a UTC day.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ use crate::writer::Written;
 
 pub(crate) const DAY_MS: i64 = 86_400_000;
 
-/// The most that requests of a key may cost; `None` is no cap. Charges count when they are made, by UTC,
-/// and what open requests hold counts as charged. Refunds don't come off.
+/// The most that requests of a key may cost; `None` is no cap. Charges count when they are made, by UTC, and what open
+/// requests hold counts as charged. Refunds aren't deducted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpendCaps {
     pub total: Option<Nanos>,
@@ -85,9 +85,9 @@ pub(crate) fn day(at: Timestamp) -> i64 {
     at.as_millisecond().div_euclid(DAY_MS)
 }
 
-/// The last day whose costs count for the current period. A day after today is one that a clock was set back from, and
-/// counts as today; but one that is further away than a clock is trusted was a clock's fault, and would keep a key locked
-/// out until then.
+/// The last day whose costs count for the current period, a week from now. A charge on a later day than today was made
+/// before the clock was set back, and counts as today's. One that is more than a week away was made by a wrong clock,
+/// and would keep the key locked out until then.
 fn last_day(now: Timestamp) -> i64 {
     let week = CLOCK_GAP_MAX.as_millis().div_euclid(DAY_MS.into());
     day(now).saturating_add(i64::try_from(week).unwrap_or(0))
@@ -99,7 +99,7 @@ fn first_of_month(at: Timestamp) -> i64 {
     day(at).saturating_sub(i64::from(date.day()).saturating_sub(1))
 }
 
-/// What the requests of a key have cost, by UTC, and what its open ones hold.
+/// The cost of a key's requests by UTC period, and the amount that its open requests hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeySpend {
     pub total: Nanos,
@@ -144,22 +144,22 @@ pub(crate) async fn spend(
     })
 }
 
-/// What a hold asks of its key's caps.
+/// A hold, as its key's caps are checked for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
     pub(crate) key: &'a str,
-    /// How much more is held now.
+    /// The amount to hold in addition.
     pub(crate) more: Nanos,
-    /// How much the hold had before.
+    /// The amount that the hold had before.
     pub(crate) own: Nanos,
-    /// How much of it is in the hold's row.
+    /// The amount that the hold's row has by now: this part of the key's open holds is its own.
     pub(crate) booked: Nanos,
     pub(crate) now: Timestamp,
 }
 
-/// Refuses what the balance could cover, but the key's caps don't allow; and of what the balance can't
-/// cover, tells how much the caps would allow. The balance's row must be locked: then nobody else spends
-/// or holds with this key meanwhile.
+/// Applies the key's caps to a reservation. Refuses what the balance covers but the caps don't allow; if the balance
+/// doesn't cover it, lowers `available` to what the caps would allow. The balance's row must be locked, so that no
+/// other request spends or holds with this key meanwhile.
 pub(crate) async fn narrow<T>(
     connection: &mut Connection,
     reserved: Result<T, HoldError>,
@@ -186,12 +186,12 @@ pub(crate) async fn narrow<T>(
     })
 }
 
-/// What a key may still hold, by the cap that allows the least.
+/// The amount that a key may still hold, by its tightest cap.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     period: CapPeriod,
     amount: Nanos,
-    /// The same if no other request of the key were open.
+    /// The amount if no other request of the key were open.
     without_holds: Nanos,
 }
 

@@ -1,4 +1,4 @@
-//! New secrets for keys.
+//! Rotating keys: new secrets for them.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,9 +13,10 @@ use crate::writer::{Operation, Written};
 /// The longest that an old secret is accepted beside the new one.
 const GRACE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// A new secret for a key, which stays the same key: its usage, caps and limits go on. There is one old secret at most:
-/// rotating again before the grace is over ends the one before at once. But a secret that nobody has used, as it was lost
-/// on its way or the command was repeated, is not the old one: what is in use stays in use.
+/// Gives a key a new secret. It stays the same key: its usage, caps and limits go on. At most one old secret is
+/// accepted beside the new one: rotating again before the grace is over ends the older one at once. But a new secret
+/// that was never used, as it was lost on its way or the command was repeated, doesn't become the old one: the secret
+/// that is in use stays the old one.
 #[derive(Debug)]
 pub(crate) struct RotateKey {
     id: String,
@@ -49,7 +50,7 @@ impl RotationDraft {
         RotateKey::new(id, grace, by).map(RotationDraft)
     }
 
-    /// The key as it will be.
+    /// The key with its new secret.
     pub fn key(&self) -> NewKey {
         whole(KeyId::from(self.0.id.clone()), &self.0.secret)
     }

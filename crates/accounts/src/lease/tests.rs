@@ -1,5 +1,5 @@
-//! Nodes, a database and what may happen to them, from a seed: links that break, messages that are late or lost, nodes that
-//! freeze, clocks that go wrong by a percent, outages of every length.
+//! A simulation, from a seed, of nodes, a database and their faults: links that break, messages that are late or lost,
+//! nodes that freeze, clocks that run up to a percent fast or slow, outages of every length.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,9 +11,9 @@ use super::{Judge, Lease, Mark, Uptime, renew_every};
 
 const SILENCE: Duration = Duration::from_secs(30);
 const NODES: usize = 4;
-/// Worlds that are tried; 20,000 were, once.
+/// The seeds that are tried. 20,000 have passed, once.
 const SEEDS: u64 = 300;
-/// How long a run is, in milliseconds.
+/// The length of a run, in milliseconds.
 const END: u64 = 900_000;
 
 struct Random(u64);
@@ -61,7 +61,7 @@ impl Phases {
         self.0.partition_point(|change| *change <= at) % 2 == 0
     }
 
-    /// When it is good again, from here on.
+    /// The first time at which it is good, `at` or later.
     fn good_from(&self, at: u64) -> u64 {
         match self.is_good(at) {
             true => at,
@@ -75,7 +75,7 @@ impl Phases {
 }
 
 struct SimNode {
-    /// Milliseconds of its clock for a thousand of the world's, and where its clock begins.
+    /// Milliseconds of the node's clock in a simulated second, and where its clock begins.
     rate: u64,
     offset: u64,
     uptime: Arc<AtomicU64>,
@@ -91,7 +91,7 @@ impl SimNode {
         Duration::from_millis(self.offset + at * self.rate / 1000)
     }
 
-    /// By the lease that a node has, tokens are handed out until then, in the world's time.
+    /// The end of a lease in simulated time: until then the node hands out tokens.
     fn delivers_until(&self, lease: &Lease) -> u64 {
         let until_ms = lease.until.load(Ordering::Relaxed).div_ceil(1_000_000);
         until_ms.saturating_sub(self.offset) * 1000 / self.rate
@@ -101,17 +101,17 @@ impl SimNode {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Wake,
-    /// A renewal arrives at the database: of this name, asked for by this local time.
+    /// A renewal arrives at the database: of the lease with this name, asked for at this local time.
     Renew(String, Duration),
-    /// Its answer arrives: whether the row was there.
+    /// The answer to a renewal arrives: whether the row was there.
     Renewed(String, Duration, bool),
-    /// A look arrives at the database.
+    /// A query for the other nodes' rows arrives at the database.
     Look(Duration),
     Looked(Duration, Vec<(String, Mark)>),
     Bury(String, Mark),
 }
 
-/// When, a number that makes the order plain, at which node.
+/// A time, a number that makes the order unique, a node, and a step.
 type Due = Reverse<(u64, u64, usize, Step)>;
 
 struct World {
@@ -119,7 +119,7 @@ struct World {
     nodes: Vec<SimNode>,
     database: Phases,
     rows: HashMap<String, Mark>,
-    /// Who had a name, and when its holds were ended.
+    /// By name: the node and the lease; then when the name's holds were ended.
     leases: HashMap<String, (usize, Arc<Lease>)>,
     ended: HashMap<String, u64>,
     due: BinaryHeap<Due>,
@@ -177,7 +177,7 @@ impl World {
         self.due.push(Reverse((at, self.count, node, step)));
     }
 
-    /// How long a message takes; some take as long as a statement may.
+    /// How long a message takes, in milliseconds; some take up to 5 s, as a statement may.
     fn latency(&mut self) -> u64 {
         match self.late && self.random.chance(3) {
             true => self.random.below(5_000),
@@ -189,7 +189,7 @@ impl World {
         self.database.is_good(at) && self.nodes[number].link.is_good(at)
     }
 
-    /// Something is sent to the database. It may be lost on the way.
+    /// Sends a step to the database. It may be lost on the way.
     fn send(&mut self, at: u64, number: usize, step: Step) {
         let arrives = at + self.latency();
         if self.is_connected(number, at) && self.is_connected(number, arrives) {
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// The database answers. Who is frozen sees it later.
+    /// Sends the database's answer to a node. A frozen node sees it when it wakes.
     fn answer(&mut self, at: u64, number: usize, step: Step) {
         let arrives = at + self.latency();
         if self.is_connected(number, arrives) {
@@ -287,7 +287,7 @@ impl World {
         self.schedule(next, number, Step::Wake);
     }
 
-    /// A node's holds are ended: it doesn't hand out anything from now on, and it was not well.
+    /// A node's holds are ended: checks that it hands out nothing from now on, and that it was not healthy.
     fn bury(&mut self, at: u64, name: &str) {
         self.ended.insert(name.to_owned(), at);
         self.check(name);
@@ -334,7 +334,7 @@ fn the_healthy_live() {
     }
 }
 
-/// The database is gone for everybody, now and then, for times of every length: that says nothing of anybody.
+/// Outages of the database, of every length, which all nodes see: no node is taken for dead.
 #[test]
 fn an_outage_is_nobodys_death() {
     for seed in 0..SEEDS {

@@ -1,4 +1,4 @@
-//! Holding more for a request that goes on.
+//! Extending the hold of a request that goes on.
 
 use jiff::Timestamp;
 
@@ -18,23 +18,23 @@ pub(crate) struct Extend {
     pub(crate) account: AccountId,
     pub(crate) key: KeyId,
     pub(crate) capped: bool,
-    /// What it holds already.
+    /// The amount that the hold has already.
     pub(crate) held: Nanos,
     pub(crate) more: Nanos,
     pub(crate) idempotency_key: String,
     pub(crate) now: Timestamp,
 }
 
-/// What the hold is now.
+/// The hold after an extension.
 #[derive(Debug)]
 pub(crate) struct Extended {
     pub(crate) amount: Nanos,
-    /// Whether promotional credit was taken for it.
+    /// Whether promo credit may have been taken for it.
     pub(crate) gifts: bool,
 }
 
 impl Extended {
-    /// It was extended before; nobody knows with what.
+    /// The result of a replay. Whether promo credit was taken for it isn't known.
     fn before(amount: Nanos) -> Self {
         let gifts = true;
         Extended { amount, gifts }
@@ -126,7 +126,7 @@ impl Operation for Extend {
 }
 
 impl Extend {
-    /// Whether it was made before: a COMMIT broke off, and nobody knew.
+    /// Whether this extension was made before, by a COMMIT whose outcome wasn't known.
     async fn was_made(&self, connection: &mut Connection) -> Result<bool, StoreError> {
         let row = connection
             .row(

@@ -1,4 +1,4 @@
-//! Holds: money that an open request may cost.
+//! Holds: money that is reserved for what an open request may cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::ledger::take::Taken;
 use crate::money::{Counts, Nanos, Price};
 use crate::spill::{Kept, KeptWhat, SpillError};
 
-/// What to hold, for which attempt of which request.
+/// A hold to be made for an attempt of a request.
 #[derive(Debug, Clone)]
 pub struct NewHold {
     /// Our own id of the request, never one that a caller chose.
@@ -43,7 +43,7 @@ impl PendingHold {
         PendingHold { answer }
     }
 
-    /// The hold once it is on the disk, or why there is none.
+    /// Waits until the hold is on the disk. The error says why there is no hold.
     pub async fn durable(self) -> Result<Hold, HoldError> {
         self.answer
             .await
@@ -73,7 +73,7 @@ struct Facts {
     price: Price,
     amount: Nanos,
     extensions: u32,
-    /// When it was last heard of, in milliseconds.
+    /// The time of its last checkpoint or extension, in milliseconds since 1970.
     seen_ms: AtomicI64,
     checkpoints: Arc<Checkpoints>,
 }
@@ -121,12 +121,12 @@ impl Hold {
         }
     }
 
-    /// Whether what it pays for may be handed out now: nobody else can have ended the hold.
+    /// Whether output may be handed out now: while the lease is valid, no other node can have ended the hold.
     pub fn is_leased(&self) -> bool {
         self.lease.is_valid()
     }
 
-    /// Waits until it may be, but no longer than a transaction may take. Whether it may.
+    /// Waits for a valid lease, no longer than a transaction may take. Returns whether output may be handed out.
     pub async fn wait_leased(&self) -> bool {
         self.lease.wait().await
     }
@@ -157,13 +157,13 @@ impl Hold {
         self.facts.id
     }
 
-    /// The end of the hold is in the database.
+    /// Called once the end of the hold is in the database.
     pub(crate) fn close(&mut self) {
         self.ended = true;
         self.notices.ended(self.facts.id);
     }
 
-    /// Keeps how it ended beside the database, which can't be written now.
+    /// Notes how the request ended beside the database, which can't be written now.
     pub(crate) async fn keep(&self, settlement: Settlement) -> Result<(), SpillError> {
         let Some(spill) = self.notices.spill() else {
             return Err(SpillError::new("there is no room for it"));
@@ -227,7 +227,7 @@ impl Hold {
         spill.keep(kept).await
     }
 
-    /// The next extension; each has a number, so that a replay can be told from another one.
+    /// The next extension. Each one has a number, by which a replay is told from another extension.
     pub(crate) fn extension(&mut self, more: Nanos, now: Timestamp) -> Result<Extend, StoreError> {
         let facts = &mut self.facts;
         let too_many = || StoreError::contradiction("a hold can't be extended that often");
@@ -253,7 +253,7 @@ impl Hold {
         self.facts.gifts |= extended.gifts;
     }
 
-    /// Whether it may hold promotional credit.
+    /// Whether the hold may contain promo credit.
     pub(crate) fn has_gifts(&self) -> bool {
         self.facts.gifts
     }
@@ -276,11 +276,11 @@ impl Drop for Hold {
 pub enum HoldError {
     #[error("the balance is too low: {available} USD are available")]
     BalanceTooLow { available: Nanos },
-    /// The balance would do, were it not for open requests.
+    /// The balance would suffice if no other requests were open.
     #[error("open requests hold {held} USD: {available} USD are available")]
     InFlight { available: Nanos, held: Nanos },
-    /// The balance would do, but a spend cap of the key doesn't allow it; if `in_flight`, because its other
-    /// requests are open.
+    /// The balance would suffice, but a spend cap of the key doesn't allow it; `in_flight` if only because other
+    /// requests of the key are open.
     #[error("the key's spend cap (the {period}'s) leaves {available} USD")]
     KeyCap {
         period: CapPeriod,

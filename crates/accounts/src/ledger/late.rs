@@ -1,9 +1,9 @@
-//! A request is settled after another node has ended its hold.
+//! Late charges: a request is settled after another node has ended its hold.
 //!
-//! A node that is cut off from the database for longer than its lease is taken for dead, and its holds end at their last
-//! checkpoints, which frees the rest of them. What it delivered since then it has kept beside the database, and when it is
-//! back that is charged: as another transaction, with a usage record of its own, as far as the account has cash for it.
-//! Never more than was held.
+//! A node that is cut off from the database for longer than its lease is taken for dead: its holds end at their last
+//! checkpoints, and the rest of them is freed. It has noted beside the database what it delivered after that, and when
+//! it is back, that is charged: by another transaction, with a usage record of its own, as far as the account has cash
+//! for it. The charges are never more than was held.
 
 use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
@@ -13,10 +13,10 @@ use crate::ledger::{Book, Posting, checked, post};
 use crate::money::{Counts, Nanos, Price};
 use crate::usage::{self, Cost};
 
-/// The usage record of what is charged late has the attempt of the request, and this added.
+/// The usage record of a late charge has the attempt of its request plus this number.
 pub(crate) const LATE_ATTEMPT: i64 = 1_000_000;
 
-/// How a hold that isn't open any more was ended.
+/// A hold that isn't open any more, and how it ended.
 #[derive(Debug)]
 struct Before {
     request: String,
@@ -28,9 +28,9 @@ struct Before {
     price: Price,
     amount: Nanos,
     created_at: jiff::Timestamp,
-    /// What was charged, and for what, if anything was.
+    /// The charge so far and its token counts, if anything was charged.
     charged: Option<(Nanos, Counts)>,
-    /// Nobody has settled it: it ended at its last checkpoint.
+    /// Another process has ended the hold at its last checkpoint, and there is no late charge yet.
     lost: bool,
 }
 
@@ -102,7 +102,7 @@ fn counts(row: &Row, column: usize) -> Result<Counts, StoreError> {
     })
 }
 
-/// Charges what is due beyond what was charged when another node ended the hold. In all other cases the first result
+/// Charges the difference to what was charged when another node ended the hold. In all other cases the first result
 /// stands.
 pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
     let before = Before::read(connection, ending.hold).await?;
@@ -160,7 +160,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
 }
 
 impl Before {
-    /// Takes what is due out of the account's cash, as far as there is some.
+    /// Takes the amount that is due out of the account's cash, as far as there is some. Returns the amount taken.
     async fn take(
         &self,
         connection: &mut Connection,
@@ -188,7 +188,7 @@ impl Before {
         Ok(taken)
     }
 
-    /// `None` if there was nothing to take.
+    /// Writes the transaction of the late charge. `None` if nothing was taken.
     async fn post(
         &self,
         connection: &mut Connection,
@@ -216,7 +216,7 @@ impl Before {
         post(connection, &posting).await
     }
 
-    /// What was used beyond what was charged already.
+    /// The tokens beyond those that were charged already.
     fn beyond(&self, counts: &Counts) -> Counts {
         let (_, before) = self.charged.unwrap_or_default();
         Counts {
@@ -227,7 +227,7 @@ impl Before {
         }
     }
 
-    /// What the usage record says of the request.
+    /// The request, as the usage record of the late charge describes it.
     fn record(&self, charged: Nanos) -> Closed {
         Closed {
             request: self.request.clone(),

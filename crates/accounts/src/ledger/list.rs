@@ -1,4 +1,4 @@
-//! The ledger of an account, to be read.
+//! Pages of the ledger's transactions.
 
 use jiff::Timestamp;
 
@@ -13,20 +13,20 @@ pub struct LedgerRecord {
     pub id: i64,
     pub account: AccountId,
     pub at: Timestamp,
-    /// Such as `credit`, `hold` or `settle`.
+    /// The kind, such as `credit`, `hold` or `settle`.
     pub kind: String,
     pub reason: Option<String>,
-    /// Who did it, if no request did.
+    /// The actor of a movement; `None` if a request caused the transaction.
     pub actor: Option<String>,
-    /// The request that it is of, or that it refunds.
+    /// The request that caused the transaction, or that it refunds.
     pub request: Option<String>,
-    /// The account's, right after.
+    /// The account's posted balance right after.
     pub posted: Nanos,
     /// Books and amounts, by book.
     pub entries: Vec<(String, Nanos)>,
 }
 
-/// The columns that [`read`] reads, and what they come from, where `t` are the transactions of a page.
+/// The query that [`read`] reads from, where `t` are the transactions of a page.
 macro_rules! joined {
     ($page:literal) => {
         concat!(
@@ -44,7 +44,7 @@ macro_rules! joined {
     };
 }
 
-/// Newest first.
+/// A page of an account's transactions, newest first.
 pub(crate) async fn page(
     readers: &Readers,
     account: &AccountId,
@@ -56,7 +56,7 @@ pub(crate) async fn page(
     records(&readers.rows(sql, values).await?)
 }
 
-/// Transactions of all accounts, newest first.
+/// A page of all accounts' transactions, newest first.
 pub(crate) async fn page_of_all(
     readers: &Readers,
     page: Page,

@@ -1,10 +1,10 @@
-//! Usual holds and settlements, all of a transaction in two statements.
+//! The usual holds and settlements of a transaction, all of them in two statements.
 //!
-//! On PostgreSQL a round trip costs more than what it asks for, so a transaction's operations aren't run one
-//! after the other if they are plain: no promotional credit, no spend cap, money enough, nothing to tell. With the
-//! balances locked and read, they are decided on here, one after the other, and written together. Whatever
-//! isn't plain, and a transaction in which anything is found to be other than it seemed, is left to the
-//! operations themselves. On SQLite, where statements are cheap, that is all of them.
+//! On PostgreSQL a round trip costs more than the statement itself, so plain operations aren't run one after the other.
+//! An operation is plain if it has no promo credit and no spend cap, the balance suffices, and there is no event to
+//! write. With the balances locked and read, plain operations are decided here in memory, one after the other, and
+//! written together. All others are left to the operations themselves, as are all of a transaction in which the
+//! database turns out to differ from what was assumed, and everything on SQLite, where statements are cheap.
 
 use std::collections::HashMap;
 
@@ -25,14 +25,14 @@ pub(crate) enum Plain<'a> {
     End(&'a End),
 }
 
-/// What became of a plain operation.
+/// The result of a plain operation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Written {
     Held { id: i64 },
     Ended { charged: Nanos },
 }
 
-/// A locked balance, with what was decided so far.
+/// A locked balance, with the decisions so far applied to it.
 #[derive(Debug)]
 struct Balance {
     posted: Nanos,
@@ -41,7 +41,7 @@ struct Balance {
 }
 
 impl Balance {
-    /// `None` if there is promotional credit.
+    /// `None` if the account has promo credit.
     fn read(row: &Row) -> Result<Option<Self>, StoreError> {
         if row.time_or_null(6)?.is_some() {
             return Ok(None);
@@ -54,8 +54,9 @@ impl Balance {
     }
 }
 
-/// Writes those that are plain: the position of each, and what became of it. `None` if something was other than
-/// it seemed: then the transaction has to begin anew without this. Ends come first, as they free money.
+/// Writes the operations that are plain, and returns the position and the result of each. `None` if the database
+/// differs from what was assumed: then the transaction has to begin anew without this. Settlements come first, as they
+/// free money.
 pub(crate) async fn write(
     connection: &mut Connection,
     accounts: &[&str],
@@ -92,7 +93,8 @@ pub(crate) async fn write(
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// Hold, amount, cost, prompt, cached, completion, reasoning, end, its day, and what is posted then.
+    /// Columns: hold, amount, cost, prompt, cached, completion, reasoning, end, its day, and the posted balance right
+    /// after.
     numbers: [Vec<i64>; 10],
     outcomes: Vec<String>,
     sources: Vec<String>,
@@ -158,9 +160,9 @@ impl Ends {
 
 #[derive(Debug, Default)]
 struct Holds {
-    /// Request, account, key, model and node.
+    /// Columns: request, account, key, model and node.
     texts: [Vec<String>; 5],
-    /// Attempt, prices of input, output and cached, amount, creation, and what is posted then.
+    /// Columns: attempt, prices of input, output and cached, amount, creation, and the posted balance right after.
     numbers: [Vec<i64>; 7],
     at: Vec<usize>,
 }
@@ -229,7 +231,8 @@ impl Holds {
     }
 }
 
-/// What a hold does, for many; those that are new and whose key has no cap, in their order.
+/// Makes many holds, in their order. Leaves out attempts that have a hold, keys that have a cap and prices that are
+/// new: the caller sees too few rows.
 const HOLD: &str = "
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
@@ -263,7 +266,7 @@ WITH asked AS (
 )
 SELECT id FROM taken ORDER BY place";
 
-/// What a settlement does, for many; those whose hold is open and what it was thought to be.
+/// Settles many holds. Leaves out holds that aren't open or differ from what was assumed: the caller sees too few rows.
 const END: &str = "
 WITH asked AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],

@@ -1,5 +1,5 @@
-//! Money that no request moves: top-ups, gifts of promotional credit, refunds and adjustments. Each has a
-//! reason, an actor, and an idempotency key: the same one again changes nothing and returns the first result.
+//! Movements of money that no request causes: top-ups, promo credit, refunds and adjustments. Each has a reason, an
+//! actor, and an idempotency key: the same one again changes nothing and returns the first result.
 
 mod refund;
 mod what;
@@ -21,24 +21,24 @@ use crate::writer::{Operation, Written};
 pub(crate) use self::what::What;
 pub use self::what::{Adjustment, Expiry, Moved, PromoGift, Refund};
 
-/// Idempotency keys and reasons are short.
+/// The longest idempotency key and the longest reason, in bytes.
 const TEXT_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Move {
     what: What,
-    /// Unique among the movements of an account, whatever their kind and whichever way they come.
+    /// Unique among the movements of an account, whatever their kind, from the API or the command line.
     idempotency_key: String,
     reason: String,
     by: By,
 }
 
-/// What is to be written of a movement whose balance was changed.
+/// The parts of a movement that are written once the balance was changed.
 #[derive(Debug)]
 struct Done<'a> {
     account: &'a AccountId,
     amount: Nanos,
-    /// The account's, right after.
+    /// The account's posted balance right after.
     posted: Nanos,
     entries: &'a [(Book<'a>, Nanos)],
     usage_record: Option<i64>,
@@ -52,7 +52,7 @@ impl Move {
         by: By,
     ) -> Result<Self, AdminError> {
         what.check()?;
-        // The opening credit of an account needs no words; what is unusual does.
+        // A top-up needs no reason; the unusual movements do.
         let needs_reason = !matches!(what, What::Credit { .. });
         let plain = |text: &str| text.len() <= TEXT_MAX && is_plain(text);
         let wrong = if idempotency_key.is_empty() || !plain(idempotency_key) {
@@ -77,12 +77,12 @@ impl Move {
         })
     }
 
-    /// The idempotency key among those of all accounts.
+    /// The idempotency key, made unique among all accounts.
     fn unique_key(&self, account: &AccountId) -> String {
         format!("move:{account}:{}", self.idempotency_key)
     }
 
-    /// What the idempotency key did for the account when it was first used, if it was.
+    /// The result of the first use of the idempotency key for the account, if there was one.
     async fn first(
         &self,
         connection: &mut Connection,
@@ -127,7 +127,7 @@ impl Move {
         })
     }
 
-    /// Whether a movement of the time when it wasn't noted what was asked is this one, by what it did.
+    /// Whether an old movement, written before requests were stored (`asked`), is the same as this one, by its effect.
     fn did(&self, row: &Row, amount: Nanos) -> Result<bool, StoreError> {
         let same_amount = self.what.amount().is_none_or(|asked| asked == amount);
         let same = match &self.what {
@@ -151,7 +151,7 @@ impl Move {
         AdminError::IdempotencyConflict(self.idempotency_key.clone())
     }
 
-    /// The account whose money it is; `None` if there is no such request to refund.
+    /// The account whose money is moved; `None` if there is no such request to refund.
     async fn whose(&self, connection: &mut Connection) -> Result<Option<AccountId>, StoreError> {
         match &self.what {
             What::Credit { account, .. }
@@ -174,7 +174,7 @@ impl Move {
         }
     }
 
-    /// Writes the transaction, who did it and the audit record.
+    /// Writes the transaction, its actor and the audit record.
     async fn write(
         &self,
         connection: &mut Connection,
@@ -191,7 +191,7 @@ impl Move {
             entries: done.entries,
         };
         let Some(transaction) = post(connection, &posting).await? else {
-            // Somebody else used the key since we looked.
+            // Another process has used the key since `first` looked.
             return Ok(Err(self.conflict()));
         };
         connection
@@ -242,7 +242,7 @@ impl Move {
         Json::Object(members)
     }
 
-    /// Cash from a book of ours to the account's wallet, or back.
+    /// Moves cash from a book of ours to the account's wallet, or back if `amount` is negative.
     async fn cash(
         &self,
         connection: &mut Connection,
@@ -273,7 +273,7 @@ impl Move {
         Ok(Ok(moved))
     }
 
-    /// A top-up is an event, and so is a balance that was taken from and is low now.
+    /// Writes the events: of a top-up, or of a balance that was lowered and is low now.
     async fn tell(
         &self,
         connection: &mut Connection,
@@ -341,7 +341,7 @@ impl Move {
     }
 }
 
-/// Before the keys of all movements of an account had one name space, they had one for each kind and each way.
+/// The idempotency keys of old versions, which had a name space for each kind of movement and each way it came.
 fn old_keys(key: &str) -> Vec<String> {
     let kinds = ["credit", "adjustment", "promo", "refund"];
     let mut keys = vec![format!("credit:credit:{key}")];
@@ -351,8 +351,8 @@ fn old_keys(key: &str) -> Vec<String> {
     keys
 }
 
-/// Changes the cash of a balance, as far as it can be counted and the credit limit covers it. Promotional
-/// credit covers nothing, as it may expire.
+/// Changes the cash of a balance. `None` if the balance would be too large to count, or the credit limit doesn't cover
+/// it. Promo credit covers nothing, as it may expire.
 async fn raise(
     connection: &mut Connection,
     account: &AccountId,
@@ -395,7 +395,7 @@ async fn refusal(
 
 impl Operation for Move {
     type Done = Moved;
-    /// What was done before, or why nothing can be done.
+    /// The first result, if this is a replay, or a refusal.
     type Refused = Result<Moved, AdminError>;
     type Answer = Result<Moved, AdminError>;
 

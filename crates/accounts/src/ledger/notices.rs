@@ -1,5 +1,5 @@
-//! What nobody waits for: checkpoints, holds that were dropped or may have been made, when keys were used, and
-//! whose balance didn't cover a request.
+//! Notices: writes that no caller waits for. Checkpoints, holds that were dropped or may have been made, last uses of
+//! keys, and accounts whose balance didn't cover a request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,9 @@ use crate::ledger::settle::{Ending, How, end};
 use crate::money::Counts;
 use crate::spill::{Kept, KeptWhat, Spill};
 
-/// It is no queue: there is at most one of each for a hold, so that its size is bounded by the holds
-/// of this process, the keys and the accounts, and a checkpoint that was noted before its hold was dropped is written first.
+/// The notices that wait for the next transaction. Not a queue: there is at most one of each kind for a hold, so the
+/// size is bounded by this process's holds, the keys and the accounts, and a checkpoint that was noted before its hold
+/// was dropped is written first.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     waiting: Mutex<Noted>,
@@ -31,20 +32,20 @@ pub(crate) struct Notices {
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
     checkpoints: BTreeMap<i64, Checkpoint>,
-    /// Holds of these accounts, and when they were last heard of.
+    /// Dropped holds: their account, and when they last had a checkpoint or an extension.
     abandoned: BTreeMap<i64, (AccountId, Timestamp)>,
-    /// Keys, and when they were last used. Nobody is woken for them: they go with what is written next.
+    /// Last uses of keys. The writer isn't woken for them: they go with what is written next.
     used: BTreeMap<KeyId, UsedSecret>,
-    /// Accounts whose balance didn't cover a request, and when. Nobody is woken for them either.
+    /// Accounts whose balance didn't cover a request, and when. The writer isn't woken for them either.
     exhausted: BTreeMap<AccountId, Timestamp>,
-    /// Attempts of requests whose holds were to be made when the connection broke. Those that were made
-    /// are nobody's.
+    /// Attempts whose hold was being made when the connection broke. If it was made, no caller has it, and it is
+    /// released.
     doubtful: BTreeMap<(String, i64), Doubtful>,
-    /// The newest time that can be trusted. Nobody is woken for it.
+    /// The newest time that can be trusted. The writer isn't woken for it.
     newest: Option<Timestamp>,
 }
 
-/// When a key was used last, and whether with its newest secret.
+/// When a key was last used, and whether with its newest secret.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UsedSecret {
     pub(crate) at: Timestamp,
@@ -81,14 +82,14 @@ impl Notices {
         self.spill.as_ref()
     }
 
-    /// The hold has ended in the database: what is kept of it beside that isn't needed any more.
+    /// Frees the spill slot of a hold whose end is in the database.
     pub(crate) fn ended(&self, hold: i64) {
         if let Some(spill) = &self.spill {
             spill.free(hold);
         }
     }
 
-    /// Keeps what was delivered beside the database, which can't be written.
+    /// Notes the checkpoints in the spill file, as the database can't be written.
     pub(crate) fn keep_beside(&self, noted: &Noted) {
         let Some(spill) = &self.spill else { return };
         for (&hold, checkpoint) in &noted.checkpoints {
@@ -104,7 +105,7 @@ impl Notices {
         }
     }
 
-    /// These are in the database.
+    /// Frees the spill slots of dropped holds whose end is in the database now.
     pub(crate) fn written(&self, noted: &Noted) {
         for checkpoint in noted.checkpoints.values() {
             checkpoint.checkpoints.reach(checkpoint.number);
@@ -151,7 +152,7 @@ impl Notices {
         std::mem::take(&mut self.waiting())
     }
 
-    /// For the next transaction, as these were not written.
+    /// Puts back notices that were not written. Newer ones stay.
     pub(crate) fn put_back(&self, noted: Noted) {
         let mut waiting = self.waiting();
         for (hold, checkpoint) in noted.checkpoints {
@@ -183,7 +184,7 @@ impl Noted {
             && self.newest.is_none()
     }
 
-    /// Whose balances it will change.
+    /// The accounts whose balances will be changed.
     pub(crate) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
         let abandoned = self.abandoned.values().map(|(account, _)| account);
         let doubtful = self.doubtful.values().map(|doubtful| &doubtful.account);
@@ -247,7 +248,7 @@ async fn end_abandoned(
         Ok(_) => connection.release().await,
         Err(error) if error.spoils_transaction() => Err(error),
         Err(error) => {
-            // It stays open, and is recovered at the next boot.
+            // The hold stays open, and is recovered at the next boot.
             tracing::error!(%error, hold, "an abandoned hold can't be ended");
             connection.undo().await
         }

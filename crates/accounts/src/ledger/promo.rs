@@ -1,12 +1,13 @@
-//! Promotional credit: used before cash, and gone when it expires.
+//! Promo credit: used before cash, and gone when it expires.
 //!
-//! A gift has a day on which it expires. A hold takes what is free of the account's gifts first, the one that
-//! expires first before the others, and only the rest from the wallet. When it ends, its cost comes out of
-//! what it took of gifts, then out of gifts that are free at that moment, and only then out of the wallet.
+//! A promo (a row of `promo`) is an amount of promo credit with an expiry. A hold takes what is free of the account's
+//! promos first, the one that expires first before the others, and only the rest from the wallet. When it ends, its
+//! cost comes out of the promo credit that it took, then out of promo credit that is free at that moment, and only then
+//! out of the wallet.
 //!
-//! A gift that expires while a hold has some of it stays good for that hold, as its price does: otherwise a
-//! request that was paid for could overdraw the account. What such a hold doesn't use expires when it ends.
-//! What is free expires when the time has come: at the next hold, or within a minute.
+//! A promo that expires while a hold has some of it stays good for that hold, as its price does: otherwise a request
+//! that was paid for could overdraw the account. The part that such a hold doesn't use expires when the hold ends. Free
+//! promo credit expires when its time has come: at the next hold, or within a minute.
 
 use std::convert::Infallible;
 
@@ -20,11 +21,11 @@ use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
 use crate::writer::{Operation, Written};
 
-/// Accounts whose gifts expire in one transaction.
+/// The most accounts whose promo credit expires in one transaction.
 const EXPIRE_MAX: i64 = 1000;
 
-/// Takes free gifts for a hold that was just reserved, and returns how much there was. The reservation has
-/// taken it out of the balance's row already.
+/// Takes free promo credit for a hold that was just reserved, and returns how much there was. The reservation has
+/// already taken it out of the balance's row.
 pub(crate) async fn hold(
     connection: &mut Connection,
     account: &AccountId,
@@ -51,7 +52,7 @@ enum Draw {
     Use,
 }
 
-/// Takes up to `amount` of what is free, the gift that expires first before the others.
+/// Takes up to `amount` of free promo credit, the promo that expires first before the others.
 async fn draw(
     connection: &mut Connection,
     account: &AccountId,
@@ -91,21 +92,21 @@ async fn draw(
     checked(amount.checked_sub(rest))
 }
 
-/// What became of gifts when a hold ended.
+/// The promo credit of a hold that ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
-    /// The part of the cost that gifts paid.
+    /// The part of the cost that promo credit paid.
     pub(crate) used: Nanos,
-    /// What came back, less what was drawn beside the hold.
+    /// The amount that became free again, less the amount that was drawn from free promo credit.
     pub(crate) returned: Nanos,
-    /// What the hold didn't use of gifts that have expired meanwhile.
+    /// The unused amount of promos that have expired meanwhile.
     pub(crate) expired: Nanos,
-    /// The account's, right after.
+    /// The account's posted balance right after.
     pub(crate) posted: Nanos,
 }
 
-/// Pays the cost of a hold that ends, as far as gifts go. The balance's row must be locked: the hold and its
-/// cost were taken out of it already.
+/// Pays the cost of a hold that ends with promo credit, as far as there is some. The balance's row must be locked: the
+/// hold and its cost were taken out of it already.
 pub(crate) async fn settle(
     connection: &mut Connection,
     account: &AccountId,
@@ -160,13 +161,13 @@ pub(crate) async fn settle(
     })
 }
 
-/// Books the expiry of free gifts whose time is over. Whether there were any.
+/// Books the expiry of free promo credit whose time is over. Returns whether the account had any to look at.
 pub(crate) async fn expire(
     connection: &mut Connection,
     account: &AccountId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    // Locks the balance's row before its gifts are read.
+    // Locks the balance's row before its promos are read.
     let due = connection
         .row(
             "UPDATE balance SET promo_expires_at = promo_expires_at WHERE account = $1 AND promo_expires_at <= $2
@@ -189,7 +190,7 @@ pub(crate) async fn expire(
     Ok(true)
 }
 
-/// Books the expiry of all free gifts, whether their time is over or not.
+/// Books the expiry of all free promo credit, whether its time is over or not.
 pub(crate) async fn end(
     connection: &mut Connection,
     account: &AccountId,
@@ -243,7 +244,7 @@ async fn expire_one(
     }
 }
 
-/// Books what has expired in all accounts.
+/// Books the expiry of promo credit in all accounts.
 #[derive(Debug)]
 pub(crate) struct ExpirePromo {
     pub(crate) now: Timestamp,

@@ -1,4 +1,4 @@
-//! Holds whose process is gone.
+//! Recovery: ends holds whose process is gone.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::money::Nanos;
 use crate::node::Node;
 use crate::writer::{Operation, Written};
 
-/// What was found open at boot.
+/// The result of a recovery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Holds charged for what they had delivered.
@@ -40,11 +40,11 @@ impl Recovered {
     }
 }
 
-/// Ends the holds of processes that are gone, at their last checkpoints. On SQLite there is only one process that serves;
-/// on PostgreSQL a process that is gone has no row any more, or loses it here.
+/// Ends the holds of processes that are gone, at their last checkpoints. On SQLite these are all other processes, as
+/// only one serves; on PostgreSQL those that have no row any more, or lose it here.
 #[derive(Debug)]
 pub(crate) struct Recover {
-    /// The process that asks; it has not lost its own holds.
+    /// The process that recovers; its own holds are left alone.
     pub(crate) node: Arc<Node>,
     pub(crate) now: Timestamp,
 }

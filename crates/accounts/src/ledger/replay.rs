@@ -1,4 +1,4 @@
-//! What was kept beside the database is brought into it.
+//! Brings notes from spill files into the database.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use crate::money::Nanos;
 use crate::spill::{Kept, KeptWhat};
 use crate::writer::{Operation, Written};
 
-/// Ends the hold of a request whose process is gone, as that process had noted beside the database.
+/// Ends the hold of a request whose process is gone, as that process had noted in its spill file.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) kept: Kept,
@@ -16,9 +16,9 @@ pub(crate) struct Replay {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replayed {
-    /// With what it cost in all.
+    /// The hold has ended; the amount is what the request cost in all.
     Ended(Nanos),
-    /// The database has no such hold: it is older than what was noted.
+    /// The database has no such hold: it is older than the note.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ impl Operation for Replay {
             at,
             what,
         } = &self.kept;
-        // Locks the balance's row first, as all do that end holds.
+        // Locks the balance's row before the hold's, as recovery does.
         let found = connection
             .row(
                 "UPDATE balance SET held = held

@@ -11,28 +11,28 @@ use crate::ledger::{Book, checked, promo};
 use crate::money::Nanos;
 use crate::writer::Written;
 
-/// What a hold asks for.
+/// The reservation of money for a new hold or an extension.
 #[derive(Debug)]
 pub(crate) struct Reserve<'a> {
     pub(crate) account: &'a AccountId,
     pub(crate) key: &'a str,
     pub(crate) amount: Nanos,
-    /// What the hold has already.
+    /// The amount that the hold has already; 0 for a new hold.
     pub(crate) own: Nanos,
     pub(crate) now: Timestamp,
 }
 
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    /// The account's, right after.
+    /// The account's posted balance right after.
     pub(crate) posted: Nanos,
-    /// Whether there is promotional credit to take.
+    /// Whether the account has free promo credit.
     gifts: bool,
 }
 
 impl Reserve<'_> {
-    /// Moves what is available to what is held, if there is enough: the one place that decides. A refusal
-    /// leaves nothing to undo, except for gifts that have expired.
+    /// Moves the amount from available to held, if there is enough: the only place that decides this. A refusal leaves
+    /// nothing to undo, except for the booked expiry of promo credit.
     pub(crate) async fn apply(&self, connection: &mut Connection) -> Written<Reserved, HoldError> {
         if self.amount.is_negative() {
             return Err(StoreError::contradiction("a hold can't be negative"));
@@ -51,7 +51,8 @@ impl Reserve<'_> {
         cap::narrow(connection, Err(refusal), self.ask(self.own)).await
     }
 
-    /// Now that the hold's row has the amount: how much of it is promotional credit, if the key's caps allow it.
+    /// Called once the hold's row has the amount: takes the part that is promo credit, and checks the key's caps.
+    /// Returns that part.
     pub(crate) async fn finish(
         &self,
         connection: &mut Connection,
@@ -82,7 +83,7 @@ impl Reserve<'_> {
         }
     }
 
-    /// `None` if the balance doesn't do, or promotional credit has to expire first.
+    /// `None` if the balance is too low, or if promo credit has to be expired first.
     async fn take(
         &self,
         connection: &mut Connection,
@@ -129,7 +130,7 @@ async fn refusal(
     })
 }
 
-/// The entries of a hold: what it takes of gifts and of the wallet.
+/// The entries of a hold, with the parts that it takes from promo credit and from the wallet.
 pub(crate) fn to_held(
     account: &AccountId,
     amount: Nanos,

@@ -1,4 +1,4 @@
-//! How a hold ends: charged, released, or at its last checkpoint.
+//! Ends of holds: charged, released, or charged at the last checkpoint.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ use crate::writer::{Operation, Written};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// What is charged.
+    /// The tokens to charge for.
     pub counts: Counts,
     pub outcome: Outcome,
     pub source: Source,
@@ -32,11 +32,11 @@ pub enum Outcome {
     /// The client hung up.
     Disconnected,
     EngineFailed,
-    /// Nobody settled the hold: its process died, or was cut off from the database.
+    /// The hold was never settled: its process died, or was cut off from the database.
     Expired,
 }
 
-/// Where counts come from.
+/// The origin of token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Engine,
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// The hold is still open, and can be settled again.
+/// A settlement that failed: the hold is still open, and can be settled again.
 #[derive(Debug, thiserror::Error)]
 #[error("the hold was not settled: {error}")]
 pub struct SettleError {
@@ -82,8 +82,8 @@ pub struct SettleError {
     pub error: StoreError,
 }
 
-/// Ends a hold, which travels with the operation: it comes back if it could not be ended, and if
-/// nobody is there to take it, it's dropped and so goes to the writer once more.
+/// Ends a hold, which travels with the operation: it comes back if it could not be ended. If the caller has gone by
+/// then, it is dropped, and so the writer ends it.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) hold: Hold,
@@ -159,12 +159,12 @@ pub(crate) enum How {
     },
     /// Nothing is charged.
     Release,
-    /// Its owner is gone: charged for what the last checkpoint says was delivered, or released.
+    /// The process is gone: charged for what the last checkpoint says was delivered, or released without one.
     AtCheckpoint,
 }
 
 impl How {
-    /// The state after it, without and with a checkpoint.
+    /// The hold's state afterwards: without a checkpoint, and with one.
     fn states(self) -> [&'static str; 2] {
         match self {
             How::Settle { .. } => ["settled", "settled"],
@@ -181,7 +181,7 @@ pub(crate) struct Ended {
     pub(crate) used: bool,
 }
 
-/// What decides on the cost of a hold that ends.
+/// The facts that decide the cost of a hold that ends.
 #[derive(Debug)]
 pub(crate) struct Closing<'a> {
     request: &'a str,
@@ -211,7 +211,7 @@ impl<'a> Closing<'a> {
     }
 }
 
-/// A hold's row, as it was when it ended.
+/// The row of a hold that was just ended.
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) request: String,
@@ -222,15 +222,15 @@ pub(crate) struct Closed {
     pub(crate) price_version: i64,
     pub(crate) price: Price,
     pub(crate) amount: Nanos,
-    /// The part of the amount that is promotional credit.
+    /// The part of the amount that is promo credit.
     pub(crate) promo: Nanos,
     pub(crate) created_at: Timestamp,
-    /// What the last checkpoint says was delivered.
+    /// The counts of the last checkpoint, if there was one.
     pub(crate) delivered: Option<Counts>,
 }
 
-/// Ends an open hold. A hold that has ended stays as it is; what is due beyond it is charged late, if somebody else has
-/// ended it.
+/// Ends an open hold. A hold that has ended before stays as it is; if another node ended it, the difference is charged
+/// late.
 pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
     let [empty, delivered] = ending.how.states();
     let row = connection
@@ -311,8 +311,8 @@ impl Closed {
         })
     }
 
-    /// Takes the cost out of the hold and gives the rest back. Returns the transaction, and how much of the
-    /// cost promotional credit paid.
+    /// Writes the transaction that takes the cost out of the hold and gives the rest back. Returns its id, and the part
+    /// of the cost that promo credit paid.
     async fn charge(
         &self,
         connection: &mut Connection,
@@ -352,8 +352,7 @@ impl Closed {
         Ok((written, spent.used))
     }
 
-    /// Takes the hold and its cost out of the balance. Most accounts have no promotional credit: that is
-    /// one statement.
+    /// Takes the hold and its cost out of the balance: in one statement for most accounts, which have no promo credit.
     async fn pay(
         &self,
         connection: &mut Connection,

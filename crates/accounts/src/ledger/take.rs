@@ -1,4 +1,4 @@
-//! Taking a hold.
+//! Taking a hold for a new request.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) struct Take {
 pub(crate) struct Taken {
     pub(crate) id: i64,
     pub(crate) amount: Nanos,
-    /// Whether it may hold promotional credit.
+    /// Whether the hold may contain promo credit.
     pub(crate) gifts: bool,
 }
 
@@ -107,7 +107,7 @@ impl Operation for Take {
         }
     }
 
-    /// A cap is asked once the hold is there.
+    /// A key's cap is checked once the hold's row is there.
     fn is_risky(&self) -> bool {
         self.new.caller.capped
     }
@@ -141,7 +141,7 @@ impl Take {
         }
     }
 
-    /// The hold's id, and whether its key has a cap. `None` if the attempt has a hold already.
+    /// Inserts the hold's row. Returns its id, and whether its key has a cap; `None` if the attempt has a hold already.
     async fn insert(&self, connection: &mut Connection) -> Result<Option<(i64, bool)>, StoreError> {
         if let Some(made) = self.insert_at_known_price(connection).await? {
             return Ok(Some(made));
@@ -151,7 +151,7 @@ impl Take {
         self.insert_at_known_price(connection).await
     }
 
-    /// `None` if the attempt has a hold already, or nothing had this price yet.
+    /// Inserts the row, if the price is known. `None` if the attempt has a hold already, or no hold had this price yet.
     async fn insert_at_known_price(
         &self,
         connection: &mut Connection,
@@ -183,7 +183,7 @@ impl Take {
             .transpose()
     }
 
-    /// A version of the model's price, if it is new.
+    /// Inserts a version of the model's price, if it is new.
     async fn add_price(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let new = &self.new;
         connection

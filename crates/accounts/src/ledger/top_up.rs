@@ -1,4 +1,4 @@
-//! What an account paid in, by month: that decides its tier.
+//! An account's top-ups by month, which decide its tier.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -9,10 +9,10 @@ use crate::db::{Readers, StoreError, values};
 use crate::ledger::Book;
 use crate::money::Nanos;
 
-/// The current month and the two before.
+/// The months that count: the current one and the two before.
 const MONTHS: i64 = 3;
 
-/// The most that was paid in within one UTC month, of the current one and the two before.
+/// The highest sum of top-ups within one UTC month, of the current month and the two before.
 pub(crate) async fn highest_monthly(
     readers: &Readers,
     account: &AccountId,
@@ -36,7 +36,7 @@ pub(crate) async fn highest_monthly(
     Ok(highest)
 }
 
-/// Where the UTC month that was so many months ago begins and ends.
+/// The begin and the end of the UTC month that was `back` months ago.
 fn month(now: Timestamp, back: i64) -> Result<[Timestamp; 2], StoreError> {
     let first = now.to_zoned(TimeZone::UTC).date().first_of_month();
     let start = |date: Date| date.to_zoned(TimeZone::UTC).map(|start| start.timestamp());

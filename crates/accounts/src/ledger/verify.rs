@@ -1,8 +1,8 @@
-//! Recomputes everything from the entries and names each difference.
+//! Verification: recomputes everything from the entries and names each difference.
 //!
-//! Whatever can be decided in the database is: of what agrees, no row travels. What has to be summed up is, in pieces
-//! of the history, so that memory grows with accounts and with what goes on at a time, not with the history.
-//! Each part reads one snapshot.
+//! Comparisons are made in the database where that is possible: rows that agree aren't sent to this process. Sums are
+//! made over ranges of the history, so that memory grows with accounts and with what happens at a time, not with the
+//! history. Each part reads one snapshot.
 
 mod books;
 mod charges;
@@ -16,10 +16,10 @@ use crate::db::{Connection, Database, StoreError};
 
 pub(crate) use self::quick::verify as quickly;
 
-/// Transactions or usage records that are summed up at a time: so many are sorted in the processor's cache.
+/// Transactions or usage records that are summed up at a time: this many are sorted in the processor's cache.
 const PIECE: i64 = 20_000;
 
-/// All differences, in words. The parts need nothing of each other, and take about as long.
+/// All differences, in words. The parts are independent, run at the same time, and take about equally long.
 pub(crate) async fn verify(database: &Database) -> Result<Vec<String>, StoreError> {
     let (books, holds, charges, days) = futures::try_join!(
         part(database, Part::Books),
@@ -30,16 +30,16 @@ pub(crate) async fn verify(database: &Database) -> Result<Vec<String>, StoreErro
     Ok([books, holds, charges, days].concat())
 }
 
-/// What is compared in one snapshot.
+/// The comparisons that share a snapshot.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    /// Entries, balances and gifts.
+    /// Entries, balances and promos.
     Books,
     /// Holds and their transactions.
     Holds,
-    /// Usage records, what they cost, and revenue.
+    /// Usage records, their cost, and revenue.
     Charges,
-    /// Usage records, and sums by day.
+    /// Usage records, and the sums by day.
     Days,
 }
 
@@ -67,11 +67,11 @@ async fn differences(connection: &mut Connection, part: Part) -> Result<Vec<Stri
     Ok(differences)
 }
 
-/// What is compared: a statement that finds what differs as a name and two amounts, and the words for it.
+/// A comparison: a statement that finds differences as a name and two amounts, and the words for them.
 #[derive(Debug)]
 struct Comparison {
     sql: &'static str,
-    /// What the name is of, and what the amounts are.
+    /// The kind of thing that the name is of, and a label for each amount.
     words: [&'static str; 3],
 }
 
@@ -90,14 +90,14 @@ async fn compare(
     Ok(differences)
 }
 
-/// The pieces of a table of which this is the last id, of so many ids each: after and up to.
+/// Splits the ids up to `last` into ranges of `piece` ids: after the first number, up to the second one.
 fn pieces(last: i64, piece: i64) -> impl Iterator<Item = (i64, i64)> {
     std::iter::successors(Some(0i64), move |after| after.checked_add(piece))
         .take_while(move |after| *after < last)
         .map(move |after| (after, after.saturating_add(piece)))
 }
 
-/// What a statement counts.
+/// The number that a statement returns.
 async fn number(connection: &mut Connection, sql: &'static str) -> Result<i64, StoreError> {
     let row = connection.row(sql, &[]).await?;
     row.map_or(Ok(0), |row| row.integer(0))

@@ -9,11 +9,11 @@ use crate::account::AdminError;
 use crate::db::{Row, StoreError};
 use crate::text::{PLAIN, is_plain};
 
-/// Models for which an account may have limits of their own: all are read with each request of its keys.
+/// The most models for which an account may have limits of its own: all are read with each request of its keys.
 const MODELS_MAX: usize = 100;
 const MODEL_ID_MAX: usize = 256;
 
-/// Limits by the id of a model. One without any limit isn't there.
+/// Limits by the id of a model. A model without any limit has no entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelQuotas(BTreeMap<String, Quotas>);
 
@@ -27,19 +27,19 @@ impl FromIterator<(String, Quotas)> for ModelQuotas {
 }
 
 impl ModelQuotas {
-    /// Those of a model, perhaps none.
+    /// The limits of a model, none if it has no entry.
     pub fn of(&self, model: &str) -> Quotas {
         self.0.get(model).copied().unwrap_or_default()
     }
 
-    /// The same with these of one model.
+    /// These limits, with those of one model replaced.
     #[must_use]
     pub fn with(mut self, model: String, quotas: Quotas) -> Self {
         self.0.insert(model, quotas);
         self.0.into_iter().collect()
     }
 
-    /// By the model's id.
+    /// All limits, in the order of the models' ids.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Quotas)> {
         self.0
             .iter()
@@ -65,7 +65,7 @@ impl ModelQuotas {
         Value::Object(object)
     }
 
-    /// As the column has it.
+    /// The text for the database's column: JSON, or NULL without any limits.
     pub(crate) fn text(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.json().to_string())
     }

@@ -1,5 +1,5 @@
-//! A file of slots. Each has room for two copies of what is kept of a request, which are written in turns: when the power
-//! goes while one is written, the other is still there. A copy is smaller than a disk's sector.
+//! A file of slots. Each slot has room for two copies of a request's note, which are written alternately: if the power
+//! fails during a write, the other copy is intact. A copy is smaller than a disk's sector.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,9 +26,9 @@ pub(super) struct SlotFile {
     path: PathBuf,
     file: File,
     slots: u64,
-    /// By hold: its slot, how often that was written, and what it says.
+    /// The used slots, by the id of their hold.
     used: HashMap<i64, Slot>,
-    /// Slots that nobody uses, with how often they were written.
+    /// Free slots: their number, and how often they were written.
     free: Vec<(u64, u64)>,
 }
 
@@ -40,7 +40,8 @@ struct Slot {
 }
 
 impl SlotFile {
-    /// Takes the file, or makes it. `None` if another process has it. What it has of another database is set aside.
+    /// Locks and reads the file, or creates it. `None` if another process has it. A file with notes about another
+    /// database's requests is renamed, and a new one created.
     pub(super) fn open(path: &Path, slots: usize, database: &str) -> io::Result<Option<Self>> {
         let Some(file) = lock(path)? else {
             return Ok(None);
@@ -74,7 +75,7 @@ impl SlotFile {
         Ok(Some(slot_file))
     }
 
-    /// Written once, so that the disk has the room later.
+    /// Writes zeros to all new slots, so that their disk space is allocated.
     fn make_room(&mut self, slots: u64, head: &str) -> io::Result<()> {
         let mut first = vec![0; COPY_BYTES.saturating_mul(32)];
         let head = head.as_bytes();
@@ -127,9 +128,10 @@ impl SlotFile {
         self.used.len()
     }
 
-    /// Not durable before [`sync`](SlotFile::sync). A request that has ended stays ended.
+    /// Writes a note, which is durable after [`sync`](SlotFile::sync). Once a request's end is noted, later checkpoints
+    /// are ignored.
     ///
-    /// A file that was moved away is written all the same, in case it comes back, but the result is an error.
+    /// A file that was moved away is written as well, in case it comes back, but the result is an error.
     pub(super) fn put(&mut self, kept: &Kept) -> io::Result<()> {
         self.write_kept(kept)?;
         self.check_place()
@@ -175,7 +177,7 @@ impl SlotFile {
         }) = self.used.remove(&hold)
         {
             let written = written.saturating_add(1);
-            // If it can't be written, the next start finds a request that has ended.
+            // If this fails, the next start finds that the request has ended.
             if let Err(error) = self.write(number, written, None) {
                 tracing::debug!(%error, "a slot can't be freed");
             }
@@ -187,7 +189,7 @@ impl SlotFile {
         self.file.sync_data()
     }
 
-    /// Everything that another file has, which is gone then.
+    /// Moves all notes of another file into this one, and deletes that file.
     pub(super) fn take_over(&mut self, other: SlotFile) -> io::Result<()> {
         for slot in other.used.values() {
             self.put(&slot.kept)?;
@@ -201,7 +203,7 @@ impl SlotFile {
         self.file.write_all_at(&copy, place(number, written % 2))
     }
 
-    /// What is written to a file that has no name any more is lost.
+    /// An error if the file was removed or replaced: what is written to a file without a name is lost.
     fn check_place(&self) -> io::Result<()> {
         let (named, own) = (std::fs::metadata(&self.path)?, self.file.metadata()?);
         if (named.dev(), named.ino()) == (own.dev(), own.ino()) {
@@ -225,7 +227,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Where a copy of a slot begins.
+/// The offset of a copy of a slot, in bytes.
 fn place(number: u64, copy: u64) -> u64 {
     let slot = number.saturating_mul(SLOT_BYTES);
     let copy = copy.saturating_mul(SLOT_BYTES / 2);
@@ -285,8 +287,8 @@ fn position<T: PartialEq>(all: &[T], one: T) -> u8 {
     u8::try_from(found.unwrap_or(0)).unwrap_or(0)
 }
 
-/// How often the slot had been written, and what it says: nothing if it is free. `None` for a copy that was never written,
-/// or not to its end.
+/// How often the slot had been written, and its note, which a free slot doesn't have. `None` for a copy that was never
+/// written, or not to its end.
 fn decode(copy: &[u8]) -> Option<(u64, Option<Kept>)> {
     let (sum, body) = copy.split_at_checked(SUM_BYTES)?;
     if sum != checksum(body) {

@@ -1,5 +1,5 @@
-//! Usage records that are older than the operator wants are deleted, some at a time. The sums by day stay, and so
-//! does what the deleted ones were of them, for the books. A record that was refunded stays, too: the refund names it.
+//! Deletes usage records that are older than the operator wants, in batches. The sums by day stay, and count what was
+//! deleted (`pruned_…`), so that the books still add up. A refunded record stays, as the refund names it.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use crate::clock;
 use crate::db::{Connection, Readers, StoreError, values};
 use crate::writer::{Operation, Written};
 
-/// Records that one transaction deletes.
+/// The most records that one transaction deletes.
 const BATCH: i64 = 500;
 
 /// Whether the account has records to delete.
@@ -29,11 +29,11 @@ pub(crate) async fn due(
     Ok(row.is_some())
 }
 
-/// The end and the id of a record: in this order they are deleted.
+/// A place in the order in which records are deleted: the end of a record, and its id.
 pub(crate) type Place = (Timestamp, i64);
 
-/// Deletes the oldest records of an account after a place that ended before a time, and tells how far it came if there
-/// may be more. So what stays is not looked at again with each batch.
+/// Deletes the oldest records of an account that come after a place and ended before a time. Returns the place of the
+/// last one if there may be more, so that the next batch doesn't look at the records that stay.
 #[derive(Debug)]
 pub(crate) struct Prune {
     pub(crate) account: AccountId,
@@ -66,7 +66,7 @@ impl Operation for Prune {
             Some(last) => Some((last.time(0)?, last.integer(1)?)),
             None => None,
         };
-        // All that ended before: no record has the id 0.
+        // Without a full batch: all records that ended before `before`. No record has the id 0.
         let (at, id) = last.unwrap_or((self.before, 0));
         connection
             .execute(
@@ -94,7 +94,7 @@ impl Operation for Prune {
         Ok(Ok(last))
     }
 
-    /// A refund locks the balance, too: none comes between.
+    /// The account whose balance refunds lock too. A batch of several accounts locks it before it prunes.
     fn account(&self) -> Option<&AccountId> {
         Some(&self.account)
     }

@@ -1,4 +1,4 @@
-//! Usage to be read: summed up, for bills, and as it is.
+//! Reports of usage: sums for bills, and the records themselves.
 
 pub(crate) mod export;
 pub(crate) mod list;
@@ -17,7 +17,7 @@ use crate::money::{Counts, Nanos, Price};
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// How usage is cut into lines, by UTC. Weeks begin on Monday.
+/// The period of a bill's lines, by UTC. Weeks begin on Monday.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cycle {
     Hour,
@@ -26,22 +26,22 @@ pub enum Cycle {
     Month,
 }
 
-/// What a model cost at one price within one cycle.
+/// The cost of a model at one price within one cycle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BillLine {
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub model: String,
-    /// Its `cached` is always written out.
+    /// `cached` is always set.
     pub price: Price,
     pub requests: u64,
     pub counts: Counts,
     pub cost: Nanos,
-    /// The part of the cost that promotional credit paid.
+    /// The part of the cost that promo credit paid.
     pub promo: Nanos,
 }
 
-/// What lines are read from; their time is in units that [`Cycle::bounds`] knows.
+/// The query of a bill's lines. Their time is in the unit that [`Cycle::bounds`] takes.
 macro_rules! lines {
     ($time:literal, $requests:literal, $from:literal) => {
         concat!(
@@ -54,8 +54,8 @@ macro_rules! lines {
     };
 }
 
-/// The lines of an account, the oldest first, by model and price. Records count where they ended; of cycles
-/// longer than an hour all days that the time from `from` to before `to` touches are in.
+/// The lines of an account, the oldest first, by model and price. Records count by when they ended. Cycles longer than
+/// an hour are summed up from whole days: all days that the time from `from` to before `to` touches.
 pub(crate) async fn bill(
     readers: &Readers,
     account: &AccountId,
@@ -137,7 +137,8 @@ impl BillLine {
 }
 
 impl Cycle {
-    /// Where the cycle begins and ends in which an hour (for hours) or a day lies, each counted since 1970.
+    /// The begin and the end of the cycle that contains an hour ([`Cycle::Hour`]) or else a day, each counted since
+    /// 1970.
     fn bounds(self, at: i64) -> Result<[Timestamp; 2], StoreError> {
         let bounds = || -> Result<_, jiff::Error> {
             if self == Cycle::Hour {

@@ -1,4 +1,4 @@
-//! Keys and accounts are changed, and the audit log tells by whom.
+//! Changes of keys and accounts, and their records in the audit log.
 
 use jiff::SignedDuration;
 use weir_accounts::{
@@ -46,7 +46,7 @@ async fn a_rotated_key_has_two_secrets_for_a_while() {
     assert_eq!([valid(one, 69).await, valid(two, 69).await], [true, true]);
     assert_eq!([valid(one, 70).await, valid(two, 70).await], [false, true]);
 
-    // Once more within the grace: only the last two secrets count.
+    // Rotated once more within the grace: only the last two secrets count.
     let grace = SignedDuration::from_secs(1000);
     let third = accounts.rotate_key(two, grace, by(30)).await.unwrap();
     let three = third.secret.expose();
@@ -57,7 +57,7 @@ async fn a_rotated_key_has_two_secrets_for_a_while() {
     ];
     assert_eq!(all, [false, true, true]);
 
-    // Leaked: the old secret ends at once.
+    // The secret has leaked: without a grace the old one ends at once.
     let fourth = accounts
         .rotate_key(id, SignedDuration::ZERO, by(40))
         .await
@@ -146,7 +146,7 @@ async fn a_key_is_changed_in_parts() {
     assert!(refused.to_string().contains("is revoked"), "{refused}");
 }
 
-/// Whoever asks twice gets one key, also when both ask at once.
+/// Requests with the same idempotency key make one key, also when they come at once.
 #[tokio::test]
 async fn an_idempotency_key_makes_one_key() {
     let fixture = Fixture::with(0).await;
@@ -182,7 +182,7 @@ async fn an_idempotency_key_makes_one_key() {
             "{bad:?}: {refused:?}"
         );
     }
-    // The fixture's, and those two; each was told to the audit log once.
+    // The fixture's key, and the two made here; each has one audit record.
     assert_eq!(accounts.keys(demo).await.unwrap().len(), 3);
     assert_eq!(accounts.keys(&other).await.unwrap(), []);
     let page = Page {
@@ -194,7 +194,7 @@ async fn an_idempotency_key_makes_one_key() {
     assert_eq!(added.count(), 3);
 }
 
-/// It is written with what is written next, and at most once a minute.
+/// The last use is written with the next transaction, at most once a minute.
 #[tokio::test]
 async fn the_last_use_of_a_key_is_known_to_the_minute() {
     let fixture = Fixture::with(0).await;
@@ -292,7 +292,7 @@ async fn an_account_is_changed_in_parts() {
     assert!(matches!(bad, Err(AdminError::Invalid { .. })), "{bad:?}");
 }
 
-/// A caller brings them along; they go before those of every model, limit by limit.
+/// A caller has its account's limits for models; they go before those for every model, limit by limit.
 #[tokio::test]
 async fn an_account_has_limits_for_models() {
     let fixture = Fixture::with(0).await;
@@ -414,7 +414,7 @@ async fn every_act_is_in_the_audit_log() {
         .update_key(id, change.clone(), by(2))
         .await
         .unwrap();
-    // Nothing changes: no act.
+    // A change that changes nothing is no act.
     accounts.update_key(id, change, by(3)).await.unwrap();
     accounts
         .rotate_key(id, SignedDuration::ZERO, by(4))

@@ -1,4 +1,4 @@
-//! Credits, and whether the books would tell.
+//! Top-ups, and whether verification finds tampering.
 
 use weir_accounts::{AdminError, Hold, Nanos, PromoGift, Role};
 
@@ -34,7 +34,7 @@ async fn a_replayed_credit_changes_nothing() {
         "{conflict:?}"
     );
     assert_eq!(fixture.balance().await, (570, 0));
-    // Another account has its own numbers.
+    // Each account has idempotency keys of its own.
     let other = fixture.accounts.add_account("other", at(0)).await.unwrap();
     let paid = fixture
         .accounts
@@ -265,7 +265,7 @@ async fn tampering_is_found() {
     }
 }
 
-/// Of these, a server is told when it starts.
+/// The differences that are found when a server starts.
 #[tokio::test]
 async fn tampering_with_balances_is_found_quickly() {
     for (tamper, named) in [
@@ -296,7 +296,7 @@ async fn tampering_with_balances_is_found_quickly() {
     }
 }
 
-/// A settled request, an open one, one that was extended and released, and a gift that came last.
+/// A settled request, an open one, one that was extended and released, and promo credit that came last.
 async fn busy() -> (Fixture, Hold) {
     let fixture = Fixture::with(1_000).await;
     let accounts = &fixture.accounts;
@@ -355,7 +355,7 @@ async fn the_database_itself_refuses_what_must_not_be() {
     check("UPDATE usage_record SET cost = held + 1", "check").await;
 }
 
-/// The command line pays in while the server holds and settles.
+/// The command line tops up while the server holds and settles.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_write_at_once() {
     let fixture = Fixture::with(10_000).await;

@@ -57,7 +57,7 @@ impl Capped {
             .unwrap();
     }
 
-    /// Spends so much, if a hold of it is granted.
+    /// Holds and spends this much, if the hold is granted.
     async fn spend(&mut self, cost: i64, second: i64) -> Result<(), HoldError> {
         let hold = self.hold(cost, second).await?;
         self.settle(hold, u64::try_from(cost).unwrap(), second)
@@ -98,7 +98,7 @@ async fn open_holds_count_as_spent() {
     let more = accounts.extend(&mut one, nanos(50), at(2)).await;
     refused(more, (CapPeriod::Total, 0, false));
 
-    // What a request doesn't cost is there again.
+    // The part of a hold that its request doesn't cost is available again.
     capped.settle(one, 5, 3).await;
     accounts.release(two, at(3)).await.unwrap();
     refused(capped.hold(96, 4).await, (CapPeriod::Total, 95, false));
@@ -126,7 +126,7 @@ async fn days_and_months_begin_at_midnight_utc() {
     );
     capped.spend(100, NEXT_DAY).await.unwrap();
     refused(capped.hold(1, NEXT_DAY).await, (CapPeriod::Day, 0, false));
-    // The clock is set back over midnight: that gives nothing for free.
+    // A clock that is set back over midnight gives nothing for free.
     refused(
         capped.hold(1, NEXT_DAY - 1).await,
         (CapPeriod::Day, 0, false),
@@ -177,7 +177,7 @@ async fn a_cap_is_for_its_key_only() {
     let caller = accounts.authenticate(free.secret.expose(), at(0)).await;
     capped.fixture.caller = caller.unwrap();
     capped.spend(500, 1).await.unwrap();
-    // What the balance can't cover says so, cap or not.
+    // A hold that the balance can't cover is refused for that, cap or not.
     let too_much = capped.hold(100_000, 1).await;
     assert!(
         matches!(too_much, Err(HoldError::BalanceTooLow { .. })),

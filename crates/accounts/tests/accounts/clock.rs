@@ -23,8 +23,8 @@ async fn with_promo(amount: i64, expires: i64) -> Fixture {
     fixture
 }
 
-/// Years ahead: no gift expires, whoever asks; it is used as if it were still the newest time in the books. A clock that
-/// is accepted goes on from there.
+/// With a clock years ahead no promo credit expires; it is used as if the newest time in the books were
+/// now. Once the clock is accepted, time goes on from there.
 #[tokio::test]
 async fn nothing_expires_by_a_clock_that_is_far_ahead() {
     let fixture = with_promo(300, 30 * DAY).await;
@@ -71,8 +71,8 @@ async fn nothing_is_pruned_by_a_clock_that_is_far_ahead() {
     fixture.assert_books().await;
 }
 
-/// What was charged while the clock was 400 days ahead counts for a daily cap as long as it is, and doesn't keep the key
-/// out for 400 days afterwards.
+/// A charge that is made while the clock is 400 days ahead counts for a daily cap as long as the clock is ahead, and
+/// doesn't lock the key out for 400 days afterwards.
 #[tokio::test]
 async fn a_daily_cap_is_not_moved_by_a_clock_that_was_ahead() {
     let mut fixture = Fixture::with(10_000).await;
@@ -114,7 +114,7 @@ async fn a_daily_cap_is_not_moved_by_a_clock_that_was_ahead() {
     fixture.assert_books().await;
 }
 
-/// A server goes by the books' time: 400 days back, an expired key stays expired.
+/// A server goes by the books' time: with a clock 400 days back, an expired key stays expired.
 #[tokio::test]
 async fn a_clock_that_is_far_behind_is_not_gone_by() {
     let fixture = Fixture::with(1_000).await;
@@ -147,7 +147,7 @@ async fn restarted(fixture: &Fixture, second: i64) -> Accounts {
     Accounts::open(options, at(second)).await.unwrap()
 }
 
-/// Two processes: what one accepts, the other goes by.
+/// A clock that one process accepts is followed by another.
 #[tokio::test]
 async fn an_accepted_clock_is_seen_by_the_server() {
     let fixture = with_promo(300, 30 * DAY).await;
@@ -159,7 +159,7 @@ async fn an_accepted_clock_is_seen_by_the_server() {
     assert_eq!(promo(&fixture).await, nanos(0));
 }
 
-/// A secret that is rotated by a clock that is ahead would be accepted for as long.
+/// By a clock that is ahead, a grace would keep the old secret valid for that much longer.
 #[tokio::test]
 async fn no_grace_is_given_by_a_clock_that_is_far_off() {
     let fixture = Fixture::with(1_000).await;

@@ -1,4 +1,4 @@
-//! One PostgreSQL for a run of the tests, and a database of its own for each of them.
+//! A PostgreSQL cluster for a run of the tests, and a database of its own for each of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-/// All tests of a run of nextest have one cluster, which ends with nextest; otherwise it ends with this
-/// process.
+/// The folder of the cluster, which all tests of a run share. It is stopped when nextest ends, or without nextest when
+/// this process ends.
 static CLUSTER: LazyLock<PathBuf> = LazyLock::new(|| {
     let (run, watched) = match std::env::var("NEXTEST_RUN_ID") {
         Ok(run) => (run, std::os::unix::process::parent_id()),
@@ -19,7 +19,8 @@ static CLUSTER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Starts a cluster in a folder for as long as a process lives, stops it or starts it again.
+/// Runs `test-postgres.sh`, which starts a cluster in a folder for as long as a process lives, stops it or starts it
+/// again.
 pub(crate) fn script(folder: &Path, what: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-postgres.sh");
     let done = Command::new(script).arg(folder).arg(what).status();
@@ -29,7 +30,7 @@ pub(crate) fn script(folder: &Path, what: &str) {
     );
 }
 
-/// Where its socket is.
+/// The folder with the cluster's socket.
 pub(crate) fn folder() -> &'static Path {
     &CLUSTER
 }
@@ -39,7 +40,7 @@ pub(crate) fn url(database: &str) -> String {
     format!("postgres://weir@{socket}/{database}")
 }
 
-/// An empty database; its address.
+/// Creates an empty database, and returns its address.
 pub(crate) async fn create() -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let made = MADE.fetch_add(1, Ordering::Relaxed);

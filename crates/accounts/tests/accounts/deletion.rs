@@ -1,4 +1,4 @@
-//! Accounts are deleted: nothing can be done with one any more, and nothing that was written is lost.
+//! Accounts are deleted: they can't be used any more, and no record is lost.
 
 use jiff::SignedDuration;
 use weir_accounts::{
@@ -84,10 +84,10 @@ async fn an_account_with_money_or_open_requests_stays() {
     fixture.assert_books().await;
 }
 
-/// Writing off leaves nothing of cash, promotional credit or debt, and books that balance.
+/// Writing off leaves no cash, promo credit or debt, and books that balance.
 #[tokio::test]
 async fn balances_are_written_off() {
-    // Cash, promotional credit, and what may be owed.
+    // Cash, promo credit, and the credit limit.
     let rows = [
         (0, 0, 0),
         (5000, 0, 0),
@@ -126,7 +126,7 @@ async fn balances_are_written_off() {
         assert_eq!(left, [Nanos::ZERO; 5], "{cash} {promo} {limit}");
         assert_eq!(deleted.deleted_at, Some(at(10)));
         fixture.assert_books().await;
-        // Neither does what expires later change anything.
+        // A promo whose time is over later changes nothing, either.
         fixture.accounts.expire(at(2000)).await.unwrap();
         fixture.assert_books().await;
     }
@@ -247,7 +247,7 @@ async fn nothing_can_be_done_with_a_deleted_account() {
             "{nth}: {refused}"
         );
     }
-    // Holds of requests that came before find nothing.
+    // Requests that were authenticated before get no hold.
     assert!(fixture.held("late", 1).await.is_err());
     assert_eq!(
         fixture.delete(Remainder::Refuse).await.unwrap(),

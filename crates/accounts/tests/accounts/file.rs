@@ -1,4 +1,4 @@
-//! What is about SQLite's file.
+//! SQLite's file: its permissions, its lock, and what happens when it is lost or moved.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::fixture::{at, database, open, options};
 #[tokio::test]
 async fn only_its_owner_can_read_the_database() {
     let folder = tempfile::tempdir().unwrap();
-    // Made by something less careful.
+    // Created by another program, with wider permissions.
     std::fs::write(database(folder.path()), "").unwrap();
     let accounts = open(folder.path(), Role::Server).await;
     accounts.add_account("demo", at(0)).await.unwrap();
@@ -40,7 +40,7 @@ async fn two_servers_do_not_share_a_file() {
         .unwrap();
 }
 
-/// Whatever name a second server finds the file by, and whatever is removed beside it.
+/// A second server is refused, whatever name it finds the file by, and whatever is removed beside the file.
 #[tokio::test]
 async fn the_lock_is_on_the_file_itself() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,14 +81,14 @@ async fn the_lock_is_on_the_file_itself() {
             "{second:?}"
         );
     }
-    // Whoever only reads would see an old state: the log is beside the other name.
+    // A reader would see an old state: the log is beside the other name.
     let reader = Accounts::open(Options::new(hard.clone(), Role::Reader), at(0)).await;
     assert!(matches!(reader, Err(OpenError::OtherName(_))), "{reader:?}");
     std::fs::remove_file(hard).unwrap();
     open(folder.path(), Role::Tool).await;
 }
 
-/// A database that was there once is not made anew, whatever is left of it.
+/// A database that was there once is not created anew, whatever is left of it.
 #[tokio::test]
 async fn a_lost_database_is_not_made_anew() {
     type Act = fn(&Path);
@@ -117,7 +117,7 @@ async fn a_lost_database_is_not_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let server = open(folder.path(), Role::Server).await;
         server.add_account("demo", at(0)).await.unwrap();
-        // As after kill -9: the log is there.
+        // A second connection keeps the log on the disk, as after kill -9.
         let raw = rusqlite::Connection::open(database(folder.path())).unwrap();
         raw.query_row("SELECT COUNT(*) FROM account", [], |_| Ok(()))
             .unwrap();
@@ -149,8 +149,7 @@ async fn one_can_start_anew_on_purpose() {
     assert_eq!(anew.accounts().await.unwrap(), []);
 }
 
-/// A server whose files are moved, removed or replaced says so with the next thing that it is asked for, and goes on when
-/// they are back.
+/// A server whose files are moved, removed or replaced reports it at the next call, and goes on when they are back.
 #[tokio::test]
 async fn files_that_are_not_in_their_place_are_not_used() {
     type Act = fn(&Path);

@@ -55,7 +55,7 @@ pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("weir.db")
 }
 
-/// Where the database of a folder is: in it, or on the server under an address that it notes.
+/// The database of a folder: a file in it, or one on the server, whose address is noted in the folder.
 pub(crate) async fn location(folder: &Path) -> Location {
     if !POSTGRES {
         return database(folder).into();
@@ -80,7 +80,7 @@ pub(crate) async fn open(folder: &Path, role: Role) -> Accounts {
     Accounts::open(options, at(0)).await.unwrap()
 }
 
-/// A connection past the crate, to look at the tables and to tamper with them.
+/// A direct connection, past the crate, to look at the tables and to tamper with them.
 pub(crate) enum Raw {
     Sqlite(rusqlite::Connection),
     Postgres(PgConnection),
@@ -96,15 +96,15 @@ pub(crate) async fn raw(folder: &Path) -> Raw {
     Raw::Sqlite(raw)
 }
 
-/// As if another node had taken all processes but the newest for dead, long after they died. On SQLite only one is alive
-/// anyway.
+/// Takes all processes but the newest for dead, as another node would long after they died. Changes nothing on SQLite,
+/// where only one is alive anyway.
 pub(crate) async fn long_after(folder: &Path) {
     let newest = "(SELECT name FROM node ORDER BY started_at DESC, name LIMIT 1)";
     let sql = format!("DELETE FROM node WHERE name <> {newest}");
     raw(folder).await.execute(&sql).await.unwrap();
 }
 
-/// As if the open holds were those of a process that is gone.
+/// Makes the open holds those of a process that is gone.
 pub(crate) async fn lose(folder: &Path) {
     let sql = "UPDATE hold SET node = 'gone' WHERE state = 'open'";
     raw(folder).await.execute(sql).await.unwrap();
@@ -121,7 +121,7 @@ impl Raw {
         }
     }
 
-    /// Lets this connection change what is append-only.
+    /// Lets this connection change append-only tables.
     pub(crate) async fn disable_triggers(&mut self) {
         let sql = if POSTGRES {
             "SET session_replication_role = replica"
@@ -135,7 +135,7 @@ impl Raw {
 }
 
 impl Fixture {
-    /// A server with an account `demo` that has so many nano-USD.
+    /// A server with an account `demo` that has this many nano-USD.
     pub(crate) async fn with(credit: i64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let accounts = open(folder.path(), Role::Server).await;
@@ -170,7 +170,7 @@ impl Fixture {
         self.accounts.account("demo").await.unwrap()
     }
 
-    /// Posted and held now, after everything that was dropped is written.
+    /// The posted and the held balance, once everything that was dropped is written.
     pub(crate) async fn balance(&self) -> (i64, i64) {
         self.written().await;
         let account = self.account().await;
@@ -181,7 +181,7 @@ impl Fixture {
         (account.posted.get(), account.held.get())
     }
 
-    /// Two transactions: the first may make a hold that nobody wants, the second releases it.
+    /// Waits for two transactions: the first may make a hold that no caller takes, the second releases it.
     pub(crate) async fn written(&self) {
         for _ in 0..2 {
             self.accounts.expire(at(0)).await.unwrap();
@@ -197,7 +197,7 @@ impl Fixture {
     }
 }
 
-/// The account `demo` with a key and credit.
+/// Creates the account `demo` with a key and credit.
 pub(crate) async fn caller(accounts: &Accounts, credit: i64) -> Caller {
     let account = accounts.add_account("demo", at(0)).await.unwrap();
     if credit > 0 {

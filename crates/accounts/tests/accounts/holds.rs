@@ -88,7 +88,7 @@ async fn what_the_balance_cannot_cover_is_refused() {
     fixture.assert_books().await;
 }
 
-/// 1,000 at once, and money for 137: never more succeed, and never fewer than one less.
+/// 1,000 holds at once, and money for 137: at most 137 are granted, and at least 136.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parallel_holds_never_overdraw() {
     const PAID: usize = 137;
@@ -133,7 +133,7 @@ async fn parallel_holds_never_overdraw() {
 async fn the_same_attempt_is_held_and_settled_once() {
     let fixture = Fixture::with(1_000).await;
     let first = fixture.held("r1", 300).await.unwrap();
-    // A replay gets the first result, whatever it asks for now.
+    // A replay gets the first result, whatever amount it asks for.
     let again = fixture.held("r1", 500).await.unwrap();
     assert_eq!(again.amount(), nanos(300));
     assert_eq!(fixture.balance().await, (1_000, 300));
@@ -190,7 +190,7 @@ async fn each_attempt_is_charged_once_at_its_own_price() {
         .durable()
         .await
         .unwrap();
-    // The price changed after `first` was admitted: for `first` it stays what it was.
+    // The price changed after `first` was admitted: `first` keeps its price.
     for (hold, cost) in [(first, 10), (second, 20)] {
         assert_eq!(
             fixture
@@ -233,7 +233,7 @@ async fn a_settlement_after_its_hold_was_lost_is_charged_late() {
     );
     assert_eq!(fixture.balance().await, (960, 0));
 
-    // It was cut off, and comes back.
+    // The process that was cut off comes back.
     let settle = async |hold, counts| {
         let charged = accounts.settle(hold, success(counts)).await;
         let charged = charged.unwrap();
@@ -264,7 +264,7 @@ async fn a_settlement_after_its_hold_was_lost_is_charged_late() {
     ];
     assert_eq!(found, expected);
 
-    // What is charged late can be refunded like anything else.
+    // A late charge can be refunded like any other.
     let refund = Refund {
         request: "delivered".to_owned(),
         attempt: 1_000_000,
@@ -277,7 +277,7 @@ async fn a_settlement_after_its_hold_was_lost_is_charged_late() {
     fixture.assert_books().await;
 }
 
-/// The money may be gone meanwhile: then what is there is taken, and the books still add up.
+/// The money may be gone meanwhile: then only what is there is charged, and the books still add up.
 #[tokio::test]
 async fn what_is_charged_late_never_overdraws() {
     for (left, charged) in [(500, 290), (300, 290), (100, 100), (1, 1), (0, 0)] {
@@ -312,7 +312,7 @@ async fn what_is_charged_late_is_never_more_than_was_held() {
 async fn a_process_never_expires_its_own_holds() {
     let fixture = Fixture::with(1_000).await;
     let hold = fixture.held("r1", 300).await.unwrap();
-    // As if the clock had jumped by years.
+    // The clock jumps by years.
     for ended in [
         fixture.accounts.expire(at(100_000_000)).await,
         fixture.accounts.recover(at(100_000_000)).await,
@@ -386,7 +386,7 @@ async fn a_hold_rolls_until_the_balance_is_used_up() {
         .await
         .unwrap();
     assert_eq!(hold.amount(), nanos(700));
-    // What it holds itself would not come free: only the other hold is in its way.
+    // Its own amount would not come free: only the other hold is in the way.
     let mut check = async |more: i64, expected: &str| {
         let refused = fixture.accounts.extend(&mut hold, nanos(more), at(2)).await;
         assert_eq!(format!("{:?}", refused.unwrap_err()), expected, "{more}");

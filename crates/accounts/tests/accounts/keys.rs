@@ -1,4 +1,4 @@
-//! Who is let in, and that secrets stay secret.
+//! Which keys are accepted, and that secrets stay secret.
 
 use weir_accounts::{AdminError, KeyError, KeyOptions, KeyRole, Quotas, Role};
 
@@ -80,7 +80,7 @@ async fn a_key_ends_when_it_is_revoked_or_expires() {
         .await;
     assert!(matches!(expired, Err(KeyError::Rejected)), "{expired:?}");
 
-    // Revoked by another process: refused at once.
+    // A key that another process revokes is refused at once.
     let key = accounts
         .add_key(&fixture.caller.account, None, at(1))
         .await
@@ -164,7 +164,7 @@ async fn a_key_may_be_for_some_models_only() {
     }
 }
 
-/// A secret is in no debug text, no error and no file.
+/// A secret appears in no debug text, no error and no file.
 #[tokio::test]
 async fn a_secret_is_seen_once() {
     let fixture = Fixture::with(1_000).await;
@@ -214,7 +214,7 @@ async fn a_secret_is_seen_once() {
     }
 }
 
-/// What the limits need to know of a caller.
+/// A caller has all that the rate limits need.
 #[tokio::test]
 async fn a_caller_carries_its_role_and_limits() {
     let fixture = Fixture::with(0).await;
@@ -295,7 +295,7 @@ async fn the_best_month_of_three_counts() {
     check("2024-06-01T00:00:00Z", 0).await;
 }
 
-/// A secret that was lost on its way, or a command that was repeated, doesn't end the one that is in use.
+/// A new secret that was never used, as it was lost or the command was repeated, doesn't end the one in use.
 #[tokio::test]
 async fn a_new_secret_that_nobody_used_is_not_the_old_one() {
     let fixture = Fixture::with(0).await;
@@ -318,12 +318,12 @@ async fn a_new_secret_that_nobody_used_is_not_the_old_one() {
     assert!(works(first.secret.expose(), 30).await, "it is in use");
     assert!(!works(lost.secret.expose(), 30).await);
     assert!(works(again.secret.expose(), 30).await);
-    // Now the new one is in use, too: it is the old one next.
+    // The new secret is in use now, so it is the old one after the next rotation.
     let third = rotate(40).await;
     assert!(!works(first.secret.expose(), 50).await);
     assert!(works(again.secret.expose(), 50).await);
     assert!(works(third.secret.expose(), 50).await);
-    // The grace that counts is the last one's.
+    // The grace of the last rotation is the one that counts.
     let _lost = rotate(60).await;
     let _again = rotate(3_000).await;
     assert!(works(third.secret.expose(), 3_000 + 3_599).await);

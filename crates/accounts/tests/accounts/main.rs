@@ -22,5 +22,5 @@ mod spill;
 mod webhooks;
 mod writer;
 
-/// These run on SQLite; `tests/postgres` has the same on PostgreSQL.
+/// These tests run on SQLite; `tests/postgres` has the same ones on PostgreSQL.
 pub(crate) const POSTGRES: bool = false;

@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Prompt tokens at a nano-USD each: a hold is its amount and what its checkpoint would cost.
+/// The expected state. Prompt tokens cost a nano-USD each; a hold is its amount and the cost at its checkpoint.
 #[derive(Debug, Default)]
 struct Model {
     posted: i64,
@@ -176,7 +176,7 @@ impl World {
         self.fixture.assert_books().await;
     }
 
-    /// The process dies after its last write; another one takes over.
+    /// Lets the process die after its last write; another one takes over.
     fn crash(self, runtime: Runtime) -> (Self, Runtime) {
         let World {
             fixture,

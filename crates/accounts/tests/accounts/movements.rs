@@ -1,4 +1,4 @@
-//! Adjustments, gifts of promotional credit, and refunds.
+//! Adjustments, promo credit, and refunds.
 
 use jiff::SignedDuration;
 use weir_accounts::{
@@ -50,7 +50,7 @@ async fn refund(
     fixture.accounts.refund(refund, at(second)).await
 }
 
-/// A request that costs so much, held and settled at the same moment.
+/// A request that costs this much, held and settled at the same moment.
 async fn spend(fixture: &Fixture, request: &str, cost: i64, second: i64) {
     let new = NewHold {
         now: at(second),
@@ -64,7 +64,7 @@ async fn spend(fixture: &Fixture, request: &str, cost: i64, second: i64) {
     fixture.accounts.settle(hold, settlement).await.unwrap();
 }
 
-/// Posted, held, and what is free of promotional credit.
+/// Posted, held, and free promo credit.
 async fn money(fixture: &Fixture, second: i64) -> (i64, i64, i64) {
     fixture.accounts.expire(at(second)).await.unwrap();
     let account = fixture.account().await;
@@ -92,7 +92,7 @@ async fn an_adjustment_never_overdraws() {
     refused(adjust(&fixture, -51, "b").await, "used for something else");
     refused(adjust(&fixture, 0, "c").await, "can't be 0");
 
-    // What is held, and promotional credit, can't be taken away.
+    // Money that is held, and promo credit, can't be taken away.
     let _hold = fixture.held("r1", 30).await.unwrap();
     give(&fixture, 500, 1_000, "gift").await.unwrap();
     refused(adjust(&fixture, -41, "c").await, "0.00000004 USD of cash");
@@ -165,11 +165,11 @@ async fn nothing_is_held_of_credit_that_has_expired() {
         };
         fixture.accounts.settle(hold, settlement).await.unwrap();
     };
-    // Nobody has booked the expiry yet; the hold that would need it does.
+    // The expiry isn't booked yet; the hold that would need the promo credit books it.
     let early = hold("r1", 30, 99).await.unwrap();
     assert!(hold("r2", 11, 100).await.is_err());
     let cash = hold("r3", 10, 100).await.unwrap();
-    // What a hold has stays good for it; what it doesn't use is gone, and it draws no more.
+    // Promo credit that a hold has stays good for it; the unused part is gone, and no more is drawn.
     settle(early, 20, 200).await;
     settle(cash, 4, 200).await;
     assert_eq!(money(&fixture, 200).await, (6, 0, 0));
@@ -181,8 +181,8 @@ async fn nothing_is_held_of_credit_that_has_expired() {
     assert_eq!([usage[0].promo, usage[1].promo], [nanos(0), nanos(20)]);
 }
 
-/// A request that had to hold cash, because another held the promotional credit, doesn't pay cash when that
-/// is free again.
+/// A request that had to hold cash, because another one held the promo credit, is paid with promo credit that is free
+/// again.
 #[tokio::test]
 async fn cash_is_not_used_while_promotional_credit_is_free() {
     let fixture = Fixture::with(100).await;
@@ -245,7 +245,7 @@ async fn a_refund_is_never_more_than_the_cost() {
     );
 }
 
-/// What the ledger says of it, page by page.
+/// The ledger's transactions, page by page.
 #[tokio::test]
 async fn the_ledger_is_read_in_pages() {
     let fixture = Fixture::with(100).await;
@@ -307,7 +307,7 @@ async fn the_ledger_is_read_in_pages() {
     assert_eq!(page(Some(all[1].id), 2).await.unwrap(), all[2..4]);
 }
 
-/// Promotional credit never becomes cash.
+/// Promo credit never becomes cash.
 #[tokio::test]
 async fn a_refund_comes_back_as_what_was_paid() {
     let fixture = Fixture::with(100).await;
@@ -315,7 +315,7 @@ async fn a_refund_comes_back_as_what_was_paid() {
     give(&fixture, 20, 500, "late").await.unwrap();
     spend(&fixture, "r1", 60, 3).await;
     assert_eq!(money(&fixture, 4).await, (90, 0, 0));
-    // Cash first, then what lives longest.
+    // Cash first, then the promo that expires last.
     refund(&fixture, Some(15), "a", 5).await.unwrap();
     assert_eq!(money(&fixture, 5).await, (105, 0, 5));
     refund(&fixture, Some(25), "b", 6).await.unwrap();
@@ -324,7 +324,7 @@ async fn a_refund_comes_back_as_what_was_paid() {
         refund(&fixture, Some(16), "c", 100).await,
         "can be refunded",
     );
-    // Only what is left of the gifts that still live.
+    // Only promos that haven't expired get promo credit back.
     spend(&fixture, "r2", 1, 7).await;
     assert_eq!(money(&fixture, 100).await, (120, 0, 20));
     refused(
@@ -334,7 +334,7 @@ async fn a_refund_comes_back_as_what_was_paid() {
     assert_eq!(money(&fixture, 500).await, (100, 0, 0));
 }
 
-/// One number pays once, whatever it is given for.
+/// An idempotency key pays once, whatever the kind of movement.
 #[tokio::test]
 async fn a_number_is_used_once_whatever_for() {
     let fixture = Fixture::with(1_000).await;
@@ -362,7 +362,7 @@ async fn a_number_is_used_once_whatever_for() {
     fixture.assert_books().await;
 }
 
-/// 30 days from now are another day tomorrow, and yet the same command.
+/// Asked again tomorrow, 30 days from now are another day, and yet the same request.
 #[tokio::test]
 async fn a_gift_for_some_days_can_be_asked_for_again() {
     let fixture = Fixture::with(0).await;
@@ -379,7 +379,7 @@ async fn a_gift_for_some_days_can_be_asked_for_again() {
     assert!(!ask(30, 1).await.unwrap().replayed);
     assert!(ask(30, 90_000).await.unwrap().replayed);
     refused(ask(31, 90_000).await, "used for something else");
-    // Long after it has expired, it still was given.
+    // Long after the promo has expired, its idempotency key is still known.
     let give = async |second: i64| {
         let gift = PromoGift {
             account: fixture.caller.account.clone(),
@@ -395,7 +395,7 @@ async fn a_gift_for_some_days_can_be_asked_for_again() {
     assert_eq!(fixture.account().await.promo, nanos(120));
 }
 
-/// Numbers of the time when each kind of movement had its own, and the command line another one.
+/// Idempotency keys of old versions, which had a name space for each kind of movement and one for the command line.
 #[tokio::test]
 async fn old_numbers_are_still_known() {
     for old in [

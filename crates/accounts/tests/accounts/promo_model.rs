@@ -1,5 +1,5 @@
-//! Random holds and gifts against a model of a few lines: promotional credit is used first, the one that
-//! expires first before the others, never after it has expired, and never becomes cash.
+//! Random holds and promos against a model of a few lines: promo credit is used first, the promo that expires first
+//! before the others, never after it has expired, and never becomes cash.
 
 use std::collections::BTreeMap;
 
@@ -36,18 +36,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was taken of gifts, by expiry and number.
+/// Amounts taken of promos, by expiry and number.
 type Taken = BTreeMap<(i64, usize), i64>;
 
 #[derive(Debug, Default)]
 struct Model {
     now: i64,
     cash: i64,
-    /// What is free of gifts.
+    /// The free amounts of promos.
     gifts: Taken,
-    /// The cash and the gifts of open holds.
+    /// The cash and the promo credit of open holds.
     holds: BTreeMap<u8, (i64, Taken)>,
-    /// The last charge: its cash and gifts that were not refunded.
+    /// The last charge: its cash and promo credit that were not refunded.
     charged: (i64, Taken),
 }
 
@@ -315,7 +315,7 @@ proptest! {
             };
             for step in &steps {
                 world.run(step).await;
-                // Expiry is booked at once, or only when something needs it.
+                // With a check after each step, expiry is booked at once; without, only when something needs it.
                 if checked {
                     world.check().await;
                 }

@@ -38,7 +38,7 @@ async fn beside_a_server() {
     fixture.held("more", 10).await.unwrap();
 }
 
-/// A copy of the files as they are while a server writes, and one of a server that has ended.
+/// Backups on a read-only disk: a copy of a running server's files, and one of a stopped server's.
 #[tokio::test]
 async fn a_backup_on_a_disk_that_cannot_be_written() {
     for (ended, requests) in [(false, 3), (true, 4)] {
@@ -51,7 +51,7 @@ async fn a_backup_on_a_disk_that_cannot_be_written() {
         std::fs::create_dir(&named).unwrap();
         for file in std::fs::read_dir(fixture.folder.path()).unwrap() {
             let file = file.unwrap();
-            // The index is of the server's memory.
+            // The index is shared memory of the server's, not part of a backup.
             if !file.file_name().to_str().unwrap().ends_with("-shm") {
                 std::fs::copy(file.path(), named.join(file.file_name())).unwrap();
             }
@@ -75,7 +75,7 @@ fn names(folder: &Path) -> Vec<std::ffi::OsString> {
     names
 }
 
-/// Who may write everywhere: then permissions are no obstacle, and nothing is proven by them.
+/// Whether the tests run as root, who may write everywhere: then permissions prove nothing.
 fn is_root() -> bool {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o500)).unwrap();

@@ -1,4 +1,4 @@
-//! A process dies: its runtime is gone in the middle of everything, nothing is closed.
+//! A process dies: its runtime is dropped in the middle of everything, nothing is closed.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// Four requests, one of them done, when the process dies.
+/// A process with four requests, one of them done, dies.
 fn crash() -> TempDir {
     let runtime = runtime();
     let (fixture, holds) = runtime.block_on(async {
@@ -42,7 +42,7 @@ fn crash() -> TempDir {
         fixture.written().await;
         (fixture, [waiting, rolling, streaming])
     });
-    // After the last durable checkpoint: lost, to the operator's cost.
+    // A checkpoint after the last durable one is lost, at the operator's cost.
     drop(runtime);
     fixture
         .accounts
@@ -102,7 +102,7 @@ fn open_holds_of_a_dead_process_end_at_their_checkpoints() {
     });
 }
 
-/// The next process of the same node is another one.
+/// The first restart ends the holds of the process that died; a second restart of the same node finds none.
 #[test]
 fn a_restarted_server_knows_its_predecessors_holds() {
     let folder = crash();

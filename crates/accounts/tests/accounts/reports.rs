@@ -1,4 +1,4 @@
-//! Bills and what keys have cost: sums of the usage records, however they are cut.
+//! Bills and the cost of keys: sums of the usage records, over whatever period.
 
 use jiff::Timestamp;
 use weir_accounts::{
@@ -17,7 +17,7 @@ const DEARER: Price = Price {
     cached: Some(5),
 };
 
-/// Requests of two models that end at these times; from the fifth on one of them is dearer.
+/// Requests of two models that end at [`ENDS`]; from the fifth on, one of the models is dearer.
 async fn used() -> Fixture {
     let fixture = Fixture::with(1_000_000).await;
     for (number, end) in (0u64..).zip(ENDS) {
@@ -84,7 +84,7 @@ async fn each_line_is_the_sum_of_its_records() {
             sum(usage.iter().map(|record| record.cost)),
             "{cycle:?}"
         );
-        // The invoice can be worked out from what it says.
+        // The cost of a line with one request can be recomputed from the line.
         for line in bill.iter().filter(|line| line.requests == 1) {
             assert_eq!(line.price.cost(&line.counts), Some(line.cost));
         }
@@ -115,7 +115,7 @@ async fn a_bill_ends_where_it_is_told_to() {
     );
 }
 
-/// Pages have every record and every key once, in order.
+/// Pages contain every record and every key once, in order.
 #[tokio::test]
 async fn records_and_keys_in_pages() {
     let fixture = used().await;
@@ -149,7 +149,7 @@ async fn records_and_keys_in_pages() {
     assert_eq!((found.len(), &found), (6, &all));
 }
 
-/// Records go when they are old, their sums stay, and the books still add up.
+/// Old records are deleted, their sums stay, and the books still add up.
 #[tokio::test]
 async fn old_records_are_deleted() {
     let fixture = used().await;
@@ -200,7 +200,7 @@ async fn old_records_are_deleted() {
         (refunded.transaction, true)
     );
 
-    // What is missing without having been deleted for its age is still found.
+    // A record that is missing without having been deleted for its age is still found.
     let mut raw = raw(fixture.folder.path()).await;
     let sql = "UPDATE usage_day SET pruned_cost = pruned_cost - 1 WHERE model = 'org/a' AND day = (SELECT MAX(day) FROM usage_day)";
     raw.execute(sql).await.unwrap();
@@ -212,7 +212,7 @@ async fn old_records_are_deleted() {
     assert!(day.contains("without a usage record"), "{day}");
 }
 
-/// More than one transaction deletes, and what was refunded stays, wherever it is.
+/// Deleting takes more than one transaction, and refunded records stay, wherever they are.
 #[tokio::test]
 async fn many_old_records_are_deleted() {
     let fixture = Fixture::with(10_000_000).await;
@@ -246,7 +246,7 @@ async fn many_old_records_are_deleted() {
     assert_eq!(accounts.verify().await.unwrap(), [""; 0]);
 }
 
-/// An export has each record and each line of a day once, whatever the pieces.
+/// An export has each record and each line of a day once, whatever the size of its pages.
 #[tokio::test]
 async fn exports() {
     let fixture = used().await;

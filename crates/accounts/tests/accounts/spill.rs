@@ -1,4 +1,4 @@
-//! Ends of requests that are kept beside the database while that can't be written.
+//! Ends of requests that are noted beside the database while it can't be written.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ fn runtime() -> Runtime {
     builder.worker_threads(1).enable_all().build().unwrap()
 }
 
-/// Nothing can be written: whatever would be, fails.
+/// Makes writing fail.
 async fn break_writing(folder: &Path) -> Raw {
     let mut raw = raw(folder).await;
     raw.execute("ALTER TABLE hold RENAME TO hold_away")
@@ -51,7 +51,7 @@ async fn mend_writing(mut raw: Raw) {
         .unwrap();
 }
 
-/// A process dies while the database can't be written.
+/// Lets a process die while the database can't be written.
 fn crash() -> TempDir {
     let runtime = runtime();
     let (fixture, holds) = runtime.block_on(async {
@@ -80,7 +80,7 @@ fn crash() -> TempDir {
     fixture.folder
 }
 
-/// The next one charges what it had delivered.
+/// The next process charges what the dead one had delivered.
 #[test]
 fn what_was_kept_is_charged_by_the_next_start() {
     let folder = crash();
@@ -115,7 +115,7 @@ fn what_was_kept_is_charged_by_the_next_start() {
     });
 }
 
-/// The same process brings it into the database when that is back, and nothing is left beside it.
+/// The same process brings its note into the database when that is back, and nothing is left beside it.
 #[tokio::test]
 async fn what_is_settled_at_last_is_kept_no_more() {
     let fixture = fixture().await;
@@ -135,12 +135,12 @@ async fn what_is_settled_at_last_is_kept_no_more() {
     let charged = accounts.settle(failed.hold, success(tokens(10, 0))).await;
     assert_eq!(charged.unwrap(), nanos(10));
     fixture.assert_books().await;
-    // In the order in which it was asked.
+    // The spill thread works in order: by now the first slot is free.
     accounts.keep(&other, success(tokens(1, 0))).await.unwrap();
     assert_eq!(accounts.kept(), 1, "only the other one's");
 }
 
-/// There is room for so many; and without any, nothing is said to be kept.
+/// There is room for 8 notes; and without a spill file, a note is an error.
 #[tokio::test]
 async fn it_is_said_when_there_is_no_room() {
     let fixture = fixture().await;
@@ -161,7 +161,7 @@ async fn it_is_said_when_there_is_no_room() {
         .unwrap_err();
 }
 
-/// Two processes with one folder have a file each; what a dead one has left, the next one that starts brings in.
+/// Two processes with one folder have a file each; the notes of a dead one are brought in by the next one that starts.
 #[test]
 fn processes_share_a_folder() {
     if !POSTGRES {
@@ -189,7 +189,7 @@ fn processes_share_a_folder() {
     });
 }
 
-/// Where there is no room for it, nothing is served.
+/// A server without room for its spill file doesn't start.
 #[tokio::test]
 async fn a_start_without_room_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Events are written for those who want them, once, and each goes to one who delivers it.
+//! Events are written once for each webhook that subscribes, and one process at a time delivers each.
 
 use serde_json::{Value, json};
 use weir_accounts::{
@@ -11,7 +11,7 @@ use crate::fixture::{Fixture, at, nanos, open, options, success, tokens};
 const DAY: i64 = 86_400;
 /// The first second of a UTC day.
 const MIDNIGHT: i64 = DAY - 1_700_000_000 % DAY;
-/// Everything is due then.
+/// A time at which every delivery is due.
 const LATE: i64 = 100 * DAY;
 
 fn to(webhook: &str, kinds: &[EventKind]) -> Subscription {
@@ -29,7 +29,7 @@ async fn subscribed(credit: i64) -> Fixture {
     fixture
 }
 
-/// What a webhook is still to be told, the oldest first. It is told then.
+/// The events that a webhook has not received yet, oldest first. Ends their deliveries.
 async fn told(accounts: &Accounts, webhook: &str) -> Vec<Value> {
     let mut bodies = Vec::new();
     while let Some(delivery) = accounts
@@ -65,7 +65,7 @@ async fn warn_below(fixture: &Fixture, amount: i64) {
     change(fixture, low).await;
 }
 
-/// A request that holds so much and costs so much.
+/// A request that holds `held` and costs `cost` nano-USD.
 async fn spend(fixture: &Fixture, request: &str, held: i64, cost: i64, second: i64) {
     let new = NewHold {
         now: at(second),
@@ -90,7 +90,7 @@ async fn each_is_told_what_it_wants() {
     ];
     accounts.subscribe(webhooks).await.unwrap();
     for _ in 0..2 {
-        // The second one is a replay.
+        // The second credit is a replay.
         let paid = accounts.credit(account, nanos(5_000), "k", "", at(7)).await;
         assert_eq!(paid.unwrap().posted, nanos(5_100));
     }
@@ -135,7 +135,7 @@ async fn a_low_balance_is_told_once_a_day() {
     warn_below(&fixture, 500).await;
     let nothing: [String; 0] = [];
 
-    // What is held comes back: it isn't spent.
+    // Money that is held isn't spent: most of it comes back.
     spend(&fixture, "r1", 900, 100, 1).await;
     assert_eq!(kinds(&fixture).await, nothing, "900 of 500");
     spend(&fixture, "r2", 900, 400, 2).await;
@@ -224,7 +224,7 @@ async fn an_exhausted_balance_is_told_once_a_day() {
     assert_eq!(told[0]["data"]["balance"], "0.0000001");
     assert_eq!(told[0]["data"]["held"], "0.00000006");
 
-    // A generation that can't go on.
+    // A generation that can't go on, as its hold can't be extended.
     let later = at(MIDNIGHT + DAY);
     let cut = fixture.accounts.extend(&mut held, nanos(50), later).await;
     assert!(
@@ -261,7 +261,7 @@ async fn a_delivery_is_claimed_by_one() {
     let none = other.claim_delivery("hook", at(30), at(60)).await.unwrap();
     assert_eq!(none, None, "both are claimed");
 
-    // Whoever claimed the first is gone; whoever has the second puts it off.
+    // The process with the first claim is gone; the one with the second puts its delivery off.
     claimed.sort_by(|a, b| a.body.cmp(&b.body));
     let (stale, second) = (claimed.remove(0), claimed.remove(0));
     other.put_off_delivery(second, at(100)).await.unwrap();
@@ -271,7 +271,7 @@ async fn a_delivery_is_claimed_by_one() {
     let none = other.claim_delivery("hook", at(31), at(61)).await.unwrap();
     assert_eq!(none, None, "the second waits");
 
-    // It wasn't gone after all, but has lost its claim.
+    // The first process wasn't gone after all, but has lost its claim.
     fixture.accounts.end_delivery(stale).await.unwrap();
     let third = other.claim_delivery("hook", at(61), at(91)).await.unwrap();
     let third = third.unwrap();
@@ -298,7 +298,7 @@ async fn what_is_to_be_told_outlives_the_process() {
     let claimed = claimed.unwrap().unwrap();
     fixture.accounts.close().await;
     let accounts = open(fixture.folder.path(), Role::Server).await;
-    // The command line tells the server's webhooks.
+    // The command line writes events for the server's webhooks.
     let options = options(fixture.folder.path(), Role::Tool).await;
     let tool = Accounts::open(options, at(3)).await.unwrap();
     tool.credit(&account, nanos(5), "k3", "", at(3))

@@ -7,7 +7,7 @@ use weir_accounts::{Accounts, HoldError, Options, Role};
 use crate::POSTGRES;
 use crate::fixture::{Fixture, Raw, at, caller, nanos, options, raw, success, tokens};
 
-/// Nobody else writes as long as the answer lives.
+/// Keeps all others from writing as long as the returned connection lives.
 async fn lock(fixture: &Fixture) -> Raw {
     let mut other = raw(fixture.folder.path()).await;
     let lock = if POSTGRES {
@@ -19,7 +19,7 @@ async fn lock(fixture: &Fixture) -> Raw {
     other
 }
 
-/// While the database is locked the writer takes the first one at most, and the others share a transaction.
+/// While the database is locked, the writer takes at most the first operation; the others then share a transaction.
 #[tokio::test(flavor = "current_thread")]
 async fn one_refused_operation_does_not_spoil_the_others() {
     let fixture = Fixture::with(1_000).await;
@@ -69,7 +69,7 @@ async fn a_full_queue_is_an_answer() {
     let mut locked = lock(&fixture).await;
     let mut pending = Vec::new();
     let refused = loop {
-        // What the writer has taken for its transaction isn't in the queue any more.
+        // Operations that the writer has taken for its transaction aren't in the queue any more.
         assert!(pending.len() < 300, "the queue has no end");
         let next = format!("r{}", pending.len());
         match fixture.accounts.hold(fixture.hold(&next, 1)) {
@@ -89,13 +89,13 @@ async fn a_full_queue_is_an_answer() {
     assert_eq!(fixture.balance().await, (1_000, 0));
 }
 
-/// Another process doesn't let go of the database: those who wait are told, keep their holds, and
-/// can go on as soon as it does.
+/// Another process keeps the database locked: callers that wait get an error, keep their holds, and can go on once it
+/// is unlocked.
 #[tokio::test]
 async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let hasty = Options {
-        // On PostgreSQL all statements have it, and a machine that is busy must not be taken for a lock.
+        // On PostgreSQL this is the time limit of all statements, and a busy machine must not be taken for a lock.
         timeout: Duration::from_millis(if POSTGRES { 2_000 } else { 20 }),
         ..options(folder.path(), Role::Server).await
     };
@@ -121,7 +121,7 @@ async fn a_locked_database_is_an_error_and_then_it_goes_on() {
     fixture.accounts.checkpoint(&dropped, tokens(20, 0), at(2));
     drop(dropped);
     assert!(fixture.accounts.expire(at(0)).await.is_err());
-    // Those who only read don't notice.
+    // Readers don't notice.
     assert_eq!(fixture.account().await.held, nanos(200));
 
     other.execute("ROLLBACK").await.unwrap();

@@ -14,7 +14,7 @@ use weir_accounts::{Accounts, HoldError, Options, Role};
 use crate::cluster;
 use crate::fixture::{Fixture, at, caller, nanos, raw, success, tokens};
 
-/// Every connection is ended by the server: nobody notices.
+/// The server ends every connection, and no caller notices.
 #[tokio::test]
 async fn broken_connections_are_replaced() {
     let fixture = Fixture::with(1_000).await;
@@ -34,22 +34,22 @@ async fn broken_connections_are_replaced() {
     fixture.assert_books().await;
 }
 
-/// What a [`Proxy`] does.
+/// The modes of a [`Proxy`].
 const PASS: u8 = 0;
-/// The next COMMIT arrives; its answer doesn't, and the connection is gone.
+/// The next COMMIT is passed on; its answer isn't, and the connection is closed.
 const CUT_ONE: u8 = 1;
-/// The same, and nobody gets through afterwards.
+/// The same, and then all connections are refused.
 const CUT_ALL: u8 = 2;
 const REFUSE: u8 = 3;
 
-/// Between weir and the database.
+/// A proxy between weir and the database.
 struct Proxy {
     folder: TempDir,
     mode: Arc<AtomicU8>,
 }
 
 impl Proxy {
-    /// Another socket for the database of this address.
+    /// A proxy with a socket of its own, in front of the database's.
     fn before(socket: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
@@ -85,7 +85,7 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, mode: Arc<AtomicU
                 let now = mode.load(Ordering::SeqCst);
                 if commits && now != PASS {
                     mode.store(if now == CUT_ONE { PASS } else { REFUSE }, Ordering::SeqCst);
-                    // It is committed once the server has answered.
+                    // The server's answer shows that the transaction is committed.
                     assert!(server.read(&mut down).await.unwrap() > 0);
                     return;
                 }
@@ -112,7 +112,7 @@ async fn proxied() -> (Fixture, Proxy, Accounts) {
     (fixture, proxy, accounts)
 }
 
-/// A COMMIT whose answer is lost is asked about on another connection.
+/// A transaction whose COMMIT got no answer runs again on another connection, and is done once.
 #[tokio::test]
 async fn a_commit_without_an_answer_is_done_once() {
     let (fixture, proxy, accounts) = proxied().await;
@@ -138,7 +138,7 @@ async fn a_commit_without_an_answer_is_done_once() {
     fixture.assert_books().await;
 }
 
-/// When it can't be asked about, a hold that may have been made is released as soon as it can.
+/// If it can't run again, a hold that may have been made is released as soon as that works.
 #[tokio::test]
 async fn a_hold_that_nobody_got_is_released() {
     let (fixture, proxy, accounts) = proxied().await;
@@ -160,7 +160,7 @@ struct Server(TempDir);
 impl Server {
     fn start() -> Self {
         let server = Server(tempfile::tempdir().unwrap());
-        // Its owner isn't who runs the test.
+        // PostgreSQL may run as another user than the test.
         allow_others(server.0.path());
         server.run(&std::process::id().to_string());
         server
@@ -175,7 +175,7 @@ impl Server {
     }
 }
 
-/// Keeps what it is given and answers what was asked before, within a bounded time.
+/// During an outage calls fail within a bounded time; nothing is lost, and afterwards everything goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_database_goes_and_comes_back() {
     let server = Server::start();

@@ -9,7 +9,7 @@ use weir_accounts::{Accounts, HoldError, Options, Recovered, Role, Uptime};
 
 use crate::fixture::{Fixture, at, lose, nanos, open, options, success, tokens};
 
-/// A node that holds for the fixture's account.
+/// Another node, which holds for the fixture's account.
 async fn node(fixture: &Fixture) -> Fixture {
     Fixture {
         folder: tempfile::tempdir().unwrap(),
@@ -22,7 +22,7 @@ async fn node(fixture: &Fixture) -> Fixture {
 struct Cluster {
     first: Fixture,
     uptime: Uptime,
-    /// In milliseconds.
+    /// The time that has passed, in milliseconds.
     passed: Arc<AtomicU64>,
 }
 
@@ -50,7 +50,7 @@ impl Cluster {
         }
     }
 
-    /// So much time passes, in which these nodes live; what they found.
+    /// Lets this much time pass while these nodes are active. Returns what they recovered.
     async fn live(&self, nodes: &[&Fixture], seconds: u64) -> Recovered {
         let mut found = Recovered::default();
         for _ in 0..seconds {
@@ -86,7 +86,7 @@ async fn only_holds_of_the_dead_are_ended() {
     let all = [&alive, &dead, &third];
     assert_eq!(cluster.live(&all, 100).await, Recovered::default());
 
-    // `dead` goes silent. Its lease is over before anybody ends its holds.
+    // `dead` goes silent. Its lease is over before another node ends its holds.
     let living = [&alive, &third];
     assert_eq!(cluster.live(&living, 26).await, Recovered::default());
     assert!(silent.is_leased() && own.is_leased());
@@ -99,8 +99,8 @@ async fn only_holds_of_the_dead_are_ended() {
     };
     assert_eq!(cluster.live(&living, 8).await, expected);
 
-    // It wakes up: its holds have ended, and only what it delivered beyond their checkpoints is charged. It goes on under
-    // another name.
+    // `dead` wakes up: its holds have ended, and only what it delivered beyond their checkpoints is charged. It goes on
+    // under another name.
     let mut silent = silent;
     let extended = dead.accounts.extend(&mut silent, nanos(1), at(10)).await;
     assert!(matches!(extended, Err(HoldError::Ended)), "{extended:?}");
@@ -120,8 +120,8 @@ async fn only_holds_of_the_dead_are_ended() {
     alive.assert_books().await;
 }
 
-/// Whoever could not look for some time, as the database was out of reach, judges nobody: neither for an outage that is
-/// shorter than the silence, nor for a longer one.
+/// A node that could not look for some time, as the database was out of reach, takes no other node for dead: neither
+/// after an outage shorter than the silence, nor after a longer one.
 #[tokio::test]
 async fn nobody_is_judged_after_a_gap() {
     let cluster = Cluster::new().await;
@@ -133,7 +133,7 @@ async fn nobody_is_judged_after_a_gap() {
     );
     for outage in [16, 20, 25, 29, 30, 31, 45, 3_600] {
         cluster.passed.fetch_add(outage * 1_000, Ordering::SeqCst);
-        // The other one is the first to come back, by most of a lease's length.
+        // The other node is the first to come back, by most of a lease's length.
         let ended = cluster.live(&[&other], 24).await;
         assert_eq!(ended, Recovered::default(), "{outage} s");
         let ended = cluster.live(&[&one, &other], 10).await;
@@ -142,7 +142,7 @@ async fn nobody_is_judged_after_a_gap() {
     }
 }
 
-/// A node that ends in order is not waited for.
+/// The holds of a node that is closed in order are ended at once.
 #[tokio::test]
 async fn who_leaves_is_not_alive() {
     let stays = Fixture::with(1_000).await;
@@ -155,7 +155,7 @@ async fn who_leaves_is_not_alive() {
     drop(open);
 }
 
-/// Real time: leases are renewed by themselves.
+/// In real time, leases are renewed by themselves.
 #[tokio::test]
 async fn who_lives_keeps_its_lease() {
     let fixture = Fixture::with(1_000).await;
@@ -169,7 +169,7 @@ async fn who_lives_keeps_its_lease() {
     let (first, second) = (quick().await, quick().await);
     let held = first.hold(fixture.hold("r1", 100)).unwrap().durable().await;
     let hold = held.unwrap();
-    // The other one looks for the dead again and again, longer than the silence it waits for.
+    // The other node looks for dead ones again and again, for longer than the silence.
     let watched = tokio::time::Instant::now();
     while watched.elapsed() < Duration::from_millis(2_500) {
         let ended = second.expire(at(9)).await.unwrap();
@@ -231,7 +231,7 @@ async fn nodes_do_not_block_each_other() {
     first.assert_books().await;
 }
 
-/// 1,000 at once on three nodes, and money for 137.
+/// 1,000 holds at once on three nodes, and money for 137.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_never_overdraw() {
     let first = Fixture::with(100 * 137 + 99).await;

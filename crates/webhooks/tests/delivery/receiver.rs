@@ -1,4 +1,4 @@
-//! A receiver of webhooks that answers as it is told.
+//! A receiver of webhooks with scripted answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// What one request gets. When no answers are left, 200.
+/// The answer to one request. When no answers are left, 200.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Status(u16),
     Redirect(String),
-    /// Nothing, and the connection stays open.
+    /// No answer, and the connection stays open.
     Hang,
     Close,
     Garbage,
@@ -23,7 +23,7 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) line: String,
-    /// By name in small letters.
+    /// By name in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
@@ -86,7 +86,7 @@ async fn serve(
     received: mpsc::Sender<Received>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
 ) {
-    // Whoever was stopped meanwhile has no request for us.
+    // A sender that was stopped meanwhile sends no complete request.
     let Some(request) = read(&mut stream).await else {
         return;
     };

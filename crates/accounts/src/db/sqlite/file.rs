@@ -1,4 +1,4 @@
-//! The database's file: made for its owner only, told from one that is gone, and locked by the one that serves from it.
+//! The database's file: created for its owner only, told apart from a lost one, and locked by the server that uses it.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -11,18 +11,18 @@ use tempfile::TempDir;
 
 use super::super::{OpenError, StoreError};
 
-/// Beside the database, with its id: a folder that has this had a database once.
+/// Suffix of the file with the database's id. Where it exists, there was a database once.
 const ID: &str = "-id";
-/// SQLite's log of what isn't in the database's file yet.
+/// Suffix of SQLite's write-ahead log: changes that aren't in the database's file yet.
 const LOG: &str = "-wal";
-/// SQLite's index of the log, shared by the processes that have the database open.
+/// Suffix of SQLite's index of the log, shared by the processes that have the database open.
 const INDEX: &str = "-shm";
-/// How often the lock is tried, and the pause between: a tool that looks for a server holds it for a moment.
+/// How often the lock is tried, with [`LOCK_PAUSE`] between: a tool that looks for a server holds it for a moment.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Finds the file behind symbolic links, or makes it if there never was one. A database that is missing or empty beside
-/// traces of an earlier one was lost, and is not made anew: the next backup would be of the new one.
+/// Finds the file behind symbolic links, or creates it if there never was one. A database that is missing or empty
+/// beside traces of an earlier one was lost, which is an error: the next backup would be of the new, empty one.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
     let failed = |error| failure(path, error);
     let Some((path, found)) = find(path)? else {
@@ -41,7 +41,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
     Ok(path)
 }
 
-/// Finds the file for somebody who only reads it.
+/// Finds the file for a process that only reads.
 pub(super) fn prepare_reading(path: &Path) -> Result<PathBuf, OpenError> {
     match find(path)? {
         Some((path, found)) if found.len() > 0 => {
@@ -59,7 +59,7 @@ pub(super) fn prepare_reading(path: &Path) -> Result<PathBuf, OpenError> {
 fn find(path: &Path) -> Result<Option<(PathBuf, Metadata)>, OpenError> {
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
-        // A link that leads nowhere led somewhere once.
+        // A dangling link pointed to a database once, which is lost.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return match fs::symlink_metadata(path) {
                 Ok(_) => Err(lost(path, path.to_owned())),
@@ -95,7 +95,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// An earlier database has left its id, or what it had not moved out of its log.
+/// An error if an earlier database has left its id, or a log with changes that aren't in the file.
 fn refuse_traces(path: &Path) -> Result<(), OpenError> {
     let traces = [ID, LOG].map(|suffix| beside(path, suffix));
     let has = |trace: &PathBuf| size(trace) > 0;
@@ -109,7 +109,7 @@ fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
-/// A copy of the database and its log in a folder of its own. A log can't be read where nothing can be written.
+/// Copies the database and its log to a temporary folder: SQLite can't read a log on a read-only disk.
 pub(super) fn copy(path: &Path) -> Result<TempDir, OpenError> {
     let copy = || {
         let folder = tempfile::tempdir()?;
@@ -138,14 +138,14 @@ fn create(path: &Path) -> io::Result<()> {
             .mode(0o700)
             .create(folder)?;
     }
-    // Another process may make it at the same time.
+    // Another process may create the file at the same time, so an existing one is no error.
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map(drop)
 }
 
-/// It may have been made by something less careful. The files beside it get the same rights. Changed by its name:
-/// a descriptor that is closed would drop the locks that this process has.
+/// Restricts the file to its owner, as it may have been created with wider permissions; SQLite gives the files beside
+/// it the same ones. Changed by name: closing a descriptor would drop the locks that this process has on the file.
 fn protect(path: &Path, mode: u32) -> io::Result<()> {
     if mode & 0o777 == 0o600 {
         return Ok(());
@@ -156,8 +156,9 @@ fn protect(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// SQLite keeps its log and the locks of readers beside the *name* of a file. Where a server uses the same file under
-/// another name (a file mounted into a container), there are two logs, and each process would undo what the other writes.
+/// Refuses a file that a server uses under another name, such as one mounted into a container. SQLite keeps its log and
+/// its readers' locks beside the *name* of a file: with two names there are two logs, and each process would undo what
+/// the other writes.
 fn refuse_other_names(path: &Path, len: u64) -> Result<(), OpenError> {
     if len == 0 || beside(path, INDEX).exists() {
         return Ok(());
@@ -184,7 +185,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     Err(OpenError::InUse(path.to_owned()))
 }
 
-/// Durable before anything is served.
+/// Writes the id beside the database, durably, before anything is served.
 pub(super) fn remember(path: &Path, id: &str) -> Result<(), OpenError> {
     let note = beside(path, ID);
     if fs::read_to_string(&note).is_ok_and(|found| found.trim_end() == id) {
@@ -204,12 +205,12 @@ pub(super) fn remember(path: &Path, id: &str) -> Result<(), OpenError> {
     written().map_err(|error| failure(&note, error))
 }
 
-/// Which files a server has open, to notice when others stand in their place, or none.
+/// The files that a server has open, to notice when they are replaced or removed.
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
     database: Inode,
-    /// The log's, once it is there. It is made anew when the last connection has closed it.
+    /// The log, once it exists. SQLite deletes it with its last connection, and creates a new one later.
     log: Mutex<Option<Inode>>,
     index: Mutex<Option<Inode>>,
 }
@@ -232,13 +233,14 @@ impl Place {
         })
     }
 
-    /// The log may be another one from now on.
+    /// Forgets the log and its index: SQLite may create new ones.
     pub(super) fn forget_log(&self) {
         *locked(&self.log) = None;
         *locked(&self.index) = None;
     }
 
-    /// What is written to files that have no name any more is lost, and nobody else sees it.
+    /// An error if one of the files was moved, removed or replaced: what is written to a file without a name is lost,
+    /// and no other process sees it.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match inode(&self.path) {
             Some(found) if found == self.database => {}
@@ -258,7 +260,7 @@ impl Place {
                 "the database's log (-wal) was taken away: stop the server with SIGTERM, which saves what is in it",
             ));
         }
-        // Other processes would make another one, and each would write the log as if it were alone.
+        // Other processes would create another index, and each would write the log as if it were alone.
         if !is_still(&self.index, &beside(&self.path, INDEX)) {
             return Err(StoreError::moved(
                 "the log's index (-shm) was taken away: put it back, or stop the server with SIGTERM",
@@ -268,7 +270,7 @@ impl Place {
     }
 }
 
-/// Whether a file that SQLite made is the one that was there before, or is there for the first time.
+/// Whether a file that SQLite created still has the inode that was seen first. Remembers the first one.
 fn is_still(known: &Mutex<Option<Inode>>, path: &Path) -> bool {
     let found = inode(path);
     let mut known = locked(known);

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::super::{Row, StoreError, Value};
 use super::{Connection, Database};
 
-/// Connections that read beside the writer.
+/// The number of connections that read beside the writer's.
 const READERS_MAX: usize = 4;
 
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Readers(Arc<Pool>);
 struct Pool {
     database: Database,
     idle: Mutex<Vec<Connection>>,
-    /// One permit for each that may be in use.
+    /// A permit for each connection that may be in use.
     free: Arc<Semaphore>,
     reading: TaskTracker,
 }
@@ -48,7 +48,7 @@ impl Readers {
         let values: Vec<_> = values.iter().copied().map(Owned::from).collect();
         let reading = self.0.reading.spawn_blocking(move || {
             let answer = pool.read(sql, &values);
-            // Not before the connection is back, and also if whoever asked has gone.
+            // Released only once the connection is back in the pool, even if the caller has gone.
             drop(permit);
             answer
         });

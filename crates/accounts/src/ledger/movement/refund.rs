@@ -1,4 +1,4 @@
-//! Refunds: never more than a request cost, and each part of the cost as what it was paid with.
+//! Refunds: never more than a request cost, and each part of the cost in the form in which it was paid.
 
 use jiff::Timestamp;
 
@@ -17,9 +17,9 @@ struct Charge {
     usage_record: i64,
     hold: i64,
     cost: Nanos,
-    /// Of the whole cost.
+    /// The part of `cost` that is left to refund.
     left: Nanos,
-    /// Of what was paid in cash.
+    /// The part of `left` that was paid in cash.
     cash_left: Nanos,
 }
 
@@ -81,8 +81,8 @@ impl Move {
     }
 }
 
-/// Whose request it was. Locks the balance's row before anything else is read, so that two refunds of one
-/// request come one after the other.
+/// The account of a request. Locks the balance's row before anything else is read, so that two refunds of one request
+/// come one after the other.
 pub(super) async fn lock(
     connection: &mut Connection,
     request: &str,
@@ -132,8 +132,8 @@ impl Charge {
         })
     }
 
-    /// Gives back to the gifts that paid, the one that lives longest first. Returns how much: less than
-    /// `amount` if they have expired.
+    /// Gives promo credit back to the promos that paid, the one that expires last first. Returns how much: less than
+    /// `amount` if some have expired.
     async fn give_back(
         &self,
         connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! What moves, and what came of it.
+//! The kinds of movements, and their result.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -10,13 +10,13 @@ use crate::money::Nanos;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adjustment {
     pub account: AccountId,
-    /// Less than 0 takes away, but never more than the credit limit covers.
+    /// A negative amount takes away, but never more than the cash and the credit limit cover.
     pub amount: Nanos,
     pub idempotency_key: String,
     pub reason: String,
 }
 
-/// Gives promotional credit, which is used before cash.
+/// Gives promo credit, which is used before cash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromoGift {
     pub account: AccountId,
@@ -26,11 +26,11 @@ pub struct PromoGift {
     pub reason: String,
 }
 
-/// When something expires, as it was asked for.
+/// An expiry, as it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
     At(Timestamp),
-    /// From when it is done. The same length is the same thing, whenever it is asked for again.
+    /// Relative to the movement's time. A replay with the same length is the same request, whenever it comes.
     In(SignedDuration),
 }
 
@@ -56,8 +56,7 @@ impl From<Timestamp> for Expiry {
     }
 }
 
-/// Gives back what a request cost, or a part of it: cash as cash, and promotional credit as such, where it
-/// has not expired.
+/// Gives back the cost of a request, or a part of it: cash as cash, and promo credit as such, where it has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refund {
     pub request: String,
@@ -68,23 +67,23 @@ pub struct Refund {
     pub reason: String,
 }
 
-/// Money that was moved.
+/// The result of a movement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// The ledger's transaction.
+    /// The id of the ledger's transaction.
     pub transaction: i64,
     pub account: AccountId,
-    /// What the account got; less than 0 if it was taken away.
+    /// The amount that the account got; negative if it was taken away.
     pub amount: Nanos,
-    /// The account's, right after.
+    /// The account's posted balance right after.
     pub posted: Nanos,
-    /// When.
+    /// The time of the movement.
     pub at: Timestamp,
-    /// Whether the idempotency key had been used: then this is the first result.
+    /// Whether the idempotency key had been used before: then this is the first result.
     pub replayed: bool,
 }
 
-/// What kind of movement, and what only that kind has.
+/// The kind of a movement, and what only that kind has.
 #[derive(Debug)]
 pub(crate) enum What {
     Credit {
@@ -135,7 +134,7 @@ impl What {
         }
     }
 
-    /// What was asked, as it was asked: the same again is the same text.
+    /// The request as a JSON text: the same request again is the same text.
     pub(super) fn asked(&self) -> String {
         let amount = self.amount().map(|amount| amount.to_string());
         let asked = match self {

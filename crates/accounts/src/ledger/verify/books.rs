@@ -48,7 +48,7 @@ async fn unbalanced(connection: &mut Connection) -> Result<Vec<String>, StoreErr
     Ok(differences)
 }
 
-/// Transactions without entries that are of no hold: a hold of nothing has none, and others are compared to theirs.
+/// Transactions without entries that belong to no hold: a hold of 0 has none, and other holds are compared to theirs.
 async fn empty(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let rows = connection
         .rows(
@@ -68,7 +68,7 @@ async fn empty(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     Ok(differences)
 }
 
-/// Balances that are not what the entries of their books sum to, and books of nobody.
+/// Balances that differ from the sums of the entries of their books, and books that belong to no account.
 async fn projections(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut books = sums(connection).await?;
     let mut sum = |book: &str, account: &str| books.remove(&format!("{book}:{account}"));
@@ -101,10 +101,10 @@ async fn projections(connection: &mut Connection) -> Result<Vec<String>, StoreEr
     Ok(differences)
 }
 
-/// Transactions of a piece for each account: with fewer, a piece has as many sums as entries, and all of them travel.
+/// Transactions for each account in a range: with fewer, a range has as many sums as entries, and all are sent.
 const OF_EACH_ACCOUNT: i64 = 20;
 
-/// What the entries of each account's books sum to.
+/// The sums of the entries of each account's books.
 async fn sums(connection: &mut Connection) -> Result<BTreeMap<String, Nanos>, StoreError> {
     let last = number(
         connection,

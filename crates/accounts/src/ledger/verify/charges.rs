@@ -1,4 +1,4 @@
-//! Usage records against prices, revenue, holds and gifts.
+//! Usage records against prices, revenue, holds and promos.
 
 use super::{Comparison, compare};
 use crate::db::{Connection, Row, StoreError};
@@ -13,9 +13,9 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// Records of which anything may differ. One of what was charged late is of a hold that had ended at a checkpoint, and
-/// has another attempt. The cost is computed where the tables are, as far as that can't overflow:
-/// counts below 2^31 and prices below 2^30. What was cut at what was held is left to [`Record`], too.
+/// Usage records in which anything may differ. The record of a late charge belongs to a hold that had ended at a
+/// checkpoint, and has another attempt. The cost is computed in the database as far as that can't overflow: for counts
+/// below 2^31 and prices below 2^30. Records whose cost was cut at the amount of the hold are left to [`Record`], too.
 const DOUBTFUL: &str = "
     SELECT u.request, u.attempt, u.prompt, u.cached, u.completion, p.input, p.output, p.cached,
         u.held, u.cost, COALESCE(e.amount, 0), u.promo,
@@ -44,7 +44,7 @@ const DOUBTFUL: &str = "
         OR u.promo <> (SELECT COALESCE(SUM(g.used), 0) FROM promo_use g WHERE g.hold = h.id)
     ORDER BY u.id";
 
-/// The few refunds come first, and look for their records.
+/// Requests that were refunded more than they cost. `CROSS JOIN` makes SQLite begin with the refunds, which are few.
 const REFUNDS: Comparison = Comparison {
     sql: "SELECT u.request, u.cost, r.sum
           FROM (SELECT m.usage_record, CAST(-SUM(e.amount) AS BIGINT) AS sum FROM movement m
@@ -54,19 +54,19 @@ const REFUNDS: Comparison = Comparison {
     words: ["request", "it cost", "refunded were"],
 };
 
-/// A usage record, and what it should agree with.
+/// A usage record, and the values that it should agree with.
 #[derive(Debug)]
 struct Record {
     request: String,
     attempt: i64,
-    /// What its tokens cost; `None` if that can't be counted.
+    /// The cost of its tokens; `None` if that is too large to count.
     price: Option<Nanos>,
     held: Nanos,
     cost: Nanos,
     revenue: Nanos,
     promo: Nanos,
     gifts: Nanos,
-    /// State and amount of the hold that it settled, and whether it is that request's.
+    /// State and amount of the hold that it settled, and whether the hold is of the same request.
     hold: Option<(String, Nanos, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! Usage by day against its records, those included that were deleted for their age.
+//! Usage by day against its usage records, including those that were deleted for their age.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::db::{Connection, Row, StoreError, values};
 /// Key, day, model and price.
 type Day = (String, i64, String, i64);
 
-/// Requests, prompt, cached, completion, reasoning, cost and promotional credit.
+/// Requests, prompt, cached, completion, reasoning, cost and promo credit.
 type Sums = [i64; 7];
 
 const NAMES: [&str; 7] = [
@@ -37,8 +37,8 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// Days whose records were not all in one piece, and in the end those that differ. What is equal doesn't travel.
-/// Tokens of deleted records are known only to their day, so of such a day tokens are taken as they are.
+/// Days whose records were in several ranges, and in the end those that differ. Days that agree aren't fetched. The
+/// tokens of deleted records are known only to their day, so tokens of such a day aren't compared.
 async fn unequal(connection: &mut Connection) -> Result<BTreeMap<Day, [Sums; 2]>, StoreError> {
     let sql = "SELECT COALESCE(MAX(id), 0) FROM usage_record";
     let last = number(connection, sql).await?;
@@ -74,7 +74,7 @@ fn sums(row: &Row, from: usize) -> Result<Sums, StoreError> {
     Ok(sums)
 }
 
-/// A count beyond 2^40 counts as that in the sums of days.
+/// Compares a range of usage records to their days. In the sums of days a count beyond 2^40 is 2^40.
 const PIECE: &str = "
     SELECT u.api_key, u.day, u.model, u.price,
         u.requests, u.prompt, u.cached, u.completion, u.reasoning, u.cost, u.promo,
@@ -94,7 +94,7 @@ const PIECE: &str = "
         OR d.promo - d.pruned_promo <> u.promo OR (d.pruned_requests = 0 AND
             (d.prompt <> u.prompt OR d.cached <> u.cached OR d.completion <> u.completion OR d.reasoning <> u.reasoning))";
 
-/// Whether days have usage without any record, if each record has been found to agree with its day.
+/// Whether days have usage without any record. Counting is enough if each record was found to agree with its day.
 async fn has_more(connection: &mut Connection) -> Result<bool, StoreError> {
     let counts = connection
         .row(

@@ -27,7 +27,7 @@ pub(super) const OPEN: Comparison = Comparison {
     words: ["account", "the balance says that held is", "its open holds"],
 };
 
-/// What was taken for a hold, as far as it was summed up.
+/// The amounts that were taken for a hold, as far as they are summed up.
 #[derive(Debug, Default)]
 struct Taken {
     request: String,
@@ -35,8 +35,8 @@ struct Taken {
     sum: Nanos,
 }
 
-/// Holds whose amount is not what was taken for them. Most are never extended, and are compared in the database; of
-/// the others only those travel that were extended in another piece.
+/// Holds whose amount is not the sum of what was taken for them. Most are never extended, and are compared in the
+/// database; of the others only those are fetched that were extended in another range.
 async fn amounts(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let last = number(connection, LAST).await?;
     let mut parts = BTreeMap::<i64, Taken>::new();
@@ -82,7 +82,7 @@ async fn amounts(connection: &mut Connection) -> Result<Vec<String>, StoreError>
 
 const LAST: &str = "SELECT COALESCE(MAX(id), 0) FROM ledger_transaction";
 
-/// Transactions that end a hold, but not the one that there is.
+/// Transactions that end a hold, but disagree with its state or amount, or have no hold.
 async fn ends(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let rows = connection
         .rows(
@@ -112,8 +112,8 @@ async fn ends(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     Ok(differences)
 }
 
-/// Whether a hold lacks the transaction that made or ended it, if each transaction has been found to agree with its
-/// hold.
+/// Whether a hold lacks the transaction that made or ended it. Counting is enough if each transaction was found to
+/// agree with its hold.
 async fn counts_differ(connection: &mut Connection) -> Result<bool, StoreError> {
     let counts = connection
         .row(

@@ -1,4 +1,4 @@
-//! Promotional credit: whether gifts agree with balances, entries, holds and what was used of them.
+//! Promo credit: whether promos agree with balances, entries, holds and the uses of them.
 
 use super::{Comparison, compare};
 use crate::db::{Connection, StoreError};
@@ -9,7 +9,7 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// What balances have of gifts.
+/// Balances whose promo credit is not the sum of what is free of their promos.
 pub(super) const FREE: Comparison = Comparison {
     sql: "SELECT b.account, b.promo, COALESCE(p.sum, 0) FROM balance b
           LEFT JOIN (SELECT account, CAST(SUM(free) AS BIGINT) AS sum FROM promo WHERE free > 0 GROUP BY account) p
@@ -22,7 +22,7 @@ pub(super) const FREE: Comparison = Comparison {
     ],
 };
 
-/// What open holds have of gifts.
+/// Open holds whose promo credit is not the sum of what they took of promos.
 pub(super) const HELD: Comparison = Comparison {
     sql: "SELECT request, promo, used FROM (SELECT h.id, h.request, h.promo,
                   (SELECT CAST(COALESCE(SUM(u.held), 0) AS BIGINT) FROM promo_use u WHERE u.hold = h.id) AS used

@@ -1,5 +1,5 @@
-//! What can be told in a time that doesn't grow with the history: balances against their last transaction, their
-//! open holds and their gifts.
+//! The comparisons whose time doesn't grow with the history: balances against their last transaction, their open holds
+//! and their promos.
 
 use super::books::LAST_POSTED;
 use super::compare;

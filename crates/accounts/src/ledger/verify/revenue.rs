@@ -1,4 +1,4 @@
-//! Revenue without a usage record: as much as the records cost that were deleted for their age, and no more.
+//! Revenue without a usage record: exactly the cost of the records that were deleted for their age.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::db::{Connection, StoreError, values};
 use crate::key::cap::DAY_MS;
 use crate::money::Nanos;
 
-/// By account and UTC day: revenue without a record, and what deleted records cost.
+/// By account and UTC day: revenue without a record, and the cost of deleted records.
 type Days = BTreeMap<(String, i64), [Nanos; 2]>;
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
@@ -50,7 +50,7 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// The transactions of a day of which no record was deleted.
+/// The transactions with revenue but without a record, on a day of which no record was deleted.
 async fn of_day(
     connection: &mut Connection,
     account: &str,

@@ -71,7 +71,7 @@ fn what_was_kept_is_found_again() {
     assert_eq!(open(&path, 5).used(), 0);
 }
 
-/// Whatever bytes are in the place of what was being written when the power went, what was written before is there.
+/// Whatever bytes a power failure leaves in the place of a copy that was being written, the note before it is found.
 #[test]
 fn a_torn_write_leaves_what_was_before() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Usage of an account in bounded pieces, oldest first: by record, or by day. Each piece is a range of an index.
+//! Usage of an account in pages of bounded size, oldest first: by record, or by day. Each page is a range of an index.
 
 use jiff::Timestamp;
 
@@ -10,36 +10,36 @@ use crate::key::KeyId;
 use crate::key::cap::{DAY_MS, day};
 use crate::money::{Counts, Nanos, Price};
 
-/// Which usage; what is absent is all.
+/// Selects usage; `None` selects all.
 #[derive(Debug, Clone)]
 pub struct UsageFilter {
     pub key: Option<String>,
     pub model: Option<String>,
-    /// Records count where they ended. Of days, those that the time touches are in.
+    /// Records that ended at this time or later. Days are included whole, if the time touches them.
     pub from: Timestamp,
-    /// Before this.
+    /// Records that ended before this time.
     pub to: Timestamp,
 }
 
-/// What requests of a key used of a model, at one price, on a UTC day.
+/// The usage of a model by a key, at one price, on a UTC day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageDay {
     pub account: AccountId,
     pub key: KeyId,
-    /// When it begins.
+    /// The begin of the day.
     pub day: Timestamp,
     pub model: String,
-    /// Its `cached` is always written out.
+    /// `cached` is always set.
     pub price: Price,
     pub requests: u64,
     pub counts: Counts,
     pub cost: Nanos,
-    /// The part of the cost that promotional credit paid.
+    /// The part of the cost that promo credit paid.
     pub promo: Nanos,
     price_version: i64,
 }
 
-/// At most `limit` records after the last one of the piece before.
+/// At most `limit` records after the last one of the page before.
 pub(crate) async fn records(
     readers: &Readers,
     account: &AccountId,
@@ -72,7 +72,7 @@ pub(crate) async fn records(
     rows.iter().map(entry).collect()
 }
 
-/// At most `limit` days after the last one of the piece before.
+/// At most `limit` lines after the last one of the page before.
 pub(crate) async fn days(
     readers: &Readers,
     account: &AccountId,

@@ -5,7 +5,7 @@ use crate::audit::Page;
 use crate::db::{Readers, Row, StoreError, values};
 use crate::usage::{UsageRecord, read};
 
-/// A usage record, and whose it is.
+/// A usage record with its id and its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageEntry {
     pub id: i64,
@@ -13,7 +13,7 @@ pub struct UsageEntry {
     pub record: UsageRecord,
 }
 
-/// What [`entry`] reads: what a usage record is read from, and after it the id and the account.
+/// The columns that [`entry`] reads: those of a usage record, then the id and the account.
 macro_rules! columns {
     () => {
         "u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
@@ -23,7 +23,7 @@ macro_rules! columns {
 
 pub(super) use columns;
 
-/// Of an account, newest first.
+/// A page of an account's usage records, newest first.
 pub(crate) async fn page(
     readers: &Readers,
     account: &AccountId,
