@@ -1,15 +1,15 @@
-# `make serve` is all one needs; `make help` says what else there is.
+# `make serve` sets everything up and serves; `make help` lists the other targets.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help serve models build test fmt clippy doc unit torture e2e hostile documents schemas reference test-clients bench bench-threads package test-package docs lint clean
 
-# With it set, ggml silently builds for SSE2 only.
+# With SOURCE_DATE_EPOCH set, ggml silently builds for SSE2 only.
 unexport SOURCE_DATE_EPOCH
-# Features of the machine that builds must not get into the binary (AMX that faults, for one).
+# The binary must not use features that only the building machine has (AMX, for one, which faults on some machines).
 unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
-# The binary is where the README says.
+# The binary must be at the path that the README names.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir

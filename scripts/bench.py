@@ -23,14 +23,14 @@ from bench_servers import ROOT, BatchedBench, LlamaServer, Weir
 LOAD = ROOT / "target/release/bench-load"
 RESULTS = ROOT / "target/bench"
 LOAD_AVERAGE_MAX = 0.3
-# What ends SmolLM2's answers: it is ruled out, so that all answers are equally long.
+# The tokens that end SmolLM2's answers. They are masked, so that all answers have the same length.
 ENDS = "0,2"
 
 
 class Load:
-    """What all servers are asked, and how llama-server does it best: its first flags are those that are measured, the
-    others were tried. `settings` are Weir's, and with `requantized` it is measured with `optimize = "speed"`, too. `phases`
-    are loads one after the other on the same server."""
+    """The requests to all servers, and the flags with which llama-server answers them best: the first of `flags` are measured,
+    the others were tried. `settings` are Weir's; with `requantized`, Weir is also measured with `optimize = "speed"`.
+    `phases` are loads that run one after the other on the same server."""
 
     def __init__(self, name, phases, flags, settings="", batched=None, requantized=False):
         self.name, self.phases, self.flags, self.settings, self.batched = name, phases, flags, settings, batched
@@ -44,7 +44,7 @@ class Load:
 
 
 def split_cells(clients):
-    """What is fastest for short requests that have nothing in common; `weir tune` takes one cache where that is by less than 5 %."""
+    """The fastest settings for short requests without a common prefix; `weir tune` prefers one cache if these gain less than 5 %."""
     return f'kv_layout = "split"\nsequences = {clients}\ncontext_tokens = 512\nflash_attention = "on"'
 
 
@@ -101,7 +101,7 @@ def main():
     loads = chosen(os.environ.get("ONLY"))
     rounds = int(os.environ.get("ROUNDS") or 5)
     refuse_a_busy_machine()
-    # Whoever ends this ends the server that runs, too.
+    # SIGTERM ends this by an exception, so that the running server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))
     if arguments.trying:
         try_flags(loads, rounds)
@@ -111,7 +111,7 @@ def main():
     if not os.environ.get("CONTINUE"):
         journal.unlink(missing_ok=True)
     for load in loads:
-        # Each load goes on with its own rounds.
+        # With CONTINUE, each load continues with the round after its last one.
         done = 1 + max((row["round"] for row in read(journal) if row["load"] == load.name), default=-1)
         for number in range(done, done + rounds):
             with journal.open("a") as file:
@@ -138,7 +138,7 @@ def read(journal):
 
 
 def one_round(load, number):
-    """The figures of all servers under a load, as rows of the journal."""
+    """Measures all servers under a load once, and returns rows for the journal."""
     servers = list(load.servers())
     rows = []
     first = number % len(servers)
@@ -166,7 +166,7 @@ def row(load, number, server, figures):
 
 
 def drive(server, command, number):
-    """All servers get the same prompts in a round, and new ones in the next."""
+    """Runs a load. All servers get the same prompts in a round, and other ones in the next."""
     more = [f"url={server.url}", f"key={server.key}", f"model={server.model}", f"seed={number + 1}", f"ends={ENDS}"]
     done = subprocess.run([LOAD, *command.split(), *more], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
@@ -175,8 +175,8 @@ def drive(server, command, number):
 
 
 def same_work(rows):
-    """A server that counts a prompt's tokens otherwise has computed something else. Where some were refused, others may
-    have been answered."""
+    """Fails if two servers count the tokens of the same prompts differently: they have computed different things. Rounds
+    with refusals aren't compared, since other requests may have been answered."""
     first, *others = (row["figures"] for row in rows)
     for phase, mine in first.items():
         for their in (figures[phase] for figures in others):

@@ -1,4 +1,4 @@
-"""Rounds to a table and a plot."""
+"""Makes a table and a plot from the rounds of `bench.py`."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def at(*path):
-    """What a measure reads from the figures of a load: the value at a path, or None."""
+    """A function that reads the value at a path of a load's figures, or None."""
 
     def value(figures):
         for name in path:
@@ -19,7 +19,7 @@ def at(*path):
 
 
 def goodput(figures):
-    """What a crowd gets of what eight get alone."""
+    """The ratio of the tokens per second of 64 clients to those of 8."""
     return figures["crowd"]["tokens_per_second"] / figures["alone"]["tokens_per_second"]
 
 
@@ -27,7 +27,7 @@ RATE = ("tokens/s", at("", "tokens_per_second"), "up")
 TTFT = [("TTFT p50, ms", at("", "ttft_ms", "p50"), "down"), ("TTFT p99, ms", at("", "ttft_ms", "p99"), "down")]
 GAP = ("worst gap, ms", at("", "gap_ms", "max"), "down")
 
-# What of a load is in the table: a name, where it is among the figures, and where better is.
+# The measures of each load in the table: a name, where the figures have it, and whether higher or lower is better.
 MEASURES = {
     "distinct-1": ("1 client, distinct prompts", [RATE, *TTFT]),
     "distinct-8": ("8 clients, distinct prompts", [RATE, *TTFT]),
@@ -61,7 +61,7 @@ def write(directory, rows):
 
 
 def medians(load, rows):
-    """The measures of one server under a load: names and medians."""
+    """The measures of one server under a load: their names and medians."""
     for name, read, _ in MEASURES[load][1]:
         values = [value for row in rows if (value := read(row["figures"])) is not None]
         if values:
@@ -86,7 +86,7 @@ def table(rows):
 
 
 def values(rows, load, server, read):
-    """Round → value."""
+    """The measure of each round, by the round's number."""
     of = {row["round"]: read(row["figures"]) for row in rows if (row["load"], row["server"]) == (load, server)}
     return {number: value for number, value in of.items() if value is not None}
 
@@ -104,7 +104,7 @@ def spread(by_round):
 
 
 def number(value):
-    """Three digits."""
+    """A number with three significant digits."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -119,7 +119,7 @@ def machine():
 
 
 def plot(rows):
-    """A line for each measure that both have: how many times better Weir is, a dot for each round, a bar at the median."""
+    """A plot with a line per measure that both servers have: Weir's advantage as a factor, a dot per round, a bar at the median."""
     lines = []
     for load, (title, measures) in MEASURES.items():
         for name, read, better in measures:

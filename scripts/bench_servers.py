@@ -1,4 +1,4 @@
-"""What `bench.py` measures: servers that are started for one load, and stopped after it."""
+"""The servers that `bench.py` measures. Each is started for one load, and stopped after it."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_FILE = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 THREADS = int(os.environ.get("THREADS") or len(os.sched_getaffinity(0)))
-# A model of this size is loaded in a second or two.
+# Far more than needed: a model of this size is loaded in a second or two.
 PATIENCE_SECONDS = 60
 
 
 def peer(program):
-    """Where llama_server.py has put a program."""
+    """The path of a program that llama_server.py has built."""
     home = subprocess.run([sys.executable, ROOT / "scripts/llama_server.py", "--print"], stdout=subprocess.PIPE, text=True)
     path = Path(home.stdout.strip()) / program
     if not path.exists():
@@ -30,15 +30,15 @@ def peer(program):
 
 
 def environment():
-    """Ours, without settings that a developer's shell may have."""
+    """This process's environment, without settings from a developer's shell."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("WEIR_", "LLAMA_", "OMP_"))}
 
 
 class Server:
-    """Runs in a directory of its own while the `with` block does."""
+    """A server process with a directory of its own, for the time of a `with` block."""
 
     process = None
-    # Of its environment.
+    # Additional environment variables.
     variables = {}
 
     def __enter__(self):
@@ -88,14 +88,14 @@ class Server:
             return False
 
     def check(self):
-        """Ends everything if it isn't what is to be measured."""
+        """Exits if the server doesn't run as it is to be measured."""
 
     def last_words(self):
         return self.log.read_text(errors="replace")[-3000:]
 
 
 class Weir(Server):
-    """As `weir serve` is when one starts it: with keys, credit and a ledger that is written to disk."""
+    """`weir serve` as it is used: with keys, credit and a ledger that is written to disk."""
 
     model = "bench/model"
     key = None
@@ -141,7 +141,7 @@ class LlamaServer(Server):
 
 
 class BatchedBench:
-    """llama.cpp's own measurement of its kernels: no server, no sampling."""
+    """llama.cpp's own benchmark of its kernels: no server, no sampling."""
 
     def run(self, sequences, prompt_tokens, output_tokens):
         cells = sequences * (prompt_tokens + output_tokens + 256)

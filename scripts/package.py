@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Builds target/package: `weir`, and in `lib/` llama.cpp's libraries with kernels for each kind of processor.
 
-`make package` calls it. When it starts, that `weir` takes the best kernels that work on the machine it is on; a list of
-which ones do here is printed at the end. The directory can be moved as a whole.
+`make package` calls it. This `weir` loads the best kernels that work on its machine when it starts. At the end a list of the
+kernels that work here is printed. The directory can be moved as a whole.
 """
 
 import json
@@ -26,7 +26,7 @@ def main():
     libraries.mkdir(parents=True)
     shutil.copy2(program, PACKAGE / "weir")
     for library in installed:
-        # What is a link in one directory stays one in the other.
+        # Symbolic links are copied as links.
         shutil.copy2(library, libraries / library.name, follow_symlinks=False)
     shutil.copy2(ROOT / "LICENSE", PACKAGE)
     shutil.copy2(licence, libraries / "LICENSE.llama.cpp")
@@ -39,7 +39,7 @@ def main():
 
 
 def build():
-    """The program, the libraries that llama.cpp's build installed, and its licence."""
+    """Builds, and returns the program, the libraries that llama.cpp's build installed, and its licence."""
     print("package: building; the first time a set of kernels for each kind of processor: 20 minutes on two cores", file=sys.stderr)
     done = subprocess.run(BUILD.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:

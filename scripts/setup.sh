@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
-# Installs what a build (`setup.sh build`), the tests (`setup.sh test`) or the tests with real clients
-# (`setup.sh clients`) need and this machine lacks.
-# With everything there it does nothing: no network, no apt.
+# Installs the missing packages and tools for a build (`setup.sh build`), the tests (`setup.sh test`) or the tests with
+# real clients (`setup.sh clients`). If nothing is missing it does nothing: no network, no apt.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The development package's: the bare library lacks clang's own headers, and libclang-cpp is another one.
+# libclang of the development package: the bare library lacks clang's own headers, and libclang-cpp is another library.
 have_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] && return 0
     compgen -G '/usr/lib/llvm-*/lib/libclang.so' >/dev/null && return 0
     [[ -e /usr/lib/libclang.so || -e /usr/lib64/libclang.so ]]
 }
 
-# Valkey or Redis. Debian's packages of tools have the server, too, as the one that checks its files, and no
-# service that would be started.
+# Valkey or Redis. Debian's packages of tools contain the server too, under the name of the program that checks its files,
+# and no service that would be started.
 have_store() {
     have valkey-server || have redis-server || have valkey-check-rdb || have redis-check-rdb
 }
@@ -53,12 +52,12 @@ as_root() {
     fi
 }
 
-# Root, sudo without a password, or sudo with somebody there to type one.
+# True for root, with sudo without a password, or with sudo on a terminal, where a password can be typed.
 can_be_root() {
     [[ $(id -u) == 0 ]] || { have sudo && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; }
 }
 
-# The tests start a PostgreSQL of their own; the one that Debian's package would make and start is in the way.
+# Keeps Debian's package from making and starting a cluster: the tests start their own PostgreSQL.
 forbid_postgres_cluster() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-common
     as_root sed -Ei 's/^#?(create_main_cluster) .*/\1 = false/' /etc/postgresql-common/createcluster.conf
@@ -78,7 +77,7 @@ install_packages() {
     exit 1
 }
 
-# Distributions' own Rust is often too old, and knows no rust-toolchain.toml.
+# Checks Rust's version: that of a distribution is often too old, and ignores rust-toolchain.toml.
 check_rust() {
     local needed found
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -90,8 +89,8 @@ check_rust() {
     fi
 }
 
-# cargo-nextest, from source: what is built runs every test, so no stranger's binary. Unoptimized it is
-# built in half the time, and it only waits for the tests.
+# cargo-nextest is built from source, since it runs every test: no prebuilt binary needs to be trusted. The debug build takes
+# half the time, and nextest mostly waits for tests anyway.
 nextest_version=0.9.143
 
 install_nextest() {
@@ -100,7 +99,7 @@ install_nextest() {
         --no-default-features --features default-no-update
 }
 
-# The packages of a list, in an environment that all checkouts share.
+# Installs the Python packages of a list into a virtual environment that all checkouts share.
 install_python_packages() {
     local requirements=$1 venv
     venv=$(scripts/venv.sh "$requirements")
@@ -112,7 +111,7 @@ install_python_packages() {
     touch "$venv/ready"
 }
 
-# The same for Node, which looks for packages beside the file that imports them: a link leads to them.
+# Does the same for Node. Node looks for packages beside the importing file, so a symbolic link leads to the shared ones.
 install_node_packages() {
     local directory=tests/clients/node modules
     modules=$cache/node-$({ node --version; cat "$directory/package-lock.json"; } | sha256sum | cut -c 1-12)
@@ -127,8 +126,8 @@ install_node_packages() {
     ln -sfn "$modules/node_modules" "$directory/node_modules"
 }
 
-# Checkouts share a build directory, and cargo tells the files of one from those of another only by their
-# age: what another checkout built since would pass for ours. So whoever builds next makes its own newer.
+# Checkouts share a build directory, in which cargo recognizes changed sources only by their time: the build of another
+# checkout would pass for this one's. So when another checkout was the last to build, this one's sources are touched.
 claim_build_directory() {
     local stamp="${CARGO_BUILD_BUILD_DIR:-${CARGO_HOME:-$HOME/.cargo}/weir-build}/checkout"
     [[ $(cat "$stamp" 2>/dev/null) == "$PWD" ]] && return 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A PostgreSQL of its own for one run of tests: `test-postgres.sh DIRECTORY PID` starts one that listens on a
-# socket in DIRECTORY, unless it runs already, and stops and removes it as soon as process PID has ended,
-# however that ends. `test-postgres.sh DIRECTORY stop` and `start` do so with one that is there.
-# Its user is `weir`, without a password. The tests call it by themselves.
+# A PostgreSQL server for one run of tests. `test-postgres.sh DIRECTORY PID` starts one that listens on a socket in
+# DIRECTORY, unless it runs already, and stops and removes it as soon as process PID has ended in whatever way.
+# `test-postgres.sh DIRECTORY stop` and `start` stop and start an existing one. Its user is `weir`, without a password.
+# The tests call this script by themselves.
 set -euo pipefail
 
 directory=${1:?a directory} watched=${2:?a process to wait for, stop or start}
 
-# initdb refuses root: Debian's package comes with a user for it.
+# initdb refuses to run as root; Debian's package makes the user postgres.
 as_owner() {
     if [[ $(id -u) == 0 ]]; then
         runuser -u postgres -- "$@"
@@ -26,9 +26,9 @@ if [[ $watched == stop || $watched == start ]]; then
     exit
 fi
 
-# What was inherited must not be kept open for as long as the server runs: it may be somebody's lock.
+# The server must not keep inherited files open while it runs: one may be a lock of the calling process.
 exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-
-# Several tests may come at once; the first one starts it.
+# Several tests may call this at the same time; the first one starts the server.
 exec 9>"$directory.lock"
 flock 9
 [[ ! -e $directory/ready ]] || exit 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Where the Python environment for a list of packages is, by default that of the end-to-end tests: one for
-# each list and Python.
+# Prints the path of the virtual environment for a list of packages, by default that of the end-to-end tests. There is one
+# for each list and version of Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 requirements=${1:-tests/e2e/requirements.txt}

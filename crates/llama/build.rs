@@ -29,8 +29,8 @@ fn main() {
         .compile("weir_llama");
 }
 
-/// With `target-cpu=native` ggml is built for what the building processor advertises, AMX among it, which
-/// faults on virtual machines that mask it.
+/// Fails the build with `target-cpu=native`: ggml would then be compiled for every feature that the building processor
+/// advertises, AMX among them, and AMX instructions fault on virtual machines that mask them.
 fn refuse_native() {
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

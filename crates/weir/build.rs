@@ -1,9 +1,9 @@
-//! The program of `make package` finds llama.cpp's libraries in `lib/` beside it.
+//! Lets the program of `make package` find llama.cpp's libraries in `lib/` beside it.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_DISPATCH").is_some() {
-        // As RPATH, which also holds for what the libraries need of each other.
+        // An RPATH, unlike a RUNPATH, also holds for libraries that the libraries need.
         println!("cargo:rustc-link-arg-bins=-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib");
     }
 }

@@ -3,9 +3,9 @@ import pytest
 from refusals import REFUSALS, Refused
 from weir import BINARY, DEMO, DEMO_FILE, MISSING, Weir, model
 
-# One thread each: the servers of two runs stand beside each other, and with more threads than cores the kernels' threads
-# wait for each other, spinning.
-# Answers are compared with each other, and so is their usage. Four sequences, so that each has its whole context.
+# One thread each: two runs have a server each at the same time, and with more threads than cores the kernels' threads spin
+# while they wait for each other. Tests compare answers, so the model is reproducible, and usage, so the prefix cache is off.
+# With four sequences each gets the whole context.
 SERVED = model(DEMO, DEMO_FILE) + "threads = 1\nreproducible = true\nsequences = 4\nprefix_cache = \"off\"\n"
 
 
@@ -25,7 +25,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def narrow_server(tmp_path_factory):
-    """Each key may make one request a minute."""
+    """A server on which each key may send one request per minute."""
     home = tmp_path_factory.mktemp("narrow")
     made = Weir(home, SERVED, "[limits]\nrequests_per_minute = 1\n").start()
     yield made
@@ -48,7 +48,7 @@ def make_refused(server, narrow_server):
 
     def make(refusal):
         if refusal.caller == "hasty":
-            # A new key, and its only request of this minute.
+            # A new key uses up its only request of this minute.
             key = narrow_server.data("key", "add", narrow_server.account)["key"]
             narrow_server.client(key).completions.create(model=DEMO, prompt="x", max_tokens=1)
             return Refused(refusal, f"{narrow_server.url}/v1", key)

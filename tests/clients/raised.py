@@ -1,4 +1,4 @@
-"""What clients raise that are built on OpenAI's Python package, its own one first."""
+"""The exceptions of clients that are built on OpenAI's Python package, and of that package itself."""
 
 import openai
 
@@ -13,7 +13,7 @@ EXCEPTIONS = {
 
 
 def check(refused, error):
-    """The right exception, with all that the server said."""
+    """Checks the class of the exception, and that it has everything that the server said."""
     e = refused.expected
     assert isinstance(error, EXCEPTIONS[e.status])
     assert (error.status_code, error.type, error.code, error.param) == (e.status, e.type, e.code, e.param)

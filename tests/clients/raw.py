@@ -1,11 +1,11 @@
-"""Requests without any client: what is really sent."""
+"""Requests without any client, to see the bytes that are sent."""
 
 import json
 import urllib.request
 
 
 def post(url, key, path, body):
-    """The answer's body, or of a stream the data of each frame."""
+    """The body of the answer; of a stream the data of each frame."""
     request = urllib.request.Request(
         f"{url}/{path}",
         data=json.dumps(body).encode(),

@@ -1,4 +1,4 @@
-"""What Weir refuses, and what each client must be able to tell its user about it: one table for all clients."""
+"""Weir's refusals, with the facts that each client must be able to tell its user: one table for all clients."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Refusal:
     code: str | None
     message: str
     param: str | None = None
-    # What is asked, and by whom: "rich", "poor" and "hasty" have a key; anything else is one.
+    # The key: "rich", "poor" and "hasty" stand for keys of the test server; any other text is sent as a key.
     caller: str = "rich"
     model: str = DEMO
     text: str = "Say hello."
@@ -39,7 +39,7 @@ REFUSALS = [
 
 @dataclass(frozen=True)
 class Refused:
-    """A refusal, and where and with which key it is to be had."""
+    """A refusal, with the URL and the key that lead to it."""
 
     expected: Refusal
     url: str
@@ -62,7 +62,7 @@ class Refused:
         return self.expected.presence_penalty
 
     def check_body(self, body):
-        """The whole body of the answer: Novita's keys, then OpenAI's object."""
+        """Checks the whole body of the answer: Novita's fields, then OpenAI's object."""
         e = self.expected
         assert (body["code"], body["reason"]) == (e.status, e.reason)
         assert e.message in body["message"]
@@ -70,7 +70,7 @@ class Refused:
         assert body["error"]["message"] == body["message"]
 
     def check_error(self, error):
-        """OpenAI's object, which is all that most clients keep."""
+        """Checks OpenAI's error object, the only part that most clients keep."""
         e = self.expected
         assert (error["type"], error["param"], error["code"]) == (e.type, e.param, e.code)
         assert e.message in error["message"]

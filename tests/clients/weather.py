@@ -1,5 +1,5 @@
-"""A tool and a document that all clients ask for. They are short and their values few, so that a small model has soon
-read and written them."""
+"""A tool and a document schema for the tests of all clients. Both are short with few values, so that a small model reads
+and writes them quickly."""
 
 from typing import Literal
 

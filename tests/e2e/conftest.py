@@ -11,7 +11,7 @@ def what_the_tests_need():
 
 @pytest.fixture
 def make_weir(tmp_path):
-    """Makes servers in this test's directory, and ends them with it."""
+    """Makes servers in this test's directory, and stops them at its end."""
     made = []
 
     def make(models=model(DEMO, DEMO_FILE), settings="", directory="weir"):
@@ -27,7 +27,7 @@ def make_weir(tmp_path):
 
 @pytest.fixture(scope="session")
 def weir(tmp_path_factory):
-    """One server for all tests that don't need their own: two models, and two that can't be loaded."""
+    """One server for all tests that don't need their own, with two models and two that can't be loaded."""
     home = tmp_path_factory.mktemp("weir")
     corrupt = home / "corrupt.gguf"
     corrupt.write_bytes(DEMO_FILE.read_bytes()[:1_000_000])
@@ -46,6 +46,6 @@ def client(weir):
 
 @pytest.fixture
 def account(weir, request):
-    """An account of the test's own with 1 USD: its name and a key."""
+    """An account with 1 USD for this test alone: its name and a key."""
     name = request.node.name.replace("[", "-").replace("]", "")[:60]
     return name, weir.new_key(name, 1)["key"]

@@ -1,4 +1,4 @@
-"""What goes over the wire, by curl."""
+"""The bytes on the wire, by curl."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ BODY = json.dumps({"model": DEMO, "messages": [{"role": "user", "content": "Hell
 
 
 def curl(url, *options, key=None, data=None):
-    """Status, headers (lower case) and body."""
+    """The status, the headers (in lower case) and the body."""
     command = ["curl", "-sS", "--path-as-is", "-D", "-", "-o", "-", *options]
     if key:
         command += ["-H", f"Authorization: Bearer {key}"]

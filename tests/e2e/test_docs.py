@@ -1,4 +1,4 @@
-"""The examples of the papers, run as they are written.
+"""Runs the examples of the documentation as they are written.
 
 A fenced block of Python or bash below the line `<!-- test -->` is an example.
 """
@@ -26,7 +26,7 @@ def test_there_are_the_four_classic_examples():
 
 @pytest.fixture(scope="module")
 def weir(tmp_path_factory):
-    """A server whose answers stay short: some examples leave the length to the model."""
+    """A server whose answers are short: some examples set no length."""
     models = model(DEMO, DEMO_FILE, more="max_output_tokens = 200")
     server = Weir(tmp_path_factory.mktemp("docs"), models).start()
     yield server

@@ -1,4 +1,4 @@
-"""Settings of the embedded engine: what they change shows from outside."""
+"""Settings of the embedded engine, by their effects on the API."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_split_cells_bound_the_context(make_weir):
 def test_a_long_prompt_that_nobody_wants_any_more_is_given_up(make_weir):
     weir = make_weir()
     weir.start(env={"WEIR_LOG": "info,weir_engine=trace"})
-    # It is computed aside, in pieces of 256 tokens.
+    # The prompt is computed by background prefill, in chunks of 256 tokens.
     turns = lambda: re.findall(r": aside turn=\S+ took=\S+ went=Ok\((\w+)\)", weir.log.read_text())
     body = json.dumps({"model": DEMO, "prompt": "river stone bridge " * 2000, "max_tokens": 1, "stream": True})
     place = urlsplit(weir.url)
@@ -91,7 +91,7 @@ def test_a_long_prompt_that_nobody_wants_any_more_is_given_up(make_weir):
     assert row["outcome"] == "disconnected" and row["completion_tokens"] == 0, row
     computed = turns()
     assert computed.count("Done") < 16, computed
-    # The engine goes on, and not with that prompt.
+    # The engine serves on, and no longer computes that prompt.
     assert answer(weir).usage.completion_tokens == 8
     assert len(turns()) <= len(computed) + 1
 
@@ -106,7 +106,7 @@ weight = 3
 
 
 def test_an_account_of_weight_three_has_three_times_as_much(make_weir):
-    # Each of some 160 rows: turns are taken by a few hundred.
+    # Prompts of some 160 tokens: an account's turn has a few hundred.
     requests, words = 12, "the old mill by the river " * 25
     weir = make_weir(models=model(DEMO, DEMO_FILE) + "sequences = 4\n", settings=TIERS)
     weir.start()
@@ -124,7 +124,7 @@ def test_an_account_of_weight_three_has_three_times_as_much(make_weir):
 
     with ThreadPoolExecutor(2 * requests) as callers:
         list(callers.map(ask, [(name, number) for number in range(requests) for name in keys]))
-    # When the heavy one's are done, a third as many of the light one's are.
+    # When the heavy account's requests are done, a third as many of the light account's are.
     done = [index for index, name in enumerate(order) if name == "heavy"][-1]
     light = order[:done].count("light")
     assert requests // 6 <= light <= requests // 2, " ".join(order)

@@ -1,4 +1,4 @@
-"""Tools, documents and the mode in which answers repeat, with OpenAI's own client."""
+"""Tools, documents and reproducible models, with OpenAI's own client."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,7 @@ def test_a_document(client):
     [chat] = client.chat.completions.create(model=DEMO, **request).choices
     assert chat.finish_reason == "stop"
     check(PARAMETERS, chat.message.content)
-    # One that can't chat has it in completions.
+    # A model without a chat template supports documents in completions.
     request = dict(prompt="The weather in Bonn, as JSON:\n", max_tokens=64, temperature=0, extra_body={"response_format": schema_format(PARAMETERS)})
     [plain] = client.completions.create(model=GEMMA, **request).choices
     assert plain.finish_reason == "stop"
@@ -68,14 +68,14 @@ def test_what_cannot_be_enforced_is_named(client):
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model=DEMO, messages=QUESTION, max_tokens=4, **fields)
         assert refused.value.param == param
-    # Without `strict` it is left out, and told.
+    # Without `strict`, the broken pattern is left out, and a header says so.
     request = dict(model=DEMO, messages=QUESTION, max_tokens=4, tools=[tool("there", broken)], tool_choice="required")
     answer = client.chat.completions.with_raw_response.create(**request)
     assert answer.headers["x-weir-schema-relaxed"] == "/tools/0/function/parameters/properties/a/pattern"
 
 
 def test_a_reproducible_model_repeats_itself(make_weir):
-    """The same request and seed, alone and beside others."""
+    """The same request and seed get the same answer, alone and beside other requests."""
     client = make_weir(model(DEMO, DEMO_FILE) + "reproducible = true\nthreads = 1\n").start().client()
 
     def ask(seed):

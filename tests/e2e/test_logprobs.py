@@ -1,4 +1,4 @@
-"""Log-probabilities, echoed prompts, the best of several, and tokens, with OpenAI's own client."""
+"""Log-probabilities, echoed prompts, `best_of`, and tokenization, with OpenAI's own client."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_of_a_chat(client):
     for entry in content:
         assert entry.logprob <= 0 and len(entry.top_logprobs) == 3
         assert [top.logprob for top in entry.top_logprobs] == sorted((top.logprob for top in entry.top_logprobs), reverse=True)
-        # Greedy: what came is the likeliest.
+        # With greedy sampling the chosen token is the likeliest.
         assert (entry.token, entry.logprob) == (entry.top_logprobs[0].token, entry.top_logprobs[0].logprob)
         assert sum(math.exp(top.logprob) for top in entry.top_logprobs) < 1.001
     streamed = [
@@ -35,7 +35,7 @@ def test_of_a_chat(client):
 
 
 def test_the_distribution_is_the_models_own(client):
-    """Whatever was done to the logits before the choice."""
+    """Log-probabilities are those of the model, before any sampling parameter changes the logits."""
     request = dict(model=REPRODUCIBLE, messages=GREETING, max_tokens=1, logprobs=True, top_logprobs=5)
     first = lambda **more: client.chat.completions.create(**request, **more).choices[0].logprobs.content[0].top_logprobs
     plain = first(temperature=0)
@@ -52,7 +52,7 @@ def test_a_prompt_is_scored(client):
     assert len(lists.tokens) == scored.usage.prompt_tokens
     assert lists.token_logprobs[0] is None and lists.top_logprobs[0] is None
     assert all(logprob <= 0 for logprob in lists.token_logprobs[1:])
-    # Tokens that are whole characters stand where they say.
+    # Tokens of whole characters are in the text at their offsets.
     for token, offset in zip(lists.tokens, lists.text_offset):
         assert token.startswith("bytes:") or PROMPT[offset:].startswith(token)
 

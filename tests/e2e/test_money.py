@@ -1,4 +1,4 @@
-"""What is charged, when clients hang up, many at once."""
+"""Charges: in full, when clients hang up, and with many requests at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -31,7 +31,7 @@ def test_another_turn_is_computed_from_where_the_last_one_ended(weir, account):
     cached = lambda answer: answer.usage.prompt_tokens_details.cached_tokens
     assert cached(first) == 0 and first.usage.prompt_tokens - 2 <= cached(second) < second.usage.prompt_tokens
     assert sorted(row["cached_tokens"] for row in settled(weir, name, 2)) == [0, cached(second)]
-    # Nobody else can tell.
+    # Another account learns nothing of the cached prompt.
     assert cached(ask(weir.client(weir.new_key("stranger", 1)["key"]))) == 0
 
 
@@ -47,7 +47,7 @@ def test_hanging_up_is_charged_for_what_was_produced(weir, account):
     stream.close()
     [row] = settled(weir, name, 1)
     assert row["outcome"] == "disconnected"
-    # At least what was seen; at most what the sockets' buffers took before the end was noticed.
+    # The charge is for at least the seen tokens, and at most those that fit the sockets' buffers before the hang-up was noticed.
     assert seen <= row["completion_tokens"] < 2000
 
 
@@ -80,14 +80,14 @@ def test_many_streams_half_of_them_cut(weir, account):
         lengths = [length for length in pool.map(run, range(32)) if length]
     rows = settled(weir, name, 32)
     whole = sorted(row["completion_tokens"] for row in rows if row["outcome"] == "success")
-    # A short stream may have been complete before its client was gone.
+    # A stream that was to be cut may have been complete before its client hung up.
     assert all(length in whole for length in lengths)
     cut = [row for row in rows if row["outcome"] == "disconnected"]
     assert len(cut) + len(whole) == 32 and all(row["completion_tokens"] <= 36 for row in cut)
 
 
 def test_a_balance_is_never_overdrawn(weir):
-    # One request of 100 tokens costs some 4 µUSD: the balance covers a few, and all want it at once.
+    # A request of 100 tokens costs some 4 µUSD: the balance covers a few, and 16 are sent at once.
     key = weir.new_key("thrifty", "0.00001")["key"]
     client = weir.client(key)
 

@@ -43,7 +43,7 @@ def test_without_include_usage_there_is_none(client):
 
 
 def test_the_stream_helper(client):
-    # It takes `length` for a failure, so common letters end both texts.
+    # The client's stream helper treats `length` as a failure, so common letters end both texts.
     ends = ["e", "a", "o", " "]
     with client.chat.completions.stream(model=DEMO, messages=GREETING, max_tokens=64, n=2, stop=ends) as stream:
         for _ in stream:

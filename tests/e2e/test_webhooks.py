@@ -1,4 +1,4 @@
-"""Events reach a receiver, whatever happens to the server meanwhile."""
+"""Events reach a receiver, also across restarts of the server."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
 class Receiver(ThreadingHTTPServer):
-    """Refuses everything until `status` is changed."""
+    """A receiver that refuses all events until `status` is changed."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -72,7 +72,7 @@ def test_nothing_is_lost_when_the_server_is_killed(make_weir, receiver):
     weir.run("credit", "demo", "3", env=secret)
     weir.signal(signal.SIGKILL)
     weir.wait()
-    # Written while no server runs.
+    # An event is stored while no server runs.
     key = json.loads(weir.run("key", "add", "demo", "--name", "ci", "--json", env=secret))
 
     receiver.status = 200

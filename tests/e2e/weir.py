@@ -1,4 +1,4 @@
-"""The real binary, started for a test: a server, and the command line beside it."""
+"""Starts the real binary for a test: as a server, and for commands beside it."""
 
 import json
 import os
@@ -21,11 +21,11 @@ DEMO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GEMMA = "google/gemma-3-270m"
 MISSING = "test/missing"
 CORRUPT = "test/corrupt"
-# The demo model once more, for tests that compare answers: elsewhere two answers to the same request may differ by the
-# kernels' noise, which depends on the size of the steps that their prompts are computed in.
+# The demo model once more, for tests that compare answers. With the ordinary model two answers to the same request may differ by
+# the kernels' noise, which depends on the sizes of the steps that computed them.
 REPRODUCIBLE = "test/reproducible"
 
-# Long enough for a busy machine; nothing waits this long when all is well.
+# Long enough for a busy machine; waits end much sooner if all is well.
 PATIENCE = 120
 
 
@@ -43,7 +43,7 @@ path = "{path}"
 
 
 def wait_until(condition, what, seconds=PATIENCE):
-    """The first true value of `condition`, looked at often until the time is up."""
+    """Waits for the condition, and returns its first true value. Fails when the time is up."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
@@ -52,19 +52,19 @@ def wait_until(condition, what, seconds=PATIENCE):
 
 
 def environment(extra=None):
-    """Ours, without settings that a developer's shell may have."""
+    """This process's environment, without settings from a developer's shell."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
     return clean | (extra or {})
 
 
 class Weir:
-    """A directory with a config and data, a command line for it, and at times a server."""
+    """A directory with a config and data, the command line for it, and sometimes a server."""
 
     def __init__(self, directory, models, settings=""):
         self.directory = Path(directory)
         self.config = self.directory / "weir.toml"
         self.config.write_text(f'listen = "127.0.0.1:0"\ndemo = true\n{settings}\n{models}')
-        # What the program is run by, such as a command that enters a namespace.
+        # The command that runs the program, if any, such as one that enters a namespace.
         self.prefix = []
         self.process = None
         self.key = None
@@ -73,7 +73,7 @@ class Weir:
     # The command line
 
     def run(self, *arguments, check=True, env=None, input=None):
-        """Runs `weir ARGUMENTS`; what it printed, or the whole result without `check`."""
+        """Runs `weir ARGUMENTS`, and returns its output, or without `check` the whole result."""
         done = subprocess.run(
             [*self.prefix, BINARY, *arguments],
             cwd=self.directory, env=environment(env), input=input, text=True, capture_output=True, timeout=PATIENCE,
@@ -87,7 +87,7 @@ class Weir:
         return json.loads(self.run(*arguments, "--json"))
 
     def new_key(self, name, credit):
-        """A key of a new account."""
+        """Makes an account with this credit, and a key for it."""
         self.run("account", "add", name, "--credit", str(credit))
         return self.data("key", "add", name)
 
@@ -138,7 +138,7 @@ class Weir:
 
     def stop(self):
         if self.process and self.process.poll() is None:
-            # One that a test has frozen couldn't end.
+            # A server that a test has frozen couldn't stop otherwise.
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:

@@ -11,7 +11,7 @@ def what_the_tests_need():
 
 @pytest.fixture
 def make_weir(tmp_path):
-    """Makes servers in this test's directory, and ends them with it."""
+    """Makes servers in this test's directory, and stops them at its end."""
     made = []
 
     def make(models=model(DEMO, DEMO_FILE), settings="", directory="weir"):

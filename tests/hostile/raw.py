@@ -1,11 +1,11 @@
-"""HTTP by hand, for what no client would send."""
+"""HTTP by hand, for requests that no client would send."""
 
 import json
 import socket
 
 from weir import model
 
-# For tests that need no answer of a model: the server starts at once, and shows a key what it may do.
+# For tests that need no answer of a model: the server starts at once, and still serves /v1/key.
 NO_MODEL = model("test/missing", "missing.gguf")
 
 
@@ -27,7 +27,7 @@ def head(method, path, key=None, more="", length=None):
 
 
 def read(connection):
-    """An answer whose length is known: its status, its headers as a text, its body."""
+    """Reads an answer with a content-length: its status, its headers as a text, its body."""
     text = b""
     while b"\r\n\r\n" not in text:
         more = connection.recv(65536)
@@ -44,7 +44,7 @@ def read(connection):
 
 
 def ask(weir, method, path, key=None, body=None, source="127.0.0.1"):
-    """A request on a connection of its own: the answer's status, headers and body."""
+    """Sends a request on a connection of its own. Returns the answer's status, headers and body."""
     data = None if body is None else json.dumps(body).encode()
     with connect(weir, source) as connection:
         connection.sendall(head(method, path, key, length=None if data is None else len(data)) + (data or b""))
@@ -52,7 +52,7 @@ def ask(weir, method, path, key=None, body=None, source="127.0.0.1"):
 
 
 def memory(weir):
-    """MiB of memory that the process has."""
+    """The memory of the server's process, in MiB."""
     with open(f"/proc/{weir.process.pid}/status") as status:
         [line] = [line for line in status if line.startswith("VmRSS:")]
     return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""Memory before any limit: bodies that are never sent to their end, and answers that cost nothing."""
+"""Memory before any limit applies: bodies that never end, and answers that are free of charge."""
 
 import json
 
@@ -18,7 +18,7 @@ def weir(tmp_path_factory):
 
 
 def unfinished(weir, path, key, count, size=14 * MIB):
-    """Requests whose bodies lack their last byte, and the answers that came all the same."""
+    """Sends requests whose bodies lack the last byte. Returns their connections, and the statuses that were answered all the same."""
     made, answers = [], []
     for _ in range(count):
         connection = connect(weir)
@@ -57,13 +57,13 @@ def test_bodies_of_one_key_take_a_bounded_part_of_memory(weir):
     grown = memory(weir) - before
     print(f"\n40 bodies of 14 MiB with money: +{grown:.0f} MiB")
     assert 429 in answers
-    # 64 MiB are a key's; a body that grows is copied now and then.
+    # A key may have 64 MiB in flight; a growing body is copied at times.
     assert grown < 200
     status, _, body = ask(weir, "POST", "/v1/completions", other, {"model": DEMO, "prompt": "x", "max_tokens": 1})
     assert status == 200, body
     for connection in made:
         connection.close()
-    # What is let go of is free again.
+    # Memory of dropped bodies is available again.
     for _ in range(6):
         big = {"model": DEMO, "prompt": "x", "max_tokens": 1, "user": "x" * (10 * MIB)}
         status, _, body = ask(weir, "POST", "/v1/completions", weir.key, big)

@@ -11,7 +11,7 @@ LIBRARY = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
 def faked(offset_file):
-    """The environment of a process whose clock follows a file such as `+400d`, and whose monotonic clock is the real one."""
+    """The environment of a process whose clock follows an offset in a file, such as `+400d`. The monotonic clock stays real."""
     return {
         "LD_PRELOAD": str(LIBRARY),
         "FAKETIME_TIMESTAMP_FILE": str(offset_file),
@@ -46,7 +46,7 @@ def test_years_ahead_for_a_moment_destroy_nothing(make_weir):
     complete(key=key)
     weir.stop()
 
-    # Started with a clock that is ten years ahead: it prunes and expires at its start, if it does.
+    # The server starts with a clock ten years ahead: if it trusted that clock, it would prune and expire at its start.
     offset.write_text("+3650d")
     weir.start(env=faked(offset))
     wait_until(lambda: "away from the newest time" in weir.log.read_text(), "the log says it", 10)
@@ -57,7 +57,7 @@ def test_years_ahead_for_a_moment_destroy_nothing(make_weir):
     assert len(weir.usage("demo")) == 3
     assert weir.data("account", "show", "demo")["promo"] != "0"
 
-    # The clock jumps while it runs.
+    # The clock jumps while the server runs.
     offset.write_text("+3650d")
     wait_until(lambda: weir.log.read_text().count("away from the newest time") == 2, "the log says it", 10)
     complete(key=key)
@@ -65,7 +65,7 @@ def test_years_ahead_for_a_moment_destroy_nothing(make_weir):
     assert weir.usage("demo")[0]["ended_at"][:4] == weir.usage("demo")[1]["ended_at"][:4], "time goes on as it was"
     assert weir.data("account", "show", "demo")["promo"] != "0"
 
-    # Accepted, it is gone by within a second.
+    # Once the clock is accepted, promo credit that is due expires within seconds.
     run_at(weir, "+3650d", "clock", "accept")
     wait_until(lambda: weir.data("account", "show", "demo")["promo"] == "0", "the gift expires", 20)
     assert weir.run("ledger", "verify") == "the books balance\n"
@@ -101,5 +101,5 @@ def test_the_command_line_says_it(make_weir):
     gift = ["promo", "alice", "1", "--expires", "30d", "--reason", "x"]
     ahead = run_at(weir, "+400d", *gift, check=False)
     assert ahead.returncode == 1 and "weir clock accept" in ahead.stderr
-    # A clock that is behind the books is surely wrong: it goes by their time.
+    # A clock that is behind the books is certainly wrong: the time of the books counts.
     assert run_at(weir, "-400d", *gift).returncode == 0

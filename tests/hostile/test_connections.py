@@ -1,4 +1,4 @@
-"""Connections that do nothing keep nobody out, however many they are."""
+"""Idle connections shut nobody out, however many there are."""
 
 import resource
 import socket
@@ -25,7 +25,7 @@ def open_files():
 
 
 class Crowd:
-    """Connections from these addresses, in turns. Each asks for something now and then, without a key, as long as it can."""
+    """Connections from these addresses in turn. While it can, each sends a request without a key every two seconds."""
 
     def __init__(self, weir, sources):
         self.connections = []
@@ -46,7 +46,7 @@ class Crowd:
 
     @staticmethod
     def asks(connection):
-        """Whether the connection still takes a request."""
+        """Sends a request, and returns whether the connection is still open."""
         try:
             connection.send(HEALTH)
             return True
@@ -56,7 +56,7 @@ class Crowd:
             return False
 
     def __enter__(self):
-        # All have asked at least once.
+        # Waits until all have sent a request.
         self.asked = 0
         wait_until(lambda: self.asked, "the crowd asks")
         return self
@@ -69,7 +69,7 @@ class Crowd:
 
 
 def served(weir, source):
-    """How long it takes until somebody new has an answer, with a key and without."""
+    """The time until a new client has got answers, without a key and with one."""
     began = time.monotonic()
     assert ask(weir, "GET", "/health", source=source)[0] == 200
     status, _, body = ask(weir, "GET", "/v1/key", weir.key, source=source)
@@ -83,7 +83,7 @@ def test_idle_connections_shut_nobody_out(make_weir, sources):
     alone = served(weir, "127.0.0.9")
     with Crowd(weir, sources) as crowd:
         beside = served(weir, "127.0.0.9")
-        # Nor is the same address, whose own idle connections go first.
+        # Nor is a client from the same address shut out: that address's idle connections are closed first.
         same = served(weir, sources[0])
         asked = crowd.asked
     print(f"\nalone {alone:.3f} s, beside {asked} connections {beside:.3f} s, from one of their addresses {same:.3f} s")
@@ -103,10 +103,10 @@ def test_streams_on_all_connections_leave_room_for_health_checks(make_weir):
     for _ in range(20):
         status, front, _ = ask(weir, "GET", "/health", source="127.0.0.2")
         assert status == 200 and "connection: close" in front
-    # Beside connections that say nothing, too.
+    # Also beside connections that send nothing.
     silent = [connect(weir, "127.0.0.2") for _ in range(10)]
     assert ask(weir, "GET", "/ready", source="127.0.0.3")[0] == 200
-    # The address that has all of them is told so, and whether the server lives.
+    # The address with all of the streams is refused, but still gets answers to health checks.
     status, front, answer = ask(weir, "GET", "/v1/models")
     assert status == 429 and "retry-after: 1" in front and b"RATE_LIMIT_EXCEEDED" in answer
     assert ask(weir, "GET", "/health")[0] == 200

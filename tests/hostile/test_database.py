@@ -1,4 +1,4 @@
-"""The database in the wrong place, in two hands, or gone."""
+"""A database in the wrong place, used by two servers, or gone."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def refused(weir, *words, status=1):
 
 @pytest.fixture
 def second(tmp_path):
-    """Another server's config, whose database is where the test puts it."""
+    """Starts a second server whose database is where the test says."""
 
     def make(data):
         home = tmp_path / "second"
@@ -96,7 +96,7 @@ def test_a_lost_database_is_not_made_anew(make_weir, how):
     refused(weir, "is missing or empty", "Restore it from a backup", "remove")
     for command in (["account", "list"], ["account", "add", "bob"], ["ledger", "verify"]):
         assert weir.run(*command, check=False).returncode != 0
-    # It is where it was, and all is well.
+    # The database is put back, and works.
     shutil.rmtree(data)
     kept.rename(data)
     weir.start()

@@ -1,4 +1,4 @@
-"""A node that freezes: others end its requests, and when it wakes it gives nothing away."""
+"""A frozen node: another node ends its requests, and when it wakes it generates nothing free of charge."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SILENCE = 5
 
 @pytest.fixture
 def postgres(tmp_path):
-    """A PostgreSQL of the test's own, that ends with it."""
+    """A PostgreSQL for this test alone."""
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
@@ -35,7 +35,7 @@ def test_a_node_that_wakes_up_gives_nothing_away(make_weir, postgres):
     stream = frozen.client(key=key).completions.create(**ENDLESS, max_tokens=4000, stream=True)
     chunks = iter(stream)
     seen = [next(chunks)]
-    # Long enough for a checkpoint, which is written each second.
+    # Long enough for a checkpoint, which is written every second.
     began = time.monotonic()
     wait_until(lambda: seen.append(next(chunks)) or time.monotonic() - began > 2.5, "it streams")
     frozen.signal(signal.SIGSTOP)
@@ -53,6 +53,6 @@ def test_a_node_that_wakes_up_gives_nothing_away(make_weir, postgres):
     tokens = sum(row["completion_tokens"] for row in other.usage("alice"))
     assert tokens >= len([chunk for chunk in seen if chunk.choices[0].text]), "what came is charged"
     assert Decimal(other.balance("alice")["held"]) == 0
-    # It goes on serving, under another name.
+    # The node serves again, under a new name.
     frozen.client(key=key).completions.create(model=DEMO, prompt="x", max_tokens=3)
     assert other.run("ledger", "verify") == "the books balance\n"

@@ -1,4 +1,4 @@
-"""A data directory whose disk is full: what was delivered is charged, and it is said what is wrong."""
+"""A data directory on a full disk: delivered tokens are charged, and errors say what is wrong."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ STREAMS = 3
 
 
 class Disk:
-    """A small disk at `data`, for those who enter its namespace."""
+    """A small disk at `data`, which only processes in its mount namespace see."""
 
     def __init__(self, weir, size):
         self.data = weir.directory / "data"
@@ -47,7 +47,7 @@ class Disk:
 
 @pytest.fixture
 def small(make_weir):
-    """A server on a disk of 6 MB, which is full after its streams have begun."""
+    """A server on a disk of 6 MB, which is filled after its streams have begun."""
     weir = make_weir(settings="[shutdown]\ngrace_seconds = 60\n")
     disk = Disk(weir, "6m")
     weir.start()
@@ -57,7 +57,7 @@ def small(make_weir):
 
 
 def streams(weir, tokens):
-    """Begins some streams; what each of them had in the end."""
+    """Begins some streams. Returns futures of their usage."""
     begun = threading.Barrier(STREAMS + 1)
 
     def run(seed):

@@ -15,7 +15,7 @@ from weir import BINARY, DEMO, PATIENCE, environment, wait_until
 
 
 class Broken:
-    """A stderr, and what breaks it once the server runs."""
+    """A stderr for the server, and a way to break it while the server runs."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -53,7 +53,7 @@ class Broken:
     ("closed", "text"),
 ])
 def test_a_log_that_fails_ends_nothing(make_weir, kind, form):
-    # Everything is logged, so that a pipe is full soon.
+    # Everything is logged, so that a pipe is soon full.
     weir = make_weir(settings=f'[log]\nformat = "{form}"\nfilter = "trace"\n')
     broken = Broken(kind)
     command = [BINARY, "serve", "--json"]
@@ -83,7 +83,7 @@ def test_a_log_that_fails_ends_nothing(make_weir, kind, form):
 
 
 def naps_of_the_log(pid):
-    """How often the thread that writes lines has waited for the next one; nothing while it works."""
+    """How often the log's writing thread has slept; 0 while it is writing."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         if (task / "comm").read_text().strip() == "weir-log":
             facts = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
@@ -106,7 +106,7 @@ def test_lines_that_were_lost_are_counted_when_the_log_works_again(make_weir):
     before = wait_until(lambda: naps_of_the_log(weir.process.pid), "the lines before it are done")
     assert ask(weir, "GET", "/nowhere")[0] == 404
     wait_until(lambda: naps_of_the_log(weir.process.pid) > before, "the line has been tried, in vain")
-    # Somebody reads again.
+    # A reader opens the pipe again.
     lines = []
     with open(log, "rb") as again:
         threading.Thread(target=lambda: lines.extend(again), daemon=True).start()

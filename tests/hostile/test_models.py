@@ -1,4 +1,4 @@
-"""Model files that are damaged, or change while they are served: an error that names the file, and everything else goes on."""
+"""Model files that are damaged, or change while they are served: an error names the file, and everything else works on."""
 
 import json
 import os
@@ -17,7 +17,7 @@ TINY = Path(__file__).resolve().parents[2] / "crates/llama/tests/fixtures/tiny-b
 
 
 def change_u32(path, key, value):
-    """Another value of a key, where it stands."""
+    """Replaces the value of a key in place."""
     with path.open("r+b") as file:
         head = file.read(1 << 16)
         place = head.index(key.encode()) + len(key)
@@ -54,7 +54,7 @@ DAMAGED_HEADS = [
 
 
 def test_damaged_heads(make_weir, copy, tmp_path):
-    """All of them beside a good model, and a pipe, which nobody writes to."""
+    """Files with damaged headers, and a pipe without a writer, beside a good model."""
     damaged = [copy(f"damaged-{number}.gguf") for number in range(len(DAMAGED_HEADS))]
     for path, (key, value) in zip(damaged, DAMAGED_HEADS):
         change_u32(path, key, value)
@@ -75,7 +75,7 @@ def test_damaged_heads(make_weir, copy, tmp_path):
 
 
 def test_what_llama_cpp_dies_of_in_another_process(make_weir, copy):
-    """A value that only loading finds out about: it ends the process that tries the file."""
+    """A bad value that only loading finds: it ends the trial process."""
     damaged = copy("tiny.gguf", TINY)
     with damaged.open("r+b") as file:
         head = file.read()
@@ -97,7 +97,7 @@ def test_zeros_in_the_weights(make_weir, copy):
     log_says(weir, "checksum is remembered")
     assert weir.run("model", "inspect", DEMO, "--check")
     weir.stop()
-    # As a disk does it: size and time are as before.
+    # A failing disk changes bytes, but neither size nor time.
     facts = served.stat()
     with served.open("r+b") as file:
         file.seek(facts.st_size // 2)
@@ -108,7 +108,7 @@ def test_zeros_in_the_weights(make_weir, copy):
     done = weir.run("model", "inspect", DEMO, "--check", check=False)
     assert done.returncode == 1 and "zeros in a row" in done.stdout and "when it was first served" in done.stdout
     weir.stop()
-    # As somebody does who exchanges it: it has another time.
+    # Replacing a file changes its time.
     os.utime(served)
     weir.start()
     log_says(weir, "isn't the one that was served before")
@@ -130,7 +130,7 @@ def test_a_file_that_is_changed_while_it_is_served(make_weir, copy, how):
         with served.open("r+b") as file:
             file.seek(served.stat().st_size // 2)
             file.write(b"\0" * (1 << 20))
-    # Streams end with an error, not in silence: this one, or, where it was too short, one of the next.
+    # A stream ends with an error, not in silence: this one, or if it was finished before, one of the next.
     with pytest.raises(openai.APIError):
         while True:
             for _ in stream:

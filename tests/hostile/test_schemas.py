@@ -1,4 +1,4 @@
-"""Schemas that recurse or multiply: the process lives, the work is bounded, and ends when the caller leaves."""
+"""Schemas that recurse or multiply: the process survives, the work is bounded, and it ends when the caller hangs up."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import pytest
 
 from weir import DEMO, DEMO_FILE, Weir, model, wait_until
 
-# Processor time that one schema may take, wherever it is compiled, on a busy machine.
+# The most processor time that one schema may take, wherever it is compiled, on a busy machine.
 SECONDS_MAX = 6
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """One for all: starting it takes longer than most of what is done with it."""
+    """One server for all tests: starting one takes longer than most tests."""
     server = Weir(tmp_path_factory.mktemp("schemas"), model(DEMO, DEMO_FILE)).start()
     yield server
     server.stop()
@@ -33,7 +33,7 @@ def weir(server, request):
 
 
 def processor_seconds(weir):
-    """User and system time of the server until now."""
+    """User and system time of the server so far."""
     fields = open(f"/proc/{weir.process.pid}/stat").read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
@@ -45,7 +45,7 @@ def body(schema, **more):
 
 
 def post(weir, path, body):
-    """The status, the headers and the JSON of an answer."""
+    """Posts a body. Returns the answer's status, headers and JSON."""
     connection = HTTPConnection(urlsplit(weir.url).netloc, timeout=60)
     connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {weir.key}"})
     answer = connection.getresponse()
@@ -55,7 +55,7 @@ def post(weir, path, body):
 
 
 def deep(levels=44, definitions=175):
-    """Thousands of levels, few of them in one definition."""
+    """A schema with thousands of levels, few of them in one definition."""
     defs = {f"a{definitions}": {"type": "null"}}
     for i in range(definitions):
         schema = {"$ref": f"#/$defs/a{i + 1}"}
@@ -90,7 +90,7 @@ def test_depth_through_references_does_not_end_the_process(weir):
         ("/v1/count", body(deep())),
         ("/v1/chat/completions", body(deep(), max_tokens=2)),
         ("/v1/completions", plain),
-        # Its text is longer than the model's context.
+        # This schema's text is longer than the model's context.
         ("/v1/count", chat | tools),
     ]:
         status, _, data = post(weir, path, request)
@@ -120,7 +120,7 @@ def test_a_caller_that_leaves_ends_the_work(weir):
     for i in range(20):
         with socket.create_connection((address.hostname, address.port)) as connection:
             connection.sendall(head + request)
-    # All of them are gone: soon nothing is computed any more.
+    # All callers are gone: soon nothing is computed any more.
     def is_idle():
         before = processor_seconds(weir)
         threading.Event().wait(0.3)
@@ -141,5 +141,5 @@ def test_an_account_compiles_one_grammar_at_a_time_and_pays_for_it(weir):
             break
     assert refused == (429, "RATE_LIMIT_EXCEEDED"), data
     assert 1 <= int(headers["retry-after"]) <= 60
-    # What is ordinary goes on: a request without a schema isn't refused.
+    # Ordinary requests still work: one without a schema isn't refused.
     assert post(weir, "/v1/count", {"model": DEMO, "prompt": "x"})[0] == 200

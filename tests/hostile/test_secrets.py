@@ -1,4 +1,4 @@
-"""Secrets that are shown once, and errors that a command gives instead of hanging or lying."""
+"""Secrets that are shown once, and commands that report an error instead of hanging or reporting success."""
 
 import http.server
 import json
@@ -15,7 +15,7 @@ from weir import BINARY, PATIENCE, environment, model, wait_until
 
 
 def shell(weir, line):
-    """Runs a line of bash in the server's directory, with `weir` in it; its status is that of its first command."""
+    """Runs a line of bash in the server's directory, with `weir` on the path. Returns the status of the line's first command."""
     script = f'weir() {{ "{BINARY}" "$@"; }}; {line}; exit "${{PIPESTATUS[0]}}"'
     return subprocess.run(
         ["bash", "-c", script], cwd=weir.directory, env=environment(), capture_output=True, text=True, timeout=PATIENCE
@@ -72,7 +72,7 @@ def test_a_model_that_is_no_file_is_refused_at_once(make_weir, tmp_path):
 
 
 def test_without_permission_nothing_is_missing(make_weir):
-    """As a user who may not read the directory of the data."""
+    """Without permission to read the data directory, the error says so, not that the database is missing."""
     nobody = 65534
     weir = make_weir()
     weir.run("account", "add", "alice")
@@ -100,7 +100,7 @@ def test_a_port_in_use_is_noticed_before_anything_is_loaded(make_weir):
 
 
 class Chat(http.server.BaseHTTPRequestHandler):
-    """A server whose model says what would clear a screen, and that remembers the keys that it was asked with."""
+    """A server whose model answers with control sequences, and which records the keys that it is called with."""
 
     keys = []
 

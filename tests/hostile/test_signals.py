@@ -1,4 +1,4 @@
-"""Signals that are not a stop must not be one, and those that are must be one at any time."""
+"""Signals that don't mean stop are ignored, and signals that do stop the server at any time."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ def test_streams_outlive_signals(make_weir):
 
 
 def test_a_stop_during_the_start_is_one(make_weir):
-    """From the first instruction on, at many places: before there is a handler the signal ends the process itself."""
+    """A signal at many points of the start stops the server. Before there is a handler, it ends the process itself."""
     weir = make_weir()
     ended = []
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]

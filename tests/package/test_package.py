@@ -1,4 +1,4 @@
-"""`make package`: the directory works wherever it is, and kernels that don't work are passed over."""
+"""`make package`: the directory works anywhere, and kernels that don't work are passed over."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 from weir import environment  # noqa: E402
 
-# What a library is whose processor isn't what it says: the first thing it does faults.
+# A library that claims to fit a processor, but whose first call faults.
 FAULTS = "int ggml_backend_score(void) { return 1; }\nvoid *ggml_backend_init(void) { __builtin_trap(); }\n"
 
 
@@ -22,7 +22,7 @@ def package(tmp_path):
 
 
 def kernels(package):
-    """What `weir doctor` says of them."""
+    """The kernels that `weir doctor` reports."""
     command = [package / "weir", "doctor", "--json"]
     done = subprocess.run(command, cwd=package, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return next(check for check in json.loads(done.stdout) if check["check"] == "kernels")

@@ -6,14 +6,14 @@ import numpy as np
 
 
 def p_value(observed, expected, least=5.0):
-    """How likely counts so far from the expected ones are. Cells that expect fewer than `least` are taken together."""
+    """The probability of counts at least this far from the expected ones. Cells that expect fewer than `least` are merged."""
     observed, expected = np.asarray(observed, float), np.asarray(expected, float)
     rare = expected < least
     if rare.any():
         observed = np.append(observed[~rare], observed[rare].sum())
         expected = np.append(expected[~rare], expected[rare].sum())
         if expected[-1] < least and len(expected) > 1:
-            # Not enough for a cell of its own: it goes to the smallest one.
+            # Too few for a cell of their own: they are added to the smallest one.
             last, smallest = len(expected) - 1, int(np.argmin(expected[:-1]))
             observed[smallest] += observed[last]
             expected[smallest] += expected[last]
@@ -45,7 +45,7 @@ def _series(a, x):
 
 
 def _fraction(a, x):
-    """Lentz's way to evaluate the continued fraction."""
+    """Evaluates the continued fraction by Lentz's method."""
     tiny = 1e-300
     b = x + 1 - a
     c, d = 1 / tiny, 1 / b

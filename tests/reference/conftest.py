@@ -48,7 +48,7 @@ FIGURES = Figures([])
 
 @pytest.fixture
 def figures(request, served):
-    """Notes what a test has found."""
+    """Records figures that a test has found."""
 
     def add(**row):
         FIGURES.add(model=served.name, test=request.node.originalname.removeprefix("test_"), **row)

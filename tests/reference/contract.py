@@ -1,7 +1,7 @@
-"""What the contract says about sampling, written down in plain numpy; and wrong readings of it.
+"""The documented definitions of sampling in plain numpy, and wrong ones.
 
-The wrong ones are other servers' definitions and likely mistakes. A test that can't tell them from the right one on
-its own data proves nothing, so each test says which of them its data must rule out.
+Wrong definitions are those of other servers, and likely mistakes. A test whose data can't tell the right definition from a
+wrong one proves nothing, so each test names the wrong definitions that its data must rule out.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """The parameters of a request, at their defaults."""
+    """Sampling parameters of a request, with their defaults."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -26,13 +26,13 @@ class Sampling:
         for field in dataclasses.fields(self):
             default = {} if field.name == "logit_bias" else field.default
             object.__setattr__(self, field.name, given.pop(field.name, default))
-        # A key of JSON is a string, and clients write numbers as strings too.
+        # JSON's keys are strings, and clients write numbers as strings too.
         bias = {int(token): float(value) for token, value in self.logit_bias.items()}
         object.__setattr__(self, "logit_bias", bias)
         assert not given, f"no such parameter: {given}"
 
 
-# From the model's logits to those that are sampled from
+# From the model's logits to the adjusted logits
 
 
 def bias(logits, sampling):
@@ -50,7 +50,7 @@ def repetition(logits, tokens, penalty):
 
 
 def occurrence(logits, tokens, sampling):
-    """Presence and frequency."""
+    """Applies presence and frequency penalties."""
     logits = logits.copy()
     tokens, counts = np.unique(np.asarray(tokens, int), return_counts=True)
     logits[tokens] -= sampling.frequency_penalty * counts
@@ -59,14 +59,14 @@ def occurrence(logits, tokens, sampling):
 
 
 def adjust(logits, prompt, output, sampling):
-    """Bias, then repetition over prompt and output, then presence and frequency over the output."""
+    """Applies the bias, then the repetition penalty over prompt and output, then presence and frequency over the output."""
     logits = bias(np.asarray(logits, np.float64), sampling)
     logits = repetition(logits, [*prompt, *output], sampling.repetition_penalty)
     return occurrence(logits, output, sampling)
 
 
 def _llama_server(logits, prompt, output, sampling):
-    """All three over the last 64 tokens, the prompt's among them."""
+    """llama-server's: all penalties over the last 64 tokens, of prompt and output."""
     last = [*prompt, *output][-64:]
     logits = repetition(bias(np.asarray(logits, np.float64), sampling), last, sampling.repetition_penalty)
     return occurrence(logits, last, sampling)
@@ -90,7 +90,7 @@ def _repetition_once_per_occurrence(logits, prompt, output, sampling):
 
 
 def _other(change):
-    """The right definition of other parameters."""
+    """The right definition, with changed parameters."""
     return lambda logits, prompt, output, sampling: adjust(logits, prompt, output, change(sampling))
 
 
@@ -116,8 +116,8 @@ def _negate_bias(sampling):
     return Sampling(**vars(sampling) | {"logit_bias": flipped})
 
 
-# Not among them: a repetition penalty that divides negative logits too. A token with a negative logit is never the best
-# one while others have positive ones, so nobody can see it from outside; the sampler's own tests do.
+# One mistake isn't among them: a repetition penalty that divides negative logits too. A token with a negative logit is never the
+# best one while others are positive, so it can't be seen from outside; the sampler's own tests cover it.
 WRONG_PENALTIES = {
     "llama-server's: the prompt counts, 64 tokens back": _llama_server,
     "presence and frequency count the prompt": _prompt_too,
@@ -134,7 +134,7 @@ WRONG_PENALTIES = {
 }
 
 
-# From those logits to the distribution of the token
+# From the adjusted logits to the distribution of the token
 
 
 def softmax(logits):
@@ -155,7 +155,7 @@ def filter_top_k(logits, sampling):
 
 
 def filter_top_p(logits, sampling):
-    """The smallest set of the most likely whose probability reaches top_p."""
+    """Keeps the smallest set of the most likely tokens whose probability reaches top_p."""
     if sampling.top_p == 1:
         return logits
     order = np.argsort(-logits, kind="stable")
@@ -190,14 +190,14 @@ def _without(**changes):
 
 
 def _short_top_p(logits, sampling):
-    """Without the token that reaches top_p."""
+    """top_p that leaves out the token by which top_p is reached."""
     order = np.argsort(-logits, kind="stable")
     reached = np.cumsum(softmax(logits)[order])
     return keep(logits, order[: max(1, int((reached <= sampling.top_p).sum()))])
 
 
 def _top_p_of_all(logits, sampling):
-    """top_p of the whole vocabulary's probability, and then the other filters."""
+    """top_p of the whole vocabulary's probability, combined with the other filters."""
     kept = filter_top_p(logits, sampling)
     others = filter_top_k(filter_min_p(logits, sampling), sampling)
     return np.where(np.isfinite(others), kept, -np.inf)
@@ -220,22 +220,22 @@ WRONG_FILTERS = {
 
 
 def bounds(logits, sampling, noise):
-    """The tokens that are allowed whatever the noise of each logit, and those that are with some noise."""
+    """Two sets of tokens: those allowed with any noise of the logits, and those allowed with some noise."""
     surely, perhaps = (_allowed(logits, sampling, shift) for shift in (-2 * noise, 2 * noise))
     return surely, perhaps
 
 
 def _allowed(logits, sampling, shift):
-    """`shift` is how far two logits may have moved towards or from each other."""
+    """The allowed tokens if two logits may have moved by `shift` towards (or, if negative, from) each other."""
     logits = cool(logits, sampling)
     shift = shift / sampling.temperature
     if sampling.min_p:
         logits = np.where(logits >= logits.max() + np.log(sampling.min_p) - shift, logits, -np.inf)
     if sampling.top_k:
         last = np.sort(logits)[-sampling.top_k]
-        # One that ranks at most k surely ranks so if the next one is that much lower.
+        # A token surely ranks within the first k if it is that far above the next one.
         floor = last - shift if shift > 0 else np.sort(logits)[-sampling.top_k - 1] - shift
         logits = np.where(logits >= floor, logits, -np.inf)
-    # A set of probability c moves by at most c (1 - c) times the shift.
+    # The probability c of a set changes by at most c (1 - c) times the shift.
     top_p = min(1.0, sampling.top_p + shift / 4) if sampling.top_p < 1 else 1.0
     return np.isfinite(filter_top_p(logits, Sampling(top_p=max(top_p, 1e-9))))

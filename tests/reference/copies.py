@@ -1,10 +1,10 @@
-"""Copies of the test models without quantization, so that kernels and numpy compute with the same numbers.
+"""Makes copies of the test models without quantization, so that kernels and numpy compute with the same numbers.
 
-    python copies.py [--into DIRECTORY] MODEL.gguf...
+python copies.py [--into DIRECTORY] MODEL.gguf...
 
-A matrix becomes what it means, as F32; everything else is copied. Beside each copy lies an index (JSON) of its
-metadata, vocabulary and tensors, since reading a vocabulary out of a GGUF takes Python seconds. A copy depends on its
-source alone, so one that is there already is left as it is.
+Matrices are converted to F32, everything else is copied. Beside each copy is an index (JSON) of its metadata, vocabulary and
+tensors, since reading a vocabulary from a GGUF file takes Python seconds. A copy depends on its source alone, so an
+existing one isn't written again.
 """
 
 import argparse
@@ -29,14 +29,14 @@ def main():
 
 
 def provide(source, into=CACHE):
-    """The path of the source's copy, which is written if it is missing or older."""
+    """The path of the source's copy. The copy is made if it is missing or older than the source."""
     target = into / f"{source.stem}.F32.gguf"
     index = target.with_suffix(".json")
     if all(path.exists() and path.stat().st_mtime >= source.stat().st_mtime for path in (target, index)):
         return target
     into.mkdir(parents=True, exist_ok=True)
     print(f"writing {target}", file=sys.stderr)
-    # Another process may be writing the same: each has its own, and the last to finish wins.
+    # Another process may make the same copy: each writes its own file, and the last one replaces the others.
     partial, partial_index = (path.with_name(f"{path.name}.{os.getpid()}.partial") for path in (target, index))
     reader = gguf.GGUFReader(source)
     metadata = {field.name: field.contents() for field in reader.fields.values()}
@@ -49,7 +49,7 @@ def provide(source, into=CACHE):
 
 
 def plain(metadata):
-    """Without what is long and nobody here reads."""
+    """Metadata without long values that no test reads."""
     long = ("tokenizer.ggml.merges", "tokenizer.ggml.scores")
     return {name: value for name, value in metadata.items() if name not in long}
 
@@ -58,7 +58,7 @@ def write(reader, path):
     architecture = reader.get_field(gguf.Keys.General.ARCHITECTURE).contents()
     writer = gguf.GGUFWriter(path, architecture)
     for field in reader.fields.values():
-        # These the writer writes of itself.
+        # The writer adds these keys itself.
         if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
             copy_field(field, writer)
     for tensor in reader.tensors:
@@ -68,7 +68,7 @@ def write(reader, path):
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for tensor in reader.tensors:
-        # One at a time: the largest is 700 MB.
+        # One tensor at a time: the largest has 700 MB.
         writer.write_tensor_data(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
     writer.close()
 

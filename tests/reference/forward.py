@@ -1,7 +1,7 @@
-"""The two test models in plain numpy, from their published definitions: nothing here knows Weir or llama.cpp.
+"""The two test models in plain numpy, from their published definitions, without any code of Weir or llama.cpp.
 
-`Model(path).logits(tokens)` are the logits after each token. Weights are read from a copy that `copies.py` wrote;
-keys and values are rounded to F16, as the cache of the server keeps them.
+`Model(path).logits(tokens)` are the logits after each token. Weights are read from a copy made by `copies.py`. Keys and
+values are rounded to F16, as in the server's cache.
 """
 
 import json
@@ -30,18 +30,18 @@ class Model:
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
     def logits(self, tokens, first=0):
-        """What the model says after each of `tokens` from number `first` on: a row of logits for each."""
+        """The logits after each of `tokens` from index `first` on, a row for each."""
         return self.run(tokens, np.arange(len(tokens)), causal(len(tokens)), np.arange(first, len(tokens)))
 
     def branches(self, prompt, outputs):
-        """For each output the logits after the prompt and after each of its tokens. The prompt is computed once."""
+        """For each output, the logits after the prompt and after each of its tokens. The prompt is computed once."""
         tokens, positions, own = list(prompt), list(range(len(prompt))), [-1] * len(prompt)
         for number, output in enumerate(outputs):
             tokens += output
             positions += range(len(prompt), len(prompt) + len(output))
             own += [number] * len(output)
         own = np.array(own)
-        # A token sees those before it of the prompt and of its own output.
+        # A token attends to earlier tokens of the prompt and of its own output.
         seen = causal(len(tokens)) & ((own == -1) | (own == own[:, None]))
         starts = np.cumsum([len(prompt), *map(len, outputs)])
         rows = [[len(prompt) - 1, *range(start, start + len(output))] for start, output in zip(starts, outputs)]
@@ -49,7 +49,7 @@ class Model:
         return np.split(logits, np.cumsum([len(row) for row in rows])[:-1])
 
     def run(self, tokens, positions, seen, rows):
-        """The logits after those of `tokens` that `rows` names; which ones each of them sees is in `seen`."""
+        """The logits after the tokens in `rows`. `seen` says which tokens each token attends to."""
         hidden = self.weights["token_embd.weight"][np.asarray(tokens)]
         if self.architecture == "gemma3":
             hidden = hidden * np.float32(np.sqrt(self.width))
@@ -60,7 +60,7 @@ class Model:
 
 
 class Layer:
-    """One layer's weights by their short names."""
+    """The weights of one layer, by their short names."""
 
     def __init__(self, model, number):
         self.weights, self.prefix, self.number = model.weights, f"blk.{number}.", number
@@ -73,7 +73,7 @@ def llama_block(model, layer, hidden, positions, seen):
     x = norm(hidden, layer["attn_norm"], model.epsilon)
     query, key, value = (split(x @ layer[f"attn_{name}"].T, model.head_width) for name in "qkv")
     angles = rotations(positions, model.head_width, model.base)
-    # Each pair that turns together lies side by side.
+    # The two numbers of a rotated pair are neighbours.
     query, key = turn_neighbours(query, angles), turn_neighbours(key, angles)
     attended = attention(query, key, value, seen)
     hidden = hidden + attended @ layer["attn_output"].T
@@ -83,14 +83,14 @@ def llama_block(model, layer, hidden, positions, seen):
 
 
 def gemma_block(model, layer, hidden, positions, seen):
-    # Every sixth layer sees everything; the others a window, and turn faster.
+    # Every sixth layer has full attention; the others have a sliding window, and another base of rotations.
     everything = (layer.number + 1) % 6 == 0
     x = norm(hidden, layer["attn_norm"], model.epsilon)
     query, key, value = (split(x @ layer[f"attn_{name}"].T, model.head_width) for name in "qkv")
     query = norm(query, layer["attn_q_norm"], model.epsilon)
     key = norm(key, layer["attn_k_norm"], model.epsilon)
     angles = rotations(positions, model.head_width, model.base if everything else 10_000)
-    # Each pair that turns together lies half a head apart.
+    # The two numbers of a rotated pair are half a head apart.
     query, key = turn_halves(query, angles), turn_halves(key, angles)
     if not everything:
         seen = seen & (positions[:, None] - positions < model.window)
@@ -112,12 +112,12 @@ def gelu(x):
 
 
 def split(x, width):
-    """Heads first: (head, token, width)."""
+    """Splits vectors into heads: (head, token, width)."""
     return x.reshape(len(x), -1, width).transpose(1, 0, 2)
 
 
 def rotations(positions, width, base):
-    """The turn of each pair of a head at each position, as complex numbers."""
+    """The rotation of each pair of a head at each position, as complex numbers."""
     frequencies = float(base) ** -(np.arange(0, width, 2) / width)
     return np.exp(1j * np.outer(positions, frequencies)).astype(np.complex64)
 
@@ -134,12 +134,12 @@ def turn_halves(x, angles):
 
 
 def causal(length):
-    """A token sees itself and those before it."""
+    """The causal mask: a token attends to itself and to earlier tokens."""
     return np.tri(length, dtype=bool)
 
 
 def attention(query, key, value, seen):
-    """Softmax of the scores, over the values; several heads of queries share one of keys."""
+    """Softmax attention; several query heads share a key head (grouped-query attention)."""
     share = len(query) // len(key)
     key, value = (np.repeat(x.astype(np.float16).astype(np.float32), share, axis=0) for x in (key, value))
     scores = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(query.shape[-1]))

@@ -1,4 +1,4 @@
-"""A model that Weir serves, beside the reference's idea of it."""
+"""A model that Weir serves, with its reference in numpy."""
 
 import json
 import re
@@ -11,9 +11,9 @@ import numpy as np
 from forward import Model
 from weir import PATIENCE
 
-# How far a logit of the kernels may be from the reference's: attention sums in F16 when a step has few rows, which was
-# seen to move single logits by 0.16 and the mean one by 0.01; steps of 64 rows and more differ by 0.005. docs/conformance.md
-# has the figures.
+# The largest accepted difference of a logit from the reference's. Attention sums in F16 if a step has few tokens, which was seen
+# to move single logits by 0.16, and 0.01 on average; steps of 64 and more tokens differ by 0.005. The figures are in
+# docs/conformance.md.
 NOISE = 0.05
 CONTEXT = 768
 
@@ -35,7 +35,7 @@ class Served:
         self.start = {"llama": [], "gemma3": [2]}[self.reference.architecture]
 
     def tokens(self, text):
-        """Tokens that spell `text`, the longest first: not as the tokenizer would, which no test needs."""
+        """Tokens that spell `text`, longest first. A tokenizer would split it otherwise, which doesn't matter to the tests."""
         text, tokens = text.encode(), list(self.start)
         while text:
             length = next(length for length in range(min(len(text), 24), 0, -1) if text[:length] in self.ids)
@@ -47,7 +47,7 @@ class Served:
         return b"".join(self.texts[token] for token in tokens)
 
     def logits(self, prompt, *outputs):
-        """For each output the reference's logits from which its tokens were taken, and those after it."""
+        """For each output, the reference's logits from which its tokens were sampled, and those after its end."""
         return self.reference.branches(prompt, outputs)
 
     # Requests
@@ -65,7 +65,7 @@ class Served:
             raise Refused(error.code, json.load(error)) from None
 
     def complete(self, prompt, **parameters):
-        """The choices of a completion, whose tokens are told by id."""
+        """The choices of a completion, with tokens given by their ids."""
         parameters = {"logprobs": 0, "return_tokens_as_token_ids": True} | parameters
         return [Choice(choice) for choice in self.post("completions", prompt=prompt, **parameters)["choices"]]
 
@@ -83,7 +83,7 @@ class Choice:
         self.values = self.logprobs["token_logprobs"]
 
     def top(self):
-        """For each token its best ones with their log-probabilities."""
+        """For each token, the most likely tokens with their log-probabilities."""
         tops = self.logprobs["top_logprobs"]
         return [top and {token_id(token): value for token, value in top.items()} for top in tops]
 
@@ -95,7 +95,7 @@ def token_id(text):
 
 
 def at_once(function, items):
-    """The results of requests that are all under way together."""
+    """Calls the function for all items at the same time, and returns the results."""
     items = list(items)
     with ThreadPoolExecutor(max(1, len(items))) as pool:
         return list(pool.map(function, items))
@@ -108,7 +108,7 @@ def log_softmax(logits):
 
 
 def token_bytes(text, architecture):
-    """What a token of the vocabulary stands for."""
+    """The bytes of a token of the vocabulary."""
     if architecture == "llama":
         return bytes(BYTE_OF[letter] for letter in text) if all(letter in BYTE_OF for letter in text) else text.encode()
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", text):
@@ -117,7 +117,7 @@ def token_bytes(text, architecture):
 
 
 def _bytes_of_letters():
-    """GPT-2's way to write any byte as a letter: those that print stand for themselves, the others follow."""
+    """GPT-2's mapping of bytes to letters: printable bytes stand for themselves, others for letters from 256 on."""
     printing = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printing]
     return {chr(byte): byte for byte in printing} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""The statistics themselves, against published tables."""
+"""The statistics themselves, compared with published tables."""
 
 import numpy as np
 import pytest
@@ -30,5 +30,5 @@ def test_fair_counts_pass_and_skewed_ones_dont():
     fair = [p_value(random.multinomial(1000, expected / 1000), expected) for _ in range(500)]
     assert 0.35 < np.mean(fair) < 0.65 and 5 < sum(p < 0.05 for p in fair) < 50
     assert p_value([560, 260, 130, 50, 0], expected) < 0.01
-    # What hardly anybody expects counts together.
+    # Rare cells are merged.
     assert p_value([480, 290, 145, 45, 40], expected) < 1e-4

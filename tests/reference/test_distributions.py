@@ -1,4 +1,4 @@
-"""Sampled tokens: which ones are allowed, and how often each comes."""
+"""Sampled tokens: which ones are allowed, and how often each occurs."""
 
 import collections
 import dataclasses
@@ -10,24 +10,24 @@ from chi_square import p_value
 from contract import WRONG_FILTERS, WRONG_PENALTIES, Sampling, adjust, bounds, distribution, softmax
 from served import at_once
 
-# Of the prompt's last logits, which are always computed in steps of the same rows.
+# Noise of the prompt's last logits, which are always computed in steps of the same shape.
 NOISE_HERE = 0.03
 N = 128
 SEEDS = range(1, 5)
-# A right sampler fails one test in ten thousand, and with these seeds always or never.
+# A right sampler fails one test in ten thousand; with fixed seeds, always or never.
 LEAST_P = 1e-4
 PROMPT = "She opened the old box and found a letter from her"
 
 
 @dataclasses.dataclass
 class Case:
-    """Which filters, and at which rank of the tokens each is to cut (from, to). Where exactly is up to `tuned`."""
+    """Filters, each with the range of ranks (from, to) in which it must cut. `tuned` chooses the exact place."""
 
     temperature: float = 1
     min_p: tuple = ()
     top_k: tuple = ()
     top_p: tuple = ()
-    # The wrong definitions that the same samples must rule out.
+    # Wrong definitions that the samples must rule out.
     wrong: tuple = ()
 
 
@@ -63,8 +63,8 @@ CASES = {
 
 
 def tuned(case, logits):
-    """The parameters of a case, which cut where the next token is so far away that noise doesn't matter: then the
-    allowed set is known exactly."""
+    """Parameters for a case. Filters cut where the next token is so far away that noise doesn't matter, so that the allowed
+    set is known exactly."""
     parameters = {"temperature": case.temperature}
     cooled = np.sort(logits.astype(np.float64))[::-1] / case.temperature
     if case.min_p:
@@ -78,13 +78,13 @@ def tuned(case, logits):
         probability = softmax(cooled)
         first, last = case.top_p
         rank = first + int(np.argmax(probability[first - 1 : last]))
-        # In the middle of the token that reaches it.
+        # In the middle of the probability of the token that reaches top_p.
         parameters["top_p"] = float(probability[: rank - 1].sum() + probability[rank - 1] / 2)
     return parameters
 
 
 def widest(cooled, ranks):
-    """After which rank the gap to the next token is the widest."""
+    """The rank with the widest gap to the next token."""
     first, last = ranks
     return first + int(np.argmax(cooled[first - 1 : last] - cooled[first : last + 1]))
 
@@ -100,7 +100,7 @@ def logits(served, prompt):
 
 
 def sample(served, prompt, parameters, tokens=1):
-    """The choices of requests with one seed each."""
+    """The choices of several requests, each with its own seed."""
     ask = lambda seed: served.complete(prompt, n=N, seed=seed, max_tokens=tokens, **parameters)  # noqa: E731
     choices = [choice for answer in at_once(ask, SEEDS) for choice in answer]
     assert len(choices) == N * len(SEEDS)
@@ -108,7 +108,7 @@ def sample(served, prompt, parameters, tokens=1):
 
 
 def first_token(choice, served):
-    """An answer that ends at once has no token: all ends count as one."""
+    """The choice's first token. An answer that ends at once has none; all end tokens count as the same."""
     if choice.tokens and choice.tokens[0] not in served.ends:
         return choice.tokens[0]
     assert choice.finish == "stop"
@@ -122,7 +122,7 @@ def count(choices, served):
 
 
 def fold_ends(values, served, how):
-    """With all ends as one token."""
+    """Merges the values of all end tokens into those of one."""
     folded = values.copy()
     folded[served.ends] = False
     folded[served.ends[0]] = how(values[served.ends])
@@ -130,7 +130,7 @@ def fold_ends(values, served, how):
 
 
 def verdict(counts, logits, sampling, served):
-    """Samples that aren't allowed, the p-value of the others, and how many tokens may or may not be allowed."""
+    """The number of samples that aren't allowed, the p-value of the others, and the number of tokens for which noise decides."""
     surely, perhaps = (fold_ends(tokens, served, np.any) for tokens in bounds(logits, sampling, NOISE_HERE))
     probability = np.where(surely, fold_ends(distribution(logits, sampling), served, np.sum), 0)
     seen = np.where(surely, counts, 0)
@@ -139,8 +139,8 @@ def verdict(counts, logits, sampling, served):
 
 
 def ruled_out(counts, probability, served):
-    """Can these samples not be of that distribution? By a token that it doesn't have, or by chi-square: of the tokens, or
-    of those that were seen against those that never were."""
+    """Whether the samples can't be of that distribution: a token has probability 0, or chi-square is too improbable, either over the
+    tokens or over those that occurred against those that never did."""
     probability = fold_ends(probability, served, np.sum)
     if counts[probability == 0].any():
         return True
@@ -155,7 +155,7 @@ def check(counts, logits, sampling, served, figures, name):
     figures(case=repr(name), samples=int(counts.sum()), allowed=allowed, unsure=unsure, outside=outside, p=f"{p:.3g}")
     assert outside == 0, f"{outside} samples are not in the set of {allowed}"
     assert p > LEAST_P
-    # Where the set's border is within the noise, support says nothing of those tokens: of few only.
+    # For tokens within the noise of the set's border neither answer is wrong: there must be few.
     assert unsure <= 2
 
 
@@ -170,11 +170,11 @@ def test_first_token(served, prompt, logits, figures, name):
 
 
 def test_first_token_with_penalty_and_bias(served, prompt, logits, figures):
-    """Both come before temperature, and change what the filters see."""
+    """Penalty and bias come before temperature, and change the filters' input."""
     best = np.argsort(-logits)[:6]
     in_prompt = max(prompt, key=lambda token: logits[token])
     bias = {int(best[0]): -1.5, int(best[1]): "2", int(best[2]): -100, int(best[5]): 1.25}
-    # A token of the prompt becomes one of the best: were it penalised before its bias, it would be far above them.
+    # The bias lifts a token of the prompt among the best: if the penalty came before the bias, it would be far above them.
     repetition = 1.3
     bias[in_prompt] = round(float(repetition * logits[best[3]] - logits[in_prompt]), 1)
     parameters = {"logit_bias": bias, "repetition_penalty": repetition}
@@ -189,8 +189,8 @@ def test_first_token_with_penalty_and_bias(served, prompt, logits, figures):
 
 
 def test_second_token(served, prompt, logits, figures):
-    """Each choice goes on from its own first token, which the penalties know; the first one's number says nothing of
-    the second one's."""
+    """Each choice continues from its own first token, which the penalties count. The random number of the first token must
+    tell nothing about that of the second."""
     best = [int(token) for token in np.argsort(-logits)[:4]]
     parameters = {"top_k": 4, "temperature": 1.2, "presence_penalty": 1, "frequency_penalty": 0.5}
     sampling = Sampling(**parameters)

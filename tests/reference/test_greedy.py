@@ -1,4 +1,4 @@
-"""Greedy answers, token by token, under penalties and bias."""
+"""Greedy answers, token by token, with penalties and bias."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ from contract import WRONG_PENALTIES, Sampling, adjust
 from served import NOISE, at_once
 
 TOKENS = 24
-# Two logits that have each moved by the noise; a repetition penalty below 1 makes it larger.
+# Two logits may each have moved by the noise. A repetition penalty below 1 increases that.
 TOLERANCE = 2 * NOISE
-# A list that can go on in many ways, so that every penalty changes it soon.
+# A list that can continue in many ways, so that every penalty soon changes it.
 PROMPT = (
     "The river, the sea, the river, the boat, the sea, the river, the sea, the man, the river, the boat, the house, the"
     " sea, the man, the river, the"
@@ -19,7 +19,7 @@ PROMPT = (
 
 
 def cases(served):
-    """Parameters by name. Biases are for tokens that the model likes here, else they would change nothing."""
+    """Parameters by name. Biases are for tokens that are likely here; others would change nothing."""
     prompt = served.tokens(PROMPT)
     plain = served.complete(prompt, temperature=0, max_tokens=TOKENS)[0].tokens
     first = np.argsort(-served.logits(prompt, [])[0][0])[:8]
@@ -50,7 +50,7 @@ def cases(served):
         "all, repetition 0.6": {"repetition_penalty": 0.6, "presence_penalty": 2, "frequency_penalty": 1},
         "all, repetition 1.8": {"repetition_penalty": 1.8, "presence_penalty": 2, "frequency_penalty": 1},
         "bias, repetition": {"logit_bias": {token: 12 for token in liked[:3]} | {liked[4]: -20}, "repetition_penalty": 1.5},
-        # A bias that the penalty divides away again: added after it, these tokens would always win.
+        # A bias that the penalty divides away again. A bias after the penalty would make these tokens always win.
         "bias 7, repetition 1.5": {"logit_bias": dict.fromkeys([*prompt, *liked], 7), "repetition_penalty": 1.5},
         "bias 10, repetition 1.8": {"logit_bias": dict.fromkeys([*prompt, *liked], 10), "repetition_penalty": 1.8},
         "bias, all penalties": {"logit_bias": up | {liked[-1]: 5}, **penalties},
@@ -59,10 +59,10 @@ def cases(served):
 
 @dataclasses.dataclass
 class Answer:
-    """What Weir generated for a case, and the reference's logits at each of its tokens.
+    """Weir's answer in a case, and the reference's logits at each of its tokens.
 
-    Only the columns of tokens that could be the best one are kept, and tokens are named by their columns: those that
-    bias and penalties touch, and more of the others than there are of these, the best ones.
+    Only the columns of tokens that could be the best one are kept: those that bias and penalties change, and an even
+    larger number of the best others. Tokens are named by their columns.
     """
 
     sampling: Sampling
@@ -90,7 +90,7 @@ class Answer:
         )
 
     def deficits(self, definition=adjust):
-        """By how much each token falls short of the best one, by a definition."""
+        """How far each token is below the best one, by a definition."""
         for at, token in enumerate(self.tokens):
             adjusted = definition(self.logits[at], self.prompt, self.tokens[:at], self.sampling)
             yield float(adjusted.max() - adjusted[token])
@@ -98,7 +98,7 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def answers(served):
-    """Each case's answer."""
+    """The answers of all cases."""
     prompt = served.tokens(PROMPT)
     named = cases(served)
 
@@ -135,7 +135,7 @@ def test_an_answer_ends_where_the_model_ends_it(answers):
 
 
 def test_the_parameters_make_a_difference(answers):
-    """Else the first test would prove little."""
+    """Checks that answers differ between cases; otherwise the first test would prove little."""
     assert len({answer.logits.tobytes() for answer in answers.values()}) >= len(answers) - 3
 
 
@@ -145,5 +145,5 @@ def test_a_wrong_definition_would_be_found(answers, wrong, figures):
         deficit > TOLERANCE for answer in answers.values() for deficit in answer.deficits(WRONG_PENALTIES[wrong])
     )
     figures(wrong=repr(wrong), positions_off=off)
-    # Each of them is beyond the noise, so one would do.
+    # Each deficit is beyond the noise, so a single one would do.
     assert off >= 2

@@ -1,4 +1,4 @@
-"""Log-probabilities: the model's own, before bias, penalties and filters."""
+"""Log-probabilities are those of the model, before bias, penalties and filters."""
 
 import re
 
@@ -22,12 +22,12 @@ def prompt(served):
 
 
 def off(values, expected):
-    """The largest difference."""
+    """The largest absolute difference."""
     return float(np.abs(np.asarray(values) - np.asarray(expected)).max())
 
 
 def check_top(tops, expected):
-    """Sorted; the tokens are the best ones, up to those that the noise may have exchanged; the values are right."""
+    """Checks that they are sorted, that the tokens are the best ones up to noise, and that the values are right."""
     values = list(tops.values())
     assert values == sorted(values, reverse=True)
     best = np.sort(expected)[::-1]
@@ -45,7 +45,7 @@ def test_completions(served, prompt, figures, change):
     expected = log_softmax(served.logits(prompt, choice.tokens)[0])
     worst = off(choice.values, [expected[at, token] for at, token in enumerate(choice.tokens)])
     for at, top in enumerate(choice.top()):
-        # The chosen token is among them, or beside them.
+        # The chosen token is among the best, or added to them.
         chosen = choice.tokens[at]
         assert len(top) == TOP + (list(top).index(chosen) >= TOP if chosen in top else 0)
         assert top[chosen] == choice.values[at]
@@ -69,7 +69,7 @@ def test_the_prompt_is_scored(served, prompt, figures):
 
 
 def test_a_prompt_longer_than_the_window_is_scored(served, figures):
-    """Gemma's local layers see 512 tokens; what is scored after that depends on where the window ends."""
+    """Gemma's local layers have a window of 512 tokens; later scores depend on where exactly the window ends."""
     text = " ".join(f"{number} men and {number + 1} boats," for number in range(130))
     long = served.tokens(text)[:640]
     assert len(long) == 640
@@ -92,25 +92,25 @@ def test_echo_goes_before_the_answer(served, prompt):
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_text_offset(served, echo):
-    """Where each token begins in the text, in characters."""
+    """The offset of each token in the text, in characters."""
     prompt = served.tokens("It was naïve — the café in 東京 said")
     body = {"echo": echo, "max_tokens": 12, "temperature": 0, "logprobs": 1}
     answer = served.post("completions", prompt=prompt, **body)["choices"][0]
     offsets, text = answer["logprobs"]["text_offset"], answer["text"]
     assert len(offsets) == len(answer["logprobs"]["tokens"]) and offsets == sorted(offsets)
     ids = served.complete(prompt, **body)[0].tokens
-    # Without echo too they count from the prompt's beginning, as OpenAI's do.
+    # Without echo too, offsets count from the prompt's beginning, as OpenAI's do.
     said = b"" if echo else served.text(prompt[len(served.start) :])
     before = len(said)
     for token, offset in zip(ids, offsets, strict=True):
-        # A token that goes on with a character begins where that one does.
+        # A token that continues a character has that character's offset.
         assert offset == len(said.decode(errors="ignore"))
         said += b"" if token in served.start else served.texts[token]
     assert text == said[before:].decode(errors="ignore")
 
 
 def test_best_of(served, prompt, figures):
-    """The best by mean log-probability of the same choices that n gives."""
+    """The choices with the best mean log-probability, among the choices that `n` gives."""
     parameters = {"max_tokens": 10, "temperature": 1.3, "seed": 11}
     all_of_them = served.complete(prompt, n=12, **parameters)
     best = served.complete(prompt, n=3, best_of=12, **parameters)
@@ -120,13 +120,13 @@ def test_best_of(served, prompt, figures):
     figures(choices=len(order), means=[round(means[place], 3) for place in order[:4]])
     found = mean_logprobs(served, prompt, best)
     assert all(before >= after - NOISE for before, after in zip(found, found[1:], strict=False))
-    # The second request finds a prompt that is computed, in other cells: the noise is another, and a token on an edge may fall otherwise.
+    # The second request finds the prompt in the prefix cache, in other cells. So its noise differs, and some token may too.
     same = [choice.text == all_of_them[place].text for choice, place in zip(best, order, strict=False)]
     assert sum(same) >= 2, (best, [all_of_them[place] for place in order[:3]])
 
 
 def mean_logprobs(served, prompt, choices):
-    """By the reference."""
+    """Mean log-probabilities by the reference."""
     means = []
     for choice, logits in zip(choices, served.logits(prompt, *(choice.tokens for choice in choices)), strict=True):
         expected = log_softmax(logits)
@@ -159,7 +159,7 @@ def test_chat(served, figures):
 
 
 def chat_tokens(served, rendered):
-    """A conversation's tokens: marks are one token each, what is between them is the tokenizer's affair."""
+    """The tokens of a conversation: special tokens by name, the text between them by Weir's tokenizer."""
     tokens = []
     for piece in re.split(r"(<\|im_start\|>|<\|im_end\|>)", rendered):
         if piece.startswith("<|"):

@@ -22,7 +22,7 @@ def ask(served, seed, **more):
 
 
 def ask_beside_others(served, seed, **more):
-    """With other prompts and seeds before, behind and among it."""
+    """Sends the request at the same time as others with other prompts and seeds."""
     others = [f"{PROMPT} {word}" for word in ("he", "nobody", "rain")]
 
     def other(text):
@@ -34,13 +34,13 @@ def ask_beside_others(served, seed, **more):
 
 
 def same(first, second):
-    """How many tokens are the same before the first that is not, in all texts together."""
+    """The number of tokens before the first difference, over all texts."""
     pairs = [pair for one, other in zip(first, second, strict=True) for pair in zip(one, other, strict=True)]
     return sum(len(list(takewhile(lambda both: both[0] == both[1], zip(*texts, strict=False)))) for texts in pairs)
 
 
 def test_up_to_noise(served, figures):
-    """By default kernels differ by the shape of a step, and a token that is drawn from the edge differs with them."""
+    """By default the kernels' noise depends on a step's shape, and a token that is sampled close to a border may differ."""
     alone = [ask(served, seed) for seed in SEEDS]
     again = [ask(served, seed) for seed in SEEDS]
     beside = [ask_beside_others(served, seed) for seed in SEEDS]
@@ -53,7 +53,7 @@ def test_up_to_noise(served, figures):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_to_the_byte_when_reproducible(tmp_path, name):
-    """The file as people run it: its quantized weights are where steps of another shape differ most."""
+    """The quantized file as users run it: with it, steps of another shape differ most."""
     id, path = MODELS[name]
     server = Weir(tmp_path, config([name], "reproducible = true", provide=lambda path: path))
     try:

@@ -1,11 +1,11 @@
-"""What becomes of tokens: text, stop strings, and the end of the context."""
+"""From tokens to text: stop strings, and the end of the context."""
 
 import pytest
 
 from served import CONTEXT, Refused, at_once
 
 PROMPT = "The king said to the queen: I will go to the"
-# The model goes on copying, so that its tokens are parts of characters.
+# The model continues to copy, so its tokens are parts of characters.
 MANY_BYTES = "水の流れは絶えず。🌊🌊 水の流れは絶えず。🌊🌊 水の流れは絶えず。🌊🌊 水の流れは"
 TOKENS = 24
 
@@ -13,15 +13,15 @@ TOKENS = 24
 @pytest.mark.parametrize("text", [PROMPT, MANY_BYTES])
 def test_text_is_what_the_tokens_spell(served, text):
     [choice] = served.complete(served.tokens(text), temperature=0, max_tokens=TOKENS)
-    # A character that is cut off by the limit doesn't show.
+    # A character that the limit cuts isn't shown.
     assert choice.text == served.text(choice.tokens).decode(errors="ignore")
 
 
 @pytest.mark.parametrize("text", [PROMPT, MANY_BYTES])
 def test_stop_strings(served, figures, text):
-    """Wherever a stop string lies, within a token or across several, the text ends before its first occurrence."""
+    """Wherever a stop string occurs, within a token or across several, the text ends before its first occurrence."""
     prompt = served.tokens(text)
-    # Where a character is some tokens, more of them.
+    # More tokens where a character takes several.
     limit = TOKENS if text == PROMPT else 3 * TOKENS
     [whole] = served.complete(prompt, temperature=0, max_tokens=limit)
     said = whole.text
@@ -34,7 +34,7 @@ def test_stop_strings(served, figures, text):
 
     across = 0
     for stop, choice in zip(lists, at_once(ask, lists), strict=True):
-        # The end of the string that is complete first decides, and of those the longest text goes.
+        # The stop string that is complete first counts; of several that end there, the longest.
         end = min(said.find(string) + len(string) for string in stop if string in said)
         begin = min(said.find(string) for string in stop if string in said and said.find(string) + len(string) == end)
         assert (choice.text, choice.finish) == (said[:begin], "stop"), stop
@@ -67,7 +67,7 @@ def test_completions_end_at_the_context(served):
 
 
 def test_chats_end_at_the_context(served):
-    """A chat may ask for more than there is room for; a prompt without room is refused."""
+    """A chat may ask for more tokens than fit the context; a prompt may not."""
     if served.name != "smollm2":
         pytest.skip("the model has no chat template")
 
@@ -85,7 +85,7 @@ def test_chats_end_at_the_context(served):
 
 
 def test_several_prompts(served):
-    """Each prompt has n choices, numbered one prompt after the other; texts and tokens are the same prompts."""
+    """Each prompt has n choices, numbered prompt by prompt. Prompts as texts and as tokens give the same."""
     texts = [" the river", " the sea and the"]
     tokens = [[*served.start, served.ids[b" the"], served.ids[b" river"]]]
     tokens += [[*served.start, *(served.ids[word.encode()] for word in (" the", " sea", " and", " the"))]]

@@ -1,5 +1,5 @@
-//! What constraints cost: the time for a mask, and the tokens per second of streams with and without a
-//! schema, turn by turn: `cargo run --release -p weir-llama --example constrained -- MODEL.gguf…`.
+//! Measures the cost of constrained decoding: the time for a token mask, and the tokens per second of streams with and
+//! without a schema, in turns: `cargo run --release -p weir-llama --example constrained -- MODEL.gguf…`.
 
 #![expect(clippy::print_stdout, reason = "its purpose")]
 #![expect(
@@ -39,7 +39,7 @@ fn main() {
     }
 }
 
-/// Never ends, so that all streams are as long.
+/// A schema whose documents never end, so that all streams have the same length.
 fn schema() -> Value {
     let item = json!({
         "type": "object",
@@ -55,7 +55,7 @@ fn schema() -> Value {
     json!({ "type": "array", "items": item, "minItems": 1000 })
 }
 
-/// Computes masks at once and takes the time.
+/// Computes masks on the calling thread, and records how long each takes.
 #[derive(Default)]
 struct Timed(Vec<Duration>);
 

@@ -1,5 +1,5 @@
-//! How fast files with the same weights in several formats are: prompts, one stream, 8 and 32 streams, in tokens per
-//! second. All files in turns, so that what else the machine does hits them alike.
+//! Compares the speed of files with the same weights in several formats: prefill, and decode of 1, 8 and 32 streams, in tokens
+//! per second. Files take turns, so that other work on the machine affects them alike.
 //!
 //! `cargo run --release -p weir-llama --example formats -- 5 MODEL.gguf…` (5 rounds)
 
@@ -18,10 +18,10 @@ use weir_llama::{LlamaModel, LoadOptions, load};
 const PROMPT: u32 = 128;
 /// Tokens in the cache of each stream.
 const DEPTH: u32 = 128;
-/// Streams and steps: as many steps as take about as long.
+/// Numbers of streams, each with the number of steps that take about the same time.
 const STREAMS: [(u32, u32); 3] = [(1, 24), (8, 10), (32, 6)];
 
-/// Tokens per second of a prompt, and of each of `STREAMS`.
+/// Tokens per second of a prompt, and for each of `STREAMS`.
 type Rates = [f64; 1 + STREAMS.len()];
 
 fn main() {

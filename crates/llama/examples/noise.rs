@@ -1,4 +1,4 @@
-//! How much the logits of the same tokens differ with the shape of the steps that computed them.
+//! Measures how much the logits of the same tokens differ with the shape of the steps that computed them.
 //!
 //! `cargo run --release -p weir-llama --example noise -- models/*.gguf`
 
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// The prompt in steps of fewer rows, against the whole prompt in one step.
+/// Compares a prompt in several steps with the whole prompt in one step.
 fn chunks(model: &mut LlamaModel, tokens: &[Token]) {
     let whole = run(model, tokens, PROMPT, 1);
     println!(
@@ -52,7 +52,7 @@ fn chunks(model: &mut LlamaModel, tokens: &[Token]) {
     }
 }
 
-/// Decoding beside others, against decoding alone.
+/// Compares decoding beside other sequences with decoding alone.
 fn batches(model: &mut LlamaModel, tokens: &[Token]) {
     let alone = run(model, tokens, PROMPT, 1);
     for rows in [2, 3, 4, 8, 16, 32] {

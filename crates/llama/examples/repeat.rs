@@ -1,10 +1,11 @@
-//! How often the same request, sent twice, one after the other, has two different answers: the second one's prompt comes from the prefix
+//! Measures how often the same request, sent twice in a row, gets two different answers: the second prompt comes from the prefix
 //! cache, and is computed in steps of another shape.
 //!
 //! `cargo run --release -p weir-llama --example repeat -- RESULTS 1000 "as it comes;repeatable" models/*.gguf`
 //!
-//! For each of these modes (or `all`), each file, and each way to sample, that many pairs. What was found is appended to the file RESULTS, and what is there
-//! already isn't computed again, so that it can be ended at any time. At the end, and without files, it prints a table.
+//! Runs that many pairs for each of these modes (or `all`), each file, and each way to sample. Results are appended to the file
+//! RESULTS, and results that are there already aren't computed again, so the run can be ended at any time. At the end, and
+//! without files, a table is printed.
 
 #![expect(clippy::print_stdout, reason = "a report for a person")]
 
@@ -21,7 +22,7 @@ use weir_llama::{LoadOptions, load};
 
 /// Tokens of each answer.
 const TOKENS: u32 = 48;
-/// As the table has them.
+/// The modes, by their names in the table.
 const MODES: [&str; 5] = [
     "as it comes",
     "without drafts",
@@ -96,7 +97,7 @@ fn engine(path: &Path, mode: &str) -> LocalEngine {
     LocalEngine::spawn(model, options).expect("the engine starts")
 }
 
-/// A thousand requests, each another.
+/// Request number `number` of a thousand different ones.
 fn request(number: u64, temperature: f64, repeatable: bool) -> Request {
     const ASKED: [&str; 10] = [
         "Explain in two sentences what {} is.",
@@ -142,7 +143,7 @@ fn request(number: u64, temperature: f64, repeatable: bool) -> Request {
     let asked = asked.replace("{}", thing);
     let many =
         ["", " Be brief.", " Use plain words.", " Mention a number."][(rest / 25 % 4) as usize];
-    // What was sent at the other temperature isn't this one's beginning.
+    // Requests at different temperatures have different beginnings, so that they share no cached prefix.
     let greeting = if temperature > 0.0 { "Hello! " } else { "" };
     let text =
         format!("<|im_start|>user\n{greeting}{asked}{many}<|im_end|>\n<|im_start|>assistant\n");
@@ -191,7 +192,7 @@ fn append(results: &str, line: &str) {
     written.expect("results can be written");
 }
 
-/// Prints for each file, mode and temperature: pairs, those that differ, and how much of a text is the same then, on average.
+/// Prints per file, mode and temperature: pairs, pairs that differ, and the part of the text before the first difference, on average.
 fn table(results: &str) {
     let text = fs::read_to_string(results).unwrap_or_default();
     let mut rows: BTreeMap<[&str; 3], (u64, u64, f64)> = BTreeMap::new();

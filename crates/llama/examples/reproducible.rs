@@ -1,5 +1,5 @@
-//! What `reproducible` costs: tokens per second of some streams at once, and the time to the first token of a long
-//! prompt, with and without, in one run.
+//! Measures the cost of `reproducible`: tokens per second of some streams at once, and TTFT of a long prompt, with and
+//! without, in one run.
 //!
 //! `cargo run --release -p weir-llama --example reproducible -- 2 models/*.gguf` (2 threads)
 
@@ -59,7 +59,7 @@ fn main() {
     }
 }
 
-/// The tokens that are generated after a prompt of so many.
+/// Sends a prompt of this many tokens, and returns the number of tokens that were generated.
 async fn stream(engine: &LocalEngine, prompt: u32, tokens: u32) -> u64 {
     let greedy = SamplingFields {
         temperature: Some(0.0),

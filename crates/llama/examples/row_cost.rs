@@ -1,4 +1,4 @@
-//! How long a step takes with how many rows of one stream, each with its logits: what drafted tokens cost.
+//! Measures the cost of draft tokens: how long a step takes by the number of tokens of one stream, each with its logits.
 //!
 //! `cargo run --release -p weir-llama --example row_cost -- 2 models/*.gguf` (2 threads)
 
@@ -15,7 +15,7 @@ use weir_engine::model::{Bos, Model, Row, SequenceId};
 use weir_llama::{LoadOptions, load};
 
 const PROMPT: usize = 400;
-/// Rows of the prompt in a step.
+/// Tokens of the prompt per step.
 const PIECE: usize = 100;
 const ROUNDS: usize = 15;
 

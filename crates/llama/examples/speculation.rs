@@ -1,5 +1,5 @@
-//! What drafts from n-grams bring: tokens per second of some streams at once, with and without, in one run. Code that is repeated with
-//! a rename, a passage that is quoted, and a story at temperature 1, in which little repeats itself.
+//! Measures the gain from n-gram speculative decoding: tokens per second of some streams at once, with and without, in one run. The
+//! texts are code that is repeated with a rename, a passage that is quoted, and a story at temperature 1, which repeats little.
 //!
 //! `cargo run --release -p weir-llama --example speculation -- 2 3 models/SmolLM2*.gguf` (2 threads, 3 rounds)
 
@@ -74,7 +74,7 @@ fn main() {
     }
 }
 
-/// Tokens that were generated.
+/// Runs a stream, and returns the number of tokens that were generated.
 async fn stream(engine: &LocalEngine, work: &str, number: u32) -> u64 {
     let (prompt, temperature) = match work {
         "code" => (

@@ -1,9 +1,9 @@
-//! What a step costs: by its rows, what is in the cache before them, and how many streams are beside.
+//! Measures the cost of a step, by its number of tokens, by the cells that are in the cache, and by the streams beside it.
 //!
 //! `cargo run --release -p weir-llama --example steps -- [THREADS] models/*.gguf`
 //!
-//! One thread, and its own processor time, so that other work on the machine counts for little; with more it is the
-//! time that passes, on a machine that should do nothing else.
+//! With one thread the time is that thread's processor time, so that other work on the machine hardly counts. With more it is
+//! wall time, on a machine that should do nothing else.
 
 #![expect(clippy::print_stdout, reason = "a report for a person")]
 #![expect(
@@ -23,11 +23,11 @@ const ROWS: [u32; 6] = [1, 4, 16, 32, 64, 128];
 const STREAMS: [u32; 3] = [1, 8, 32];
 /// Tokens of each stream.
 const LENGTH: u32 = 180;
-/// Streams beside a prompt, …
+/// The number of streams beside a prompt.
 const BESIDE: u32 = 4;
-/// … which has so many rows of a step, …
+/// The number of the prompt's tokens in a step beside these streams.
 const ROWS_BESIDE: [u32; 5] = [4, 12, 28, 60, 124];
-/// … of which so many tokens are computed.
+/// The number of the prompt's tokens that are in the cache before.
 const BEHIND: u32 = 1_500;
 
 fn main() {
@@ -71,7 +71,7 @@ fn main() {
                 prompts(&mut model, threads);
                 streams(&mut model, threads, &[0, 2_048]);
             }
-            // Only what others have in the cache is different.
+            // With split cells, the cells of other sequences cost nothing, so only the empty cache is measured.
             KvLayout::Split => streams(&mut model, threads, &[0]),
         }
     }
@@ -158,7 +158,7 @@ fn fill(model: &mut LlamaModel, sequence: SequenceId, from: u32, to: u32) {
     }
 }
 
-/// Rows of a sequence; the last one is an output.
+/// Tokens of a sequence from position `from` on; the last one is an output.
 fn piece(sequence: SequenceId, from: u32, count: u32) -> Vec<Row> {
     (from..from + count)
         .map(|position| Row {
@@ -178,7 +178,7 @@ fn least(times: u32, mut run: impl FnMut() -> f64) -> f64 {
     (0..times).map(|_| run()).fold(f64::INFINITY, f64::min)
 }
 
-/// Milliseconds: this thread's processor time, or with several threads what has passed.
+/// Runs `work` and returns milliseconds: this thread's processor time, or with several threads wall time.
 fn timed(threads: u32, work: impl FnOnce()) -> f64 {
     if threads > 1 {
         let began = Instant::now();

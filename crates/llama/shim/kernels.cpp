@@ -1,5 +1,5 @@
-// Do this machine's kernels multiply right? A library of kernels may have been picked by what the processor says it
-// can do, which on virtual machines isn't always so: then this dies with SIGILL, or finds that something is wrong.
+// Checks that the kernels multiply correctly on this machine. A library of kernels is picked by the processor's feature flags,
+// which some virtual machines report wrongly: then the check dies with SIGILL, or finds wrong products.
 
 #include "kernels.h"
 
@@ -16,22 +16,22 @@
 
 namespace {
 
-// A multiple of all block sizes, and of what AMX and the repacked kernels take.
+// A multiple of all block sizes, and a size that AMX and the repacked kernels accept.
 constexpr int64_t COLUMNS = 512;
 constexpr int64_t OUTPUTS = 64;
-// One stream, several, and a prompt: they have kernels of their own.
+// The batch sizes of one stream, several streams and a prompt, which different kernels compute.
 constexpr int64_t ROWS[] = {1, 5, 32};
 constexpr ggml_type TYPES[] = {
     GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,  GGML_TYPE_Q8_0,
     GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS,
     GGML_TYPE_MXFP4,
 };
-// Sum of the squared errors by that of the squared products: what llama.cpp's own tests allow, since activations are
-// rounded to 8 bits.
+// The largest sum of squared errors, relative to the sum of the squared products. This is the limit of llama.cpp's own tests;
+// errors arise since activations are rounded to 8 bits.
 constexpr double ERROR_MAX = 5e-4;
-// Of a single output, by the root of the mean square of all: one that is wholly wrong must not drown among the others.
+// The largest error of a single output, relative to the root mean square of all outputs: a wrong one must not drown among the others.
 constexpr double OUTPUT_ERROR_MAX = 0.1;
-// More would only wait for each other.
+// More threads would only wait for each other.
 constexpr int THREADS = 2;
 
 template <auto Free>
@@ -54,7 +54,7 @@ Context new_context() {
     return Context(there(ggml_init(params), "context"));
 }
 
-// Numbers between -1 and 1, always the same ones.
+// Numbers between -1 and 1, the same in every run.
 std::vector<float> numbers(int64_t count, uint32_t state) {
     std::vector<float> found(count);
     for (float & number : found) {
@@ -96,7 +96,7 @@ bool are_right(const std::vector<float> & found, const std::vector<float> & weig
     return wrong <= ERROR_MAX * all && worst <= OUTPUT_ERROR_MAX * std::sqrt(all / double(rows * OUTPUTS));
 }
 
-// Whether weights of this kind may be in that kind of memory, which decides about the kernel.
+// Whether the device multiplies with these weights in this kind of memory, which determines the kernel.
 bool is_supported(ggml_backend_dev_t device, ggml_backend_buffer_type_t memory, ggml_tensor * weights, ggml_tensor * product) {
     Buffer nothing(there(ggml_backend_buft_alloc_buffer(memory, 0), "buffer"));
     weights->buffer = nothing.get();
@@ -105,7 +105,7 @@ bool is_supported(ggml_backend_dev_t device, ggml_backend_buffer_type_t memory, 
     return supported;
 }
 
-// Whether there is such a product.
+// Checks a product of this type, memory and batch size. Returns false if the device doesn't support it.
 bool check_product(ggml_backend_t backend, ggml_backend_buffer_type_t memory, ggml_type type, int64_t rows, bool spoil) {
     const Context kept = new_context();
     const Context passing = new_context();
@@ -139,7 +139,7 @@ bool check_product(ggml_backend_t backend, ggml_backend_buffer_type_t memory, gg
     return true;
 }
 
-// The plain one, and those that kernels lay weights out anew in: repacked ones, AMX.
+// The device's plain memory, and the kinds in which kernels rearrange weights (repacked, AMX).
 std::vector<ggml_backend_buffer_type_t> memories(ggml_backend_dev_t device) {
     std::vector<ggml_backend_buffer_type_t> found = {ggml_backend_dev_buffer_type(device)};
     const auto extra = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(

@@ -2,7 +2,7 @@
 
 namespace weir {
 
-// How many products were right; throws what is wrong. With `spoil` one output of each is.
+// Returns the number of products that were right, and throws for the first wrong one. `spoil` falsifies an output of each.
 int check_kernels(bool spoil);
 
 } // namespace weir

@@ -1,8 +1,8 @@
-// llama.cpp's C API lets C++ exceptions through: the allocator's, std::out_of_range from look-ups. One that
-// reached Rust would abort the process. Every call that may throw goes through here and becomes `false` with
-// the exception's text.
+// llama.cpp's C API lets C++ exceptions through: the allocator's, or std::out_of_range from look-ups. An exception that
+// reached Rust would abort the process, so every call that may throw is made here, and returns `false` with the
+// exception's text.
 //
-// Asserts of ggml (GGML_ASSERT, GGML_ABORT) can't be caught here or anywhere: the caller checks sizes and ids.
+// Failed assertions of ggml (GGML_ASSERT, GGML_ABORT) end the process and can't be caught: the caller checks sizes and ids.
 
 #include <cstddef>
 #include <cstdint>
@@ -29,8 +29,8 @@ bool guarded(char * what, size_t what_size, Call && call) noexcept {
     return false;
 }
 
-// The kernels may be a library that was loaded by name, so what llama.h doesn't have is asked for by name. Looked up
-// when a pool is made: a pool may be freed while the process ends, when ggml's list of libraries is gone already.
+// The kernels may be a library that was loaded by name, so functions that llama.h lacks are looked up by name. That is done
+// when the first pool is made: a pool may be freed while the process ends, when ggml's list of libraries is gone already.
 ggml_threadpool * (*new_threads)(ggml_threadpool_params *) = nullptr;
 void (*free_threads)(ggml_threadpool *) = nullptr;
 std::once_flag threads_found;
@@ -56,8 +56,8 @@ bool weir_context_new(llama_model * model, const llama_context_params * params, 
     return guarded(what, what_size, [&] { *context = llama_init_from_model(model, *params); });
 }
 
-// llama_decode starts the computation; waiting for it here catches what it throws, too.
-// `unwanted` is asked between any two operations; with `true` the code is 2.
+// llama_decode only starts the computation; llama_synchronize waits for it here, so that its exceptions are caught too.
+// `unwanted` is called between any two operations; if it returns `true`, the code is 2.
 bool weir_decode(llama_context * context, const llama_batch * batch, ggml_abort_callback unwanted, void * data,
                  int32_t * code, char * what, size_t what_size) noexcept {
     llama_set_abort_callback(context, unwanted, data);
@@ -65,7 +65,7 @@ bool weir_decode(llama_context * context, const llama_batch * batch, ggml_abort_
         *code = llama_decode(context, *batch);
         llama_synchronize(context);
     });
-    // What `data` points to is the caller's again.
+    // From here on the caller may free what `data` points to.
     llama_set_abort_callback(context, nullptr, nullptr);
     return done;
 }
@@ -99,7 +99,7 @@ bool weir_quantize(const char * from, const char * to, const llama_model_quantiz
     return guarded(what, what_size, [&] { *code = llama_model_quantize(from, to, params); });
 }
 
-// What the cache has of a sequence, as bytes; 0 of them and a message in the log if it can't be had.
+// The bytes of the cache's content of a sequence. If that can't be read, the size is 0 and the log says why.
 bool weir_state_size(llama_context * context, llama_seq_id sequence, size_t * bytes, char * what,
                      size_t what_size) noexcept {
     return guarded(what, what_size, [&] { *bytes = llama_state_seq_get_size(context, sequence); });
@@ -110,14 +110,14 @@ bool weir_state_get(llama_context * context, llama_seq_id sequence, uint8_t * st
     return guarded(what, what_size, [&] { *bytes = llama_state_seq_get_data(context, state, size, sequence); });
 }
 
-// Replaces all that the sequence had; 0 bytes if there is no room.
+// Replaces the cache's content of the sequence. `bytes` becomes 0 if there is no room for the state.
 bool weir_state_set(llama_context * context, llama_seq_id sequence, const uint8_t * state, size_t size, size_t * bytes,
                     char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] { *bytes = llama_state_seq_set_data(context, state, size, sequence); });
 }
 
-// These allocate a few bytes at most. Without memory for that they end the process, as Rust's own
-// allocations do: `noexcept` turns the exception into std::terminate.
+// The following functions allocate a few bytes at most. If that fails they end the process, as Rust's allocations do:
+// `noexcept` turns the exception into std::terminate.
 
 void weir_sequence_copy(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos begin,
                         llama_pos end) noexcept {
@@ -128,14 +128,14 @@ bool weir_sequence_remove(llama_context * context, llama_seq_id sequence, llama_
     return llama_memory_seq_rm(llama_get_memory(context), sequence, begin, -1);
 }
 
-// Forgets all sequences; a model without a cache has none.
+// Empties all sequences. Does nothing for a model without a cache.
 void weir_clear(llama_context * context) noexcept {
     if (llama_memory_t memory = llama_get_memory(context)) {
         llama_memory_clear(memory, /* data */ false);
     }
 }
 
-// Null if the kernels have no thread pools.
+// Returns null if the kernels have no thread pools.
 ggml_threadpool * weir_threads_new(int32_t threads, uint32_t polling) noexcept {
     std::call_once(threads_found, find_threads);
     ggml_threadpool_params params = ggml_threadpool_params_default(threads);
@@ -147,13 +147,13 @@ void weir_threads_free(ggml_threadpool * threads) noexcept {
     free_threads(threads);
 }
 
-// Multiplies with all that the kernels of this process have; the text says what came out wrong. With `spoil` one output is
-// made wrong, to see that it shows.
+// Multiplies with weights of each kind that the loaded kernels support. The exception's text names the first wrong product.
+// `spoil` falsifies an output of each, to test that this is noticed.
 bool weir_kernels_check(bool spoil, int32_t * products, char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] { *products = weir::check_kernels(spoil); });
 }
 
-// Takes the kernels from a library; `loaded` is false if it isn't made for this processor, or with an error in the log.
+// Loads the kernels from a library. `loaded` is false if the library isn't for this processor; other errors are in the log.
 bool weir_kernels_load(const char * path, bool * loaded, char * what, size_t what_size) noexcept {
     return guarded(what, what_size, [&] { *loaded = ggml_backend_load(path) != nullptr; });
 }

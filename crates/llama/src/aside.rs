@@ -1,10 +1,11 @@
-//! Pieces of prompts that are computed aside: in a second context of the same weights, with as many rows at once as its kernels
-//! are fastest with, and with pauses between operations in which the first context makes its steps. So a long prompt takes
-//! hardly longer than alone but for these steps, and streams wait for a turn of it, not for all.
+//! Background prefill: chunks of long prompts are computed in a second context of the same weights, with as many tokens at once
+//! as its kernels are fastest with, and with pauses between operations, in which the first context decodes its steps. So a
+//! long prompt takes hardly longer than alone, but for these steps, and a stream waits for one turn of the prompt, not for all of it.
 //!
-//! llama.cpp computes a graph up to an operation if asked to (`cb_eval`), calls back, and goes on. The second context is on a
-//! thread of its own, which waits in that call while the first one computes; never do both at once. The cells of a piece are
-//! handed over when it is done, and the first context takes them when it needs them; a beginning that only it has is copied the other way.
+//! llama.cpp computes a graph up to an operation if asked to (`cb_eval`), calls back, and continues. The second context runs on a
+//! thread of its own, which waits in that callback while the first context computes: the two must never compute at once. The
+//! KV cells of a chunk are handed over when it is done, and the first context takes them when it needs them. If a prompt
+//! begins with cells that only the first context has, these are copied the other way.
 
 mod values;
 
@@ -30,28 +31,28 @@ use crate::threads::Team;
 )]
 type Moment = std::time::Instant;
 
-/// Long enough for any piece.
+/// A time limit that is longer than any chunk takes.
 pub(crate) const A_LONG_TIME: Duration = Duration::from_secs(86_400);
 
-/// The sequence that is computed, …
+/// The second context's sequence with the prompt so far.
 const WHOLE: i32 = 0;
-/// … and the one that has the cells of the last piece.
+/// The second context's sequence with a copy of the last chunk's cells, from which their bytes are read.
 const PIECE: i32 = 1;
 pub(crate) const SEQUENCES: u32 = 2;
 
-/// The second context, and what it is at.
+/// The second context, its thread, and the chunk that it is computing.
 #[derive(Debug)]
 pub(crate) struct Aside {
     capacity: AsideCapacity,
     work: Sender<Work>,
     said: Receiver<Said>,
     thread: Option<JoinHandle<()>>,
-    /// What its cache has.
+    /// The tokens whose cells are in the second context's cache.
     held: Option<Held>,
     piece: Option<Piece>,
 }
 
-/// The first tokens of a sequence of the other context.
+/// The first `tokens` tokens of a sequence of the first context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Held {
     sequence: SequenceId,
@@ -68,23 +69,23 @@ struct Piece {
 
 #[derive(Debug)]
 enum Stage {
-    /// The cells before it are there, or in these bytes.
+    /// Not begun. The cells before the chunk are in the second context's cache, or in these bytes.
     New(Option<Vec<u8>>),
     Paused,
 }
 
-/// What a call of [`Aside::go`] came to.
+/// The result of a call of [`Aside::go`].
 pub(crate) enum Went {
     Paused,
     Done(Done),
 }
 
-/// A piece that was computed.
+/// A chunk that was computed.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) sequence: SequenceId,
     pub(crate) rows: u32,
-    /// Its cells, laid out for the other context.
+    /// The chunk's cells, in the first context's layout.
     pub(crate) state: Vec<u8>,
 }
 
@@ -92,7 +93,7 @@ pub(crate) struct Done {
 enum Work {
     Begin {
         rows: Vec<Row>,
-        /// Replaces what the cache has.
+        /// State that replaces the content of the cache.
         beginning: Option<Vec<u8>>,
         team: Team,
         until: Moment,
@@ -110,7 +111,8 @@ enum Said {
 }
 
 impl Aside {
-    /// `values` is how the other context has them.
+    /// Makes the second context with `make` and starts its thread; `None` if `make` returns none. `values` is the layout of
+    /// the first context's cache.
     pub(crate) fn start(
         capacity: AsideCapacity,
         values: Values,
@@ -155,7 +157,7 @@ impl Aside {
         self.capacity
     }
 
-    /// Whether cells before `from` are to be brought along with [`begin`](Self::begin).
+    /// Whether the cells before `from` have to be given to [`begin`](Self::begin).
     pub(crate) fn misses(&self, sequence: SequenceId, from: u32) -> bool {
         let held = Held {
             sequence,
@@ -164,7 +166,7 @@ impl Aside {
         from > 0 && self.held != Some(held)
     }
 
-    /// Takes a piece on in place of another; nothing is computed yet.
+    /// Takes on a chunk, in place of the one before if that isn't done. Nothing is computed yet.
     pub(crate) fn begin(&mut self, rows: &[Row], beginning: Option<Vec<u8>>) {
         self.give_up();
         let Some(&Row {
@@ -188,12 +190,12 @@ impl Aside {
         }) = self.piece.take()
         {
             self.held = None;
-            // It may be computing until it says so. If it has ended, there is nothing to give up.
+            // The thread may be in an operation: wait for its answer. If the thread has ended, there is nothing to give up.
             let _ = self.work.send(Work::GiveUp).is_ok() && self.said.recv().is_ok();
         }
     }
 
-    /// The sequence has fewer tokens now, or others.
+    /// Drops what is known of the sequence, whose tokens were removed or replaced.
     pub(crate) fn forget(&mut self, sequence: SequenceId) {
         self.held.take_if(|held| held.sequence == sequence);
         let piece = self.piece.as_ref();
@@ -202,9 +204,9 @@ impl Aside {
         }
     }
 
-    /// Goes on with the piece for about so long. The other context computes nothing meanwhile.
+    /// Computes the chunk for about `time`. The first context must compute nothing meanwhile.
     pub(crate) fn go(&mut self, time: Duration, team: Team) -> Result<Went, DecodeError> {
-        // After a panic, which it has told of, prompts are computed in steps.
+        // The thread ends only by a panic, which has been reported; prompts are then computed in ordinary steps.
         let ended = DecodeError::Unwanted;
         let piece = self.piece.take();
         let mut piece = piece.ok_or_else(|| fault("no piece of a prompt was begun"))?;
@@ -242,18 +244,18 @@ impl Aside {
 }
 
 impl Drop for Aside {
-    /// The context uses threads of the other one.
+    /// Waits for the thread to end, since its context uses threads of the first one's pool.
     fn drop(&mut self) {
         self.give_up();
         (self.work, _) = channel();
         if let Some(thread) = self.thread.take() {
-            // A panic was its own last word.
+            // A panic of the thread has been reported by the thread itself.
             let _ = thread.join();
         }
     }
 }
 
-/// Where the graph may pause. Only the thread that computes it comes there.
+/// The points between operations at which the graph may pause. Only the thread that computes the graph gets there.
 #[derive(Debug)]
 pub(crate) struct Places {
     turn: Mutex<Turn>,
@@ -265,17 +267,18 @@ struct Turn {
     work: Receiver<Work>,
     said: Sender<Said>,
     until: Moment,
-    /// The last place, and when it was left.
+    /// The operation of the last such point, and when the graph left it.
     last: (sys::ggml_op, Moment),
-    /// How long it takes from behind an operation to the next place.
+    /// For each kind of operation, the time from behind it to the next point.
     spans: BTreeMap<sys::ggml_op, Duration>,
 }
 
-/// Not every operation of a kind is followed by as much: what is expected is the longest, and less of it each time.
+/// Decay of an expected time per measurement: operations of one kind are followed by work of different length, so the longest
+/// time counts, and less each time.
 const SPAN_KEPT: f64 = 0.9;
 
 impl Places {
-    /// Has a context ask here.
+    /// Has a context call back here between operations.
     pub(crate) fn set(&self, params: &mut sys::llama_context_params) {
         params.cb_eval = Some(place);
         params.cb_eval_user_data = self.pointer();
@@ -289,9 +292,9 @@ impl Places {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pauses behind an operation if there is no time for what comes before the next place. `false` if it isn't to go on.
+    /// Pauses behind an operation if there is no time left for the work before the next point. `false` if the graph is to stop.
     fn pass(&self, operation: sys::ggml_op) -> bool {
-        // Where a graph is in several parts, the next one still begins.
+        // llama.cpp may split a graph into several parts, and begins the next one although an earlier one was stopped.
         if self.given_up.load(Ordering::Relaxed) {
             return false;
         }
@@ -328,7 +331,7 @@ impl Turn {
     }
 }
 
-/// llama.cpp's question which operations it is to stop behind, and its call when it has.
+/// llama.cpp's `cb_eval`: with `ask`, whether to call again behind this operation; without, that call.
 ///
 /// # Safety
 ///
@@ -337,7 +340,7 @@ unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut 
     // SAFETY: as the caller promises.
     let operation = unsafe { (*tensor).op };
     if ask {
-        // Those that take long; before attention, keys and values go to the cache.
+        // The operations that take long, and SET_ROWS, by which keys and values go to the cache before attention.
         return matches!(
             operation,
             sys::GGML_OP_MUL_MAT
@@ -351,7 +354,7 @@ unsafe extern "C" fn place(tensor: *mut sys::ggml_tensor, ask: bool, data: *mut 
     places.pass(operation)
 }
 
-/// llama.cpp's question between any two operations.
+/// llama.cpp's abort callback, called between any two operations: whether to stop.
 ///
 /// # Safety
 ///
@@ -371,7 +374,7 @@ pub(crate) fn fault(why: impl ToString) -> DecodeError {
 }
 
 struct Worker {
-    // Goes before the places that it asks at.
+    // Must be dropped before `places`, which its callbacks use: fields are dropped in this order.
     context: Handle,
     places: Arc<Places>,
     values: Values,
@@ -397,7 +400,7 @@ impl Worker {
             (turn.until, turn.last) = (until, (sys::GGML_OP_NONE, now()));
             drop(turn);
             self.places.given_up.store(false, Ordering::Relaxed);
-            // SAFETY: whoever has the pool drops this thread first.
+            // SAFETY: the owner of the thread pool drops this worker's thread before the pool.
             unsafe { self.context.join(team) };
             let done = self.compute(&rows, beginning);
             if done.is_err() {
@@ -428,11 +431,11 @@ impl Worker {
         batch.fill(&rows);
         let data = self.places.pointer();
         let code = batch
-            // SAFETY: `lend` keeps the batch's arrays alive and as long as it says; its rows were checked, and go on from what the
-            // cache has; the places are as alive as the context.
+            // SAFETY: `lend` keeps the batch's arrays alive and as long as it says; its tokens were checked, and continue the
+            // tokens in the cache; `places` lives as long as the context.
             .lend(|batch| unsafe { self.context.decode(batch, Some(given_up), data) })
             .map_err(fault)?;
-        // A graph that isn't to go on may end without an error.
+        // A graph that was told to stop may end without an error code.
         let given_up = self.places.given_up.load(Ordering::Relaxed);
         match code {
             0 if !given_up => {}
@@ -451,7 +454,7 @@ impl Worker {
         values::laid_out(state?, self.values).map_err(fault)
     }
 
-    /// Sees to it that the cache has the first `from` tokens.
+    /// Makes the cache hold the first `from` tokens of the prompt.
     fn bring(&mut self, from: u32, beginning: Option<Vec<u8>>) -> Result<(), DecodeError> {
         match beginning {
             _ if from == 0 => self.context.clear(),

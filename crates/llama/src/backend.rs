@@ -1,4 +1,4 @@
-//! The kernels as a whole: started once per process, and what they were built for.
+//! The CPU backend as a whole: its start, once per process, and the instruction sets that it was built for.
 
 use std::ffi::CStr;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use crate::dispatch;
 use crate::log;
 use crate::shim;
 
-/// The instruction sets that llama.cpp was compiled for, as it says them, or why it can't run here.
+/// The instruction sets that llama.cpp was compiled for, in its own notation, or the reason why it can't run here.
 pub fn system_info() -> String {
     match &*BACKEND {
         Ok(features) => features.clone(),
@@ -18,14 +18,14 @@ pub fn system_info() -> String {
     }
 }
 
-/// Multiplies with each kind of weights, and compares: what comes out wrong, if anything does.
+/// Multiplies matrices with weights of each kind and compares the products. The error names the first kind that came out wrong.
 pub fn check_kernels() -> Result<(), String> {
     start()?;
     let checked = shim::check_kernels(false);
     checked.map(drop).map_err(|threw| threw.to_string())
 }
 
-/// Starts the kernels, the first time. The error says why they can't run on this machine.
+/// Starts the kernels on the first call. The error says why they can't run on this machine.
 pub(crate) fn start() -> Result<(), &'static str> {
     match &*BACKEND {
         Ok(_) => Ok(()),
@@ -44,7 +44,7 @@ static BACKEND: LazyLock<Result<String, String>> = LazyLock::new(|| {
     // SAFETY: the text is a static of llama.cpp that each call writes again; this is the only call, and it is
     // made once.
     let features = unsafe { sys::llama_print_system_info() };
-    // SAFETY: the text ends with NUL and nobody writes to it while it is copied.
+    // SAFETY: the text ends with NUL, and no other call writes to it while it is copied.
     let features = unsafe { CStr::from_ptr(features) }
         .to_string_lossy()
         .into_owned();
@@ -52,7 +52,7 @@ static BACKEND: LazyLock<Result<String, String>> = LazyLock::new(|| {
     Ok(features)
 });
 
-/// The kernels start with instructions that an older processor doesn't know, which ends the process.
+/// Refuses a processor without the instructions that the kernels use from their start: they would end the process.
 #[cfg(all(target_arch = "x86_64", not(feature = "dispatch")))]
 fn check_processor() -> Result<(), String> {
     let needs = [
@@ -74,7 +74,7 @@ fn check_processor() -> Result<(), String> {
     Ok(())
 }
 
-/// With `SOURCE_DATE_EPOCH` set, and when cross-compiling, ggml falls back to SSE2 without a word.
+/// With `SOURCE_DATE_EPOCH` set, and when cross-compiling, ggml's build falls back to SSE2 without a message.
 fn warn_if_slow(features: &str) {
     if cfg!(all(target_arch = "x86_64", not(feature = "dispatch"))) && !has(features, "AVX2") {
         tracing::warn!(
@@ -84,7 +84,7 @@ fn warn_if_slow(features: &str) {
     }
 }
 
-/// Whether the feature is in the list (`AVX = 1 | AVX2 = 1 | …`).
+/// Whether the feature is on in llama.cpp's list (`AVX = 1 | AVX2 = 1 | …`).
 fn has(features: &str, name: &str) -> bool {
     features
         .split(['|', ':'])
@@ -114,7 +114,7 @@ mod tests {
     #[cfg(not(feature = "dispatch"))]
     fn kernels_multiply_right_and_it_would_show_if_not() {
         start().expect("this machine has what they need");
-        // 16 formats with 1, 5 and 32 rows, and those that are repacked once more.
+        // 16 formats with 1, 5 and 32 tokens each, and once more for the formats that ggml repacks.
         let right = shim::check_kernels(false);
         assert!(
             right.as_ref().is_ok_and(|&products| products >= 48),
@@ -124,7 +124,7 @@ mod tests {
         assert!(wrong.is_err_and(|threw| threw.to_string().contains("wrong products of f32")));
     }
 
-    /// Some virtual machines advertise AMX and fault on it; AVX-512 isn't everywhere.
+    /// AMX must stay out, since some virtual machines advertise it and fault on it, and AVX-512, since many machines lack it.
     #[test]
     #[cfg(all(target_arch = "x86_64", not(feature = "dispatch")))]
     fn built_for_every_machine_with_avx2_and_for_nothing_more() {

@@ -1,9 +1,9 @@
-//! The rows of a step, as llama.cpp wants them: one array per field.
+//! The tokens of a step in llama.cpp's layout: one array per field (`llama_batch`).
 
 use llama_cpp_sys_2 as sys;
 use weir_engine::model::Row;
 
-/// Buffers that are used again for each step.
+/// Buffers of a `llama_batch`, reused from step to step.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     tokens: Vec<sys::llama_token>,
@@ -11,15 +11,16 @@ pub(crate) struct Batch {
     sequences: Vec<sys::llama_seq_id>,
     sequence_counts: Vec<i32>,
     outputs: Vec<i8>,
-    /// The rows as they were given, in the order in which the batch has them.
+    /// For each place in the batch, the index of its token in the `rows` given to [`fill`](Batch::fill).
     order: Vec<usize>,
-    /// Where the batch has each row.
+    /// The inverse of `order`: for each token as given, its place in the batch.
     places: Vec<i32>,
 }
 
 impl Batch {
-    /// Fills the buffers with the rows, whose values were checked: they fit an `i32`. They are ordered by sequence:
-    /// llama.cpp computes rows of split cells together only as long as each is of the sequence after the last one's.
+    /// Fills the buffers with the step's tokens, whose values must have been checked: they fit an `i32`. Tokens are ordered
+    /// by sequence: with a split KV cache, llama.cpp computes tokens of several sequences together only if the sequences are
+    /// consecutive in the batch.
     pub(crate) fn fill(&mut self, rows: &[Row]) {
         self.order.clear();
         self.order.extend(0..rows.len());
@@ -42,14 +43,14 @@ impl Batch {
         }
     }
 
-    /// Where the batch has a row.
+    /// The place in the batch of the token that had this index in [`fill`](Self::fill).
     pub(crate) fn place(&self, row: usize) -> Option<i32> {
         self.places.get(row).copied()
     }
 
-    /// Calls `with` with the batch; its pointers are good until `with` returns.
+    /// Calls `with` with the batch, whose pointers are valid until `with` returns.
     pub(crate) fn lend<T>(&mut self, with: impl FnOnce(&sys::llama_batch) -> T) -> T {
-        // A row has a pointer to its list of sequences: here to its one element of `sequences`.
+        // llama.cpp wants a pointer to a list of sequences per token: each points to its one element of `sequences`.
         let mut lists: Vec<*mut sys::llama_seq_id> =
             self.sequences.iter_mut().map(std::ptr::from_mut).collect();
         let batch = sys::llama_batch {

@@ -1,4 +1,4 @@
-//! SHA-256 of files, as `sha256sum` and model hubs have it.
+//! SHA-256 of files, in the notation of `sha256sum` and model hubs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Read at a time: enough for a disk to be near its full speed.
+/// Bytes read at a time: enough to read a disk at nearly its full speed.
 const PART_BYTES: usize = 1 << 20;
 
 /// SHA-256 of a file, as hexadecimal digits.
@@ -15,7 +15,7 @@ pub fn checksum_of(path: &Path) -> io::Result<String> {
     Ok(sum.expect("nothing stops it"))
 }
 
-/// Hashes all that there is to read. `go_on` is asked before each MiB; nothing is returned once it says no.
+/// Hashes everything that `from` yields. `go_on` is asked before each MiB; once it says no, the result is `None`.
 pub(crate) fn sha256(
     mut from: impl Read,
     mut go_on: impl FnMut() -> bool,

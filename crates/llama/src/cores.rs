@@ -1,9 +1,9 @@
-//! How many threads compute: as many as there are cores for.
+//! Chooses how many threads compute: as many as there are free cores.
 //!
 //! Between any two operations of a step all its threads wait for the slowest one, and spin. If another process takes one of
-//! two cores, a step takes three times as long on two threads, and on one not much longer than if that had the machine
-//! for itself (decision 0004). So the system is asked now and then how long these threads have waited for a
-//! core, and which cores nobody uses.
+//! two cores, a step takes three times as long on two threads; on one thread it takes little longer than on an idle
+//! machine (decision 0004). So the system is asked now and then how long these threads have waited for a core, and how much
+//! of the cores is unused.
 
 mod system;
 
@@ -12,19 +12,19 @@ use std::time::Duration;
 pub(crate) use system::threads_started;
 use system::{Clock, Sample};
 
-/// How long the system is watched before it is asked again.
+/// How long the system is watched before each decision.
 const WINDOW: Duration = Duration::from_millis(250);
-/// Steps fill at least this part of a window that says something.
+/// The part of a window that steps must fill for the window to count.
 const BUSY: f64 = 0.8;
-/// With so many threads waiting for a core on average, fewer are faster.
+/// With this many threads waiting for a core on average, fewer threads are faster.
 const WAITING: f64 = 0.4;
-/// From so much of a core that nobody uses, another thread is faster.
+/// If this much of a core is unused, one more thread is faster.
 const FREE: f64 = 0.65;
-/// So many windows one after the other say the same before anything is changed.
+/// The number of consecutive windows that must agree before the number of threads changes.
 const AGREEING: u32 = 2;
-/// Whoever needs one thread fewer this soon after it was given one more waits twice as long for the next one, …
+/// In windows: if an added thread has to be taken away again this soon, the next one must wait for twice as many windows, …
 const SOON: u32 = 20;
-/// … but no longer than so many windows.
+/// … up to this many.
 const AGREEING_MAX: u32 = 128;
 
 /// Watches the system for the threads of one context.
@@ -32,14 +32,14 @@ const AGREEING_MAX: u32 = 128;
 pub(crate) struct Cores {
     choice: Choice,
     clock: Clock,
-    /// Of the kernels, beside the one that calls.
+    /// Thread ids of the kernels' threads, without the thread that calls.
     workers: Vec<String>,
     computed: Duration,
     last: Option<Sample>,
 }
 
 impl Cores {
-    /// `None` where nothing is to be chosen, or the system doesn't say what is needed for it.
+    /// `None` if `least` and `most` leave no choice, or if the system doesn't publish the times that this needs.
     pub(crate) fn watch(least: u32, most: u32, workers: Vec<String>) -> Option<Self> {
         let clock = Clock::start();
         let first = Sample::take(&clock, &workers)?;
@@ -56,7 +56,7 @@ impl Cores {
         self.clock.now()
     }
 
-    /// A step began and has ended: how many threads the next one is to have, if that is another number.
+    /// Records a step that began at `began` and has just ended. Returns the number of threads for the next step if it changes.
     pub(crate) fn step(&mut self, began: Duration) -> Option<u32> {
         let now = self.clock.now();
         self.computed += now.saturating_sub(began);
@@ -81,34 +81,34 @@ impl Cores {
         next
     }
 
-    /// Its threads are others now.
+    /// Tells that the kernels compute on other threads now.
     pub(crate) fn replaced(&mut self, workers: Vec<String>) {
         self.workers = workers;
         self.last = Sample::take(&self.clock, &self.workers);
     }
 }
 
-/// What a window has shown, in cores.
+/// Averages over a window, in cores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Seen {
-    /// That the threads wanted and didn't have.
+    /// Cores that the threads wanted and didn't get.
     waiting: f64,
-    /// That nobody used.
+    /// Cores that were unused.
     free: f64,
 }
 
-/// Without a clock or a system.
+/// The decision itself, without clock or system.
 #[derive(Debug)]
 struct Choice {
     least: u32,
     most: u32,
     now: u32,
-    /// Windows that said "fewer" and "more", up to the last one.
+    /// Consecutive windows, up to the last one, that asked for fewer threads and for more.
     fewer: u32,
     more: u32,
-    /// Windows that must say "more".
+    /// The number of consecutive windows that must ask for more threads.
     agreeing: u32,
-    /// Windows since there was one more, as long as it is there.
+    /// Windows since a thread was added, or [`SOON`] at least if it has been taken away again.
     since_more: u32,
 }
 
@@ -125,7 +125,7 @@ impl Choice {
         }
     }
 
-    /// The new number, if it is another.
+    /// Takes a window into account, and returns the new number of threads if it changes.
     fn window(&mut self, seen: Seen) -> Option<u32> {
         self.since_more = self.since_more.saturating_add(1);
         if self.since_more == SOON {
@@ -194,11 +194,11 @@ mod tests {
             assert_eq!(run(&mut Choice::new(least, most), windows), expected);
         };
         check(1, 2, &[IDLE; 4], &[2; 4]);
-        // One window says nothing.
+        // One window alone changes nothing.
         check(1, 2, &[CROWDED, IDLE, CROWDED], &[2, 2, 2]);
         check(1, 2, &[CROWDED, CROWDED, CROWDED], &[2, 1, 1]);
         check(1, 2, &[CROWDED, CROWDED, ALONE, ALONE], &[2, 1, 1, 2]);
-        // A core that is used by half is nothing to count on.
+        // A core that others use for half of the time isn't free.
         let half = Seen {
             waiting: 0.0,
             free: 0.5,
@@ -228,7 +228,7 @@ mod tests {
             run(&mut choice, &[CROWDED; 2]);
         }
         assert_eq!(waited, [2, 4, 8, 16, 32, 64, 128, 128, 128]);
-        // A quiet time, and it is as at first.
+        // After a quiet time two windows are enough again.
         run(&mut choice, &[ALONE; 128]);
         run(&mut choice, &[IDLE; SOON as usize]);
         assert_eq!(

@@ -1,7 +1,7 @@
-//! A digest of what a model's logits depend on, for `system_fingerprint`.
+//! A digest of everything that a model's logits depend on, for `system_fingerprint`.
 //!
-//! A file is digested in part: its beginning, where its metadata and its vocabulary are, and samples of its numbers. Other weights
-//! differ everywhere, and reading a file of many gigabytes would take as long as the disk does.
+//! A file is digested in part: its beginning, with its metadata and vocabulary, and samples of its weights. Files with other
+//! weights differ nearly everywhere, and reading all of many gigabytes would take minutes on a slow disk.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,15 +14,15 @@ use crate::files::Files;
 use crate::load::LoadOptions;
 use crate::sizes::Sizes;
 
-/// Bytes that are read from a file's beginning.
+/// Bytes read from the beginning of a file.
 const HEAD_BYTES: u64 = 16 << 20;
-/// Places behind it that are looked at, each for so many bytes.
+/// Number of samples taken behind the beginning, each of [`SAMPLE_BYTES`].
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 64 << 10;
-/// The kernels, as the workspace's Cargo.toml names them.
+/// The version of the kernels, as in the workspace's Cargo.toml.
 const KERNELS: &str = "llama-cpp-sys-2 0.1.161";
 
-/// In hexadecimal digits.
+/// The digest of the model's files, the kernels and the settings that change results, in hexadecimal digits.
 pub(crate) fn of(files: &Files, sizes: &Sizes, options: &LoadOptions) -> io::Result<String> {
     let mut digest = Sha256::new();
     for path in files.paths() {
@@ -71,7 +71,7 @@ fn add_file(digest: &mut Sha256, path: &Path) -> io::Result<()> {
     if rest <= SAMPLES * SAMPLE_BYTES {
         return add(HEAD_BYTES.min(size), rest);
     }
-    // The last sample is the file's end.
+    // The last sample ends where the file ends.
     for sample in 0..SAMPLES {
         let place = (rest - SAMPLE_BYTES) * sample / (SAMPLES - 1);
         add(HEAD_BYTES + place, SAMPLE_BYTES)?;
@@ -110,7 +110,7 @@ mod tests {
                 assert_ne!(of(size, None), of(size, Some(size - 1)));
             }
         }
-        // Between samples nothing is seen.
+        // A change between two samples goes unnoticed.
         assert_eq!(
             of(large, None),
             of(large, Some(HEAD_BYTES + SAMPLE_BYTES + 1))

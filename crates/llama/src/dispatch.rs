@@ -1,8 +1,8 @@
-//! Kernels as shared libraries in `lib/` beside the program, one for each kind of processor: the best one that works
-//! here is taken when they are first needed.
+//! Chooses between builds of the kernels: shared libraries in `lib/` beside the program, one for each kind of processor. The best
+//! one that works here is loaded when the kernels are first needed.
 //!
-//! What a processor says it can do isn't always so: virtual machines pass on flags of AMX and fault at its first
-//! instruction. So a library is tried out in a process of its own, by the program itself: `weir probe-kernels LIBRARY`.
+//! A processor's feature flags can't be trusted: some virtual machines pass on AMX's and fault at its first instruction. So
+//! the program tries a library in a process of its own: `weir probe-kernels LIBRARY`.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -14,15 +14,15 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use crate::log::{self, collect_errors};
 use crate::shim::{self, guarded, weir_kernels_load};
 
-/// The program's command that calls [`probe`].
+/// The name of the program's command that calls [`probe`].
 pub const PROBE_COMMAND: &str = "probe-kernels";
-/// What that command writes to its standard output if they work.
+/// The line that this command writes to its standard output if the library works.
 pub const PROBE_WORKS: &str = "these kernels work";
 
-/// Processor time of a trial, which takes a fraction of a second.
+/// The limit of a probe's processor time. A probe takes a fraction of a second.
 const TRIAL_SECONDS: u64 = 30;
 
-/// ggml's names of processors, by what their kernels use; AMX is in the first one only.
+/// ggml's names of processors, best first; only the first one's kernels use AMX.
 const KINDS: [&str; 14] = [
     "sapphirerapids",
     "zen4",
@@ -43,16 +43,16 @@ const KINDS: [&str; 14] = [
 /// Why a library isn't taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// It uses what this processor says it hasn't.
+    /// The library uses instructions that this processor doesn't advertise.
     #[error("not for this processor")]
     Processor,
-    /// It can't be loaded, or computes something wrong.
+    /// The library can't be loaded, or computes wrong products.
     #[error("{0}")]
     Broken(String),
 }
 
-/// Loads a library of kernels into this process and has it multiply with each kind of weights. It may end the process,
-/// which leaves no core, and takes no longer than [`TRIAL_SECONDS`].
+/// Loads a library of kernels into this process and multiplies with weights of each kind. A library that doesn't work may end
+/// the process: without a core file, and within [`TRIAL_SECONDS`] of processor time.
 pub fn probe(library: &Path) -> Result<(), Unfit> {
     log::install();
     limit(Resource::Core, 0)?;
@@ -72,7 +72,7 @@ fn limit(resource: Resource, most: u64) -> Result<(), Unfit> {
     setrlimit(resource, limit).map_err(|error| Unfit::Broken(error.to_string()))
 }
 
-/// Takes the kernels of the best library that works.
+/// Loads the best library that works. The error says why none does.
 pub(crate) fn load_best() -> Result<(), String> {
     let program =
         std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
@@ -107,13 +107,13 @@ fn try_out(program: &Path, library: &Path) -> Result<(), Unfit> {
     let done = Command::new(program)
         .arg(PROBE_COMMAND)
         .arg(library)
-        // An assert of ggml would call a debugger, and its message would not be the last line.
+        // When an assertion fails, ggml would start a debugger, and the message would no longer be the last line.
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| Unfit::Broken(format!("{}: {error}", program.display())))?;
     let said = String::from_utf8_lossy(&done.stdout);
-    // Another program than ours would say something else.
+    // The exit status isn't enough: if `program` isn't weir itself (a test binary, say), it may succeed with other output.
     if done.status.success() && said.trim() == PROBE_WORKS {
         return Ok(());
     }
@@ -143,7 +143,7 @@ fn load(library: &Path) -> Result<(), Unfit> {
     called.map_err(|threw| broken(threw.to_string()))?;
     match (loaded, errors.is_empty()) {
         (true, _) => Ok(()),
-        // That it isn't for this processor is no error to ggml.
+        // ggml reports no error for a library that isn't for this processor.
         (false, true) => Err(Unfit::Processor),
         (false, false) => Err(broken(errors)),
     }

@@ -1,7 +1,7 @@
-//! Vectors of texts: a context beside the one that generates, on the same weights.
+//! Embeddings of texts: a context of its own, beside a generating one, on the same weights.
 //!
-//! Pooling is done here, over the vectors of all tokens, alike for models that read a text at once (encoders)
-//! and for those that read it from left to right, in several steps if it is long.
+//! Pooling is done here, over the vectors of all tokens, in the same way for encoders, which read a text at once, and for
+//! causal models, which read a long text in several steps.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
 use crate::tokenizer::LlamaTokenizer;
 
-/// How the vectors of a text's tokens become the text's.
+/// How the vectors of a text's tokens become the vector of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pooling {
     Mean,
-    /// The first token's.
+    /// The vector of the first token.
     First,
-    /// The last token's.
+    /// The vector of the last token.
     Last,
 }
 
@@ -30,7 +30,7 @@ pub struct LlamaEmbedder {
     tokenizer: Arc<LlamaTokenizer>,
     facts: EmbedderFacts,
     pooling: Pooling,
-    /// Rows of a call of llama.cpp: an encoder's longest input, a part of another model's.
+    /// The most tokens of one call of llama.cpp. An encoder's input must fit one call, another model's is split.
     rows_at_once: usize,
     batch: Batch,
 }
@@ -53,7 +53,7 @@ impl LlamaEmbedder {
         }
     }
 
-    /// What llama.cpp would assert.
+    /// Refuses inputs for which an assertion in llama.cpp would fail.
     fn check(&self, inputs: &[Arc<[Token]>]) -> Result<(), DecodeError> {
         let vocabulary = self.tokenizer.vocabulary();
         let tokens = inputs.iter().flat_map(|input| input.iter());
@@ -92,7 +92,7 @@ impl LlamaEmbedder {
         }
     }
 
-    /// The vector of a token of the last step.
+    /// The vector of a token of the last step, by its index in that step.
     fn vector(&self, row: usize) -> Result<&[f32], DecodeError> {
         let index = self.batch.place(row).expect("a row of the last step");
         let mut vector = std::ptr::null();
@@ -110,7 +110,8 @@ impl LlamaEmbedder {
         Ok(unsafe { std::slice::from_raw_parts(vector, self.facts.dimensions as usize) })
     }
 
-    /// All inputs in steps of at most `rows`. An encoder's fit one step: it sees the whole text at once.
+    /// Computes all inputs in steps of at most `rows_at_once` tokens and pools their vectors. An encoder's inputs fit one step,
+    /// since it sees a whole text at once.
     fn pool(&mut self, inputs: &[Arc<[Token]>]) -> Result<Vec<Vec<f32>>, DecodeError> {
         let mut sums = vec![vec![0.0f64; self.facts.dimensions as usize]; inputs.len()];
         let rows: Vec<Row> = (0..)
@@ -147,7 +148,7 @@ impl Embedder for LlamaEmbedder {
         self.check(inputs)?;
         let vectors = self.pool(inputs);
         self.context.handle().clear();
-        // What was computed with a file that was cut meanwhile is nothing.
+        // If a file was cut meanwhile, the vectors are worthless.
         match self.tokenizer.weights().files().distrusted() {
             Some(why) => Err(DecodeError::Damaged(why.to_owned())),
             None => vectors,
@@ -164,7 +165,7 @@ fn rows(sequence: u32, input: &[Token]) -> impl Iterator<Item = Row> {
     })
 }
 
-/// How much of a token's vector is in its text's.
+/// The weight of a token's vector in the vector of its text.
 fn weight(pooling: Pooling, position: usize, length: usize) -> f64 {
     let only = |at| if position == at { 1.0 } else { 0.0 };
     match pooling {

@@ -1,37 +1,37 @@
-//! An estimate of the memory that a model will take, from its file's head alone.
+//! An estimate of the memory that a model will take, from its file's header alone.
 
 use crate::gguf::Gguf;
 use crate::load::{KvFormat, LoadError, LoadOptions};
 use crate::sizes::{Memory, Sizes, Traits};
 
-/// About what serving a model takes, in bytes. A step's buffers, which the kernels lay out, come on top: some MiB to some
-/// hundred.
+/// The approximate memory of a loaded model, in bytes. The kernels' buffers for a step come on top: some MiB to some
+/// hundred MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
-    /// The longest prompt and answer together.
+    /// The longest prompt and answer together, in tokens.
     pub context_tokens: u32,
-    /// Tokens of all sequences together.
+    /// KV cells: the tokens of all sequences together.
     pub cells: u32,
     pub sequences: u32,
-    /// Bytes of a token in the cache.
+    /// Bytes of a KV cell, over all layers.
     pub cell_bytes: u64,
     pub cache_bytes: u64,
-    /// Bytes of the states of recurrent layers.
+    /// Bytes of the recurrent layers' states of all sequences.
     pub states_bytes: u64,
-    /// Bytes of the second cache, in which long prompts are computed.
+    /// Bytes of the second KV cache, in which long prompts are computed in the background.
     pub prefill_bytes: u64,
-    /// Logits of a step.
+    /// Bytes of the logits of a step.
     pub logits_bytes: u64,
 }
 
 impl Estimate {
-    /// Without the weights, which are mapped and shared with other processes.
+    /// The sum without the weights, which are mapped and shared with other processes.
     pub fn total_bytes(&self) -> u64 {
         self.cache_bytes + self.states_bytes + self.prefill_bytes + self.logits_bytes
     }
 }
 
-/// Whether the file is of a model that gives embeddings, and doesn't generate.
+/// Whether the file holds an embedding model, which doesn't generate text.
 pub fn is_embedder(head: &Gguf) -> bool {
     let causal = format!(
         "{}.attention.causal",
@@ -44,7 +44,7 @@ pub fn is_embedder(head: &Gguf) -> bool {
             .is_some_and(|pooling| pooling > 0)
 }
 
-/// The memory that generating with a model takes. The error says which option doesn't fit it.
+/// The memory that generating with a model takes. The error names the option that doesn't fit the model.
 pub fn estimate(head: &Gguf, options: &LoadOptions) -> Result<Estimate, LoadError> {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let vocabulary = head.length("tokenizer.ggml.tokens").unwrap_or(0);
@@ -53,7 +53,7 @@ pub fn estimate(head: &Gguf, options: &LoadOptions) -> Result<Estimate, LoadErro
         vocabulary: narrow(vocabulary),
         window: narrow(head.of_model("attention.sliding_window").unwrap_or(0)),
         memory: memory(head),
-        // For how long something is kept doesn't matter here.
+        // Only how long the prefix cache keeps cells depends on these two.
         weights: 0,
         compared: 0,
     };
@@ -69,7 +69,7 @@ pub fn estimate(head: &Gguf, options: &LoadOptions) -> Result<Estimate, LoadErro
         cache_bytes: cells * cell_bytes,
         states_bytes: u64::from(sizes.sequences) * state_bytes(head),
         prefill_bytes: aside * cell_bytes,
-        // In the graph and outside.
+        // llama.cpp has the logits twice: in the graph and in its output buffer.
         logits_bytes: u64::from(sizes.outputs) * vocabulary * 4 * 2,
     })
 }
@@ -94,7 +94,7 @@ fn layers(head: &Gguf) -> u64 {
     head.of_model("block_count").unwrap_or(0)
 }
 
-/// A value of each layer, or one for all.
+/// The number of KV heads of each layer, also where the file has one number for all.
 fn kv_heads(head: &Gguf) -> Vec<u64> {
     let heads = head.of_layers("attention.head_count_kv");
     let heads = heads.or_else(|| head.of_layers("attention.head_count"));
@@ -108,7 +108,7 @@ fn cell_bytes(head: &Gguf, format: KvFormat) -> u64 {
     let width = head.of_model("embedding_length").unwrap_or(0);
     let heads = head.of_model("attention.head_count").unwrap_or(0).max(1);
     let size = |key| head.of_model(key).unwrap_or(width / heads);
-    // Where keys and values are computed from one short vector, only that is cached.
+    // With multi-head latent attention (MLA) keys and values are computed from one short vector, and only that is cached.
     let is_latent = head.of_model("attention.key_length_mla").is_some();
     let values = if is_latent {
         0
@@ -119,12 +119,12 @@ fn cell_bytes(head: &Gguf, format: KvFormat) -> u64 {
     match format {
         KvFormat::F32 => numbers * 4,
         KvFormat::F16 => numbers * 2,
-        // Blocks of 32 numbers have 34 bytes.
+        // A block of 32 numbers takes 34 bytes.
         KvFormat::Q8_0 => numbers * 34 / 32,
     }
 }
 
-/// The state of one sequence, in 32-bit numbers: llama.cpp's `n_embd_r` and `n_embd_s` of layers without attention.
+/// Bytes of one sequence's recurrent state, of 32-bit numbers: llama.cpp's `n_embd_r` and `n_embd_s` over the recurrent layers.
 fn state_bytes(head: &Gguf) -> u64 {
     if !has_states(head) {
         return 0;
@@ -143,7 +143,7 @@ fn state_bytes(head: &Gguf) -> u64 {
     };
     let heads = kv_heads(head);
     let without_attention = heads.iter().filter(|&&heads| heads == 0).count() as u64;
-    // Some have both in each layer.
+    // Some hybrid models have attention and a recurrent state in every layer.
     let recurrent = if without_attention > 0 {
         without_attention
     } else {

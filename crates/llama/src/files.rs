@@ -1,9 +1,9 @@
-//! The files of a model that is loaded: they are mapped, so whoever changes them changes what is computed with.
+//! The files of a loaded model. They are mapped, so a change of a file changes the weights that are computed with.
 //!
-//! A file that is replaced by a rename is harmless: the mapping keeps the old one. A file that is written over in place,
-//! as `cp` does, isn't. Where it became shorter the kernels' next read faults, which [`faults`] survives; where it has the
-//! same size nothing faults, and only its time tells ([`Files::look`]). In either case the weights aren't to be trusted
-//! any more, and nothing else is computed with them.
+//! Replacing a file by a rename is harmless: the mapping keeps the old file. Writing over a file in place, as `cp` does, is
+//! not. If the file became shorter, the kernels' next read faults, which [`faults`] survives; if it kept its size nothing
+//! faults, and only its modification time tells ([`Files::look`]). In either case the weights aren't trusted any more, and
+//! nothing else is computed with them.
 
 mod faults;
 
@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use self::faults::Guard;
 use crate::checksum;
 
-/// The files of a model, first to last, as they were when it was loaded.
+/// The files of a model, in the order of their numbers, with their sizes and times when the model was loaded.
 #[derive(Debug)]
 pub struct Files {
     parts: Vec<Part>,
@@ -28,19 +28,19 @@ pub struct Files {
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
-    /// Stays open, so that the file that is mapped is looked at, not one that has taken its name.
+    /// Stays open, so that the checks see the mapped file, not another one that has taken its name.
     file: File,
     bytes: u64,
     modified: Mutex<SystemTime>,
 }
 
-/// The state of the files since they were opened.
+/// Whether the files have changed since they were opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
     AsBefore,
-    /// This one has the same size and was written to, or only touched: its bytes tell.
+    /// This file has the same size and a new modification time: only its bytes tell whether it was written to or just touched.
     Written(PathBuf),
-    /// A file has another size.
+    /// A file has another size or can't be examined: the text says which.
     Changed(String),
 }
 
@@ -55,7 +55,8 @@ impl Files {
         })
     }
 
-    /// From now on a fault in what is mapped of them is survived. They have just been mapped.
+    /// Survives faults in the files' mappings from now on. To be called when the files have just been mapped; fails if one of
+    /// them was replaced before.
     pub(crate) fn mapped(&self) -> Result<(), String> {
         for part in &self.parts {
             if !part.has_its_name() {
@@ -73,12 +74,12 @@ impl Files {
         Ok(())
     }
 
-    /// The model is gone, and its mappings.
+    /// Forgets the files' mappings: to be called when the model has been freed.
     pub(crate) fn unmapped(&self) {
         faults::forget_unmapped();
     }
 
-    /// The first of them.
+    /// The path of the first file.
     pub fn path(&self) -> &Path {
         &self.parts[0].path
     }
@@ -87,7 +88,7 @@ impl Files {
         self.parts.iter().map(|part| part.path.as_path())
     }
 
-    /// Why nothing more is to be computed with the weights, if so.
+    /// The reason why nothing more may be computed with the weights, if there is one. Looks for faults in the mappings first.
     pub fn distrusted(&self) -> Option<&str> {
         let mut guards = self.guards.get().into_iter().flatten();
         if self.distrusted.get().is_none() && guards.any(Guard::has_faulted) {
@@ -99,7 +100,7 @@ impl Files {
         self.distrusted.get().map(String::as_str)
     }
 
-    /// Nothing more is computed with the weights. The first reason stays.
+    /// Marks the weights as not to be trusted. A reason that was given before stays.
     pub fn distrust(&self, why: String) {
         self.distrusted.get_or_init(|| why);
     }
@@ -111,12 +112,12 @@ impl Files {
         changed.unwrap_or(Look::AsBefore)
     }
 
-    /// The bytes were compared, and are what they were: times count from now on.
+    /// Takes the files' modification times of now as good: their bytes were compared and haven't changed.
     pub fn accept_times(&self) {
         self.parts.iter().for_each(Part::accept_time);
     }
 
-    /// SHA-256 of each file in turn, by its path; nothing if `go_on` has said no.
+    /// SHA-256 of each file, with its path; `None` once `go_on` has said no.
     pub fn sha256(
         &self,
         mut go_on: impl FnMut() -> bool,
@@ -178,7 +179,7 @@ impl Part {
         self.modified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads without moving the file's own place, so that several may read at once.
+    /// Reads the whole file without moving its offset, so that several threads may read at once.
     fn read_all(&self) -> impl io::Read + '_ {
         struct Reading<'a> {
             file: &'a File,

@@ -1,9 +1,9 @@
-//! The head of a GGUF file: what it says of its model and its tensors, read without trust.
+//! The header of a GGUF file: its metadata and its list of tensors, read without trusting the file.
 //!
-//! llama.cpp reads the same head, and ends the process where a number in it isn't one that it expects. So a file is
-//! read here first: bounded in memory, with every length held against the file's size, and with an error that says
-//! what is wrong. [`Gguf::check`] looks for the values that llama.cpp asserts for every architecture; those of one
-//! architecture only are found by loading the file in another process ([`crate::trial`]).
+//! llama.cpp reads the same header, and ends the process if a number in it is out of range. So a file is read here first:
+//! with bounded memory, with every length compared with the file's size, and with an error that says what is wrong.
+//! [`Gguf::check`] looks for values that llama.cpp asserts for every architecture; assertions of single architectures
+//! are found by loading the file in another process ([`crate::trial`]).
 
 mod check;
 mod format;
@@ -20,13 +20,13 @@ pub use self::format::Format;
 pub use self::numbers::{Finding, check_numbers};
 pub use self::parts::parts;
 
-/// The head of a file: all before its weights.
+/// The header of a file: everything before its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gguf {
     pub version: u32,
-    /// Size of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Where the first tensor begins.
+    /// Offset of the first tensor in the file, in bytes.
     pub data_offset: u64,
     pub metadata: BTreeMap<String, Value>,
     pub tensors: Vec<Tensor>,
@@ -41,45 +41,45 @@ pub enum Value {
     Signed(i64),
     Float(f64),
     Flag(bool),
-    /// Bytes that aren't UTF-8 are replaced.
+    /// A text up to 1 MiB; bytes that aren't UTF-8 are replaced.
     Text(String),
-    /// A text that is too long to be kept: its bytes.
+    /// A text that is too long to be kept, by its length in bytes.
     LongText(u64),
     Array(Array),
 }
 
-/// A list of the metadata. Vocabularies have hundreds of thousands of entries, so only short lists of numbers are kept.
+/// A list in the metadata. Vocabularies have hundreds of thousands of entries, so only short lists of numbers are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
     pub length: u64,
     pub numbers: Option<Vec<f64>>,
 }
 
-/// A tensor as the head describes it.
+/// A tensor as the header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     pub name: String,
     pub format: Format,
-    /// Numbers in a row, rows, and how many such matrices.
+    /// Numbers per row, rows per matrix, matrices.
     pub shape: [u64; 3],
-    /// Where its numbers are, from the beginning of the file.
+    /// Offset of the tensor's numbers in the file, in bytes.
     pub offset: u64,
-    /// Bytes that its numbers take.
+    /// Bytes of the tensor's numbers.
     pub bytes: u64,
 }
 
 impl Gguf {
-    /// Reads the head of a file; the weights aren't looked at, but they have to be there.
+    /// Reads the header of a file. The weights aren't read, but it is an error if the file is too short for them.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         read::read(path).map_err(|failure| failure.at(path))
     }
 
-    /// Says which value llama.cpp would end the process for, whatever the architecture.
+    /// Checks the values that llama.cpp asserts for every architecture. The error names the first bad value.
     pub fn check(&self) -> Result<(), String> {
         check::check(self)
     }
 
-    /// Such as `llama`.
+    /// The name of the architecture, such as `llama`.
     pub fn architecture(&self) -> Option<&str> {
         self.text("general.architecture")
     }
@@ -91,18 +91,18 @@ impl Gguf {
         }
     }
 
-    /// A whole number that isn't negative.
+    /// The value of the key, if that is a whole number and not negative.
     pub fn number(&self, key: &str) -> Option<u64> {
         self.metadata.get(key)?.number()
     }
 
-    /// A number of the model's architecture: `block_count` is `llama.block_count`. The largest one where each layer has its own.
+    /// A number under the architecture's name (`block_count` reads `llama.block_count`); where each layer has its own, the largest.
     pub fn of_model(&self, key: &str) -> Option<u64> {
         let numbers = self.of_layers(key)?;
         numbers.into_iter().max()
     }
 
-    /// The same for each layer, or one number for all.
+    /// Like [`of_model`](Self::of_model), with the numbers of all layers; one number if the file has one for all.
     pub fn of_layers(&self, key: &str) -> Option<Vec<u64>> {
         let value = self.metadata.get(&self.model_key(key))?;
         match value {
@@ -114,7 +114,7 @@ impl Gguf {
         }
     }
 
-    /// Entries of a list.
+    /// The number of entries of a list.
     pub fn length(&self, key: &str) -> Option<u64> {
         match self.metadata.get(key)? {
             Value::Array(array) => Some(array.length),
@@ -135,7 +135,7 @@ impl Gguf {
         self.tensors.iter().any(|tensor| tensor.name == name)
     }
 
-    /// Numbers of all tensors.
+    /// The number of parameters: the numbers of all tensors.
     pub fn parameters(&self) -> u64 {
         let elements = self.tensors.iter().map(Tensor::elements);
         elements.fold(0, u64::saturating_add)

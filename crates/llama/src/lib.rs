@@ -1,9 +1,8 @@
 //! A [`Model`](weir_engine::model::Model) on llama.cpp's kernels: GGUF files on this machine's cores.
 //!
-//! The only crate with `unsafe` and C++, and it stays thin: it loads a file, computes the steps that the
-//! scheduler planned, and tokenizes. It knows no request, no sampling and no queue. What llama.cpp would
-//! answer with an abort of the process (wrong sizes, ids, positions) is checked before each call; what it
-//! answers with a C++ exception is caught by a shim (`shim/weir_llama.cpp`).
+//! The only crate with `unsafe` and C++. It loads a file, computes the steps that the scheduler planned, and tokenizes;
+//! it knows nothing of requests, sampling or queues. Arguments for which llama.cpp would abort the process (wrong sizes,
+//! ids, positions) are checked before each call; C++ exceptions are caught by a shim (`shim/weir_llama.cpp`).
 
 #![expect(unsafe_code, reason = "FFI")]
 #![deny(

@@ -1,4 +1,4 @@
-//! From a file to a model that is ready to compute.
+//! Loads a model from a file, with the contexts that it is computed with.
 
 mod aside;
 mod embed;
@@ -26,44 +26,44 @@ use crate::sizes::{Memory, Sizes, Traits};
 use crate::threads::Use;
 use crate::tokenizer::LlamaTokenizer;
 
-/// How a model is to be run. What is absent is chosen from the model and the machine.
+/// How a generating model is run. Absent values are chosen from the model and the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadOptions {
-    /// Threads of the kernels; as many as this process may use cores.
+    /// Threads of the kernels. Default: as many as the cores that this process may use.
     pub threads: Option<u32>,
-    /// So many of them at least, however many cores other processes take; one, or all if `reproducible`.
+    /// The fewest threads, however busy other processes keep the cores. Default: one; all if `reproducible`.
     pub threads_min: Option<u32>,
-    /// The longest sequence, if shorter than what the model was trained for.
+    /// The longest sequence in tokens, if shorter than the model's trained context.
     pub context_tokens: Option<u32>,
-    /// Tokens that the KV cache holds, over all sequences.
+    /// KV cells, over all sequences.
     pub cells: Option<u32>,
-    /// Sequences at once, those that only keep a prefix included.
+    /// The most sequences at once, with those that only hold a cached prefix.
     pub sequences: Option<u32>,
     pub kv_layout: KvLayout,
-    /// In which format keys and values are cached.
+    /// The format of the keys and values in the cache.
     pub kv_format: KvFormat,
     pub flash_attention: FlashAttention,
-    /// So many tokens of a long prompt, from its beginning, are computed aside, in a second context that has as many cells; 0 for
-    /// none, and none with split cells, a cache in `F32`, windows or states.
+    /// Tokens of a long prompt, from its beginning, that are computed by background prefill, in a second context with as many cells.
+    /// 0 turns it off; it is also off with split cells, a cache in `F32`, sliding windows or recurrent states.
     pub aside_tokens: u32,
-    /// Whether logits must be the same to the bit whoever else is served (`Batching::OneSequence`); the
-    /// layout is `Split` then.
+    /// Whether logits must be the same to the bit whatever else is served (`Batching::OneSequence`). The layout is then
+    /// [`KvLayout::Split`].
     pub reproducible: bool,
 }
 
-/// Whose a cell may be.
+/// How KV cells are divided between sequences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvLayout {
-    /// Anybody's: forks share cells, and a sequence may have them all. Attention passes over the cells of all
-    /// sequences for each row.
+    /// All sequences take cells from one pool: forks share cells, and one sequence may take all of them. For each token of the
+    /// batch, attention passes over the cells of all sequences.
     #[default]
     Unified,
-    /// Each sequence has an equal share, which bounds its length; a fork is a copy. Attention passes over as many
-    /// cells as the longest sequence of the step has.
+    /// An equal share per sequence, which bounds its length; a fork is a copy. Attention passes over as many cells as the
+    /// longest sequence of the step has.
     Split,
 }
 
-/// `Q8_0` takes half the memory of `F16`, and `F32` twice.
+/// The format of cached keys and values. `Q8_0` takes half the memory of `F16`, `F32` twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvFormat {
     #[default]
@@ -72,12 +72,12 @@ pub enum KvFormat {
     F32,
 }
 
-/// Whether attention is computed by ggml's fused kernel. On a CPU it goes row by row where a step has fewer than 64, which
-/// takes up to three times as long, but passes over the cells of other sequences in a third of the time.
+/// Whether attention is computed by ggml's fused kernel. On a CPU that kernel goes token by token if a step has fewer than 64,
+/// which takes up to three times as long, but skips the cells of other sequences in a third of the time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FlashAttention {
-    /// Only for a model with a sliding window and a cache in `F16`, where it is never slower, for a reproducible one, and for a cache in `Q8_0`, which
-    /// can't do without.
+    /// On only for models with a sliding window and a cache in `F16`, where the fused kernel is never slower, for
+    /// reproducible ones, and for a cache in `Q8_0`, which requires it.
     #[default]
     Auto,
     On,
@@ -92,7 +92,7 @@ pub enum LoadError {
     NotGguf { path: PathBuf },
     #[error("the model file {} can't be loaded; is it complete? {reason}", path.display())]
     Broken { path: PathBuf, reason: String },
-    /// Another process loaded it first, and ended.
+    /// A trial process loaded the file first, and was ended by it.
     #[error(
         "the model file {} is damaged, or of a kind that llama.cpp can't load: a process that tried it ended ({status}): {said}",
         path.display()
@@ -102,14 +102,14 @@ pub enum LoadError {
         status: ExitStatus,
         said: String,
     },
-    /// Another process loaded it first, and says this of it.
+    /// A trial process loaded the file first, and reported this error.
     #[error("{0}")]
     Refused(String),
     #[error("the model file {} can't be tried in another process: {error}", path.display())]
     Trial { path: PathBuf, error: io::Error },
     #[error("{} can't be served: {reason}", path.display())]
     Unsupported { path: PathBuf, reason: &'static str },
-    /// Most often there isn't enough memory for the cache.
+    /// Most often, there isn't enough memory for the cache.
     #[error("no room for a KV cache of {cells} tokens and {sequences} sequences: {reason}")]
     Memory {
         cells: u32,
@@ -130,36 +130,36 @@ pub enum LoadError {
     Machine(&'static str),
 }
 
-/// How a model is to give embeddings.
+/// How an embedding model is run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedOptions {
-    /// Threads of the kernels; as many as this process may use cores.
+    /// Threads of the kernels. Default: as many as the cores that this process may use.
     pub threads: Option<u32>,
-    /// So many of them at least, however many cores other processes take; one if absent.
+    /// The fewest threads, however busy other processes keep the cores. Default: one.
     pub threads_min: Option<u32>,
-    /// The longest input; what the model was trained for, 2,048 at most.
+    /// The longest input in tokens. Default: the model's trained context, 2,048 at most.
     pub input_tokens_max: Option<u32>,
-    /// As the file says.
+    /// How vectors are pooled. Default: as the file says.
     pub pooling: Option<Pooling>,
 }
 
-/// What of a model is served, and how.
+/// The uses that a model file is served for, and how it is run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServeOptions {
     pub generate: LoadOptions,
     pub embed: EmbedOptions,
-    /// Whether a model that generates gives the means of its vectors, too.
+    /// Whether a generating model gives embeddings too: by default the means of its tokens' vectors.
     pub embeddings: bool,
 }
 
-/// A model that is ready for all that it is served for.
+/// A loaded model, ready for everything that it is served for.
 #[derive(Debug)]
 pub struct Served {
     pub embedder: Option<LlamaEmbedder>,
     pub model: Option<LlamaModel>,
 }
 
-/// A GGUF file whose weights are mapped: what it is shows before there is room for a cache.
+/// A GGUF file whose weights are mapped. What kind of model it is can be asked before any context is made.
 #[derive(Debug)]
 pub struct ModelFile {
     path: PathBuf,
@@ -182,36 +182,36 @@ pub fn open(path: &Path) -> Result<ModelFile, LoadError> {
     })
 }
 
-/// Loads a GGUF file: maps its weights and makes room for its KV cache.
+/// Loads a GGUF file: maps its weights and allocates its KV cache.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
     open(path)?.model(options)
 }
 
 impl ModelFile {
-    /// Whether it was made for embeddings: its file says how to pool, or it reads texts as a whole.
+    /// Whether the file holds an embedding model: it says how to pool, or its attention isn't causal.
     pub fn is_embedder(&self) -> bool {
         embed::is_embedder(&self.weights)
     }
 
-    /// Whether it has a state of each sequence, beside cells or without (`Forks::AtEnd`): then all sequences share
-    /// the cells.
+    /// Whether the model keeps a recurrent state per sequence, alone or beside KV cells (`Forks::AtEnd`). All sequences then
+    /// share one pool of cells.
     pub fn has_states(&self) -> bool {
         memory(&self.weights) != Memory::Cells
     }
 
-    /// Its tokenizer alone.
+    /// The model's tokenizer, without a context.
     #[cfg(test)]
     pub(crate) fn tokenizer(&self, context_tokens: u32) -> LlamaTokenizer {
         let vocabulary = vocabulary(&self.weights);
         LlamaTokenizer::new(Arc::clone(&self.weights), vocabulary, context_tokens)
     }
 
-    /// The files that are mapped, to be looked after as long as the model is served.
+    /// The mapped files, which must be watched as long as the model is served.
     pub fn files(&self) -> Arc<Files> {
         Arc::clone(self.weights.files())
     }
 
-    /// Makes room for all that is asked for.
+    /// Makes all contexts that `options` ask for.
     pub fn serve(&self, options: &ServeOptions) -> Result<Served, LoadError> {
         let generates = !self.is_embedder();
         let embedder = if options.embeddings || !generates {
@@ -231,7 +231,7 @@ impl ModelFile {
         })
     }
 
-    /// Makes room for embeddings.
+    /// Makes a context for embeddings.
     pub fn embedder(&self, options: &EmbedOptions) -> Result<LlamaEmbedder, LoadError> {
         if self.has_states() {
             return Err(LoadError::Unsupported {
@@ -242,7 +242,7 @@ impl ModelFile {
         embed::embedder(&self.path, &self.weights, options)
     }
 
-    /// Makes room for the cache of a model that generates.
+    /// Makes the context of a generating model, with its KV cache.
     pub fn model(&self, options: &LoadOptions) -> Result<LlamaModel, LoadError> {
         if self.is_embedder() {
             return Err(LoadError::Unsupported {
@@ -314,7 +314,7 @@ fn load_weights(path: &Path, head: &Gguf) -> Result<Weights, LoadError> {
         .expect("the file was opened by this path");
     // SAFETY: returns a plain struct.
     let mut params = unsafe { sys::llama_model_default_params() };
-    // Mapped weights are there at once, and shared with other processes.
+    // Mapped weights are available at once, and shared with other processes.
     params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
     // Checking every number would read the whole file.
     params.check_tensors = false;
@@ -336,7 +336,7 @@ fn load_weights(path: &Path, head: &Gguf) -> Result<Weights, LoadError> {
     Ok(weights)
 }
 
-/// Architectures whose state is of a kind of their own: what forks do to it wasn't looked at.
+/// Architectures with a kind of state of their own, for which forks haven't been tried.
 const STATES_UNKNOWN: [&str; 3] = ["deepseek4", "glm5-next", "qwen4exp"];
 
 type Question = unsafe extern "C" fn(*const sys::llama_model) -> bool;
@@ -356,7 +356,7 @@ fn memory(weights: &Weights) -> Memory {
     }
 }
 
-/// Refuses what isn't a text generator, or wasn't looked at, rather than answer nonsense.
+/// Refuses models that don't generate text, and kinds that haven't been tried, rather than answer nonsense.
 fn check_kind(path: &Path, weights: &Weights) -> Result<(), LoadError> {
     let is = |question| is(weights, question);
     let architecture = metadata_of(weights, "general.architecture").unwrap_or_default();
@@ -385,7 +385,7 @@ fn count(weights: &Weights, of: unsafe extern "C" fn(*const sys::llama_model) ->
     u32::try_from(count).unwrap_or(0)
 }
 
-/// Without those of the vocabulary, which a prompt's tokens don't pass through.
+/// Weights that each token of a prompt is multiplied with: all but those of the vocabulary.
 fn layer_weights(weights: &Weights) -> u64 {
     // SAFETY: the model is alive.
     let all = unsafe { sys::llama_model_n_params(weights.pointer()) };
@@ -393,7 +393,7 @@ fn layer_weights(weights: &Weights) -> u64 {
     all.saturating_sub(width * u64::from(vocabulary(weights)))
 }
 
-/// Heads are as wide as the model together, nearly always.
+/// Numbers per token that attention compares: the model's width (nearly always the width of all heads) times its layers.
 fn compared(weights: &Weights) -> u64 {
     let width = count(weights, sys::llama_model_n_embd);
     u64::from(width) * u64::from(count(weights, sys::llama_model_n_layer))
@@ -405,8 +405,8 @@ fn vocabulary(weights: &Weights) -> u32 {
     u32::try_from(tokens).unwrap_or(0)
 }
 
-/// Spinning between two steps: some 6 ms, which bridges the sampling; ggml's default of 50 spins for 0.3 s on a core that
-/// somebody else may need.
+/// How long the kernels' threads spin between two steps: some 6 ms, which bridges the sampling. ggml's default of 50 spins
+/// for 0.3 s on a core that another process may need.
 const POLLING: u32 = 1;
 
 fn make_context(
@@ -444,10 +444,10 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = sizes.cells_allocated();
     params.n_batch = sizes.rows;
-    // One batch is one graph, but for split cells, where rows of a sequence beyond the first are one of their own.
+    // One batch is one graph. Only with split cells, a sequence's tokens beyond the first are a graph of their own.
     params.n_ubatch = sizes.rows;
     params.n_seq_max = sizes.sequences + u32::from(sizes.aside_tokens.is_some());
-    // Left 0 it reserves rows × vocabulary floats; below n_seq_max the process aborts.
+    // With 0, llama.cpp reserves tokens × vocabulary floats; below n_seq_max, it aborts the process.
     params.n_outputs_max = sizes.outputs.max(params.n_seq_max);
     params.n_threads = sizes.threads.cast_signed();
     params.n_threads_batch = sizes.threads.cast_signed();
@@ -458,10 +458,10 @@ fn context_params(sizes: &Sizes, options: &LoadOptions) -> sys::llama_context_pa
     };
     let kv_format = kv_type(options.kv_format);
     (params.type_k, params.type_v) = (kv_format, kv_format);
-    // The order in which attention adds up depends on where cells lie, so a reproducible sequence has its own, each
-    // at the place of its position.
+    // The order in which attention adds up depends on where cells lie, so a reproducible sequence has cells of its own, each
+    // at the index of its position.
     params.kv_unified = sizes.unified;
-    // A forked sequence needs the window before its fork point, not the one before its parent's end.
+    // A fork needs the window before the fork point, which a cache of just one window would have overwritten.
     params.swa_full = true;
     params.no_perf = true;
     params
@@ -531,7 +531,7 @@ fn log_loaded(
     );
 }
 
-/// Such as `llama 135M Q4_1`.
+/// llama.cpp's description of the model, such as `llama 135M Q4_1`.
 fn description(weights: &Weights) -> String {
     let mut text: [c_char; 128] = [0; 128];
     // SAFETY: the model is alive, and the text as long as said; what doesn't fit is cut.
@@ -542,9 +542,9 @@ fn description(weights: &Weights) -> String {
         .into_owned()
 }
 
-/// Two vectors per token, layer and head; an estimate for models whose layers differ.
+/// The approximate size of the KV cache: two vectors per token, layer and head. It isn't exact for models whose layers differ.
 fn kv_bytes(weights: &Weights, cells: u32, format: KvFormat) -> u64 {
-    // Blocks of 32 numbers in `Q8_0` have 34 bytes.
+    // A block of 32 numbers in `Q8_0` takes 34 bytes.
     let pair_bytes = match format {
         KvFormat::F16 => 4,
         KvFormat::Q8_0 => 2,
@@ -565,7 +565,7 @@ fn kv_bytes(weights: &Weights, cells: u32, format: KvFormat) -> u64 {
         .fold(u64::from(cells) * pair_bytes, u64::saturating_mul)
 }
 
-/// A value of the file's head, under the name of the model's architecture.
+/// A value of the file's metadata, under the name of the model's architecture.
 fn metadata(weights: &Weights, key: &str) -> Option<String> {
     let architecture = metadata_of(weights, "general.architecture")?;
     metadata_of(weights, &format!("{architecture}.{key}"))

@@ -1,4 +1,4 @@
-//! llama.cpp's log lines, to `tracing`.
+//! Passes llama.cpp's log lines on to `tracing`.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -6,24 +6,24 @@ use std::panic::catch_unwind;
 
 use llama_cpp_sys_2 as sys;
 
-/// A line without an end is kept up to this size.
+/// A line that hasn't ended is logged once it is longer than this, in bytes.
 const LINE_MAX: usize = 4096;
 
 thread_local! {
-    /// Lines come in pieces; a line is logged when its end comes.
+    /// The unfinished line: llama.cpp logs parts of lines, which are put together here.
     static LINE: RefCell<(sys::ggml_log_level, String)> = const { RefCell::new((sys::GGML_LOG_LEVEL_NONE, String::new())) };
-    /// Errors of this thread while somebody collects them.
+    /// Errors that this thread has logged since [`collect_errors`] began, `None` outside of it.
     static ERRORS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// From now on nothing of llama.cpp goes to the standard error stream.
+/// Redirects llama.cpp's log, which would otherwise go to the standard error stream.
 pub(crate) fn install() {
     // SAFETY: the callback is a function, so it lives as long as the process, and it takes no user data.
     unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
 }
 
-/// Runs `call` and returns the errors that llama.cpp logged meanwhile, which then aren't logged: whoever gets
-/// them handles them.
+/// Runs `call` and returns the errors that llama.cpp logged meanwhile, joined by `; `. They aren't passed on to `tracing`:
+/// the caller handles them.
 pub(crate) fn collect_errors<T>(call: impl FnOnce() -> T) -> (T, String) {
     ERRORS.set(Some(Vec::new()));
     let result = call();
@@ -37,7 +37,7 @@ extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_
     }
     // SAFETY: llama.cpp passes a text that ends with NUL and outlives this call.
     let text = unsafe { CStr::from_ptr(text) };
-    // A panic must not reach C++; a log line isn't worth more than losing it.
+    // A panic must not unwind into C++: the log line is lost instead.
     let _ = catch_unwind(|| take(level, &text.to_string_lossy()));
 }
 
@@ -56,10 +56,11 @@ fn take(level: sys::ggml_log_level, text: &str) {
     });
 }
 
-/// llama.cpp's information is about its insides: several hundred lines per model. Its warnings are mostly about
-/// what the caller handles (a full cache) or chose (a whole sliding-window cache).
+/// Passes a line on, warnings and information at debug level. llama.cpp's information is several hundred lines of
+/// internals per model; its warnings are mostly about conditions that the caller handles (a full cache) or chose
+/// (a sliding-window cache of full size).
 fn emit(level: sys::ggml_log_level, line: &str) {
-    // Dots of progress, and empty lines.
+    // llama.cpp shows progress as dots, and separates its output by empty lines.
     if line.trim_matches('.').is_empty() {
         return;
     }

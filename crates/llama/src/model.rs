@@ -1,4 +1,4 @@
-//! Steps and cells: the [`Model`] itself.
+//! The [`Model`] itself: computes steps, and keeps account of each sequence's KV cells.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -19,10 +19,10 @@ use crate::tokenizer::LlamaTokenizer;
 /// A loaded model with its KV cache.
 #[derive(Debug)]
 pub struct LlamaModel {
-    /// Uses the context's threads, so it goes before it.
+    /// Uses threads of the context, so it must be dropped first: fields are dropped in this order.
     aside: Option<Aside>,
-    /// What was computed aside of one sequence, and isn't in the cache yet: streams would pass over it in each step before somebody
-    /// needs it.
+    /// Chunks of one sequence from background prefill that aren't in the cache yet: decode steps would pass over their cells
+    /// before the sequence needs them.
     pending: VecDeque<Done>,
     context: Context,
     tokenizer: Arc<LlamaTokenizer>,
@@ -30,26 +30,26 @@ pub struct LlamaModel {
     capacity: Capacity,
     costs: Costs,
     batch: Batch,
-    /// Tokens of each sequence that the cache holds.
+    /// For each sequence, the tokens that the cache holds.
     lengths: Vec<u32>,
-    /// Where `lengths` will be after the step.
+    /// The value of `lengths` after the current step.
     lengths_next: Vec<u32>,
     layout: Layout,
 }
 
-/// What the scheduler has to know of the kernels.
+/// The costs of the kernels that the scheduler plans with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Costs {
     pub(crate) tile_rows: u32,
     pub(crate) keep_rows: Option<u32>,
 }
 
-/// How sequences have their cells.
+/// How cells are divided between sequences.
 #[derive(Debug)]
 pub(crate) enum Layout {
-    /// All from one pool, in which forks share them; for models with a sliding window: what keeps them.
+    /// All sequences take cells from one pool, and forks share them. Models with a sliding window need a [`Keeper`].
     Unified(Option<Keeper>),
-    /// Each its own, one for each position, so that it never comes to those that it has left behind.
+    /// An equal share per sequence, with a cell for each position: cells behind a window aren't reused for other tokens.
     Split,
 }
 
@@ -72,18 +72,18 @@ impl Layout {
     }
 }
 
-/// llama.cpp takes a cell of a sliding-window layer for free when its one sequence has moved beyond it, also when
-/// the cache is as large as that of the other layers. A fork from before that point would then miss tokens, and
-/// answer nonsense without an error. A cell with two sequences is left alone, so each sequence has a second
-/// one, which is never decoded and only holds cells.
+/// Holds the cells of sliding-window layers. llama.cpp reuses a cell of such a layer once its only sequence has moved
+/// the window beyond it, even if the cache is as large as that of the other layers. A fork from before that point would then
+/// miss tokens, and answer nonsense without an error. llama.cpp leaves a cell of two sequences alone, so each sequence has a
+/// second one, which is never decoded and only holds cells.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     window: u32,
-    /// Tokens of each sequence whose cells are held.
+    /// For each sequence, the tokens whose cells its second sequence holds.
     kept: Vec<u32>,
 }
 
-/// Nobody is given more cells than there are, and any are as good as others.
+/// The scheduler never gives out more cells than there are, and any free cell will do.
 const ROOM: &str = "there is room for what was counted";
 
 impl LlamaModel {
@@ -112,7 +112,7 @@ impl LlamaModel {
         }
     }
 
-    /// Computes long prompts aside from now on, if that works here.
+    /// Turns background prefill on, if it works with this model.
     pub(crate) fn add_aside(&mut self, aside: Aside) -> Result<(), DecodeError> {
         self.aside = Some(aside);
         let tried = self.try_aside();
@@ -123,7 +123,7 @@ impl LlamaModel {
         tried
     }
 
-    /// What is computed aside of a token is to be taken by this context, and what this one has of it by the other.
+    /// Computes two tokens by background prefill: the first one's cells must be taken by this context, and handed back for the second.
     fn try_aside(&mut self) -> Result<(), DecodeError> {
         for position in 0..2 {
             let row = Row {
@@ -139,14 +139,14 @@ impl LlamaModel {
         Ok(())
     }
 
-    /// What the other context has of a sequence isn't true any more.
+    /// Tells the second context that its cells of the sequence are out of date.
     fn forget_aside(&mut self, sequence: SequenceId) {
         if let Some(aside) = &mut self.aside {
             aside.forget(sequence);
         }
     }
 
-    /// Puts what was computed aside into the cache, if it is this sequence's.
+    /// Puts chunks from background prefill into the cache if they are of this sequence.
     fn deliver_of(&mut self, SequenceId(sequence): SequenceId) -> Result<(), DecodeError> {
         let of = self.pending.front().map(|done| done.sequence);
         if of == Some(SequenceId(sequence)) {
@@ -156,7 +156,7 @@ impl LlamaModel {
     }
 
     fn deliver(&mut self) -> Result<(), DecodeError> {
-        // States are only taken by an empty sequence; this one has none of its own.
+        // llama.cpp takes a state only into an empty sequence, so chunks go through one that is used for nothing else.
         let spare = self.capacity.sequences.cast_signed();
         while let Some(Done {
             sequence, state, ..
@@ -174,12 +174,12 @@ impl LlamaModel {
         Ok(())
     }
 
-    /// Threads that the next step is computed on: fewer while others want the cores.
+    /// Threads that the next step is computed on: fewer while other processes use the cores.
     pub fn threads(&self) -> u32 {
         self.context.threads()
     }
 
-    /// Nothing is computed with what isn't the file that was loaded any more, and nothing that was is used.
+    /// Fails if the files have changed since they were loaded: nothing is computed with them, and no result is used.
     fn check_weights(&self) -> Result<(), DecodeError> {
         match self.tokenizer.weights().files().distrusted() {
             Some(why) => Err(DecodeError::Damaged(why.to_owned())),
@@ -187,7 +187,7 @@ impl LlamaModel {
         }
     }
 
-    /// Checks what llama.cpp would assert, and writes `lengths_next`.
+    /// Checks the conditions that llama.cpp asserts, and sets `lengths_next`.
     fn check(&mut self, rows: &[Row]) -> Result<(), String> {
         let Capacity {
             rows: rows_max,
@@ -264,8 +264,8 @@ impl LlamaModel {
         let data = (&raw const wanted).cast_mut().cast();
         let computed = self.batch.lend(|batch| {
             // SAFETY: `lend` keeps the batch's arrays alive and as long as it says, `check` has seen to the values that
-            // llama.cpp asserts, and `data` is what `unwanted` takes it for until the shim returns, which then
-            // takes both back.
+            // llama.cpp asserts, and `data` points to a `&dyn Fn() -> bool`, as `unwanted` expects, until the shim returns,
+            // which then removes both from the context.
             unsafe { context.decode(batch, Some(unwanted), data) }
         });
         match computed {
@@ -279,14 +279,14 @@ impl LlamaModel {
         }
     }
 
-    /// Makes the cache as it was before a step that failed, or empties it.
+    /// Restores the cache as it was before a step that failed, or empties it if that is impossible.
     fn recover(&mut self, error: DecodeError) -> DecodeError {
         match (self.capacity.forks, error) {
             (Forks::Anywhere, error) => {
                 self.take_back();
                 error
             }
-            // Found out before anything was changed.
+            // llama.cpp finds a full cache before it changes anything.
             (Forks::AtEnd, DecodeError::CacheFull) => DecodeError::CacheFull,
             (Forks::AtEnd, error) => {
                 self.lose();
@@ -295,14 +295,14 @@ impl LlamaModel {
         }
     }
 
-    /// States of sequences that aren't even in a step are moved by it (`llama_memory_recurrent::find_slot`): it says where they
-    /// will be, and the graph, which hasn't run to its end, would have put them there. So none can be trusted.
+    /// Empties the cache. A step moves even states of sequences outside of it (`llama_memory_recurrent::find_slot` notes where each
+    /// state will be, and the graph moves them), so when a graph stops early, no state can be trusted.
     fn lose(&mut self) {
         self.context.handle().clear();
         self.lengths.fill(0);
     }
 
-    /// llama.cpp takes a step back itself only after some errors.
+    /// Removes the tokens of a failed step: llama.cpp does so itself only after some errors.
     fn take_back(&mut self) {
         for sequence in 0..self.capacity.sequences {
             let (before, after) = (
@@ -315,7 +315,7 @@ impl LlamaModel {
         }
     }
 
-    /// Removes the tokens from `begin` on.
+    /// Removes the tokens of the sequence from position `begin` on.
     fn remove(&mut self, sequence: i32, begin: u32) {
         // SAFETY: the sequence is one of the context's; only `sequences_max` ids are given out.
         let removed = unsafe { self.context.handle().remove(sequence, begin.cast_signed()) };
@@ -329,12 +329,12 @@ impl LlamaModel {
     }
 
     fn copy_all(&mut self, from: i32, to: i32) {
-        // SAFETY: as in `copy`; both ends open is what llama.cpp wants for all.
+        // SAFETY: as in `copy`; -1 at both ends is llama.cpp's way to say all tokens.
         unsafe { self.context.handle().copy(from, to, -1, -1) }
     }
 
-    /// Holds the cells of a sequence that are about to leave the window. Windows are counted from the last token
-    /// or in fixed chunks; nothing leaves either before the length passes a multiple of the window.
+    /// Holds the cells of a sequence that are about to leave the window. llama.cpp counts a window from the last token or in
+    /// fixed chunks; in both cases no cell leaves it before the length passes a multiple of the window.
     fn keep(&mut self, sequence: u32) {
         let length = self.lengths[sequence as usize];
         let Some(Keeper { window, kept }) = self.layout.keeper() else {
@@ -347,7 +347,7 @@ impl LlamaModel {
         }
     }
 
-    /// The sequence that holds cells of `sequence`.
+    /// The second sequence of `sequence`, which only holds cells.
     fn second(&self, sequence: u32) -> i32 {
         (self.capacity.sequences + sequence).cast_signed()
     }
@@ -360,7 +360,7 @@ impl LlamaModel {
     }
 }
 
-/// llama.cpp's question between any two operations of a graph, on the thread that computes the step.
+/// llama.cpp's abort callback, called between any two operations of a graph on the thread that computes it: whether to stop.
 ///
 /// # Safety
 ///
@@ -402,7 +402,7 @@ impl Model for LlamaModel {
             self.deliver_of(row.sequence)?;
         }
         self.batch.fill(rows);
-        // States can't be taken back, so that such a step goes to its end.
+        // A recurrent state can't be restored, so a step that changes one runs to its end.
         let computed = match self.capacity.forks {
             Forks::Anywhere => self.compute(wanted),
             Forks::AtEnd => self.compute(&|| true),
@@ -410,7 +410,7 @@ impl Model for LlamaModel {
         if let Err(error) = computed {
             return Err(self.recover(error));
         }
-        // They may have been cut off meanwhile.
+        // The files may have been cut during the step.
         self.check_weights()?;
         std::mem::swap(&mut self.lengths, &mut self.lengths_next);
         for sequence in 0..self.capacity.sequences {
@@ -449,7 +449,7 @@ impl Model for LlamaModel {
             let state = self.context.handle().state(sequence.0.cast_signed());
             Some(state.map_err(fault)?)
         } else {
-            // Of one sequence at a time: it takes memory, and its cells are counted.
+            // Chunks of one sequence at a time are kept outside of the cache, since they take memory of their own.
             let others = self.pending.front().map(|done| done.sequence) != Some(sequence);
             if others {
                 self.deliver()?;
@@ -495,7 +495,7 @@ impl Model for LlamaModel {
         match self.layout {
             Layout::Unified(_) => self.copy(parent, child, 0..length),
             Layout::Split => {
-                // Between cells of different sequences llama.cpp only copies all.
+                // Between the cells of different sequences llama.cpp only copies everything.
                 self.copy_all(parent, child);
                 self.remove(child, length);
             }

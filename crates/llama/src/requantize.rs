@@ -1,8 +1,8 @@
 //! `optimize = "speed"`: a copy of a file whose weights are in formats that this machine is fast at.
 //!
-//! llama.cpp has kernels that multiply many rows with a tile of weights at once, but not for every format. Weights
-//! in another one are requantized to `Q8_0`, which loses next to nothing of formats that have fewer bits, and is
-//! read faster than it is computed with. What the copy loses is measured before it is served.
+//! llama.cpp has kernels that multiply many tokens with a tile of weights at once, but not for every format. Weights
+//! in other formats are requantized to `Q8_0`, which loses next to nothing, since they have fewer bits, and is fast
+//! because reading its larger blocks takes less time than computing with them. The copy's loss is measured before it is served.
 
 mod copies;
 mod difference;
@@ -20,32 +20,32 @@ use crate::{backend, sizes};
 
 pub use self::difference::Difference;
 
-/// Above this mean KL divergence a copy isn't served: four times what the demo model's differs by.
+/// The mean KL divergence, in nats, above which a copy isn't served: four times that of the demo model.
 pub const KL_MEAN_MAX: f64 = 0.02;
 
 #[derive(Debug, Clone)]
 pub struct SpeedOptions {
-    /// The folder of the copies. Made if it is missing.
+    /// The folder of the copies. It is made if it is missing.
     pub folder: PathBuf,
-    /// Threads that requantize; as many as this process may use cores.
+    /// Threads that requantize. Default: as many as the cores that this process may use.
     pub threads: Option<u32>,
-    /// [`KL_MEAN_MAX`], unless somebody knows better.
+    /// The largest mean KL divergence, in nats; [`KL_MEAN_MAX`] by default.
     pub kl_mean_max: f64,
 }
 
-/// What is to be served instead of a file.
+/// The file to serve instead of the original.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Requantized {
-    /// The file itself: there is nothing to gain, or it isn't known.
+    /// The original: a copy wouldn't be faster, or whether it would isn't known.
     AsItIs { why: String },
-    /// The file itself: the copy would differ by more than is allowed.
+    /// The original: the copy's difference is over the limit.
     TooDifferent { difference: Difference },
     Copy {
         path: PathBuf,
-        /// Such as `Q4_1 to Q8_0`.
+        /// The formats that changed, such as `Q4_1 to Q8_0`.
         formats: String,
         difference: Difference,
-        /// Whether it was made just now.
+        /// Whether the copy was made by this call.
         new: bool,
     },
 }
@@ -68,7 +68,7 @@ pub enum RequantizeError {
     Changed { path: PathBuf },
 }
 
-/// A copy of a model file that is faster on this machine, from the folder of copies, or made if it isn't there.
+/// Finds a copy of the model file that is faster on this machine in the folder of copies, or makes it.
 pub fn for_speed(source: &Path, options: &SpeedOptions) -> Result<Requantized, RequantizeError> {
     let header = Gguf::read(source)?;
     let plan = match Plan::of(&header) {
@@ -79,7 +79,7 @@ pub fn for_speed(source: &Path, options: &SpeedOptions) -> Result<Requantized, R
     if let Some(record) = copies.find() {
         return Ok(verdict(&copies, record, options, false));
     }
-    // Whoever else makes one, in this process or in another, is waited for: it may be the same.
+    // Another thread or process may be making a copy: wait for it, since it may be the same one.
     let _lock = copies.lock()?;
     if let Some(record) = copies.find() {
         return Ok(verdict(&copies, record, options, false));
@@ -92,7 +92,7 @@ pub fn for_speed(source: &Path, options: &SpeedOptions) -> Result<Requantized, R
     Ok(verdict(&copies, record, options, true))
 }
 
-/// What a record says that is to be served. A record without a copy was made when the copy differed too much.
+/// Turns a record into a result. A record without a copy tells that the copy differed too much.
 fn verdict(copies: &Copies, record: Record, options: &SpeedOptions, new: bool) -> Requantized {
     let Record {
         formats,
@@ -129,7 +129,7 @@ fn make(
     let difference = match made {
         Ok(difference) => difference,
         Err(error) => {
-            // What is left would only take room; that it can't be removed isn't worth a second error.
+            // The unfinished file would only take space; a failure to remove it isn't worth a second error.
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }

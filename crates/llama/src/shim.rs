@@ -1,4 +1,4 @@
-//! The shim's functions, and the handles that own what llama.cpp allocates.
+//! The shim's functions, and handles that own the objects which llama.cpp allocates.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use crate::files::Files;
 use crate::log::collect_errors;
 use crate::threads::{Team, Threads, Use};
 
-/// A call threw; the text is the exception's.
+/// A call of llama.cpp threw an exception, with this text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("llama.cpp threw: {0}")]
 pub(crate) struct Threw(String);
@@ -25,8 +25,8 @@ pub(crate) fn guarded(call: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(
     Err(Threw(text.to_string_lossy().into_owned()))
 }
 
-// Each writes its results through the pointers before `what` and an exception's text to `what`, which has room
-// for `what_size` bytes; none unwinds.
+// Each function writes its results through the pointers before `what`, and the text of an exception to `what`, which has
+// room for `what_size` bytes. None of them unwinds.
 unsafe extern "C" {
     pub(crate) fn weir_model_load(
         path: *const c_char,
@@ -161,8 +161,8 @@ unsafe extern "C" {
     ) -> bool;
 }
 
-/// Multiplies with all kinds of weights, and says how many products were right. With `spoil` an output of each is made wrong.
-/// The kernels have been started.
+/// Multiplies with weights of all kinds, and returns how many products were right; the error names the first kind that
+/// came out wrong. `spoil` falsifies an output of each. The kernels must have been started.
 pub(crate) fn check_kernels(spoil: bool) -> Result<u32, Threw> {
     let mut products = 0;
     guarded(|what, size| {
@@ -189,7 +189,7 @@ unsafe impl Sync for Weights {}
 impl Weights {
     /// # Safety
     ///
-    /// The model was loaded by llama.cpp and nobody else frees it.
+    /// The model was loaded by llama.cpp, and no other code frees it.
     pub(crate) unsafe fn own(model: NonNull<sys::llama_model>, files: Arc<Files>) -> Self {
         Weights { model, files }
     }
@@ -198,7 +198,7 @@ impl Weights {
         self.model.as_ptr()
     }
 
-    /// The files that they are mapped from.
+    /// The files that the weights are mapped from.
     pub(crate) fn files(&self) -> &Arc<Files> {
         &self.files
     }
@@ -217,10 +217,10 @@ impl Drop for Weights {
     }
 }
 
-/// llama.cpp's code of a step that was given up.
+/// The code that `llama_decode` returns when its abort callback stopped it.
 pub(crate) const UNWANTED: i32 = 2;
 
-/// A context: the KV cache and the buffers of a step.
+/// A llama.cpp context: the KV cache and the buffers of a step.
 #[derive(Debug)]
 pub(crate) struct Handle {
     context: NonNull<sys::llama_context>,
@@ -232,7 +232,7 @@ pub(crate) struct Handle {
 unsafe impl Send for Handle {}
 
 impl Handle {
-    /// `None` when llama.cpp refuses; it has logged why.
+    /// `None` when llama.cpp refuses the parameters; it has logged why.
     pub(crate) fn new(
         weights: &Arc<Weights>,
         params: &sys::llama_context_params,
@@ -248,11 +248,11 @@ impl Handle {
         }))
     }
 
-    /// Computes a batch; llama.cpp's code.
+    /// Computes a batch and returns the code of `llama_decode`.
     ///
     /// # Safety
     ///
-    /// The batch's values are what llama.cpp asserts, and `data` is what `unwanted` takes it for.
+    /// The batch's values satisfy llama.cpp's assertions, and `data` is valid for `unwanted`.
     pub(crate) unsafe fn decode(
         &mut self,
         batch: *const sys::llama_batch,
@@ -262,11 +262,11 @@ impl Handle {
         let (mut code, context) = (0, self.pointer());
         let (called, errors) = collect_errors(|| {
             guarded(|what, size| {
-                // SAFETY: the context is alive and ours alone, the rest is for whoever calls.
+                // SAFETY: the context is alive and ours alone; the caller promises the rest.
                 unsafe { weir_decode(context, batch, unwanted, data, &raw mut code, what, size) }
             })
         });
-        // That it was given up is an error to llama.cpp only.
+        // llama.cpp logs an aborted step as an error; here it is none.
         if code != UNWANTED && !errors.is_empty() {
             tracing::error!(target: "llama.cpp", "{errors}");
         }
@@ -274,7 +274,7 @@ impl Handle {
         Ok(code)
     }
 
-    /// What the cache has of a sequence, as llama.cpp writes it; empty if it can't.
+    /// The cache's content of a sequence, in llama.cpp's format; empty if llama.cpp can't write it.
     pub(crate) fn state(&mut self, sequence: i32) -> Result<Vec<u8>, Threw> {
         let mut bytes = 0;
         guarded(|what, size| {
@@ -300,7 +300,7 @@ impl Handle {
         Ok(state)
     }
 
-    /// Replaces what the cache has of a sequence; `false` if it has no room, or the state is another kind of context's.
+    /// Replaces the cache's content of a sequence. `false` if there is no room, or if the state is from another kind of context.
     pub(crate) fn set_state(&mut self, sequence: i32, state: &[u8]) -> Result<bool, Threw> {
         let mut bytes = 0;
         guarded(|what, size| {
@@ -320,27 +320,27 @@ impl Handle {
         Ok(bytes == state.len())
     }
 
-    /// Makes a sequence have these tokens of another, too; their cells are shared.
+    /// Gives a sequence these tokens of another one; the cells are shared.
     ///
     /// # Safety
     ///
-    /// Both are sequences of the context, and `begin` and `end` of tokens, or both negative for all.
+    /// Both are sequences of the context; `begin` and `end` are positions, or both negative for all tokens.
     pub(crate) unsafe fn copy(&mut self, from: i32, to: i32, begin: i32, end: i32) {
-        // SAFETY: the context is alive, the rest is for whoever calls.
+        // SAFETY: the context is alive; the caller promises the rest.
         unsafe { weir_sequence_copy(self.pointer(), from, to, begin, end) }
     }
 
-    /// Removes the tokens of a sequence from `begin` on; `false` if it is a state that can't be cut.
+    /// Removes the tokens of a sequence from `begin` on. `false` if it has a recurrent state, which can't be cut.
     ///
     /// # Safety
     ///
-    /// It is a sequence of the context.
+    /// `sequence` is one of the context's.
     pub(crate) unsafe fn remove(&mut self, sequence: i32, begin: i32) -> bool {
-        // SAFETY: the context is alive, the rest is for whoever calls.
+        // SAFETY: the context is alive; the caller promises the rest.
         unsafe { weir_sequence_remove(self.pointer(), sequence, begin) }
     }
 
-    /// Forgets all sequences; a model without a cache has none.
+    /// Empties all sequences. Does nothing for a model without a cache.
     pub(crate) fn clear(&mut self) {
         // SAFETY: the context is alive.
         unsafe { weir_clear(self.pointer()) }
@@ -350,9 +350,9 @@ impl Handle {
     ///
     /// # Safety
     ///
-    /// The pool is there for as long as the context.
+    /// The pool lives at least as long as the context.
     pub(crate) unsafe fn join(&mut self, team: Team) {
-        // SAFETY: both are alive. Without a second pool the first one serves prompts as well.
+        // SAFETY: both are alive. Without a second pool llama.cpp uses the first one for prompts as well.
         unsafe {
             sys::llama_attach_threadpool(self.pointer(), team.pool.as_ptr(), std::ptr::null_mut());
         };
@@ -376,13 +376,13 @@ impl Drop for Handle {
 /// A context with the threads that it computes on.
 #[derive(Debug)]
 pub(crate) struct Context {
-    // Goes before the threads.
+    // Must be dropped before the threads: fields are dropped in this order.
     handle: Handle,
     threads: Threads,
 }
 
 impl Context {
-    /// `None` when llama.cpp refuses; it has logged why.
+    /// `None` when llama.cpp refuses the parameters; it has logged why.
     pub(crate) fn new(
         weights: &Arc<Weights>,
         params: &sys::llama_context_params,
@@ -392,16 +392,16 @@ impl Context {
             return Ok(None);
         };
         let most = params.n_threads.cast_unsigned();
-        // SAFETY: fields drop in their order.
+        // SAFETY: fields drop in their order, so the context is freed before its threads.
         let threads = unsafe { Threads::attach(&mut handle, most, threads) };
         Ok(Some(Context { handle, threads }))
     }
 
-    /// Computes a batch, and sees to how many threads the next one should have. llama.cpp's code, and whether it threw.
+    /// Computes a batch and returns the code of `llama_decode`. The number of threads for the next one may change.
     ///
     /// # Safety
     ///
-    /// The batch's values are what llama.cpp asserts, and `data` is what `unwanted` takes it for.
+    /// The batch's values satisfy llama.cpp's assertions, and `data` is valid for `unwanted`.
     pub(crate) unsafe fn decode(
         &mut self,
         batch: *const sys::llama_batch,
@@ -409,17 +409,17 @@ impl Context {
         data: *mut c_void,
     ) -> Result<i32, Threw> {
         self.threads.around(&mut self.handle, |handle| {
-            // SAFETY: as whoever calls promises.
+            // SAFETY: the caller promises the same.
             unsafe { handle.decode(batch, unwanted, data) }
         })
     }
 
-    /// That the next step is computed on.
+    /// The number of threads that the next step is computed on.
     pub(crate) fn threads(&self) -> u32 {
         self.threads.count()
     }
 
-    /// Has another context of the model, which is gone before this one, compute something on the same threads.
+    /// Lets another context compute on the same threads. That context must be freed before this one.
     pub(crate) fn lend<T>(&mut self, compute: impl FnOnce(Team) -> T) -> T {
         let team = self.threads.team();
         self.threads.around(&mut self.handle, |_| compute(team))

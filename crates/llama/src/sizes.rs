@@ -1,4 +1,4 @@
-//! How large a model's cache and steps are to be.
+//! Chooses the sizes of a model's KV cache and of its steps.
 
 use std::thread::available_parallelism;
 
@@ -6,29 +6,29 @@ use weir_engine::model::{Batching, Forks};
 
 use crate::load::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
 
-/// What the sizes depend on.
+/// The properties of a model that sizes depend on.
 #[derive(Debug)]
 pub(crate) struct Traits {
-    /// The longest sequence that the model was trained for.
+    /// The longest sequence that the model was trained for, in tokens.
     pub(crate) context_trained: u32,
     pub(crate) vocabulary: u32,
-    /// Tokens that the sliding-window layers see; 0 without such layers.
+    /// The sliding window in tokens; 0 without one.
     pub(crate) window: u32,
     pub(crate) memory: Memory,
-    /// Of its layers, without what turns tokens into vectors and back.
+    /// Weights of the layers, without the token embeddings and the output matrix.
     pub(crate) weights: u64,
-    /// Numbers of a token that attention compares, over all layers.
+    /// Numbers per token that attention compares, over all layers.
     pub(crate) compared: u64,
 }
 
-/// What the cache has of a sequence.
+/// The contents of the cache for a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Memory {
-    /// A cell for each token.
+    /// A KV cell for each token.
     Cells,
-    /// One state, however long it is: a recurrent model.
+    /// A state of constant size, whatever the sequence's length: a recurrent model.
     State,
-    /// Both: a hybrid.
+    /// Cells and a state: a hybrid model.
     CellsAndState,
 }
 
@@ -46,49 +46,49 @@ pub(crate) struct Sizes {
     /// Whether all sequences take their cells from one pool.
     pub(crate) unified: bool,
     pub(crate) flash_attention: bool,
-    /// Tokens of a prompt, from its beginning, that are computed aside.
+    /// Tokens of a prompt, from its beginning, that background prefill may compute.
     pub(crate) aside_tokens: Option<u32>,
 }
 
-/// Rows of a step; more don't make prompts faster on a CPU, and a step takes seconds then.
+/// The most tokens of a step. With more, prompts aren't faster on a CPU, and a step takes seconds.
 const ROWS: u32 = 512;
-/// Fewer tokens aren't worth a second context.
+/// Background prefill of fewer tokens isn't worth a second context.
 const ASIDE_TOKENS_MIN: u32 = 512;
-/// Without flash attention each row has a number for each cell and head, all at once; and with as many rows as these
-/// prompts are no slower.
+/// The most tokens of a step without flash attention, which then needs memory for a number per token, cell and head. Prompts
+/// are no slower with steps of this size.
 const ROWS_UNFUSED: u32 = 128;
-/// ggml's limit.
+/// ggml's limit of threads.
 const THREADS_MAX: u32 = 512;
-/// llama.cpp's limit for one context.
+/// llama.cpp's limit of sequences per context.
 const SEQUENCES_MAX: u32 = 256;
-/// Small contexts still get room for a few dozen streams, …
+/// The default number of cells, at least: room for a few dozen streams, also with a short context.
 const CELLS_FROM: u32 = 16 * 1024;
-/// … and large ones don't take gigabytes unasked.
+/// The default number of cells, at most: a long context doesn't take gigabytes unless asked for.
 const CELLS_TO: u32 = 32 * 1024;
-/// The largest cache one can ask for. llama.cpp's book-keeping alone takes 50 bytes a cell, before it finds out
-/// that there is no room for the cell.
+/// The largest cache that can be asked for, in cells. llama.cpp's book-keeping alone takes 50 bytes per cell, before it finds
+/// out that the cell itself doesn't fit in memory.
 const CELLS_MAX: u32 = 1 << 22;
-/// Each sequence has a row of logits, twice (in the graph and outside), so large vocabularies get fewer.
+/// Memory for logits. Each sequence needs a row of them, twice (in the graph and outside), so large vocabularies get fewer sequences.
 const LOGITS_BYTES: u64 = 64 << 20;
 const OUTPUTS_FROM: u64 = 32;
-/// With cells of their own, sequences take memory whether or not they are used.
+/// The default with split cells, where each sequence takes memory whether or not it is used.
 const SEQUENCES_SPLIT: u32 = 8;
-/// So do states: one of a sequence is as large as some hundred to some thousand cells.
+/// The default with recurrent states, each of which is as large as some hundred to some thousand cells.
 const SEQUENCES_STATES: u32 = 16;
-/// Rows of a step of one sequence, each of which may be an output: the chunks that a prompt is cut into.
+/// The most tokens of a step with one sequence per step (`reproducible`): the chunk size of its prompts. Each may be an output.
 const ROWS_ALONE: u32 = 64;
-/// From so many rows on, ggml's fused attention goes through the cache in tiles; with fewer, row by row, which takes
-/// longer than a whole tile does.
+/// From this many tokens of a batch on, ggml's fused attention goes through the cache in tiles. With fewer it goes token by
+/// token, which takes longer than a whole tile.
 const TILE_ROWS: u32 = 64;
 /// llama.cpp rounds each sequence's share of cells up to this.
 pub(crate) const SHARE_ALIGNED: u32 = 256;
-/// Without flash attention values are cached in rows with a number for each cell. Where these are a multiple of a page apart, all
-/// rows compete for the same few places of the processor's first cache, and attention takes up to half as long again.
+/// Without flash attention, values are cached in rows with a number per cell. If the rows are a multiple of this many cells long, and
+/// so whole pages apart, they compete for the same few lines of the first-level cache, and attention takes up to half as long again.
 const CELLS_ALIASED: u32 = 2048;
 
-/// Of a product of attention that isn't fused, to one with a weight.
+/// The cost of a product in unfused attention, relative to a product with a weight.
 const UNFUSED_COST: u64 = 8;
-/// However small a model is, what one request leaves is there for the next.
+/// The least result of [`Sizes::keep_rows`]: with small models, too, the prefix of one request is there for the next.
 const KEEP_ROWS_MIN: u32 = 256;
 
 impl Sizes {
@@ -108,7 +108,7 @@ impl Sizes {
         }
     }
 
-    /// What the context is made with: more cells than are used, where that makes it faster.
+    /// The number of cells that the context is made with: more than are used, where that is faster.
     pub(crate) fn cells_allocated(&self) -> u32 {
         let shares = if self.unified { 1 } else { self.sequences };
         if self.flash_attention || !(self.cells / shares).is_multiple_of(CELLS_ALIASED) {
@@ -117,8 +117,8 @@ impl Sizes {
         self.cells + shares * SHARE_ALIGNED
     }
 
-    /// Rows from which a step's attention is computed in tiles. With split cells it isn't one for all rows, and sequences are
-    /// short.
+    /// The number of tokens of a batch from which attention is computed in tiles, or 1. With split cells attention isn't computed
+    /// for the whole batch at once, and sequences are short.
     pub(crate) fn tile_rows(&self, kv_format: KvFormat) -> u32 {
         if self.flash_attention && self.unified && kv_format != KvFormat::Q8_0 {
             TILE_ROWS
@@ -127,9 +127,10 @@ impl Sizes {
         }
     }
 
-    /// For how many rows of streams a cell is worth keeping (`Model::keep_rows`): computing it takes as many products as there are weights, and a row
-    /// that passes over it as many as it compares. Fused attention only looks at the mask of another's cell; without, each product takes
-    /// some eight times as long as one with a weight (measured on three models with heads of 64, 128 and 256: 0014).
+    /// How long the prefix cache may keep an unused cell, in tokens that streams compute meanwhile (`Model::keep_rows`). Computing a
+    /// cell takes as many products as the model has weights; each token that passes over the cell takes `compared` products. Fused
+    /// attention only reads the mask of another sequence's cell; without, such a product takes some eight times as long as one with a
+    /// weight (measured on three models with heads of 64, 128 and 256: decision 0014).
     pub(crate) fn keep_rows(&self, traits: &Traits) -> Option<u32> {
         if !self.unified || traits.memory == Memory::State {
             return None;
@@ -147,7 +148,7 @@ impl Sizes {
         let sequences_max = sequences_max(traits);
         let wants_aside = wants_aside(options, traits);
         let (sequences, forks) = match traits.memory {
-            // What was computed aside is taken through one more.
+            // One more sequence is needed to put chunks from background prefill into the cache.
             Memory::Cells => (
                 outputs(traits).min(sequences_max - u32::from(wants_aside)),
                 Forks::Anywhere,
@@ -159,7 +160,7 @@ impl Sizes {
             Memory::Cells | Memory::CellsAndState => {
                 traits.context_trained.clamp(CELLS_FROM, CELLS_TO)
             }
-            // They are counted, and cost nothing.
+            // A recurrent model's cells are only counted, and take no memory.
             Memory::State => traits
                 .context_trained
                 .saturating_mul(sequences)
@@ -190,7 +191,7 @@ impl Sizes {
         })
     }
 
-    /// Each sequence has an equal share of the cells, in which its whole context fits.
+    /// Each sequence has an equal share of the cells, which holds its whole context.
     fn split(
         options: &LoadOptions,
         traits: &Traits,
@@ -222,7 +223,7 @@ impl Sizes {
         let threads = threads(options.threads)?;
         let fewest = match batching {
             Batching::Together => 1,
-            // How attention adds up depends on it.
+            // The order in which attention adds up depends on the number of threads.
             Batching::OneSequence => threads,
         };
         Ok(Sizes {
@@ -242,8 +243,8 @@ impl Sizes {
     }
 }
 
-/// Aside attention is fused, which isn't exact enough for a cache in `F32`, and isn't to be where it was forbidden. What windows and
-/// states have of a sequence would have to be brought along, and never was.
+/// Whether background prefill is possible: its attention is fused, which isn't exact enough for a cache in `F32`, and must not be
+/// used where it was turned off. Handing over sliding windows and recurrent states isn't implemented.
 fn wants_aside(options: &LoadOptions, traits: &Traits) -> bool {
     options.aside_tokens > 0
         && options.flash_attention != FlashAttention::Off
@@ -260,14 +261,15 @@ fn rows(flash_attention: bool, sequences: u32) -> u32 {
     }
 }
 
-/// Rows of logits that there is room for.
+/// The number of logit rows that there is memory for.
 fn outputs(traits: &Traits) -> u32 {
     let row_bytes = u64::from(traits.vocabulary).max(1) * 4;
     let rows = (LOGITS_BYTES / row_bytes).clamp(OUTPUTS_FROM, u64::from(SEQUENCES_MAX));
     u32::try_from(rows).expect("no more than SEQUENCES_MAX")
 }
 
-/// The fused kernel skips cells that a window doesn't reach, and rounds what is cached in 32 bits to 16.
+/// `Auto` uses the fused kernel where it can skip cells outside of a window, but not where its rounding of 32-bit caches to
+/// 16 bits would matter.
 fn flash_attention(options: &LoadOptions, traits: &Traits) -> bool {
     match options.flash_attention {
         FlashAttention::On => true,
@@ -286,7 +288,7 @@ pub(crate) fn threads(asked: Option<u32>) -> Result<u32, LoadError> {
     pick("threads", asked, cores.min(THREADS_MAX), THREADS_MAX)
 }
 
-/// `fewest` unless more are asked for.
+/// The least number of threads: `fewest`, unless more are asked for.
 pub(crate) fn threads_min(asked: Option<u32>, threads: u32, fewest: u32) -> Result<u32, LoadError> {
     Ok(pick("threads_min", asked, fewest, threads)?.max(fewest))
 }
@@ -300,8 +302,8 @@ fn sequences_max(traits: &Traits) -> u32 {
 }
 
 impl Traits {
-    /// With a sliding window each sequence takes a second id (see `LlamaModel::keep`), unless it is never left before
-    /// its end, from where the window is all there.
+    /// Whether each sequence takes a second id to hold the cells of a sliding window (see `LlamaModel::keep`). Recurrent and hybrid
+    /// models fork only at a sequence's end, where the window is complete.
     pub(crate) fn needs_keeper(&self) -> bool {
         self.window > 0 && self.memory == Memory::Cells
     }
@@ -319,7 +321,7 @@ fn pick(name: &'static str, asked: Option<u32>, default: u32, max: u32) -> Resul
 mod tests {
     use super::*;
 
-    /// SmolLM2-135M's.
+    /// Traits of SmolLM2-135M.
     const TRAITS: Traits = Traits {
         context_trained: 8_192,
         vocabulary: 49_152,
@@ -389,7 +391,7 @@ mod tests {
             asked(Some(4_096), None, Some(4)),
             Ok((4_096, 1_024, 4)),
         );
-        // Rounded up, as llama.cpp does.
+        // Rounded up to 256 cells per sequence, as llama.cpp does.
         check(
             small,
             asked(Some(1_000), None, Some(3)),
@@ -453,7 +455,7 @@ mod tests {
         use Memory::{Cells, CellsAndState, State};
         check(with(FlashAttention::Auto), 0, Cells, Some(766));
         check(with(FlashAttention::On), 0, Cells, Some(6_134));
-        // With a window attention is fused.
+        // With a sliding window, `Auto` means fused attention.
         check(with(FlashAttention::Auto), 512, Cells, Some(6_134));
         check(with(FlashAttention::Off), 512, Cells, Some(766));
         check(with(FlashAttention::Auto), 512, CellsAndState, Some(766));
@@ -462,10 +464,10 @@ mod tests {
             ..LoadOptions::default()
         };
         check(exact, 512, Cells, Some(766));
-        // Attention doesn't come to what is kept.
+        // Attention never passes over cells that are only kept.
         check(split, 0, Cells, None);
         check(with(FlashAttention::Auto), 0, State, None);
-        // Small ones keep something, too.
+        // With a small model something is kept, too.
         let small = Traits {
             weights: 1_000,
             compared: 100,

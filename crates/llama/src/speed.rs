@@ -1,4 +1,4 @@
-//! How fast a model computes as it is loaded, so that its settings can be chosen.
+//! Measures how fast a loaded model computes, so that its settings can be compared.
 
 #![expect(
     clippy::disallowed_types,
@@ -12,40 +12,40 @@ use weir_engine::model::{Batching, DecodeError, Forks, Model, Row, SequenceId};
 
 use crate::LlamaModel;
 
-/// Steps of a stream of which the median counts.
+/// Decode steps per measurement; the median counts.
 const STEPS: u32 = 8;
-/// Rows that say how fast this machine is, before it is known how many tokens it can be asked for.
+/// Tokens of the first prompt, whose speed says how much this machine can be asked for.
 const FIRST_ROWS: u32 = 32;
-/// Time for the prompts of a measurement.
+/// The time that the prompts of a measurement should take.
 const PROMPTS: Duration = Duration::from_secs(2);
-/// Fewer tokens before a stream don't show what attention costs, and more don't show it better.
+/// The tokens before each stream, at least and at most: fewer don't show what attention costs, more don't show it better.
 const DEPTHS: std::ops::RangeInclusive<u32> = 16..=256;
 
-/// What is computed: the same for all settings that are compared.
+/// The work of a measurement, the same for all settings that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// Streams that decode at once.
+    /// The number of streams that decode at once.
     pub streams: u32,
-    /// Tokens before each of them.
+    /// The number of tokens before each stream.
     pub depth: u32,
 }
 
-/// Tokens per second.
+/// Results of a measurement, in tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
-    /// Of prompts, with nobody beside them.
+    /// Prefill, without decoding beside it.
     pub prompt: f64,
-    /// Of a stream that is alone.
+    /// Decode of a single stream.
     pub one: f64,
-    /// Of all streams together.
+    /// Decode of all streams together.
     pub many: f64,
-    /// How long it took to measure them.
+    /// Duration of the measurement.
     pub took: Duration,
 }
 
 impl Workload {
-    /// Streams of so many tokens, as far as there is room for them, or of as many as this machine computes in a few seconds. Also reads
-    /// the weights from the disk.
+    /// A workload with `tokens` per stream, less if the cache has no room for them; without `tokens`, as many as this machine
+    /// computes in a few seconds. Also reads the weights from the disk.
     pub fn fit(
         model: &mut LlamaModel,
         streams: u32,
@@ -67,7 +67,7 @@ impl Workload {
         })
     }
 
-    /// Computes it in a model whose cache is empty, and is again afterwards.
+    /// Measures the workload. The model's cache must be empty, and is empty afterwards.
     pub fn measure(self, model: &mut LlamaModel) -> Result<Speed, DecodeError> {
         let streams = (0..self.streams).map(SequenceId);
         let began = Instant::now();
@@ -97,7 +97,7 @@ impl Workload {
     }
 }
 
-/// Rows per second of a short prompt, the second time.
+/// Tokens per second of a short prompt. It is computed twice, and the second time counts.
 fn first_speed(model: &mut LlamaModel) -> Result<f64, DecodeError> {
     let rows = FIRST_ROWS.min(model.capacity().rows);
     let rows = rows.min(model.facts().context_tokens);
@@ -112,7 +112,7 @@ fn first_speed(model: &mut LlamaModel) -> Result<f64, DecodeError> {
     Ok(f64::from(rows) / once()?.as_secs_f64().max(1e-6))
 }
 
-/// Puts so many tokens into an empty sequence, in the largest steps that there are.
+/// Puts this many tokens into an empty sequence, in the largest steps that are possible.
 fn fill(model: &mut LlamaModel, sequence: SequenceId, tokens: u32) -> Result<(), DecodeError> {
     let rows = model.capacity().rows as usize;
     let vocabulary = model.tokenizer().vocabulary();
@@ -146,7 +146,7 @@ fn step(
     Ok(took[took.len() / 2])
 }
 
-/// Any token: what they say makes no difference to the kernels.
+/// A token of the batch. Its number is arbitrary, since the kernels take the same time for all.
 fn row(vocabulary: u32, sequence: SequenceId, position: u32, output: bool) -> Row {
     Row {
         token: Token::from((position * 7_919 + sequence.0 * 31) % vocabulary),

@@ -1,4 +1,4 @@
-//! The threads that a context computes on, and a pool for each number of them that was asked for.
+//! The threads that a context computes on: a thread pool for each number of threads that was needed so far.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,10 +8,10 @@ use llama_cpp_sys_2 as sys;
 use crate::cores::{Cores, threads_started};
 use crate::shim::{Handle, weir_threads_free, weir_threads_new};
 
-/// How a context uses the threads that it was made for.
+/// How a context uses its threads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Use {
-    /// However many cores other processes take.
+    /// The fewest threads, however busy other processes keep the cores.
     pub(crate) least: u32,
     /// How long a thread spins between two graphs, in ggml's unit of 131,072 pauses.
     pub(crate) polling: u32,
@@ -19,15 +19,16 @@ pub(crate) struct Use {
 
 #[derive(Debug)]
 pub(crate) struct Threads {
-    /// By their size less one. ggml pauses the one that it leaves for another, so none may go before the context.
+    /// Index `n - 1` has the pool of `n` threads. When a context moves to another pool, ggml pauses the one that it had, so no pool
+    /// may be freed before the context.
     pools: Vec<Option<Pool>>,
     polling: u32,
-    /// That the next step is computed on.
+    /// The threads of the next step.
     team: Team,
     cores: Option<Cores>,
 }
 
-/// Threads that a context may compute on, while no other does.
+/// Threads that a context may compute on while no other context does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Team {
     pub(crate) pool: NonNull<sys::ggml_threadpool>,
@@ -55,12 +56,12 @@ impl Threads {
             team,
             cores: Cores::watch(least, most, workers),
         };
-        // SAFETY: as whoever calls promises.
+        // SAFETY: the caller promises to free the context before these pools.
         unsafe { context.join(team) };
         threads
     }
 
-    /// Those of the next step.
+    /// The number of threads of the next step.
     pub(crate) fn count(&self) -> u32 {
         self.team.count
     }
@@ -69,7 +70,7 @@ impl Threads {
         self.team
     }
 
-    /// A step.
+    /// Runs a step and times it; afterwards the number of threads may change.
     pub(crate) fn around<T>(
         &mut self,
         context: &mut Handle,
@@ -92,7 +93,7 @@ impl Threads {
         result
     }
 
-    /// The next step is computed on so many threads; the ids of those beside the one that calls.
+    /// Has the next step computed on `count` threads. Returns the ids of the pool's threads, without the calling thread.
     fn switch(&mut self, context: &mut Handle, count: u32) -> Vec<String> {
         let pool =
             self.pools[count as usize - 1].get_or_insert_with(|| Pool::start(count, self.polling));
@@ -132,7 +133,7 @@ impl Drop for Pool {
     }
 }
 
-/// Linux has 15 bytes for it.
+/// A name for a pool's threads. Linux allows 15 bytes.
 fn unique_name() -> String {
     static POOLS: AtomicU32 = AtomicU32::new(0);
     format!("kernels-{}", POOLS.fetch_add(1, Ordering::Relaxed))

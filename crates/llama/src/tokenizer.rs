@@ -1,4 +1,4 @@
-//! Text to tokens and back, from any thread.
+//! Converts texts to tokens and back, from any thread.
 
 use std::ffi::{CStr, c_char};
 use std::io;
@@ -16,15 +16,15 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-/// Goes before texts that go on where others have ended, since some tokenizers put a space in front of each text.
+/// Put before a text that continues another one, since some tokenizers add a space in front of each text they are given.
 const LEAD: &str = "\n";
 
-/// Shares the weights with the model, whichever is dropped last.
+/// The tokenizer of a model, whose weights it keeps alive.
 #[derive(Debug)]
 pub(crate) struct LlamaTokenizer {
     weights: Arc<Weights>,
     vocabulary: u32,
-    /// The token that the model wants in front of a text, if it wants one.
+    /// The token that the model expects before a text, if any.
     first: Option<Token>,
     specials: Specials,
     /// The tokens of [`LEAD`].
@@ -32,20 +32,20 @@ pub(crate) struct LlamaTokenizer {
     context_tokens: usize,
 }
 
-/// Whether a text begins, or goes on where another has ended.
+/// Whether a text is the beginning, or continues another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begin {
     Text,
     Rest,
 }
 
-/// A text's fragments with their tokens, as far as they were counted.
+/// The fragments of a text with their tokens, up to where counting stopped.
 #[derive(Debug)]
 struct Counted {
     fragments: Vec<(Fragment, Vec<Token>)>,
     tokens: usize,
     bytes: usize,
-    /// Of the largest fragment.
+    /// Bytes of the largest fragment.
     bytes_max: usize,
     complete: bool,
 }
@@ -74,7 +74,7 @@ impl From<Counted> for Encoded {
 }
 
 impl LlamaTokenizer {
-    /// `context_tokens`: more tokens than that are of no use to anybody.
+    /// `context_tokens` is the model's context: texts beyond it may be counted in parts.
     pub(crate) fn new(weights: Arc<Weights>, vocabulary: u32, context_tokens: u32) -> Self {
         let vocab = weights.vocab();
         // SAFETY: `weights` keeps the vocabulary alive.
@@ -97,7 +97,7 @@ impl LlamaTokenizer {
         &self.weights
     }
 
-    /// The texts of the tokens that begin and end a sequence; empty if the model has none.
+    /// The texts of the model's begin and end tokens; empty if it has none.
     pub(crate) fn special_texts(&self) -> (String, String) {
         let vocab = self.weights.vocab();
         // SAFETY: `weights` keeps the vocabulary alive.
@@ -123,7 +123,7 @@ impl LlamaTokenizer {
         token < self.vocabulary
     }
 
-    /// The text's tokens: all of them, unless it takes too long to count those of a text that doesn't fit.
+    /// All tokens of the text, or only the first ones if the text doesn't fit the context and counting the rest would take too long.
     fn encoded(&self, text: &str, names: Names<'_>) -> Result<Encoded, Failure> {
         let fragments = self.specials.fragments(text, names);
         let longest = fragments.iter().map(|fragment| match fragment {
@@ -135,11 +135,11 @@ impl LlamaTokenizer {
         if counted.tokens > self.context_tokens || counted.bytes_max <= PART_BYTES {
             return Ok(counted.into());
         }
-        // What fits is the tokenizer's own, to the last token.
+        // A text that fits gets exactly the tokens that llama.cpp gives to it as a whole.
         with_stack(counted.bytes_max, || self.whole(text, counted))?
     }
 
-    /// Tokens of each fragment, those of long texts as seams tell them.
+    /// The tokens of each fragment. Long texts are tokenized in parts, cut at seams.
     fn count(&self, text: &str, fragments: Vec<Fragment>) -> Result<Counted, Failure> {
         let mut counted = Counted {
             fragments: Vec::with_capacity(fragments.len()),
@@ -170,7 +170,8 @@ impl LlamaTokenizer {
         Ok(counted)
     }
 
-    /// Tokens of a long text; only the first, and not all of those, where it has no seams or isn't read to its end.
+    /// The tokens of a long text. `counted.complete` becomes false, and tokens may be missing at the end, if the text was cut
+    /// where there is no seam, or wasn't read to its end.
     fn count_long(
         &self,
         text: &str,
@@ -203,7 +204,7 @@ impl LlamaTokenizer {
         Ok(tokens)
     }
 
-    /// What was counted, with long texts tokenized as a whole.
+    /// The tokens of all fragments, with long texts tokenized as a whole.
     fn whole(&self, text: &str, counted: Counted) -> Result<Encoded, Failure> {
         let mut tokens = Vec::with_capacity(counted.tokens);
         for (fragment, counted) in counted.fragments {
@@ -236,14 +237,15 @@ impl LlamaTokenizer {
         self.tokens_of_text(text)
     }
 
-    /// No name of a control token is looked for; those of words that are in a text were cut in two.
+    /// Tokens of a text in which control tokens aren't looked for by name. llama.cpp always looks for user-defined tokens; where
+    /// their names are to be text, `Specials::fragments` has cut the text inside the name.
     fn tokens_of_text(&self, text: &str) -> Result<Vec<Token>, Failure> {
         self.tokens_by(text, false)
     }
 
-    /// As llama.cpp has it, which finds names of control tokens if it is to.
+    /// llama.cpp's own tokens of a text; with `parse_special` it finds control tokens by name.
     fn tokens_by(&self, text: &str, parse_special: bool) -> Result<Vec<Token>, Failure> {
-        // Tokens are rarely more than bytes; if they are, the first call says how many there are.
+        // A text rarely has more tokens than bytes; if it has, the first call returns their number.
         let mut tokens: Vec<sys::llama_token> = vec![0; text.len() + 16];
         let mut count = self.tokenize_into(text, parse_special, &mut tokens)?;
         if count < 0 {
@@ -254,7 +256,7 @@ impl LlamaTokenizer {
         Ok(tokens.into_iter().map(i32::cast_unsigned).collect())
     }
 
-    /// The number of tokens, negative when they don't fit.
+    /// Returns the number of tokens, negated if they don't fit.
     fn tokenize_into(
         &self,
         text: &str,
@@ -285,7 +287,7 @@ impl LlamaTokenizer {
         Ok(count)
     }
 
-    /// The number of bytes, negative when they don't fit.
+    /// Returns the number of bytes, negated if they don't fit.
     fn piece_into(&self, token: Token, bytes: &mut [u8]) -> Result<i32, shim::Threw> {
         let mut count = 0;
         let bytes_size = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
@@ -355,7 +357,7 @@ impl Tokenizer for LlamaTokenizer {
     }
 }
 
-/// The tokens that llama.cpp looks for by their names.
+/// The tokens that llama.cpp finds in texts by their names.
 fn specials(weights: &Weights, vocabulary: u32) -> Specials {
     const CONTROL: sys::llama_token_attr =
         sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
@@ -386,7 +388,7 @@ fn specials(weights: &Weights, vocabulary: u32) -> Specials {
     Specials::new((0..vocabulary).filter_map(special))
 }
 
-/// Why a text has no tokens: most often there is no memory.
+/// Why a text couldn't be tokenized, most often for lack of memory.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]

@@ -1,9 +1,9 @@
-//! Loading a file in another process first. What a file says can't be checked as a whole: llama.cpp and ggml have
-//! hundreds of asserts that a wrong number in it may reach, each for a few architectures, and each ends the process. So the
-//! program tries a file that it doesn't know with `weir try-model FILE OPTIONS`, which does to it all that serving does. A
-//! file that ends that process is an error of this one.
+//! Loads a file in another process first. A file's header can't be checked completely: llama.cpp and ggml have hundreds of
+//! assertions that a wrong number may reach, each for a few architectures, and each ends the process. So the program tries a
+//! file that it doesn't know with `weir try-model FILE OPTIONS`, which does everything to it that serving does. If the file
+//! ends that process, this one reports an error.
 //!
-//! This is for damage. A file that was made to attack may do to the first process whatever it likes.
+//! This protects from damaged files. It doesn't protect from malicious ones, which may do anything to the trial process.
 
 mod exercise;
 
@@ -15,21 +15,21 @@ use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal,
 use crate::load::{EmbedOptions, LoadError, LoadOptions, ServeOptions, open};
 use crate::log;
 
-/// The program's command that calls [`try_model`].
+/// The name of the program's command that calls [`try_model`].
 pub const TRIAL_COMMAND: &str = "try-model";
-/// What that command writes to its standard output if all went well.
+/// The line that this command writes to its standard output if the model works.
 pub const TRIAL_WORKS: &str = "this model works";
 
-/// Processor time of a trial: loading takes little, and the few tokens that are computed take seconds for the largest models.
+/// The limit of a trial's processor time. Loading takes little; the few tokens take seconds with the largest models.
 const TRIAL_SECONDS: u64 = 900;
-/// Cells of a trial's cache: enough for a second context, which computes prompts of 512 tokens and more.
+/// KV cells of a trial: enough for background prefill, which computes prompts of 512 tokens and more.
 const TRIAL_CELLS: u32 = 1_024;
 const TRIAL_SEQUENCES: u32 = 2;
-/// A file that is smaller is computed by one thread: several spin while they wait for each other, and the first one is done
-/// within a second.
+/// A file smaller than this is computed by one thread: that is done within a second, and several threads would spin while they
+/// wait for each other.
 const LARGE_BYTES: u64 = 2 << 30;
 
-/// What is known of a file before it is loaded for the first time.
+/// The result of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Works,
@@ -37,8 +37,8 @@ pub(crate) enum Verdict {
     Died { status: ExitStatus, said: String },
 }
 
-/// Loads a file and computes a few tokens. It may end the process, which then leaves no core, and takes no longer than
-/// [`TRIAL_SECONDS`] of its processors.
+/// Loads a file and computes a few tokens. A bad file may end the process: without a core file, and within
+/// [`TRIAL_SECONDS`] of processor time.
 pub fn try_model(path: &Path, options: &ServeOptions) -> Result<(), LoadError> {
     contain();
     log::install();
@@ -51,7 +51,7 @@ pub fn try_model(path: &Path, options: &ServeOptions) -> Result<(), LoadError> {
     })
 }
 
-/// The same of a model with so many bytes, with a small cache.
+/// The options for a trial: with a small cache, and one thread if the file has fewer than [`LARGE_BYTES`].
 fn small(options: &ServeOptions, bytes: u64) -> ServeOptions {
     let most = |asked: Option<u32>, most: u32| Some(asked.unwrap_or(most).min(most));
     let threads = |asked| if bytes < LARGE_BYTES { Some(1) } else { asked };
@@ -80,7 +80,7 @@ fn small(options: &ServeOptions, bytes: u64) -> ServeOptions {
     }
 }
 
-/// What fails here isn't worth more than the trial itself: it goes on without.
+/// Limits this process. A limit that can't be set is left out: the trial is worth more.
 fn contain() {
     let limit = |resource, most| {
         let limit = Rlimit {
@@ -92,11 +92,11 @@ fn contain() {
     limit(Resource::Core, 0);
     limit(Resource::Cpu, TRIAL_SECONDS);
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // Without memory enough this process goes, not one that serves.
+    // If memory runs out, the kernel ends this process, not one that serves.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
-/// Has `program` try a file. The error says what is wrong with it.
+/// Lets `program` try a file. The error says what is wrong with the file.
 pub fn try_out(program: &Path, path: &Path, options: &ServeOptions) -> Result<(), LoadError> {
     match verdict(program, path, options)? {
         Verdict::Works => Ok(()),
@@ -115,7 +115,7 @@ fn verdict(program: &Path, path: &Path, options: &ServeOptions) -> Result<Verdic
         .arg(TRIAL_COMMAND)
         .arg(path)
         .arg(options)
-        // An assert of ggml would call a debugger, and its message would not be the last line.
+        // When an assertion fails, ggml would start a debugger, and the message would no longer be the last line.
         .env("GGML_NO_BACKTRACE", "1")
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
@@ -125,7 +125,7 @@ fn verdict(program: &Path, path: &Path, options: &ServeOptions) -> Result<Verdic
             error,
         })?;
     let said = String::from_utf8_lossy(&done.stdout);
-    // Another program than ours would say something else.
+    // The exit status isn't enough: if `program` isn't weir itself (a test binary, say), it may succeed with other output.
     if done.status.success() && said.trim() == TRIAL_WORKS {
         return Ok(Verdict::Works);
     }

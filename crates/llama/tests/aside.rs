@@ -1,4 +1,4 @@
-//! Prompts that are computed aside, with steps between their operations, on the demo model.
+//! Background prefill on the demo model, with decode steps between its operations.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use weir_llama::{FlashAttention, KvFormat, KvLayout, LlamaModel, LoadOptions};
 mod common;
 use common::{compute, distance, essay, rows, small, smollm2, tokens};
 
-/// Somewhat more than `examples/noise.rs` measures.
+/// The largest accepted difference of logits: somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
 
 fn aside() -> LoadOptions {
@@ -26,7 +26,7 @@ fn begin(model: &mut LlamaModel, sequence: u32, from: usize, piece: &[Token]) {
     model.begin_aside(&rows).expect("the piece fits");
 }
 
-/// Computes a piece to its end; how often it paused.
+/// Computes the chunk to its end, and returns how often it paused.
 fn finish(model: &mut LlamaModel, time: Duration) -> usize {
     let mut pauses = 0;
     while model.go_aside(time).expect("it is computed") == Aside::Paused {
@@ -48,7 +48,7 @@ fn what_is_computed_aside_is_what_steps_compute() {
         let (prompt, last) = prompt[..201].split_at(200);
         compute(&mut model, 0, 0, prompt, 512);
         let expected = compute(&mut model, 0, 200, last, 1);
-        // Whole, with a beginning in this context, after another sequence, and after a fork of the beginning.
+        // A whole prompt; a beginning in the first context only; after the chunks of another sequence; after a fork of a beginning.
         for (sequence, begins_with) in [(1, 0), (2, 70), (3, 0), (4, 150)] {
             if begins_with > 0 {
                 model.fork(SequenceId(1), SequenceId(sequence), begins_with as u32);
@@ -111,7 +111,7 @@ fn a_piece_that_is_given_up_leaves_nothing() {
             assert_eq!(model.go_aside(AT_ONCE), Ok(Aside::Paused));
         }
         if times == 1 {
-            // The sequence is another's.
+            // Forgetting the sequence gives up its chunk.
             model.forget(SequenceId(0));
             assert!(matches!(
                 model.go_aside(AT_ONCE),
@@ -119,7 +119,7 @@ fn a_piece_that_is_given_up_leaves_nothing() {
             ));
         }
     }
-    // In place of the last one.
+    // A new chunk replaces one that is paused.
     begin(&mut model, 2, 0, &prompt[..100]);
     finish(&mut model, TO_ITS_END);
     begin(&mut model, 2, 100, &prompt[100..]);
@@ -128,7 +128,7 @@ fn a_piece_that_is_given_up_leaves_nothing() {
     assert!(finish(&mut model, Duration::from_millis(1)) > 0);
     let got = compute(&mut model, 2, 250, last, 1);
     assert!(distance(&got, &expected) < NOISE);
-    // One that is paused is no reason not to end.
+    // Dropping the model with a paused chunk must not hang.
     begin(&mut model, 3, 0, prompt);
     assert_eq!(model.go_aside(AT_ONCE), Ok(Aside::Paused));
 }
@@ -143,7 +143,7 @@ fn without_room_for_what_was_computed_the_cache_is_as_before() {
     compute(&mut model, 0, 0, &prompt[..400], 512);
     begin(&mut model, 1, 0, &prompt[..200]);
     finish(&mut model, TO_ITS_END);
-    // It is asked for when it is needed first.
+    // The cells aren't needed before the next step of the sequence, which then finds no room.
     let full = Err(DecodeError::CacheFull);
     assert_eq!(model.decode(&rows(1, 200, &prompt[200..201])), full);
     assert_eq!(model.decode(&rows(1, 200, &prompt[200..201])), full);
@@ -177,7 +177,7 @@ fn wrong_pieces_are_refused() {
     }
     let mut rows = rows(0, 1_024, &good[..1]);
     rows[0].output = false;
-    // Beyond what is computed aside.
+    // Beyond the tokens that background prefill may compute.
     assert!(model.begin_aside(&rows).is_err());
     model.decode(&rows).unwrap();
 }

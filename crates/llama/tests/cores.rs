@@ -1,4 +1,4 @@
-//! Threads for the cores that others leave.
+//! The number of threads follows the cores that other processes leave free.
 
 #![cfg(target_os = "linux")]
 
@@ -10,10 +10,10 @@ use weir_llama::{LlamaModel, LoadOptions, load};
 mod common;
 use common::{compute, small, tiny_file};
 
-/// More than enough for a second, even on a core that has nothing else to do.
+/// Steps until the test fails: they take longer than a second, even on an idle core.
 const STEPS: u32 = 100_000;
 
-/// This thread and those that it starts have one core together.
+/// Restricts this thread, and those that it starts, to one core.
 fn take_one_core() {
     let ours = sched_getaffinity(None).expect("the system says so");
     let first = (0..CpuSet::MAX_CPU).find(|&core| ours.is_set(core));
@@ -59,7 +59,7 @@ fn two_threads_on_one_core_become_one_and_compute_the_same() {
             break;
         }
     }
-    // The first one after that.
+    // The result of the first step with the new number of threads is right.
     assert_eq!(step(&mut model), expected);
 }
 

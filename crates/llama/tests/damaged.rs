@@ -1,7 +1,7 @@
-//! Files with something wrong in them, from a seed: each is refused with a reason, or serves. None ends the process that serves,
-//! though some end the one that tries them first.
+//! Damaged files, generated from a seed: each is refused with a reason, or serves. None ends the serving process, though
+//! some end the trial process.
 //!
-//! `WEIR_MUTANTS=5000 cargo nextest run --release -p weir-llama --test damaged` looks further.
+//! `WEIR_MUTANTS=5000 cargo nextest run --release -p weir-llama --test damaged` tests more of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ mod edit;
 use common::{compute, smollm2_file, tiny_file};
 use edit::{Edit, Info, LIST, TEXT};
 
-/// The program that tries a file.
+/// The program that runs the trial.
 const TRIAL: &str = env!("CARGO_BIN_EXE_try-model");
 
-/// Of each file; those of the demo model take longer.
+/// Mutants per file; those of the demo model take longer.
 const MUTANTS: u64 = 128;
 const DEMO_MUTANTS: u64 = 10;
 
@@ -49,7 +49,7 @@ fn mutants_of_the_demo_model() {
     check(&smollm2_file(), DEMO_MUTANTS);
 }
 
-/// What became of the mutants; the messages are those of the last of a kind.
+/// Counts of the mutants' results. `deadly` counts them by the last message of the trial process.
 #[derive(Debug, Default)]
 struct Seen {
     served: u64,
@@ -79,11 +79,11 @@ fn check(file: &Path, mutants: u64) {
     }
     let died: u64 = seen.deadly.values().sum();
     let all = seen.served + seen.by_head + seen.refused + died;
-    // Where all is refused, or all is served, nothing was tried.
+    // If every mutant were refused, or every one served, the test would show nothing.
     assert!(seen.served > 0 && seen.served < all, "{seen:#?}");
 }
 
-/// Names the mutant when something panics.
+/// Prints the mutant's name if its test panics.
 struct Blame(String);
 
 impl Drop for Blame {
@@ -105,7 +105,7 @@ fn judge(path: &Path, seen: &mut Seen) {
     };
     let head = Gguf::read(path).map_err(|error| error.to_string());
     if head.and_then(|head| head.check()).is_err() {
-        // What a head is refused for, opening it is refused for.
+        // A file whose header is refused can't be opened either.
         assert!(open(path).is_err());
         seen.by_head += 1;
         return;
@@ -124,7 +124,7 @@ fn judge(path: &Path, seen: &mut Seen) {
     }
 }
 
-/// Several would spin while they wait for each other.
+/// Options with one thread: several would spin while they wait for each other.
 fn one_thread() -> EmbedOptions {
     EmbedOptions {
         threads: Some(1),
@@ -132,7 +132,7 @@ fn one_thread() -> EmbedOptions {
     }
 }
 
-/// In this process, with other sizes than the trial's.
+/// Serves the file in this process, with other sizes than the trial's.
 fn serve(path: &Path) {
     let options = ServeOptions {
         generate: LoadOptions {
@@ -190,7 +190,7 @@ impl Random {
     }
 }
 
-/// Changes one thing, sometimes two; says what.
+/// Makes one change, sometimes two, and returns their description.
 fn mutate(edit: &mut Edit, random: &mut Random) -> String {
     let times = random.one_of(&[1, 1, 1, 2]);
     let changes = (0..times).map(|_| match random.below(10) {
@@ -291,7 +291,7 @@ fn change_list(value: &mut Vec<u8>, random: &mut Random) -> String {
     "has other entries".to_owned()
 }
 
-/// Tensors lie behind each other as before, so that only what is said of one is wrong.
+/// Changes the description of a tensor. Tensors still follow each other without gaps, so that only the description is wrong.
 fn change_tensor(edit: &mut Edit, random: &mut Random) -> String {
     let at = random.below(edit.tensors.len());
     let tensors = edit.tensors.len();

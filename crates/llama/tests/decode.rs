@@ -1,4 +1,4 @@
-//! Steps, forks and cells on the demo model.
+//! Steps, forks and KV cells on the demo model.
 
 use std::cell::Cell;
 
@@ -12,10 +12,10 @@ use common::{
     best, compute, distance, essay, greedy, lead, rows, small, smollm2, split, text, tokens,
 };
 
-/// Somewhat more than `examples/noise.rs` measures.
+/// The largest accepted difference of logits: somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
 
-/// Two continuations are equal up to a place where the model itself can't decide.
+/// Asserts that two continuations are equal up to a token at which the model's two best logits are within the noise.
 fn assert_same(model: &mut LlamaModel, prompt: &[Token], a: &[Token], b: &[Token]) {
     let Some(at) = (0..a.len()).find(|&i| a[i] != b[i]) else {
         return;
@@ -78,7 +78,7 @@ fn chunks_and_forks(model: &mut LlamaModel) {
         assert_same(model, &prompt, &whole, &chunked);
     }
     for shared in [1, prompt.len() / 2, prompt.len() - 1] {
-        // Sequence 0 has gone on by now: a fork takes a prefix of it.
+        // Sequence 0 is longer by now: the fork takes a prefix of it.
         model.fork(SequenceId(0), SequenceId(1), shared as u32);
         let logits = compute(model, 1, shared, &prompt[shared..], 512);
         let forked = greedy(model, 1, prompt.len(), &logits, 24);
@@ -108,7 +108,7 @@ fn four_forks(model: &mut LlamaModel) {
         model.forget(SequenceId(0));
         answer
     });
-    // All at once, from one stem that is forgotten as soon as it is shared.
+    // All continuations at once, from a common prefix whose sequence is forgotten as soon as it was forked.
     compute(model, 0, 0, &stem, 512);
     (1..=4).for_each(|to| model.fork(SequenceId(0), SequenceId(to), stem.len() as u32));
     model.forget(SequenceId(0));
@@ -129,7 +129,7 @@ fn four_forks(model: &mut LlamaModel) {
     }
 }
 
-/// Wherever it stops: before the first operation, among them, or in the second graph of a step of split cells.
+/// Steps are stopped before the first operation, between operations, and in the second graph of a step with split cells.
 #[test]
 fn a_step_that_is_given_up_leaves_nothing() {
     for options in [small(), split()] {
@@ -150,7 +150,7 @@ fn a_step_that_is_given_up_leaves_nothing() {
                 assert!(stop_after >= all, "{stop_after} of {all}");
             } else {
                 assert_eq!(got, Err(DecodeError::Unwanted));
-                // As if nothing had been: the same step can be made.
+                // The cache is as before: the same step can be computed again.
                 model.decode(&step).unwrap();
             }
             let last = model.logits(rest.len() - 1).to_vec();
@@ -185,18 +185,18 @@ fn a_full_cache_says_so_and_forgetting_makes_room() {
             Err(DecodeError::CacheFull),
             "round {round}"
         );
-        // A fork takes no cells, and its next token does.
+        // A fork takes no cells, but its next token does.
         model.fork(SequenceId(0), SequenceId(5), prompt.len() as u32);
         assert_eq!(
             model.decode(&rows(5, prompt.len(), &prompt[..1])),
             Err(DecodeError::CacheFull)
         );
         model.forget(SequenceId(5));
-        // What didn't fit left nothing behind: the others go on once there is room.
+        // The failed step took no cells: the other sequences continue once there is room.
         model.forget(SequenceId(1));
         model.decode(&more).unwrap();
         model.decode(&rows(0, prompt.len(), &prompt[..1])).unwrap();
-        // Two cells are taken: all of a quarter but one fit, and one more doesn't.
+        // Two cells are taken: a quarter of the cells less one fits, one more token doesn't.
         assert_eq!(
             model.decode(&rows(6, 0, &prompt[..cells / 4 - 1])),
             Err(DecodeError::CacheFull)
@@ -274,7 +274,7 @@ fn steps_that_would_abort_the_process_are_faults() {
             .collect::<Vec<_>>(),
         "513 rows",
     );
-    // None of that changed anything, and an empty step doesn't either.
+    // The refused steps changed nothing, and neither does an empty one.
     model.decode(&[]).unwrap();
     model.decode(&[row(2, 1, 0), row(1, 0, 1)]).unwrap();
     assert!(lead(model.logits(1)) > 0.0);
@@ -294,7 +294,7 @@ fn outputs_keep_their_rows() {
         model.forget(SequenceId(0));
         logits
     });
-    // Rows of the three interleaved, so that outputs are neither adjacent nor in the order of sequences.
+    // Tokens of the three sequences interleaved, so that outputs are neither adjacent nor in the order of sequences.
     let longest = prompts.iter().map(Vec::len).max().unwrap();
     let mut step = Vec::new();
     let mut last = [0; 3];

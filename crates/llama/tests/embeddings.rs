@@ -1,5 +1,5 @@
-//! Vectors of texts: of an encoder, against a forward pass in numpy (`fixtures/tiny_bert.py`), and of a model
-//! that generates, against its own in other steps.
+//! Embeddings of an encoder, compared with a forward pass in numpy (`fixtures/tiny_bert.py`), and of a generating model,
+//! compared with its own in steps of other shapes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ fn an_encoder_says_what_numpy_says() {
         let vectors = embedder.embed(&inputs).expect("they fit a step");
         for (case, vector) in cases.iter().zip(&vectors) {
             let expected: Vec<f32> = numbers(&case[name]).iter().map(|&n| n as f32).collect();
-            // F16 in the kernels' tables.
+            // The kernels' tables (of GELU, for example) have 16-bit numbers.
             assert_near(&unit(vector), &expected, 2e-3);
         }
     }
@@ -118,7 +118,7 @@ fn the_mean_of_a_model_that_generates() {
     let tokens: Vec<Token> = embedder.tokenizer().tokenize(&essay(60), Bos::Add);
     let tokens = &tokens[..12];
     let mean = embedder.embed(&[tokens.into()]).expect("it fits");
-    // Token by token: the last vector of each beginning.
+    // Token by token: the last token's vector of each prefix.
     let mut last = open(&smollm2_file())
         .and_then(|file| file.embedder(&options(Some(Pooling::Last))))
         .expect("an embedder");
@@ -132,7 +132,7 @@ fn the_mean_of_a_model_that_generates() {
     assert_near(&unit(&mean[0]), &unit(&sum), 0.02);
 }
 
-/// Neighbours in a step, and the steps of a long input, change no more than kernels do.
+/// Other inputs in the same step, and splitting a long input into steps, change vectors by no more than the kernels' noise.
 #[test]
 fn inputs_do_not_see_each_other() {
     let mut embedder = demo();
@@ -161,7 +161,7 @@ fn inputs_do_not_see_each_other() {
         .expect_err("no such token");
 }
 
-/// The same weights for both: one that embeds doesn't disturb one that generates.
+/// A file serves both: computing embeddings doesn't disturb a generating model on the same weights.
 #[test]
 fn a_file_gives_both() {
     let file = open(&smollm2_file()).expect("the demo model");

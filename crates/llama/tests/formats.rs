@@ -1,5 +1,5 @@
-//! A small model at a high temperature writes what a schema allows, and nothing else. 200 requests over HTTP are
-//! in `tests/e2e/test_documents.py`; here it is two requests of many choices.
+//! A small model at a high temperature writes only documents that the schema allows. `tests/e2e/test_documents.py` tests 200
+//! requests over HTTP; here two requests have many choices.
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -53,7 +53,7 @@ fn schema() -> Value {
     })
 }
 
-/// What the schema says, once more and by other means.
+/// Checks the document without the schema's code.
 fn is_valid(document: &Value) -> Option<()> {
     let whole = |value: &Value, low: i64, high: i64| {
         let number = value.as_f64()?;
@@ -87,7 +87,7 @@ fn is_valid(document: &Value) -> Option<()> {
         .try_for_each(|visit| whole(&object(visit, &["day"], &[])?["day"], 1, 7))
 }
 
-/// An object with all of some names, and none but these and some others.
+/// The value as an object, if it has all the required names, and otherwise only names of `others`.
 fn object<'a>(
     value: &'a Value,
     required: &[&str],
@@ -136,7 +136,7 @@ async fn documents(engine: &LocalEngine, seed: i64) -> Vec<(String, Option<Finis
 fn documents_at_a_high_temperature_are_valid() {
     let options = LoadOptions {
         threads: None,
-        // In one cache each row attends to everybody's cells: more sequences at once are slower.
+        // Sequences share one cache, and each token attends over the cells of all: more sequences at once are slower.
         cells: Some(8_192),
         sequences: Some(32),
         ..small()

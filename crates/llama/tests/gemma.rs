@@ -1,4 +1,4 @@
-//! A model with a sliding window and a large vocabulary: Gemma 3 270M. It tests nothing if the file isn't there.
+//! A model with a sliding window and a large vocabulary: Gemma 3 270M. Nothing is tested if the file isn't there.
 
 use weir_engine::model::{Bos, DecodeError, Model, SequenceId};
 use weir_llama::LoadOptions;
@@ -7,9 +7,9 @@ use weir_llama::LoadOptions;
 mod common;
 use common::{compute, distance, essay, gemma3, rows, small, tokens};
 
-/// Somewhat more than `examples/noise.rs` measures.
+/// The largest accepted difference of logits: somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 2.5;
-/// Of most of its layers, in tokens.
+/// The sliding window of most of the model's layers, in tokens.
 const WINDOW: usize = 512;
 
 #[test]
@@ -33,7 +33,7 @@ fn what_gemma_says_of_itself() {
     assert_eq!(tokenizer.vocabulary(), 262_144);
     let [added, omitted] = [Bos::Add, Bos::Omit].map(|bos| tokenizer.tokenize("Hello", bos));
     assert_eq!(added, [&[2], omitted.as_slice()].concat());
-    // Not twice.
+    // The begin token isn't added twice.
     assert_eq!(tokenizer.tokenize("<bos>Hello", Bos::Add), added);
     assert_eq!(tokenizer.tokenize("", Bos::Add), [2]);
     let text = "Ελληνικά \u{1fae8}\u{10ffff} \0 日本語\n\n  x";
@@ -43,12 +43,12 @@ fn what_gemma_says_of_itself() {
         .iter()
         .for_each(|&token| tokenizer.piece(token, &mut bytes));
     assert_eq!(String::from_utf8_lossy(&bytes), text);
-    // As a whole it would take minutes.
+    // Tokenized as a whole, this text would take minutes.
     assert!(tokenizer.tokenize(&"\0".repeat(1 << 20), Bos::Omit).len() > 32_768);
 }
 
-/// llama.cpp takes cells beyond the window for free, even with a full-size cache: a fork from before that point
-/// would have a hole. It must see every token.
+/// llama.cpp reuses cells beyond the window, even with a cache of full size, so a fork from before that point could miss
+/// tokens. It must see all of them.
 #[test]
 fn a_fork_from_before_the_window_sees_all_its_tokens() {
     let Some(mut model) = gemma3(&LoadOptions {
@@ -62,8 +62,8 @@ fn a_fork_from_before_the_window_sees_all_its_tokens() {
     let alone = compute(&mut model, 2, 0, &prompt[..shared], 512);
     model.forget(SequenceId(2));
 
-    // A short sequence, a long one behind it in the cache, and a third one in place of the first: the search for
-    // its cells comes to those that the second has left behind its window.
+    // A short sequence, a long one behind it in the cache, and a third one in place of the first: the search for free cells
+    // reaches those that the second sequence has left behind its window.
     compute(&mut model, 0, 0, &prompt[..256], 256);
     compute(&mut model, 1, 0, &prompt[..WINDOW + 256], 512);
     model.forget(SequenceId(0));
@@ -75,7 +75,7 @@ fn a_fork_from_before_the_window_sees_all_its_tokens() {
     assert!(apart < NOISE, "{apart}");
 }
 
-/// A sequence goes on beyond the window alike, whether it was computed at once, in chunks or forked.
+/// A sequence continues in the same way beyond the window, whether it was computed at once, in chunks or forked.
 #[test]
 fn beyond_the_window_a_fork_goes_on_like_its_parent() {
     let Some(mut model) = gemma3(&LoadOptions {
@@ -89,15 +89,15 @@ fn beyond_the_window_a_fork_goes_on_like_its_parent() {
     let whole = compute(&mut model, 0, 0, prompt, 512);
     let shared = WINDOW + 150;
     model.fork(SequenceId(0), SequenceId(1), shared as u32);
-    // The parent goes on before the fork does.
+    // The parent gets more tokens before the fork does.
     compute(&mut model, 0, prompt.len(), &prompt[..40], 8);
     let forked = compute(&mut model, 1, shared, &prompt[shared..], 7);
     let apart = distance(&whole, &forked);
     assert!(apart < NOISE, "{apart}");
 }
 
-/// What is cut off a sequence beyond its window leaves one that goes on as if it had never been longer, though others
-/// have taken cells meanwhile.
+/// A sequence that was truncated beyond its window continues as if it had never been longer, although other sequences have
+/// taken cells meanwhile.
 #[test]
 fn a_sequence_that_was_cut_goes_on_like_a_short_one() {
     let Some(mut model) = gemma3(&LoadOptions {
@@ -120,7 +120,7 @@ fn a_sequence_that_was_cut_goes_on_like_a_short_one() {
     assert!(apart < NOISE, "{apart}");
 }
 
-/// Drafts that turn out wrong leave no trace, also where they reach beyond a multiple of the window before the sequence does.
+/// Rejected draft tokens leave no trace, also where they passed a multiple of the window before the sequence does.
 #[test]
 fn drafts_that_are_taken_back_leave_no_trace() {
     let Some(mut model) = gemma3(&LoadOptions {
@@ -136,13 +136,13 @@ fn drafts_that_are_taken_back_leave_no_trace() {
     let (mut at, mut others) = (WINDOW - 20, 0);
     compute(&mut model, 0, 0, &all[..at], 512);
     while at < end {
-        // Two tokens that are right, and eight that are not.
+        // Two right draft tokens, and eight wrong ones.
         let mut draft = all[at..at + 2].to_vec();
         draft.extend(&all[700..708]);
         compute(&mut model, 0, at, &draft, 10);
         at += 2;
         model.truncate(SequenceId(0), at as u32);
-        // Another one takes cells meanwhile.
+        // Another sequence takes cells meanwhile.
         compute(&mut model, 1, others, &all[others..others + 4], 4);
         others += 4;
     }
@@ -152,7 +152,7 @@ fn drafts_that_are_taken_back_leave_no_trace() {
     assert!(apart < NOISE, "{apart}");
 }
 
-/// Cells that left the window still count, so that fullness is where capacity says.
+/// Cells behind the window still count, so the cache is full exactly when the capacity says so.
 #[test]
 fn the_cache_is_full_when_its_cells_are_taken() {
     let Some(mut model) = gemma3(&LoadOptions {

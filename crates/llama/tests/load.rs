@@ -1,4 +1,4 @@
-//! What can't be loaded is an error with a clear text, and what can is there at once.
+//! Files and options that can't be loaded give a clear error; a good model is loaded at once.
 
 use std::fs;
 use std::path::Path;
@@ -99,7 +99,7 @@ fn options_out_of_range() {
         },
         "a KV cache in q8_0 needs flash attention",
     );
-    // Close to 100 GB.
+    // Such a cache would take close to 100 GB.
     check_error(
         &path,
         &LoadOptions {
@@ -174,7 +174,7 @@ fn the_cache_in_every_format_with_and_without_flash_attention() {
     let usual = logits(KvFormat::F16, FlashAttention::Auto);
     let fused = logits(KvFormat::F16, FlashAttention::On);
     assert!(usual == logits(KvFormat::F16, FlashAttention::Off));
-    // It rounds to 16 bits what is cached in more, and a cache in 8 bits can't do without it.
+    // The fused kernel rounds a 32-bit cache to 16 bits, and an 8-bit cache requires it.
     assert!(fused == logits(KvFormat::F32, FlashAttention::On));
     let eight = logits(KvFormat::Q8_0, FlashAttention::On);
     assert!(eight == logits(KvFormat::Q8_0, FlashAttention::Auto));

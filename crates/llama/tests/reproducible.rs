@@ -1,4 +1,4 @@
-//! Models that are loaded to be reproducible: logits equal to the bit, texts to the byte, whoever else is served.
+//! Reproducible models: logits are the same to the bit, and texts to the byte, whatever else is served.
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use weir_llama::{LlamaModel, LoadOptions};
 mod common;
 use common::{essay, gemma3, rows, smollm2, tokens};
 
-/// As many as a machine with two cores takes.
+/// The threads of a machine with two cores.
 const THREADS: u32 = 2;
 
 fn options(threads: u32) -> LoadOptions {
@@ -27,7 +27,7 @@ fn options(threads: u32) -> LoadOptions {
 
 const CHUNK: usize = 64;
 
-/// The logits after the prompt and after each of `more`, with `between` run between any two steps.
+/// The logits after the prompt and after each token of `more`. `between` is called between any two steps.
 fn run(
     model: &mut LlamaModel,
     sequence: u32,
@@ -72,7 +72,7 @@ fn assert_same(what: &str, a: &[Vec<f32>], b: &[Vec<f32>]) {
     assert!(bits(a) == bits(b), "{what}: {apart} apart");
 }
 
-/// Longer than Gemma's window, and than what attention computes as a whole.
+/// Compares runs with prompts longer than Gemma's window, and longer than attention computes in one part.
 fn same_bits(mut model: LlamaModel) {
     let all = tokens(&model, &essay(800));
     let (prompt, more) = (&all[..600], &all[600..606]);
@@ -80,7 +80,7 @@ fn same_bits(mut model: LlamaModel) {
 
     let mut steps = 0;
     let neighbour = |model: &mut LlamaModel| {
-        // Prompts of another and one token at a time of a third.
+        // Chunks of a prompt in one sequence, and one token at a time in another.
         let step = rows(1, steps * 7, &all[steps..steps + 7]);
         model.decode(&step).expect("the step fits");
         let step = rows(4, steps, &all[50 + steps..51 + steps]);
@@ -90,14 +90,14 @@ fn same_bits(mut model: LlamaModel) {
     let beside = run(&mut model, 2, 0, (prompt, more), neighbour);
     assert_same("beside others", &alone, &beside);
 
-    // A fork from before its parent's end, into what was another's.
+    // A fork from before its parent's end, into cells that another sequence had.
     model.forget(SequenceId(1));
     model.fork(SequenceId(2), SequenceId(1), 599);
     model.forget(SequenceId(2));
     let forked = run(&mut model, 1, 599, (prompt, more), |_| ());
     assert_same("forked", &alone, &forked);
 
-    // Of a step that failed nothing stays; in the cells of a longer one lies what it left.
+    // A failed step leaves nothing; cells with remains of a longer sequence don't matter.
     let too_much = rows(2, 0, &vec![0; 65]);
     model
         .decode(&too_much)
@@ -191,7 +191,7 @@ fn same_texts(load: impl Fn() -> LlamaModel) {
     assert!(alone.iter().all(|text| text.len() > 20), "{alone:?}");
     assert_ne!(alone[0], alone[1]);
 
-    // After a restart, beside eight others that come and go, and beside choices of the same prompts: more
+    // After a restart, beside eight other requests that come and go, and beside several choices of the same prompts: more
     // than there are sequences.
     let engine = start().expect("the engine starts");
     let noise = (0..8).map(|i| job(3 + 17 * i, 1.0, 5 + 3 * i as u32, 1));

@@ -1,4 +1,4 @@
-//! A copy that is faster: made once, measured, and served only while it is whole and of this very file.
+//! A faster copy of a model file: made once, measured, and served only while it is complete and belongs to this file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use common::{compute, greedy, models, small, smollm2_file, text, tokens};
 fn options(folder: &Path) -> SpeedOptions {
     SpeedOptions {
         folder: folder.to_owned(),
-        // As in `small`: tests run beside each other.
+        // One thread, since tests run in parallel.
         threads: Some(1),
         kl_mean_max: KL_MEAN_MAX,
     }
@@ -64,7 +64,7 @@ fn a_copy_is_made_once_and_again_when_it_is_damaged() {
         (path.clone(), difference, false)
     );
 
-    // It is a model, and speaks.
+    // The copy generates text.
     let mut model = load(&path, &small()).expect("the copy loads");
     let prompt = tokens(&model, "The capital of France is");
     let logits = compute(&mut model, 0, 0, &prompt, 64);
@@ -116,7 +116,7 @@ fn a_copy_that_differs_too_much_is_not_kept() {
         left.len() == 2 && left[0].ends_with(".json") && left[1] == "lock",
         "{left:?}"
     );
-    // The next start doesn't make it again, whatever it allows.
+    // The next start doesn't make the copy again, whatever limit it has.
     for again in [strict, options(folder.path())] {
         assert_eq!(
             for_speed(&smollm2_file(), &again).unwrap(),
@@ -152,7 +152,7 @@ fn what_is_served_as_it_is() {
         assert!(error.to_string().contains("exists"), "{error}");
     }
     assert!(names(folder.path()).is_empty());
-    // The demo model's file loads as before: nothing of this touches it.
+    // The demo model's file was only read, and loads as before.
     assert!(
         load(&smollm2_file(), &LoadOptions::default())
             .unwrap()

@@ -1,4 +1,4 @@
-//! What `weir tune` measures with.
+//! The measurements of `weir tune`.
 
 use weir_llama::{LoadOptions, Workload};
 
@@ -21,7 +21,7 @@ fn every_kind_of_cache_is_measured_and_empty_afterwards() {
             depth: 16,
             ..workload
         };
-        // Twice: what is left of the first one would be in the way of the second.
+        // Twice: cells that the first measurement left would be in the way of the second.
         for _ in 0..2 {
             let speed = short.measure(&mut model).expect("there is room");
             for tokens in [speed.prompt, speed.one, speed.many] {
@@ -38,7 +38,7 @@ fn streams_are_as_long_as_asked_for_if_there_is_room() {
         let workload = Workload::fit(&mut model, 3, Some(tokens)).expect("there is room");
         assert_eq!(workload.depth, depth, "{tokens}");
     };
-    // 16 of them are what is measured.
+    // 16 of the tokens are decoded in the measured steps.
     check(300, 284);
     check(16, 1);
     check(10_000, 2_048 / 3 - 16);

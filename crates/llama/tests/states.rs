@@ -1,5 +1,5 @@
-//! Models whose sequences have a state, alone (Mamba) or beside cells (Jamba; LFM2, with a sliding window): small
-//! ones with random weights, which write letters.
+//! Models with a recurrent state, alone (Mamba) or beside KV cells (Jamba; LFM2, with a sliding window): small ones with
+//! random weights, whose tokens are letters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,14 +15,14 @@ mod common;
 use common::{answers, best, compute, distance, essay, rows, small, tiny, tiny_file, tokens};
 
 const MODELS: [&str; 3] = ["mamba", "jamba", "lfm2"];
-/// Kernels add up in another order when a step has other rows.
+/// The largest accepted difference of logits: kernels add up in another order when a step has other tokens.
 const NOISE: f32 = 1e-3;
 
 fn options() -> LoadOptions {
     LoadOptions {
         cells: Some(2_048),
         sequences: Some(8),
-        // What is rounded to 16 bits would differ by more.
+        // A cache rounded to 16 bits would differ by more than `NOISE`.
         kv_format: KvFormat::F32,
         ..small()
     }
@@ -63,7 +63,7 @@ impl Stream {
     }
 }
 
-/// Computes all streams side by side until each has so many tokens of an answer; the first of them in `first`.
+/// Computes all streams side by side until each has `answer` tokens of its answer. The first stream is sequence `first`.
 fn go_on(model: &mut LlamaModel, first: u32, streams: &mut [Stream], chunk: usize, answer: usize) {
     loop {
         let mut step = Vec::new();
@@ -144,7 +144,7 @@ fn what_they_say_of_themselves() {
     }
 }
 
-/// Else the other tests would test nothing.
+/// Checks that the answers depend on early tokens; otherwise the other tests would show nothing.
 #[test]
 fn what_they_say_depends_on_what_was_long_ago() {
     for name in MODELS {
@@ -181,7 +181,7 @@ fn in_chunks_and_side_by_side_they_say_what_each_says_alone() {
     }
 }
 
-/// A fork of a fork goes on as if it had computed all itself, whoever goes on or ends meanwhile.
+/// A fork of a fork continues as if it had computed all its tokens, whatever happens to the other sequences.
 #[test]
 fn forks_at_the_end_go_on_alike() {
     for name in MODELS {
@@ -192,7 +192,7 @@ fn forks_at_the_end_go_on_alike() {
         let whole = ends.map(|end| [&stem[..], &end].concat());
         let expected = whole.clone().map(|prompt| alone(&mut model, &prompt, 16));
 
-        // The stem in sequence 7, a snapshot of it in 0, which is never computed, and three that begin with that.
+        // The common prefix in sequence 7, a snapshot of it in sequence 0, which is never computed, and three forks of the snapshot.
         let length = stem.len() as u32 - 1;
         compute(&mut model, 7, 0, &stem[..stem.len() - 1], 10);
         model.fork(SequenceId(7), SequenceId(0), length);
@@ -210,7 +210,7 @@ fn forks_at_the_end_go_on_alike() {
             (1..4).for_each(|sequence| model.forget(SequenceId(sequence)));
             model.forget(SequenceId(7));
         }
-        // The last one takes the snapshot over.
+        // The last fork takes the snapshot's place.
         let mut last = [Stream {
             computed: stem.len() - 1,
             ..Stream::new(&whole[2])
@@ -235,7 +235,7 @@ fn what_cannot_be_is_refused() {
         refuse(&|model| model.truncate(SequenceId(0), 5));
         let again = model.decode(&rows(0, 3, &prompt[3..]));
         assert!(matches!(again, Err(DecodeError::Fault(_))), "{again:?}");
-        // A step that nobody wants any more goes to its end.
+        // A step runs to its end although it isn't wanted any more.
         let next = &stream.known[prompt.len()..=prompt.len()];
         let row = rows(0, prompt.len(), next);
         model.decode_while(&row, &|| false).expect("it is computed");
@@ -243,7 +243,7 @@ fn what_cannot_be_is_refused() {
     }
 }
 
-/// Cells are full before anything has changed: all states are as they were.
+/// A full cache is noticed before anything has changed: all states are as they were.
 #[test]
 fn a_full_cache_leaves_states_alone() {
     for name in ["jamba", "lfm2"] {
@@ -267,8 +267,8 @@ fn a_full_cache_leaves_states_alone() {
     }
 }
 
-/// Requests with a common beginning, some of them with several choices, one after the other and all at once: with the
-/// prefix cache most of the beginning is there for all but the first two, and the texts are those without.
+/// Requests with a common beginning, some with several choices, one after the other and all at once: from the third on, the
+/// prefix cache has most of the beginning, and the texts are the same as without it.
 #[test]
 fn an_engine_shares_what_they_begin_with() {
     for name in MODELS {

@@ -1,4 +1,4 @@
-//! Many streams at once, through the engine, against each prompt alone on the model.
+//! Many streams at once through the engine, compared with each prompt alone on the model.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use weir_llama::{LlamaModel, LoadOptions};
 mod common;
 use common::{best, compute, essay, small, smollm2, split};
 
-/// Somewhat more than `examples/noise.rs` measures.
+/// The largest accepted difference of logits: somewhat more than `examples/noise.rs` measures.
 const NOISE: f32 = 1.6;
 const STREAMS: usize = 32;
 
@@ -25,8 +25,8 @@ struct Job {
     choices: i64,
 }
 
-/// Questions of all lengths; every fourth has a beginning that the others of its kind have, too, and every fourth
-/// is answered twice.
+/// Questions of different lengths. A quarter of them share their beginning with other questions, and a quarter have two
+/// choices.
 fn jobs() -> Vec<Job> {
     let countries = [
         "France", "Japan", "Brazil", "Egypt", "Canada", "India", "Norway", "Kenya",
@@ -51,10 +51,10 @@ fn jobs() -> Vec<Job> {
     (0..STREAMS).map(job).collect()
 }
 
-/// A greedy text, and what else it could have been.
+/// The greedy answer to a prompt that is computed alone, and the tokens that could have taken each place.
 struct Solo {
     pieces: Vec<Vec<u8>>,
-    /// For each piece the texts of the tokens that were best within the noise.
+    /// For each token, the texts of all tokens that were best within the noise.
     likely: Vec<Vec<Vec<u8>>>,
     finish: FinishReason,
 }
@@ -147,7 +147,7 @@ async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
     answer
 }
 
-/// Whether the text is the whole solo one; if not, it is so up to a place where another token was as good.
+/// Whether the answer is that of the prompt alone, or the same up to a token for which another one was as good.
 fn check(job: &Job, solo: &Solo, answer: &Choice) -> bool {
     let whole = solo.pieces.concat();
     let text = answer.text.as_bytes();
@@ -188,7 +188,7 @@ fn thirty_two_streams_at_once_say_what_each_says_alone() {
         sequences: None,
         ..small()
     };
-    // Fewer sequences than streams: some wait, and begin in the cells of others.
+    // Fewer sequences than streams: some wait, and begin in cells that others had.
     let split = LoadOptions {
         sequences: Some(24),
         ..split()
@@ -220,8 +220,8 @@ fn check_streams(options: &LoadOptions, jobs: &[Job], solos: &[Solo]) {
     );
 }
 
-/// Answers that repeat their prompts, one alone and three at once: what is drafted doesn't change what is said, and some of
-/// it comes true.
+/// Answers that repeat their prompts, one alone and three at once: speculative decoding doesn't change them, and some draft
+/// tokens are accepted.
 #[test]
 fn drafts_do_not_change_what_is_said() {
     let verse = "The river runs over the old stone weir, and under the mill wheel, deep and slow. ";
@@ -248,6 +248,6 @@ fn drafts_do_not_change_what_is_said() {
     for ((job, solo), answer) in jobs.iter().zip(&solos).zip([alone].iter().chain(&answers)) {
         check(job, solo, &answer.choices[0]);
     }
-    // How many are drafted follows from what steps take on this machine at this time.
+    // The number of draft tokens depends on how long steps take on this machine at this time.
     assert!(drafted.accepted > 0, "{drafted:?}");
 }

@@ -65,7 +65,7 @@ fn random_texts_come_back_as_they_were() {
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 33
     };
-    // This vocabulary lacks a few control characters, and planes 4 to 13, which have no characters.
+    // This vocabulary lacks a few control characters, and the planes 4 to 13, which have no characters.
     let known = |c: &char| {
         let mut buffer = [0; 4];
         let text = c.encode_utf8(&mut buffer);
@@ -125,7 +125,7 @@ fn names_of_special_tokens_become_tokens_without_text() {
 fn pieces_are_bytes_of_whole_texts() {
     let model = smollm2(&small());
     let tokenizer = model.tokenizer();
-    // A rare character takes several tokens, none of which is a character.
+    // A rare character takes several tokens, each with a part of its bytes.
     let tokens = tokenizer.tokenize("\u{1fae8}", Bos::Omit);
     assert!(tokens.len() > 1);
     assert!(
@@ -133,7 +133,7 @@ fn pieces_are_bytes_of_whole_texts() {
             .iter()
             .any(|&token| String::from_utf8(bytes(&*tokenizer, &[token])).is_err())
     );
-    // All tokens have a text that can be asked for, none of it with a length that isn't its own.
+    // Every token has bytes, and as many of them as are said.
     let all: Vec<Token> = (0..tokenizer.vocabulary()).collect();
     let together = bytes(&*tokenizer, &all);
     let apart: usize = all
@@ -144,7 +144,7 @@ fn pieces_are_bytes_of_whole_texts() {
     assert!(apart > 200_000);
 }
 
-/// Within the context they come back as they were; beyond it they are enough to be refused, and soon.
+/// A text that fits the context comes back unchanged; a longer one gets enough tokens to be refused, and fast.
 #[test]
 fn long_texts() {
     let model = smollm2(&LoadOptions {
@@ -163,7 +163,7 @@ fn long_texts() {
             "{part:?}"
         );
     }
-    // As a whole this takes minutes.
+    // Tokenized as a whole, this text would take minutes.
     assert!(
         tokenizer
             .tokenize(&"<|im_end|>".repeat(100_000), Bos::Omit)
@@ -172,7 +172,7 @@ fn long_texts() {
     );
 }
 
-/// However a text that fits the context was cut, its tokens are those of the whole.
+/// A text that fits the context gets the tokens of the whole text, wherever it was cut for counting.
 #[test]
 fn a_text_that_fits_has_the_tokens_of_the_whole() {
     let model = smollm2(&LoadOptions {
@@ -180,7 +180,7 @@ fn a_text_that_fits_has_the_tokens_of_the_whole() {
         ..small()
     });
     let tokenizer = model.tokenizer();
-    // 4,096 bytes end in the middle of one of these.
+    // Byte 4,096 is in the middle of one of these words.
     for part in [
         " mountainside",
         " internationally",

@@ -1,5 +1,5 @@
-//! A model with a sliding window behind an engine: what is shared of a prompt longer than the window says what it says
-//! unshared. Gemma 3 270M in `F16`, whose noise is small enough to compare texts; it tests nothing if the file isn't there.
+//! A model with a sliding window behind an engine: a prompt longer than the window gets the same answer from a shared prefix as
+//! without. Gemma 3 270M in `F16`, whose noise is small enough to compare texts; nothing is tested if the file isn't there.
 
 #![expect(
     unsafe_code,
@@ -21,9 +21,9 @@ use weir_llama::{LoadOptions, load};
 mod common;
 use common::{essay, models, tokens};
 
-/// Ten times what was seen of any token's log-probability with and without sharing.
+/// The largest accepted difference: ten times that of any token's log-probability with and without sharing.
 const NOISE: f32 = 0.05;
-/// Of most of the model's layers, in tokens.
+/// The sliding window of most of the model's layers, in tokens.
 const WINDOW: usize = 512;
 
 fn write_f16(from: &Path, to: &Path) {
@@ -39,7 +39,7 @@ fn write_f16(from: &Path, to: &Path) {
     assert_eq!(code, 0);
 }
 
-/// The tokens of the greedy answer with the best two at each place, and how many tokens of the prompt were there.
+/// The tokens of the greedy answer, each with the two best, and the number of prompt tokens that came from the prefix cache.
 async fn answer(engine: &LocalEngine, prompt: &[Token], count: u32) -> (Vec<TokenLogprob>, u64) {
     let greedy = SamplingFields {
         temperature: Some(0.0),
@@ -108,8 +108,8 @@ fn a_shared_prompt_beyond_the_window_is_continued_alike() {
         answer
     };
     let (expected, none) = run(PrefixCache::Off, &[]);
-    // The first one goes on behind where the second one leaves it. It lies behind a short one whose cells are taken by a third, and
-    // the search for more comes to those that the first one has left behind its window.
+    // `first` continues beyond the point where `second` forks from it. In the cache it lies behind a short prompt, whose cells a third
+    // prompt takes; the search for more cells then reaches those that `first` has left behind its window.
     let others = [&all[100..200], &all[300..700]];
     let (shared, cached) = run(PrefixCache::Account, &[others[0], first, others[1]]);
     assert_eq!(none, 0);

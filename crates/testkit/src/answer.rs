@@ -1,4 +1,4 @@
-//! An answer that was read to its end.
+//! An HTTP answer that was read to its end.
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -33,7 +33,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// A header that is there once, or the empty string.
+    /// The value of a header, or the empty string. Fails if the header occurs twice.
     pub fn header(&self, name: &str) -> &str {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().map_or("", |value| value.to_str().unwrap());
@@ -41,7 +41,7 @@ impl Answer {
         value
     }
 
-    /// The frames of a stream: exactly `data: {json}` and an empty line each; `[DONE]` is `null`.
+    /// The frames of a stream. Each must be exactly `data: {json}` and an empty line; `[DONE]` becomes `null`.
     pub fn frames(&self) -> Vec<Value> {
         let text = self.text();
         let text = text

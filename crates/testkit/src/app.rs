@@ -20,18 +20,18 @@ use weir_server::{App, Options};
 
 use crate::{Answer, Scripted};
 
-/// What the clock says: 2026-11-22T12:00:00Z.
+/// The time of the clock, in seconds since 1970: 2026-11-22T12:00:00Z.
 pub const NOW: i64 = 1_795_348_800;
 
 pub type Body = BoxBody<Bytes, Infallible>;
-/// An answer that is still coming.
+/// The body of an answer that is still arriving.
 pub type StreamBody = UnsyncBoxBody<Bytes, String>;
 
-/// What a [`TestApp`] starts with.
+/// The state that a [`TestApp`] starts with.
 #[derive(Debug)]
 pub struct Setup {
     pub offers: Vec<Offer>,
-    /// Of every key.
+    /// Limits of every key.
     pub quotas: Quotas,
     pub tiers: Vec<TierRule>,
     pub credit: Nanos,
@@ -39,7 +39,7 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// `sim/chat`, `sim/plain` without a chat template, and `sim/down` without an engine.
+    /// The models `sim/chat`, `sim/plain` (without a chat template) and `sim/down` (without an engine).
     fn default() -> Self {
         let plain = SimModel::new(SimOptions {
             chat: false,
@@ -67,7 +67,7 @@ pub fn offer(id: &str, model: Option<SimModel>) -> Offer {
     )
 }
 
-/// An offer of this engine.
+/// An offer of the engine.
 pub fn offer_of(id: &str, engine: Option<Arc<dyn Engine>>) -> Offer {
     Offer {
         id: id.to_owned(),
@@ -89,7 +89,7 @@ pub struct TestApp {
     pub app: App,
     pub accounts: Accounts,
     pub account: Account,
-    /// Of `account`, for every model.
+    /// A key of `account`, which may use every model.
     pub key: String,
     _folder: TempDir,
 }
@@ -99,7 +99,7 @@ impl TestApp {
         TestApp::start(Setup::default()).await
     }
 
-    /// With this engine behind `sim/chat` and `sim/plain`.
+    /// An app with this engine behind `sim/chat` and `sim/plain`.
     pub async fn scripted(engine: &Scripted) -> Self {
         let engine = || Some(Arc::new(engine.clone()) as Arc<dyn Engine>);
         TestApp::start(Setup {
@@ -140,7 +140,7 @@ impl TestApp {
         }
     }
 
-    /// Another key of the same account.
+    /// Makes another key of the account.
     pub async fn key_with(&self, options: KeyOptions) -> String {
         self.accounts
             .add_key_with(&self.account.id, options, now())
@@ -151,29 +151,29 @@ impl TestApp {
             .to_owned()
     }
 
-    /// Sends a request as it is, and doesn't wait for the answer's end.
+    /// Sends a request unchanged, and returns the answer as soon as its head is there.
     pub async fn open(&self, request: Request<Body>) -> Response<StreamBody> {
         let router = weir_server::router(self.app.clone());
         let response = router.oneshot(request).await.unwrap();
         response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync())
     }
 
-    /// Sends a request as it is.
+    /// Sends a request unchanged, and reads the answer.
     pub async fn send(&self, request: Request<Body>) -> Answer {
         Answer::read(self.open(request).await).await
     }
 
-    /// Sends a body with the key.
+    /// Posts a body with the app's key.
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
         self.send(self.request(Method::POST, path, body)).await
     }
 
-    /// Asks without a key.
+    /// Gets a path without a key.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(body("")).unwrap()).await
     }
 
-    /// A request with the key.
+    /// A request with the app's key.
     pub fn request(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Request<Body> {
         let bearer = format!("Bearer {}", self.key);
         let request = Request::builder()
@@ -188,12 +188,12 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
 }
 
-/// What the clock of a [`TestApp`] says.
+/// The time of a [`TestApp`]'s clock.
 pub fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
 }
 
-/// Request ids of tests only have to differ.
+/// Request ids for tests, which only have to differ.
 fn next() -> u128 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     u128::from(LAST.fetch_add(1, Ordering::Relaxed))

@@ -1,5 +1,5 @@
-//! Helpers of tests and of measurements, never a part of the product: the whole service in process, with simulated
-//! models, and loads for servers.
+//! Helpers for tests and measurements, which are never a part of the product: the whole service in process with simulated
+//! models, nodes to be killed, and loads for servers.
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 

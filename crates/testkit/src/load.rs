@@ -1,5 +1,5 @@
-//! Loads for a server that speaks OpenAI's API, Weir or another, and what its callers feel: tokens per second, the time
-//! to the first token (TTFT), the gaps between tokens, refusals. `bench-load` is its command line, `make bench` its use.
+//! Loads for servers with OpenAI's API, Weir and others, and their effect on callers: tokens per second, time to first token
+//! (TTFT), inter-token latency, refusals. `bench-load` is the command line for them, which `make bench` uses.
 
 mod closed;
 mod figures;

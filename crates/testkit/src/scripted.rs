@@ -12,7 +12,7 @@ use weir_engine::{
     Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request, Token,
 };
 
-/// Its tokenizer is the simulated model's; a conversation has as many tokens as messages.
+/// The tokenizer is that of the simulated model. A conversation counts one token per message.
 #[derive(Debug, Clone)]
 pub struct Scripted {
     facts: Facts,
@@ -21,7 +21,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Does everything, and answers each request with these events.
+    /// An engine that supports all features, and answers each request with these events.
     pub fn new(script: Vec<Event>) -> Self {
         Scripted {
             facts: Facts {
@@ -41,13 +41,13 @@ impl Scripted {
         }
     }
 
-    /// The same, able to do what these facts say.
+    /// The engine with other facts, which say what it supports.
     #[must_use]
     pub fn with_facts(self, facts: Facts) -> Self {
         Scripted { facts, ..self }
     }
 
-    /// The requests so far. Copies of the engine share them.
+    /// The requests so far. Clones of the engine share them.
     pub fn asked(&self) -> Vec<Request> {
         self.asked
             .lock()
@@ -109,7 +109,7 @@ impl Engine for Scripted {
         Box::pin(async { prepared })
     }
 
-    /// The vector of an input is its number of tokens, again and again.
+    /// Each number of a vector is the input's number of tokens.
     fn embed(&self, prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
         let vector = |input: &Arc<[Token]>| vec![input.len() as f32; prepared.dimensions as usize];
         let embedded = Embedded {

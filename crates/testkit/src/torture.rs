@@ -1,6 +1,6 @@
-//! Nodes that serve a seeded mix of requests until they are killed, and say what they do while they do it.
+//! Nodes that serve a seeded mix of requests until they are killed, and report each of their acts when it happens.
 //!
-//! `src/bin/torture` is such a node; `tests/torture.rs` kills it again and again, and checks the books.
+//! `src/bin/torture` is such a node; `tests/torture` kills nodes again and again, and checks the books.
 
 mod fact;
 pub mod node;
@@ -11,9 +11,9 @@ pub use self::fact::{Fact, Prices};
 pub use self::payment::Payment;
 pub use self::random::Random;
 
-/// How often the tokens that were delivered become durable: some of a node's short life.
+/// The interval of checkpoints: short, so that a node's short life has some.
 pub const CHECKPOINT_EVERY: std::time::Duration = std::time::Duration::from_millis(4);
-/// Accounts that all nodes of a database share.
+/// The accounts, which all nodes of a database share.
 pub const ACCOUNTS: [&str; 3] = ["rich", "modest", "poor"];
-/// Where a node itself may die, beside the places of the ledger: a text was delivered just now.
+/// The place in a node itself where it may die, besides those in the ledger: just after a text was delivered.
 pub const MID_STREAM: &str = "mid-stream";

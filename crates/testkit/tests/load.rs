@@ -1,4 +1,4 @@
-//! The load generator: against the service in process, and against a server that misbehaves as a test says.
+//! The load generator, against the service in process and against a server that misbehaves.
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test fails it")]
 
@@ -62,7 +62,7 @@ async fn a_closed_loop_counts_what_was_answered() {
         let asked = requests * u64::from(load.output_tokens);
         match load.ending {
             Ending::Answered => assert_eq!((requests, tokens), (load.requests, asked), "{figures}"),
-            // What was under way at the end counts, too.
+            // Requests that were under way at the end may count too.
             Ending::HungUp => assert!(requests >= load.requests && tokens >= asked, "{figures}"),
         }
         assert_eq!(figures["ttft_ms"]["count"], requests, "{figures}");

@@ -1,5 +1,5 @@
-//! The invariants of ARCHITECTURE.md that a machine can check: which crate may depend on which, and
-//! what may stand where.
+//! The invariants of ARCHITECTURE.md that a machine can check: the dependencies between crates, and the words that only some
+//! crates may contain.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
-/// What each crate may use of the others. Dependencies go down only, nothing sideways.
+/// The crates of the workspace that each crate may depend on. Dependencies go down only.
 const ARROWS: &[(&str, &[&str])] = &[
     ("weir-api", &[]),
     ("weir-engine", &[]),
@@ -47,7 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Libraries that belong to some crates only.
+/// Libraries that only some crates may depend on.
 const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["weir-server"]),
     ("hyper", &["weir-server", "weir-webhooks"]),
@@ -80,7 +80,7 @@ fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// Crate → the names it depends on in the product (not in its tests).
+/// The dependencies of each crate in the product, without those of its tests.
 fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     let of = |package: &&cargo_metadata::Package| {
         let names = package
@@ -95,7 +95,7 @@ fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     metadata.workspace_packages().iter().map(of).collect()
 }
 
-/// Every Rust file of a crate's `src`, with its text.
+/// Every Rust file in the crate's `src`, with its text.
 fn sources(krate: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join("crates").join(krate).join("src")];
@@ -121,14 +121,14 @@ fn crates() -> Vec<String> {
         .collect()
 }
 
-/// Lines of product code: without comments, and without what follows `#[cfg(test)]` at the margin.
+/// Lines of product code with their numbers: without comments, and without anything after an unindented `#[cfg(test)]`.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let product = text.lines().take_while(|line| *line != "#[cfg(test)]");
     let code = product.map(|line| line.split("//").next().unwrap_or(""));
     code.enumerate().map(|(index, line)| (index + 1, line))
 }
 
-/// Asserts that no product code outside `allowed` crates contains a word.
+/// Asserts that no product code outside of the `allowed` crates contains the word.
 fn check_word_only_in(word: &str, allowed: &[&str]) {
     for krate in crates()
         .iter()
@@ -280,7 +280,7 @@ fn only_the_binary_reads_the_environment() {
     for word in ["env::var", "env::args"] {
         check_word_only_in(word, &["weir", "testkit"]);
     }
-    // `llama` asks the system which cores are free, `accounts` reads the mark beside its database.
+    // `llama` reads which cores are free from the system, `accounts` the marker file beside its database.
     check_word_only_in(
         "fs::read_to_string",
         &["weir", "testkit", "llama", "accounts"],
@@ -304,7 +304,7 @@ fn every_file_is_part_of_a_crate() {
     }
 }
 
-/// Words of the operators' pages that must be those of the code.
+/// The error codes in the documentation must be those of the code.
 #[test]
 fn the_error_table_of_the_docs_is_that_of_the_code() {
     let docs = fs::read_to_string(root().join("docs/api.md")).unwrap();

@@ -1,4 +1,4 @@
-//! The command line, as one types it.
+//! The command line. The doc comments of arguments are the texts of `--help`.
 
 mod manage;
 mod usage;
@@ -104,8 +104,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it changes nothing in the books, so that its output may be left unread, and it works where nothing can be
-    /// written.
+    /// Whether the command changes nothing in the books. Then its output may be left unread, and it works on a read-only
+    /// database.
     pub(crate) fn only_reads(&self) -> bool {
         match self {
             Command::Account(command) => {

@@ -1,4 +1,4 @@
-//! What the command line does beside `serve`.
+//! The commands other than `serve`.
 
 pub(crate) mod accounts;
 pub(crate) mod audit;

@@ -1,7 +1,7 @@
-//! The config: as written (a file, environment variables), then resolved and checked.
+//! The config: settings as written (in a file and environment variables), resolved and checked.
 //!
-//! [`keys`] is the table of what there is; [`settings`] reads values that fit it; this file turns them
-//! into [`Config`], which the rest of the program uses without checking anything again.
+//! [`keys`] is the table of all keys; [`settings`] reads values and checks each against its key; this file turns them into
+//! [`Config`], which the rest of the program uses without further checks.
 
 pub(crate) mod assume;
 mod http;
@@ -27,47 +27,47 @@ use weir_webhooks::Webhook;
 use self::limits::Limits;
 use self::settings::{Origin, Problem, Settings, Value};
 
-/// Everything that can be configured, checked.
+/// The whole config, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) source: Source,
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) database: Database,
-    /// Whether the first start makes an account with credit; `None` is on a terminal only.
+    /// Whether the first start makes an account with credit; `None` means only on a terminal.
     pub(crate) demo: Option<bool>,
     pub(crate) postgres: Postgres,
     pub(crate) node: Node,
     pub(crate) limits: Limits,
     pub(crate) models: Vec<Model>,
     pub(crate) webhooks: Vec<Webhook>,
-    /// How long usage records are kept; `None` is for ever.
+    /// How long usage records are kept, in days; `None` means for ever.
     pub(crate) usage_keep_days: Option<u32>,
-    /// Requests whose ends can be noted beside the database.
+    /// The most finished requests that may be kept in `data` while the database can't be written.
     pub(crate) unsettled_requests_max: u32,
     pub(crate) http: Http,
     pub(crate) shutdown_grace: Duration,
     pub(crate) log: Log,
-    /// Empty: CORS is off.
+    /// The origins that may call from browsers; empty if CORS is off.
     pub(crate) cors_origins: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     File(PathBuf),
-    /// No file; each line is an assumption that was made instead.
+    /// There is no file. Each line names an assumption that was made instead.
     Assumed(Vec<String>),
 }
 
-/// Where accounts, ledger and usage are.
+/// The database of accounts, ledger and usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Database {
-    /// A file in [`Config::data`].
+    /// A file in the directory [`Config::data`].
     Sqlite,
     Postgres(PostgresUrl),
 }
 
-/// How a PostgreSQL is used, if there is one.
+/// How PostgreSQL is used, if it is the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Postgres {
     pub(crate) connections_max: u32,
@@ -90,7 +90,7 @@ pub(crate) struct Model {
     pub(crate) engine: Llama,
 }
 
-/// In 0.0001 USD per million tokens.
+/// Prices in 0.0001 USD per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Price {
     pub(crate) input: u64,
@@ -98,7 +98,7 @@ pub(crate) struct Price {
     pub(crate) cached: Option<u64>,
 }
 
-/// An embedded engine; what is `None` the engine chooses.
+/// Settings of an embedded engine. The engine chooses values that are `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Llama {
     pub(crate) path: PathBuf,
@@ -112,9 +112,9 @@ pub(crate) struct Llama {
     pub(crate) kv_format: KvFormat,
     pub(crate) flash_attention: FlashAttention,
     pub(crate) optimize: Optimize,
-    /// Whether the file's bytes are compared with those of the first time.
+    /// Whether the file's bytes are compared with those of its first start.
     pub(crate) checksum: bool,
-    /// Whether a model that generates gives the means of its vectors, too.
+    /// Whether a generating model gives embeddings too (the means of its tokens' vectors).
     pub(crate) embeddings: bool,
     pub(crate) embedding_tokens: Option<u32>,
     pub(crate) matryoshka: bool,
@@ -130,7 +130,7 @@ pub(crate) struct Llama {
     pub(crate) speculation: Speculation,
 }
 
-/// Long enough for most prompts; of the demo model 190 MB.
+/// The default of `aside_tokens`: long enough for most prompts. With the demo model the second cache takes 190 MB.
 const ASIDE_TOKENS: u32 = 8_192;
 
 impl Llama {
@@ -165,7 +165,7 @@ impl Llama {
     }
 }
 
-/// Whose a cell of the cache may be.
+/// How KV cells are divided between sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KvLayout {
@@ -174,7 +174,7 @@ pub(crate) enum KvLayout {
 }
 
 impl KvLayout {
-    /// As the config has it.
+    /// The value in the config file.
     pub(crate) fn name(self) -> &'static str {
         match self {
             KvLayout::Unified => "unified",
@@ -183,7 +183,7 @@ impl KvLayout {
     }
 }
 
-/// In which format keys and values are cached.
+/// The format of cached keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KvFormat {
     F16,
@@ -200,7 +200,7 @@ pub(crate) enum FlashAttention {
 }
 
 impl FlashAttention {
-    /// As the config has it.
+    /// The value in the config file.
     pub(crate) fn name(self) -> &'static str {
         match self {
             FlashAttention::Auto => "auto",
@@ -210,7 +210,7 @@ impl FlashAttention {
     }
 }
 
-/// What a file may be changed for before it is served.
+/// The goal for which a requantized copy of the file is served, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Optimize {
@@ -220,7 +220,7 @@ pub(crate) enum Optimize {
 }
 
 impl Optimize {
-    /// As the config has it.
+    /// The value in the config file.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Optimize::Off => "off",
@@ -250,7 +250,7 @@ pub(crate) struct Log {
     pub(crate) filter: String,
 }
 
-/// What was said on the command line; it wins over file and environment.
+/// Values from the command line, which win over file and environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overrides {
     pub(crate) config: Option<PathBuf>,
@@ -258,7 +258,7 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
 }
 
-/// Every problem of a config, one a line.
+/// Every problem of a config, one per line.
 #[derive(Debug)]
 pub(crate) struct Invalid(pub(crate) Vec<String>);
 
@@ -270,15 +270,15 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// A config and what is odd about it without being wrong.
+/// A config, and warnings about parts that are odd but not wrong.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) warnings: Vec<String>,
 }
 
-/// The config that a command started in `directory` has: the file named by `overrides`, else
-/// `weir.toml` there, else assumptions; then the environment; then the command line.
+/// Loads the config of a command that was started in `directory`: the file named in `overrides`, else `weir.toml` in the
+/// directory, else assumptions; then the environment, then the command line.
 pub(crate) fn load(
     directory: &Path,
     overrides: &Overrides,
@@ -306,7 +306,7 @@ pub(crate) fn load(
     Ok(Loaded { config, warnings })
 }
 
-/// The file, if it is there. One that can't be looked for may be there, and must not be left out without a word.
+/// The file, if it exists. If that can't be found out, it fails: a file that may exist must not be silently left out.
 fn found(file: PathBuf) -> Result<Option<PathBuf>, Invalid> {
     match file.try_exists() {
         Ok(there) => Ok(there.then_some(file)),
@@ -363,7 +363,7 @@ fn told(problems: &[Problem]) -> Invalid {
     Invalid(problems.iter().map(Problem::to_string).collect())
 }
 
-/// Turns settings into a config; what only shows in the context of other values is checked here.
+/// Turns settings into a config, and checks the conditions between several values.
 struct Reader<'a> {
     settings: &'a Settings,
     base: &'a Path,
@@ -438,7 +438,7 @@ impl Reader<'_> {
                     format!("there is a model `{}` already", model.id),
                 );
             }
-            // A file that can't be looked for is no missing one: loading it says what is wrong.
+            // If the existence of a file can't be found out, the model stays: loading it reports the error.
             if !optional || model.engine.path.try_exists().unwrap_or(true) {
                 models.push(model);
             }
@@ -446,7 +446,7 @@ impl Reader<'_> {
         models
     }
 
-    /// `None` if something is missing, which is noted then.
+    /// `None` if something is missing, which is then among the problems.
     fn model(&mut self, at: &str) -> Option<(Model, bool)> {
         let id = self.required(at, "id", "a name");
         let free = "a price (0 if it is free)";
@@ -558,7 +558,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The value at a concrete path, or the key's default.
+    /// The value at a concrete path, or the default of its key.
     fn value(&self, path: &str) -> Option<Value> {
         let key = keys::find(&settings::pattern(path)).expect("only keys of the table are read");
         let written = self.settings.get(path).map(|setting| setting.value.clone());

@@ -1,8 +1,8 @@
-//! Starts, serves, and stops so that nothing that money depends on is lost.
+//! Starts, serves, and stops in an order that loses no billing data.
 //!
-//! The order of the start: config, signals, log, the port (which isn't listened on yet), database (and what a dead process
-//! left open in it), models, the first account if there is none, and only then the listener and requests. The end is the
-//! reverse. A signal to stop ends a start at any of these places.
+//! The order of a start: config, signals, log, the port (bound, but not listened on yet), the database (with holds that dead
+//! processes left open), models, the first account if there is none, and only then the listener. A stop takes the reverse
+//! order. A signal to stop ends a start at any of these points.
 
 mod events;
 mod first_start;
@@ -29,19 +29,19 @@ use crate::config::{Config, Invalid, Source};
 use crate::wire::Models;
 use crate::{output, wire};
 
-/// Requests wait to be settled.
+/// The exit status if finished requests still wait to be settled.
 const EXIT_UNSETTLED: u8 = 3;
-/// How long the last settlements may take; what is open then is settled by the next start.
+/// The longest wait for the last settlements. The next start settles the others.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Connections that the system keeps until they are accepted.
+/// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// The point up to which a server came before it was stopped.
+/// How far a server came before it was stopped.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// A model may still be loading, in a thread that can't be stopped.
+    /// The server was stopped while it started. A model may still be loading, in a thread that can't be stopped.
     BeforeServing,
-    /// The exit status tells whether all requests are settled.
+    /// The server ran. The exit status tells whether all requests are settled.
     Served(ExitCode),
 }
 
@@ -111,12 +111,12 @@ async fn serve_with(
         };
         tracing::warn!(why, "running answers are cut");
         stop.hard.cancel();
-        // Signals that mean nothing are still only logged.
+        // Signals without a meaning are still logged.
         loop {
             signals.stop().await;
         }
     };
-    // Serving ends when the last connection has.
+    // Serving ends when the last connection is closed.
     tokio::select! {
         ((), (), (), ()) = serving => {}
         () = stopping => {}
@@ -128,7 +128,7 @@ async fn serve_with(
     Ok(Ended::Served(unsettled(&gateway, accounts)))
 }
 
-/// All that serves, ready to do so.
+/// Everything that serves, ready to run.
 struct Started {
     app: App,
     models: Models,
@@ -155,14 +155,14 @@ async fn start(
     })
 }
 
-/// Takes the port before anything is loaded for it. Until it is listened on, clients are refused, not left waiting.
+/// Takes the port before anything is loaded for it. Until the port is listened on, clients are refused instead of left waiting.
 fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let bound = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let bound = bound.and_then(|socket| {
-        // A port is free again as soon as its last listener has gone.
+        // Makes the port available as soon as its last listener is gone, even with connections in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket)
@@ -178,7 +178,7 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Nothing new from now on; what runs may finish.
+/// Refuses new requests from now on; running ones may finish.
 fn drain(gateway: &Gateway, stop: &Stop, signal: &str, events: &Events) {
     gateway.drain();
     stop.soft.cancel();
@@ -189,8 +189,7 @@ fn drain(gateway: &Gateway, stop: &Stop, signal: &str, events: &Events) {
     events.draining();
 }
 
-/// Waits for the bills of answers that were cut. They are written within milliseconds, unless the database is out of
-/// reach.
+/// Waits for the settlements of cut answers. They are written within milliseconds, unless the database is out of reach.
 async fn settle(gateway: &Gateway, signals: &mut Signals) {
     tokio::select! {
         () = gateway.settled() => {}
@@ -199,7 +198,7 @@ async fn settle(gateway: &Gateway, signals: &mut Signals) {
     }
 }
 
-/// Says what is left for the next start.
+/// Logs how many requests wait to be settled by the next start, and returns the exit status.
 fn unsettled(gateway: &Gateway, accounts: &Accounts) -> ExitCode {
     let (unsettled, noted) = (gateway.unsettled(), accounts.kept());
     if unsettled == 0 && noted == 0 {
@@ -214,7 +213,7 @@ fn unsettled(gateway: &Gateway, accounts: &Accounts) -> ExitCode {
 }
 
 async fn end_engines(engines: Vec<Arc<LocalEngine>>) {
-    // Waits for the step that is running, and so blocks.
+    // `stop` waits for the running step, and so blocks.
     let ended =
         tokio::task::spawn_blocking(move || engines.iter().for_each(|engine| engine.stop()));
     if ended.await.is_err() {
@@ -222,7 +221,7 @@ async fn end_engines(engines: Vec<Arc<LocalEngine>>) {
     }
 }
 
-/// What was assumed, and what is odd.
+/// Prints assumptions and warnings.
 fn tell(config: &Config, warnings: &[String]) {
     if let Source::Assumed(said) = &config.source {
         said.iter().for_each(|line| output::note(line));
@@ -230,7 +229,7 @@ fn tell(config: &Config, warnings: &[String]) {
     warnings.iter().for_each(|line| output::note(line));
 }
 
-/// Where a client on this machine finds a server that may listen on all addresses.
+/// The URL by which a client on this machine reaches the server, also if it listens on all addresses.
 pub(crate) fn url(address: SocketAddr) -> String {
     let mut reachable = address;
     if address.ip().is_unspecified() {
@@ -242,7 +241,7 @@ pub(crate) fn url(address: SocketAddr) -> String {
     format!("http://{reachable}")
 }
 
-/// Each connection is an open file, and the usual limit is low; the process may raise it itself.
+/// Raises the limit of open files, which each connection counts against: the default is low, and a process may raise it itself.
 fn raise_open_files(connections: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

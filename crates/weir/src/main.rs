@@ -31,7 +31,7 @@ use crate::config::{Config, Invalid, Loaded, Overrides};
 use crate::lifecycle::Ended;
 use crate::output::StdoutError;
 
-/// Set by clap too, for a wrong command line.
+/// The exit status of a wrong command line or config; clap uses the same.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         .context("the async runtime");
     let ended = ended.and_then(|runtime| {
         let ended = runtime.block_on(Box::pin(run(cli)));
-        // A thread may still wait for a line of input that nobody wants.
+        // Doesn't wait for threads: one may be reading a line of input that is no longer wanted.
         runtime.shutdown_background();
         ended
     });
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong and what that is as an exit status. Nothing is wrong if the output of a command that only reads
-/// was not read to its end.
+/// Prints what went wrong, and returns the exit status. A command that only reads succeeds even if its output wasn't read
+/// to the end.
 fn failure(error: &anyhow::Error, reads: bool) -> ExitCode {
     let (lines, code) = match (
         error.downcast_ref::<StdoutError>(),
@@ -88,7 +88,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let served = lifecycle::serve(config, &warnings, serve.output, system);
             return Ok(match Box::pin(served).await? {
                 Ended::Served(code) => code,
-                // A model that is still loading would come across the end of the usual exit.
+                // Ends the process without destructors: a model that is still loading would collide with those of llama.cpp.
                 Ended::BeforeServing => signal_hook::low_level::exit(0),
             });
         }
@@ -115,7 +115,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Model(Model::List(output)) => models::list(&configured(&place)?, output)?,
         Command::Model(Model::Inspect(command)) => {
-            // A file can be looked at whatever the config is.
+            // Inspecting a file works with a broken config.
             let loaded = load(&overrides(&place));
             return inspect::inspect(loaded.map(|it| it.config), &command);
         }
@@ -126,7 +126,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 Some(url) => url.trim().to_owned(),
                 None => format!("http://{}", configured(&place)?.listen),
             };
-            // A file that a key was read from ends with a line feed.
+            // The variable may come from a file, with its line feed at the end.
             let key = std::env::var("WEIR_API_KEY")
                 .ok()
                 .map(|key| key.trim().to_owned())
@@ -163,7 +163,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is done to the database, beside a running server.
+/// Runs a command on the database; a server may be running at the same time.
 async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyhow::Result<()> {
     let actor = Actor::command_line(&user());
     let now = opened.time(system);
@@ -196,7 +196,7 @@ async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyho
     }
 }
 
-/// Who sits at the command line, for the audit log.
+/// The user at the command line, for the audit log.
 fn user() -> String {
     let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
     let names = ["SUDO_USER", "USER", "LOGNAME"];
@@ -220,13 +220,13 @@ fn load(overrides: &Overrides) -> Result<Loaded, Invalid> {
             "the current directory can't be used: {error}"
         )])
     })?;
-    // A name or value that isn't UTF-8 can't be one of ours.
+    // Names and values that aren't UTF-8 are skipped: none of Weir's variables has one.
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     config::load(&directory, overrides, variables)
 }
 
-/// The config, with its oddities told.
+/// Loads the config, and prints its warnings.
 fn configured(place: &Place) -> anyhow::Result<Config> {
     let Loaded { config, warnings } = load(&overrides(place))?;
     for warning in warnings {
@@ -235,7 +235,7 @@ fn configured(place: &Place) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// How to open the database; with `--data` no config is read.
+/// The options to open the database. With `--data` no config is read.
 fn options(place: &Place, role: Role) -> anyhow::Result<Options> {
     match &place.data {
         Some(data) => Ok(Options::new(data.join(accounts::DATABASE), role)),

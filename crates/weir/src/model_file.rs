@@ -1,4 +1,4 @@
-//! Looks at a model's file before anything opens it: opening a named pipe waits for ever.
+//! Checks the kind of a model's file before anything opens it: opening a named pipe would wait for ever.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
-/// Whether this is a file that can be read.
+/// Fails unless the path is a file that this user can read.
 pub(crate) fn check(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let kind = match fs::metadata(path) {

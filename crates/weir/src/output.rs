@@ -1,4 +1,4 @@
-//! What commands print: data to stdout, as a table for people or as JSON for programs.
+//! Output of commands: data on stdout, as tables for people or as JSON for programs.
 
 pub(crate) mod line_queue;
 mod printable;
@@ -15,13 +15,13 @@ use serde_json::Value;
 pub(crate) use self::printable::printable;
 use crate::cli::Json;
 
-/// The output of a command can't be written.
+/// A command's output couldn't be written.
 #[derive(Debug, thiserror::Error)]
 #[error("stdout can't be written: {0}")]
 pub(crate) struct StdoutError(#[from] io::Error);
 
 impl StdoutError {
-    /// The program that read our output has had enough, as `head` has.
+    /// Whether the reader closed the pipe, as `head` does when it has read enough.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }
@@ -29,7 +29,7 @@ impl StdoutError {
 
 pub(crate) type Result<T> = std::result::Result<T, StdoutError>;
 
-/// Prints one thing: `text` for people, `data` for programs.
+/// Prints one result: `text` for people, `data` as JSON for programs.
 pub(crate) fn one(output: Json, data: &impl Serialize, text: &str) -> Result<()> {
     if output.json {
         json(data)
@@ -38,7 +38,7 @@ pub(crate) fn one(output: Json, data: &impl Serialize, text: &str) -> Result<()>
     }
 }
 
-/// Ignores a closed stdout: for commands whose exit status says what they found, read or not.
+/// Ignores a closed stdout: for commands whose exit status tells the result even if the output isn't read.
 pub(crate) fn unless_closed(printed: Result<()>) -> Result<()> {
     match printed {
         Err(error) if error.is_closed() => Ok(()),
@@ -61,14 +61,14 @@ pub(crate) fn list<T: Serialize>(
     table(&rows)
 }
 
-/// All of each row as JSON, or the named fields as a table.
+/// Prints rows: with all their fields as JSON, or with the named ones as a table.
 pub(crate) fn rows(output: Json, head: &[&str], names: &[&str], rows: &[Value]) -> Result<()> {
     list(output, head, rows, |row| {
         names.iter().map(|name| cell(&row[*name])).collect()
     })
 }
 
-/// One object as JSON, or as a table of its fields.
+/// Prints an object as JSON, or its fields as a table.
 pub(crate) fn fields(output: Json, object: &Value) -> Result<()> {
     if output.json {
         return json(object);
@@ -80,7 +80,7 @@ pub(crate) fn fields(output: Json, object: &Value) -> Result<()> {
     table(&rows)
 }
 
-/// A value as a table shows it.
+/// A value as text for a table.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -93,27 +93,27 @@ pub(crate) fn line(text: &str) -> Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
-/// Adds to the line, at once, and as it is.
+/// Prints without a line feed, unescaped, and flushes.
 pub(crate) fn piece(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
 }
 
-/// For people, beside the data. A command does its work also where nobody can be told about it.
+/// Prints a note for people on stderr. Failing to write it is ignored: the command still does its work.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "weir: {}", printable(text));
 }
 
-/// The longest that the end of the process waits for its last notes.
+/// The longest wait for the last notes of a process.
 const LAST_NOTES_WAIT: Duration = Duration::from_secs(1);
 
-/// Notes before the process ends, which doesn't wait for ever where stderr is a pipe that nothing reads.
+/// Prints notes before the process ends. Doesn't wait for ever if stderr is a pipe that nothing reads.
 pub(crate) fn last_notes(lines: Vec<String>) {
     let (done, wait) = mpsc::channel();
     let written = thread::Builder::new().spawn(move || {
         lines.iter().for_each(|line| note(line));
-        // The other end has gone if the time is up.
+        // The receiver is gone if the time is up.
         let _ = done.send(());
     });
     if written.is_ok() {
@@ -142,7 +142,7 @@ fn table(rows: &[Vec<String>]) -> Result<()> {
     Ok(())
 }
 
-/// A number as programs should read it: exact, so as a text.
+/// An amount as JSON: a string, so that programs read it exactly.
 pub(crate) fn exact(amount: impl ToString) -> Value {
     Value::String(amount.to_string())
 }

@@ -1,4 +1,4 @@
-//! Builds everything from the config and runs nothing of it: the one place where all concrete types meet.
+//! Builds everything from the config, and runs nothing of it: the one place where all concrete types meet.
 
 #[cfg(feature = "llama")]
 pub(crate) mod model_files;
@@ -37,7 +37,7 @@ use crate::config::{Config, Database, Http, Llama, Model};
 use crate::config::{FlashAttention, KvFormat, KvLayout, Optimize};
 use crate::model_file;
 
-/// How a config says that the database is opened.
+/// The options with which the config says to open the database.
 pub(crate) fn options(config: &Config, role: Role) -> Options {
     let options = match &config.database {
         Database::Sqlite => Options::new(config.data.join(DATABASE), role),
@@ -58,7 +58,7 @@ pub(crate) fn options(config: &Config, role: Role) -> Options {
     }
 }
 
-/// Opens the database for serving, and ends what a dead process has left open.
+/// Opens the database for serving, and settles or releases holds that dead processes left open.
 pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
     let options = options(config, Role::Server);
     let shown = options.database.to_string();
@@ -80,11 +80,11 @@ pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<A
     Ok(accounts)
 }
 
-/// Differences that the log names at a start; `weir ledger verify` names all.
+/// The most differences that a start logs; `weir ledger verify` prints all.
 const DIFFERENCES_LOGGED_MAX: usize = 100;
 
-/// Says what is wrong with the books, as far as that takes no longer when the history grows, and serves all the same:
-/// no balance can be overdrawn by it, and an outage for all accounts is worse than an error in one of them.
+/// Logs errors in the books, as far as they can be found in a time that doesn't grow with the history. The server starts all
+/// the same: the errors can't overdraw a balance, and an outage for all accounts is worse than an error in one.
 async fn verify(accounts: &Accounts) {
     match accounts.verify_quickly().await {
         Ok(differences) => {
@@ -100,22 +100,22 @@ async fn verify(accounts: &Accounts) {
     }
 }
 
-/// The models that run, to be ended in the end.
+/// The running engines, which must be stopped in the end.
 pub(crate) struct Models {
     pub(crate) engines: Vec<Arc<LocalEngine>>,
-    /// Looks after the models' files.
+    /// Watches the models' files.
     #[cfg(feature = "llama")]
     pub(crate) watch: Option<Watch>,
 }
 
-/// The catalogue with its engines. A model that can't be loaded is logged and offered as not available.
+/// Starts the engines, and makes the catalogue. A model that can't be loaded is logged, and listed as not available.
 pub(crate) async fn models(config: &Config, clock: &Clock) -> (Catalog, Models) {
     let created = clock.now().as_second();
     let mut offers = Vec::new();
     let mut engines = Vec::new();
     #[cfg(feature = "llama")]
     let (known, mut watched) = (Arc::new(ModelFiles::open(&config.data)), Vec::new());
-    // All at once: a large model doesn't keep a small one from starting.
+    // All load at the same time, so that a large model doesn't delay a small one.
     let starting: Vec<_> = config
         .models
         .iter()
@@ -173,10 +173,10 @@ fn watch(watched: Vec<Watched>, known: Arc<ModelFiles>, clock: &Clock) -> Option
     started.map_err(failed).ok()
 }
 
-/// An engine that was loaded.
+/// A started engine.
 struct Started {
     engine: Arc<dyn Engine>,
-    /// What has to be drained and stopped, if it generates.
+    /// The engine that must be drained and stopped; `None` if the model only gives embeddings.
     generator: Option<Arc<LocalEngine>>,
     #[cfg(feature = "llama")]
     files: Arc<weir_llama::Files>,
@@ -235,7 +235,7 @@ pub(crate) async fn gateway(
     })
 }
 
-/// Who is told what happens. From now on it is written down for them.
+/// Starts the webhooks: from now on events are stored for them.
 pub(crate) async fn webhooks(
     config: &Config,
     accounts: Accounts,
@@ -248,7 +248,7 @@ pub(crate) async fn webhooks(
     started.context("webhooks")
 }
 
-/// The application behind the listener.
+/// Makes the application that serves HTTP.
 pub(crate) fn app(config: &Config, gateway: Gateway) -> App {
     let Http {
         body_bytes_max,
@@ -287,7 +287,7 @@ fn random() -> u128 {
     half() << 64 | half()
 }
 
-/// Where the copies of model files are that are faster.
+/// The folder of requantized copies of model files.
 #[cfg(feature = "llama")]
 pub(crate) fn requantized(config: &Config) -> PathBuf {
     config.data.join("requantized")
@@ -322,7 +322,7 @@ fn start_engine(
     let load = move || load(llama, &known, &requantized, options);
     #[cfg(not(feature = "llama"))]
     let load = move || load(llama, options);
-    // Mapping a file and making room for a cache takes a while, and blocks.
+    // Mapping a file and allocating a cache blocks for a while.
     tokio::task::spawn_blocking(move || span.in_scope(load))
 }
 
@@ -356,7 +356,7 @@ fn load(
     let identity = if files.path() == llama.path {
         admitted
     } else {
-        // A copy.
+        // A requantized copy is served instead.
         Identity::of(files.path(), &model_files::checked(files.path())?)?
     };
     let served = file.serve(&serve)?;
@@ -388,7 +388,7 @@ fn load(
     })
 }
 
-/// All that a model is served for.
+/// The options for all uses that the model is served for.
 #[cfg(feature = "llama")]
 pub(crate) fn serve_options(llama: &Llama) -> weir_llama::ServeOptions {
     weir_llama::ServeOptions {
@@ -403,7 +403,7 @@ pub(crate) fn serve_options(llama: &Llama) -> weir_llama::ServeOptions {
     }
 }
 
-/// The model's file, or its faster copy.
+/// Opens the model's file, or its faster copy.
 #[cfg(feature = "llama")]
 pub(crate) fn open(
     llama: &Llama,
@@ -415,7 +415,7 @@ pub(crate) fn open(
     }
 }
 
-/// How a model that generates is loaded.
+/// The options of a generating model.
 #[cfg(feature = "llama")]
 pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
     weir_llama::LoadOptions {

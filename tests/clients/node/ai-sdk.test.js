@@ -81,7 +81,7 @@ function check(error, refusal) {
   assert.deepEqual({ type, param, code }, { type: refusal.type, param: refusal.param, code: refusal.code });
   assert.equal(JSON.parse(error.responseBody).reason, refusal.reason);
   assert.ok(error.responseHeaders["x-request-id"]);
-  // What is worth another try.
+  // The statuses after which a retry makes sense.
   assert.equal(error.isRetryable, refusal.status === 429 || refusal.status >= 500);
 }
 

@@ -86,7 +86,7 @@ for (const stream of [false, true]) {
       called.push(args);
       return "Rain.";
     };
-    // Only with the tool named does it end after one call: whoever must call goes on.
+    // runTools ends after one call only if `tool_choice` names the tool; with `required` it would call it again and again.
     const runner = client.chat.completions.runTools({
       ...calling,
       stream,

@@ -1,4 +1,4 @@
-"""Runs the tests of the Node clients: `node --test`, against the same server and the same table of refusals."""
+"""Runs the tests of the Node clients by `node --test`, against the same server and with the same table of refusals."""
 
 import json
 import os
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def test_node(server, make_refused):
-    """All files at once, each in a process of its own."""
+    """Runs all test files in parallel, each in a process of its own."""
     refusals = []
     for refused in map(make_refused, REFUSALS):
         expected = vars(refused.expected) | {"presencePenalty": refused.presence_penalty}

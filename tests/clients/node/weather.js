@@ -1,4 +1,4 @@
-// A tool and a document that all clients ask for. Their values are few, so that a small model is soon done.
+// A tool and a document schema for the tests of all clients. They have few values, so that a small model is done quickly.
 import { z } from "zod";
 
 export const question = "Is it raining in Bonn?";

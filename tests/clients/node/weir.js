@@ -1,4 +1,4 @@
-// The server that test_node.py has started, and what it refuses.
+// The server that test_node.py has started, and its table of refusals.
 export const { url, key, model, refusals } = JSON.parse(process.env.WEIR_CLIENTS);
 
 export const greeting = [{ role: "user", content: "Say hello." }];

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-# Else it asks the network for prices when it is imported.
+# Otherwise litellm fetches prices from the network when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm  # noqa: E402
@@ -17,7 +17,7 @@ from weir import DEMO  # noqa: E402
 EXCEPTIONS = {
     400: litellm.BadRequestError,
     401: litellm.AuthenticationError,
-    # Of its providers it does so only for some: the status is right all the same.
+    # litellm has a class for this status only with some of its providers; the status is right all the same.
     403: litellm.APIError,
     404: litellm.NotFoundError,
     429: litellm.RateLimitError,

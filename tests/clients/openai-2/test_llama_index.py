@@ -1,4 +1,4 @@
-"""llama-index's Novita class. Its address is a constant, so another one is assigned after construction."""
+"""llama-index's Novita class. Its address is a constant, so it is replaced after construction."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ MESSAGES = [ChatMessage(role="user", content="Say hello.")]
 def novita(url, key, model=DEMO, max_tokens=8, **options):
     llm = NovitaAI(model=model, api_key=key, temperature=0, max_tokens=max_tokens, max_retries=0, **options)
     llm.api_base = url
-    # It knows only some of Novita's models to be able to.
+    # The class believes only some of Novita's models capable of calling functions.
     llm.is_function_calling_model = True
     return llm
 
@@ -68,5 +68,5 @@ def test_a_stream_adds_up_to_the_regular_call(url, key):
 
 
 def test_structured_output(url, key):
-    """By a tool."""
+    """Structured output by a tool call."""
     assert isinstance(novita(url, key, max_tokens=48).structured_predict(Weather, PromptTemplate(ASKED)), Weather)

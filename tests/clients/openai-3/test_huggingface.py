@@ -1,4 +1,4 @@
-"""huggingface_hub's InferenceClient, by its address and through its Novita provider."""
+"""huggingface_hub's InferenceClient, with Weir's address and through its Novita provider."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ def test_the_openai_spelling(url, key):
 
 
 def test_its_novita_provider(server, key, monkeypatch):
-    """The provider's address is a constant, and the hub is asked which models it has."""
+    """The provider's address is a constant, and the client would ask the hub for the provider's models; both are replaced."""
     monkeypatch.setattr(PROVIDERS["novita"]["conversational"], "base_url", server.url)
     served = InferenceProviderMapping(
         provider="novita", hf_model_id=DEMO, providerId=DEMO, status="live", task="conversational"

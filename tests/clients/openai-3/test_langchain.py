@@ -72,7 +72,7 @@ def test_the_result_of_a_tool(url, key):
 def test_structured_output(url, key, method):
     structured = chat(url, key, max_tokens=48).with_structured_output(Weather, method=method, strict=True)
     assert isinstance(structured.invoke(ASKED), Weather)
-    # By a call it is streamed above.
+    # Streaming by a tool call is tested above.
     if method == "json_schema":
         *_, last = structured.stream(ASKED)
         assert isinstance(last, Weather)

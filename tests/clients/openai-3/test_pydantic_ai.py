@@ -17,7 +17,7 @@ SETTINGS = {"max_tokens": 8, "temperature": 0}
 
 
 def agent(url, key, model=DEMO, **options):
-    # By itself it would wait as long as `retry-after` says, and ask again.
+    # By default the client would wait for `retry-after` and retry.
     client = AsyncOpenAI(base_url=url, api_key=key, max_retries=0)
     return Agent(OpenAIChatModel(model, provider=OpenAIProvider(openai_client=client)), **options)
 
@@ -59,14 +59,14 @@ def test_output_type(url, key, output):
 
 
 class InTurn(AbstractCapability):
-    """A small model can't be relied on to call a tool by itself, nor to stop calling it."""
+    """Sets whether a tool must be called in each turn: a small model can't be relied on to call one, nor to stop calling it."""
 
     def get_model_settings(self):
         return lambda run: {"tool_choice": ["weather" if run.run_step == 1 else "final_result"]}
 
 
 def test_tool(url, key):
-    """The agent's loop: the tool is called and run, then comes the answer."""
+    """The agent's loop: the model calls the tool, the tool runs, the model answers."""
     asked = agent(url, key, output_type=Weather, capabilities=[InTurn()])
     called = []
 

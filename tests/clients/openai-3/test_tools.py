@@ -35,7 +35,7 @@ def test_fragments_add_up_to_the_regular_call(client, choice):
 
 
 def test_the_result_of_a_tool(client):
-    """The second round: the model reads what the tool said."""
+    """The second turn: the model reads the tool's result."""
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn", "rain": true}'}}
     messages = [
         *QUESTION,

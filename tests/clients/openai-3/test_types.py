@@ -1,5 +1,5 @@
-"""What is really sent, against the types of OpenAI's own package: strictly, so that nothing is converted to
-fit, and nothing may be there that the types don't know."""
+"""Compares answers with the types of OpenAI's own package, strictly: no value may need conversion, and no field may be one
+that the types don't declare."""
 
 from typing import Dict, List, Literal, Optional
 
@@ -18,9 +18,9 @@ CHAT = {"model": DEMO, "messages": GREETING, "max_tokens": 4}
 LEGACY = {"model": DEMO, "prompt": "Once upon a time", "max_tokens": 4}
 
 
-# Where OpenAI's own service doesn't keep to its types.
+# Exceptions, where OpenAI's own service doesn't keep to its types.
 class ScoredPrompt(Logprobs):
-    # Nothing precedes an echoed prompt's first token.
+    # The first token of an echoed prompt has no log-probability: nothing precedes it.
     token_logprobs: Optional[List[Optional[float]]] = None
     top_logprobs: Optional[List[Optional[Dict[str, float]]]] = None
 
@@ -34,7 +34,7 @@ class EchoedCompletion(Completion):
 
 
 class StreamedChoice(EchoedChoice):
-    # Null until the last chunk.
+    # Null in all chunks but the last.
     finish_reason: Optional[Literal["stop", "length", "content_filter"]]
 
 
@@ -43,7 +43,7 @@ class StreamedCompletion(Completion):
 
 
 def unknown(value, path=""):
-    """The fields that their type doesn't declare."""
+    """The fields of a value that its type doesn't declare."""
     if isinstance(value, BaseModel):
         for name in value.model_extra or {}:
             yield f"{path}.{name}"

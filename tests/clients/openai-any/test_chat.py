@@ -9,7 +9,7 @@ from refusals import GREETING
 from weir import DEMO
 
 REQUEST = dict(model=DEMO, messages=GREETING, max_tokens=12, temperature=0)
-# The stream helper takes `length` for a failure, so common letters end the text.
+# The client's stream helper treats `length` as a failure, so common letters end the text.
 ENDS = dict(model=DEMO, messages=GREETING, max_tokens=64, stop=["e", "a", "o", " "])
 
 

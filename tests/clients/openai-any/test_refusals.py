@@ -1,4 +1,4 @@
-"""OpenAI's own Python client: each refusal is the right exception, with all that the server said."""
+"""OpenAI's own Python client: each refusal raises the right exception, with everything that the server said."""
 
 import asyncio
 

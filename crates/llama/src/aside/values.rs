@@ -1,29 +1,29 @@
-//! Values of cached tokens in another layout. With fused attention a cache has a row of numbers for each token, without it a row
-//! of tokens for each number, and llama.cpp takes the state of a sequence only from a context that has them as it has.
+//! Converts the values of a KV cache between two layouts. With flash attention a cache stores a row of numbers per token, without
+//! it a row of tokens per number, and llama.cpp takes a sequence's state only from a context with its own layout.
 //!
-//! The bytes are those of `llama_kv_cache::state_write` for one cache and one stream: the cells, then the keys and the values of
-//! each layer.
+//! The bytes are those that `llama_kv_cache::state_write` writes for one cache and one stream: the cells, then the keys and
+//! the values of each layer.
 
-/// How a cache has its values.
+/// The layout of a cache's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// A row for each token.
+    /// A row of numbers for each token.
     ByToken,
-    /// A row for each number.
+    /// A row of tokens for each number.
     ByNumber,
 }
 
-/// The bytes aren't what this version of llama.cpp writes, or of a cache that wasn't looked at.
+/// The bytes differ from the format of this version of llama.cpp, or come from a kind of cache that isn't supported here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the state of a sequence isn't written as expected: {0}")]
 pub(crate) struct Unreadable(&'static str);
 
-/// Magic, sequence, streams.
+/// Bytes of the head: magic, sequence, number of streams.
 const HEAD_BYTES: usize = 12;
-/// Of a cell: position, number of sequences, the sequence.
+/// Bytes of a cell: its position, its number of sequences, its one sequence.
 const CELL_BYTES: usize = 12;
 
-/// The same state for a cache that has its values `to` be; as it was if it has them so.
+/// The same state with its values in the layout `to`; unchanged if they have that layout already.
 pub(crate) fn laid_out(state: Vec<u8>, to: Values) -> Result<Vec<u8>, Unreadable> {
     let mut read = Reader { bytes: &state };
     read.skip(HEAD_BYTES - 4)?;
@@ -43,7 +43,7 @@ pub(crate) fn laid_out(state: Vec<u8>, to: Values) -> Result<Vec<u8>, Unreadable
         return Ok(state);
     }
     let layers = read.number()?;
-    // How keys and values are rotated.
+    // How keys and values are rotated: two numbers, which stay as they are.
     read.skip(8)?;
     for _ in 0..layers {
         read.skip(4)?;
@@ -54,7 +54,7 @@ pub(crate) fn laid_out(state: Vec<u8>, to: Values) -> Result<Vec<u8>, Unreadable
     let mut out = Vec::with_capacity(state.len() + layers as usize * 4);
     out.extend_from_slice(&state[..keys_end]);
     out[place..place + 4].copy_from_slice(&(1 - by_number).to_ne_bytes());
-    // Layers without values of their own aren't written.
+    // Layers without values (MLA) aren't written.
     while !read.bytes.is_empty() {
         match from {
             Values::ByToken => by_number_from(&mut read, cells, &mut out)?,
@@ -95,7 +95,7 @@ fn by_token_from(read: &mut Reader<'_>, cells: usize, out: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// Appends `rows` × `columns` numbers with rows as columns.
+/// Appends the transpose of `rows` × `columns` numbers of `size` bytes.
 fn transpose(values: &[u8], rows: usize, columns: usize, size: usize, out: &mut Vec<u8>) {
     if size == 2 {
         return transpose_of::<2>(values, rows, columns, out);
@@ -103,7 +103,7 @@ fn transpose(values: &[u8], rows: usize, columns: usize, size: usize, out: &mut 
     transpose_of::<4>(values, rows, columns, out);
 }
 
-/// In squares that fit the processor's first cache: a column's numbers are pages apart.
+/// Goes by squares that fit the processor's first-level cache, since the numbers of a column lie pages apart.
 fn transpose_of<const SIZE: usize>(values: &[u8], rows: usize, columns: usize, out: &mut Vec<u8>) {
     const SIDE: usize = 32;
     let (values, _) = values.as_chunks::<SIZE>();
@@ -121,7 +121,7 @@ fn transpose_of<const SIZE: usize>(values: &[u8], rows: usize, columns: usize, o
     }
 }
 
-/// Bytes of a number of ggml's kinds that aren't in blocks.
+/// Bytes of a number of a ggml type. Block formats are refused.
 fn size(kind: u32) -> Result<usize, Unreadable> {
     match kind {
         llama_cpp_sys_2::GGML_TYPE_F32 => Ok(4),
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Of so many cells, with keys of six bytes, and each layer's values counted through.
+    /// A state of this many cells, with keys of six bytes; every value of a layer is another number.
     fn state(cells: u32, layers: &[(u32, u32)], layout: Values) -> Vec<u8> {
         let mut out = Vec::new();
         let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
@@ -232,7 +232,7 @@ mod tests {
             let mut state = state(3, &[(1, 40)], Values::ByToken);
             let cut = cut.min(state.len() - 1);
             state.truncate(cut);
-            // Where the keys end is a good end, too.
+            // A state that ends behind its keys is complete: that of layers without values.
             let keys_end = 16 + 36 + 16 + 12 + 18;
             prop_assert_eq!(laid_out(state, Values::ByNumber).is_ok(), cut == keys_end);
         }

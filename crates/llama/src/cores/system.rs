@@ -1,4 +1,4 @@
-//! What Linux says about threads and cores.
+//! Times of threads and cores, from Linux's `/proc`.
 
 #![expect(
     clippy::disallowed_types,
@@ -56,7 +56,7 @@ impl Sample {
     }
 }
 
-/// The second number of `schedstat`, in nanoseconds.
+/// The time that a thread was ready and waited for a core: the second number of `schedstat`, in nanoseconds.
 fn waited(thread: &str) -> Option<Duration> {
     let text = fs::read_to_string(format!("{thread}/schedstat")).ok()?;
     let nanoseconds = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
@@ -68,13 +68,13 @@ fn idle(_stat: &str) -> Option<Duration> {
     None
 }
 
-/// Of lines like `cpu3 user nice system idle iowait …`, in ticks.
+/// The idle time of this process's cores, from lines of `/proc/stat` like `cpu3 user nice system idle iowait …`, in ticks.
 #[cfg(target_os = "linux")]
 fn idle(stat: &str) -> Option<Duration> {
     use rustix::thread::{CpuSet, sched_getaffinity};
 
     let ours = sched_getaffinity(None).ok()?;
-    // The set has no more, and panics when asked.
+    // `CpuSet` panics when asked for a processor beyond `MAX_CPU`.
     let is_ours = |cpu| cpu < CpuSet::MAX_CPU && ours.is_set(cpu);
     let ticks: u64 = stat
         .lines()
@@ -96,8 +96,8 @@ pub(crate) fn threads_started<T>(_name: &str, start: impl FnOnce() -> T) -> (T, 
     (start(), Vec::new())
 }
 
-/// Calls `start`, and says which threads of this process it has started. These have the name afterwards, since a thread begins with the name of
-/// the one that starts it.
+/// Calls `start`, and returns with its result the ids of the threads that it started. They are recognized by `name`, which
+/// the calling thread has meanwhile: a thread begins with the name of the thread that starts it.
 #[cfg(target_os = "linux")]
 pub(crate) fn threads_started<T>(name: &str, start: impl FnOnce() -> T) -> (T, Vec<String>) {
     use std::ffi::CString;
@@ -108,7 +108,7 @@ pub(crate) fn threads_started<T>(name: &str, start: impl FnOnce() -> T) -> (T, V
     let named = CString::new(name).is_ok_and(|name| thread::set_name(&name).is_ok());
     let started = start();
     if let Ok(ours) = ours {
-        // It was possible before.
+        // The name was readable, so it can be set: nothing to handle.
         let _ = thread::set_name(&ours);
     }
     (
@@ -121,7 +121,7 @@ pub(crate) fn threads_started<T>(name: &str, start: impl FnOnce() -> T) -> (T, V
     )
 }
 
-/// The ids of this process' threads with a name.
+/// The ids of this process's threads that have the name.
 #[cfg(target_os = "linux")]
 fn threads_named(name: &str) -> Vec<String> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else {
@@ -150,7 +150,7 @@ mod tests {
             &format!("cpu  9 9 9 9 9\ncpu{first} 1 2 3 400 50 6 7\nintr 5 6\n"),
             450,
         );
-        // Cores that nobody can have, and lines that end early.
+        // Processors outside of this process's set, and lines that end early, count nothing.
         check(&format!("cpu99999 1 2 3 400 50\ncpu{first} 1 2 3 400\n"), 0);
     }
 }

@@ -1,8 +1,9 @@
-//! Faults in mapped files. A read behind the end of a file that became shorter, or that its disk fails at, raises SIGBUS,
-//! whose default ends the process without a word. Here the mapping is replaced by zeros, the read goes on, and it is noted
-//! that what was computed is nothing: the same that libwayland does for the buffers of its clients (`wayland-shm.c`).
+//! Survives faults in mapped files. A read behind the end of a file that became shorter, or from a part that its disk can't
+//! read, raises SIGBUS, which by default ends the process without a message. This handler replaces the mapping by zeros, lets the
+//! read continue, and records that the results are worthless. libwayland does the same for the buffers of its clients
+//! (`wayland-shm.c`).
 //!
-//! Any other SIGBUS goes to whoever handled it before, which is Rust's own handler, after a line that says what it mostly is.
+//! Any other SIGBUS is passed on to the handler that was there before, Rust's own, after a line that names the usual cause.
 
 mod table;
 
@@ -22,7 +23,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Finds where the file is mapped, which has just happened.
+    /// Finds where the file is mapped: it must have been mapped already.
     pub(super) fn new(path: &Path, file: &File) -> Self {
         install();
         let path = path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
@@ -42,7 +43,7 @@ impl Drop for Guard {
     }
 }
 
-/// Something was unmapped: other mappings may lie there next.
+/// Forgets mappings that are gone: their addresses may be reused by others.
 pub(super) fn forget_unmapped() {
     table::forget_unmapped();
 }
@@ -56,10 +57,10 @@ fn install() {
         // SAFETY: zeros are a valid action: the default one, with nothing blocked.
         let action = unsafe { action.assume_init_mut() };
         action.sa_sigaction = on_sigbus as *const () as usize;
-        // On the stack for signals that Rust gives its threads, if they have one.
+        // SA_ONSTACK: the handler runs on the alternative signal stack that Rust gives its threads, if there is one.
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         let mut before = MaybeUninit::zeroed();
-        // SAFETY: both are actions, and the handler does nothing that a signal's may not.
+        // SAFETY: both are actions, and the handler does only what a signal handler may.
         let installed =
             unsafe { libc::sigaction(libc::SIGBUS, &raw const *action, before.as_mut_ptr()) };
         if installed != 0 {
@@ -70,15 +71,15 @@ fn install() {
     });
 }
 
-/// Runs on the thread that read, in the middle of anything.
+/// Runs on the thread that read, in the middle of any code.
 extern "C" fn on_sigbus(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel passes a pointer to what the signal is about.
+    // SAFETY: the kernel passes a pointer to the signal's information.
     let about = unsafe { &*info };
-    // SAFETY: what a SIGBUS is about has an address.
+    // SAFETY: the information of a SIGBUS has an address.
     let address = unsafe { about.si_addr() } as usize;
     if TABLE.fault(address, replace_by_zeros) {
         return;
@@ -87,12 +88,12 @@ extern "C" fn on_sigbus(
     pass_on(signal, info, context);
 }
 
-/// The kernel gives pages of zeros without memory for them, as long as they are only read.
+/// Maps zeros over the addresses. The kernel uses no memory for such pages as long as they are only read.
 fn replace_by_zeros(begin: usize, end: usize) -> bool {
     let place = ptr::with_exposed_provenance_mut(begin);
     let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a system call, which a handler may make. What lies there is a mapping of ours that is only read, and stays
-    // one that can be read.
+    // SAFETY: a system call, which a handler may make. The addresses are a mapping of ours that is only read, and it stays
+    // readable.
     let mapped = unsafe { libc::mmap(place, end - begin, libc::PROT_READ, flags, -1, 0) };
     mapped == place
 }
@@ -102,7 +103,7 @@ fn say(text: &[u8]) {
     let _ = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
 }
 
-/// As if this handler weren't there.
+/// Does what would have happened without this handler.
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let default = (libc::SIG_DFL, 0);
     let before = BEFORE.get();

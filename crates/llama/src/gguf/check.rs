@@ -6,9 +6,9 @@ use super::Gguf;
 const LAYERS_MAX: u64 = 512;
 /// llama.cpp's `LLAMA_MAX_EXPERTS`.
 const EXPERTS_MAX: u64 = 1_024;
-/// Numbers of a token's vector; the largest models have some 20,000.
+/// The largest `embedding_length`; the largest models have some 20,000.
 const WIDTH_MAX: u64 = 1 << 20;
-/// Tokens; llama.cpp counts them with 31 bits.
+/// The largest `context_length`: llama.cpp counts tokens with 31 bits.
 const CONTEXT_MAX: u64 = i32::MAX as u64;
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
@@ -58,7 +58,7 @@ fn rope_scaling(head: &Gguf, architecture: &str) -> Result<(), String> {
     }
 }
 
-/// Lists that llama.cpp reads by the number of tokens.
+/// Checks lists that llama.cpp indexes by token without looking at their length.
 fn vocabulary(head: &Gguf) -> Result<(), String> {
     let Some(tokens) = head.length("tokenizer.ggml.tokens") else {
         return Ok(());

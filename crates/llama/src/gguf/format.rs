@@ -1,11 +1,11 @@
-//! How a tensor's numbers are written.
+//! Formats in which a tensor's numbers are stored.
 
 use std::ffi::CStr;
 use std::fmt;
 
 use llama_cpp_sys_2 as sys;
 
-/// A format of ggml that this version knows: numbers come in blocks of a fixed length.
+/// A ggml type that this version of llama.cpp knows. Numbers are stored in blocks of a fixed length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Format(sys::ggml_type);
 
@@ -16,7 +16,7 @@ impl Format {
     pub const Q8_0: Format = Format(sys::GGML_TYPE_Q8_0);
     pub const Q4_K: Format = Format(sys::GGML_TYPE_Q4_K);
 
-    /// Nothing for a number that isn't a format, or not any more.
+    /// The format of this number in a file; `None` for a number that ggml doesn't use, or no longer.
     pub(crate) fn new(number: u32) -> Option<Self> {
         if number >= sys::GGML_TYPE_COUNT {
             return None;
@@ -29,24 +29,24 @@ impl Format {
         self.0
     }
 
-    /// Numbers of a block.
+    /// Numbers per block.
     pub fn block_numbers(self) -> u64 {
         // SAFETY: a look-up in a table, of a number that is below its length.
         unsafe { sys::ggml_blck_size(self.0) }.unsigned_abs()
     }
 
-    /// Bytes that a block takes.
+    /// Bytes per block.
     pub fn block_bytes(self) -> u64 {
         // SAFETY: as above.
         unsafe { sys::ggml_type_size(self.0) as u64 }
     }
 
-    /// The blocks before this number; the number begins a block, or its block is meant.
+    /// Bytes before the block that contains this number.
     pub(crate) fn bytes_of(self, number: u64) -> u64 {
         number / self.block_numbers() * self.block_bytes()
     }
 
-    /// Bytes that rows of whole blocks take; nothing if that can't be counted.
+    /// Bytes of a tensor of this shape, whose rows are whole blocks; `None` on overflow.
     pub(crate) fn bytes(self, shape: [u64; 3]) -> Option<u64> {
         let [row, rows, matrices] = shape;
         let row = (row / self.block_numbers()).checked_mul(self.block_bytes())?;
@@ -54,7 +54,7 @@ impl Format {
     }
 }
 
-/// Such as `Q4_1`.
+/// The name in capitals, such as `Q4_1`.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // SAFETY: a look-up in a table, of a number that is below its length.

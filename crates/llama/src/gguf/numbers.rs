@@ -1,5 +1,5 @@
-//! Whether a file's weights look like weights. What was damaged on a disk or on its way is mostly a stretch of zeros, or so many
-//! random bytes that some scale isn't a number; damage that is neither only a checksum shows.
+//! Checks whether a file's weights look like weights. Damage from a disk or a download is mostly a stretch of zeros, or random
+//! bytes, among which some scale isn't a finite number. Only a checksum shows other damage.
 
 use std::fmt;
 use std::fs::File;
@@ -11,28 +11,28 @@ use llama_cpp_sys_2 as sys;
 
 use super::{Format, Gguf, Tensor};
 
-/// Numbers that are looked at together: whole blocks of every format.
+/// Numbers that are checked at a time: whole blocks of every format.
 const PART_NUMBERS: u64 = 1 << 18;
-/// A matrix has no so many zeros in a row: a page of them, in the smallest formats.
+/// Intact matrices don't have this many zeros in a row. In the smallest formats they take a page.
 const ZEROS_MIN: u64 = 4_096;
 
 /// A finding about a tensor's numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// A number from this byte of the file on is infinite or none.
+    /// An infinite number or NaN, in the block that begins at this byte of the file.
     NotANumber { tensor: String, at: u64 },
-    /// From this byte on.
+    /// A run of zeros that begins in the block at this byte of the file.
     Zeros {
         tensor: String,
         at: u64,
         numbers: u64,
     },
-    /// Rows of a table of tokens, which are zeros where tokens aren't used.
+    /// Rows of zeros in a table with a row per token, as models have for tokens that aren't used.
     UnusedRows { tensor: String, rows: u64 },
 }
 
 impl Finding {
-    /// Whether it is no damage, most likely.
+    /// Whether the finding is most likely no damage.
     pub fn is_harmless(&self) -> bool {
         matches!(self, Finding::UnusedRows { .. })
     }
@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Reads all numbers of a file. `go_on` is asked now and then; nothing is returned once it says no.
+/// Reads all weights of a file. `go_on` is asked before each part; once it says no, the result is `None`.
 pub fn check_numbers(
     path: &Path,
     head: &Gguf,
@@ -96,13 +96,13 @@ pub fn check_numbers(
     Ok(Some(findings))
 }
 
-/// How a format's blocks become numbers.
+/// How the blocks of a format become 32-bit floats.
 enum ToFloat {
     Plain,
     Ggml(unsafe extern "C" fn(*const std::ffi::c_void, *mut f32, i64)),
 }
 
-/// Nothing for formats that aren't of weights.
+/// `None` for formats that ggml can't convert, which no weights have.
 fn reader(format: Format) -> Option<ToFloat> {
     if format == Format::F32 {
         return Some(ToFloat::Plain);
@@ -115,7 +115,7 @@ fn reader(format: Format) -> Option<ToFloat> {
 }
 
 impl ToFloat {
-    /// `bytes` are the blocks of as many numbers as there are.
+    /// Converts blocks to numbers. `bytes` has exactly the blocks of `numbers`.
     fn read(&self, bytes: &[u8], numbers: &mut [f32]) {
         match self {
             ToFloat::Plain => {
@@ -125,18 +125,18 @@ impl ToFloat {
             }
             ToFloat::Ggml(to_float) => {
                 let count = i64::try_from(numbers.len()).expect("a part is small");
-                // SAFETY: it reads the blocks of so many numbers, which are all of `bytes`, and writes as many.
+                // SAFETY: `to_float` reads the blocks of `count` numbers, which are all of `bytes`, and writes `count` numbers.
                 unsafe { to_float(bytes.as_ptr().cast(), numbers.as_mut_ptr(), count) }
             }
         }
     }
 }
 
-/// The counts of a tensor's numbers.
+/// The state of the check of one tensor.
 struct Look<'a> {
     tensor: &'a Tensor,
     seen: u64,
-    /// Where the zeros begin that reach up to here.
+    /// Index of the first number of the run of zeros that ends at `seen`.
     zeros_from: u64,
     unused: u64,
     findings: Vec<Finding>,
@@ -160,7 +160,7 @@ impl<'a> Look<'a> {
             }
             self.end_zeros(index);
             self.zeros_from = index + 1;
-            // One is enough: damage has thousands.
+            // One such number is enough: damage makes thousands.
             if !number.is_finite() && self.findings.is_empty() {
                 self.findings.push(Finding::NotANumber {
                     tensor: self.tensor.name.clone(),
@@ -180,7 +180,7 @@ impl<'a> Look<'a> {
         if self.is_of_tokens() {
             let rows = (end / row).saturating_sub(begin.div_ceil(row));
             self.unused += rows;
-            // Unused rows begin and end with a row, up to the few zeros that any row may have.
+            // Unused rows are whole rows; up to half a row of zeros beside them may be chance.
             let beside = (end - begin) - rows * row;
             if beside < row / 2 {
                 return;
@@ -206,12 +206,12 @@ impl<'a> Look<'a> {
         self.findings
     }
 
-    /// Where the block of the number begins in the file.
+    /// Offset in the file of the block that contains the number.
     fn byte(&self, number: u64) -> u64 {
         self.tensor.offset + self.tensor.format.bytes_of(number)
     }
 
-    /// Biases are zeros where a model has none.
+    /// Vectors aren't checked: biases are zeros in models that have none.
     fn is_vector(&self) -> bool {
         self.tensor.shape[1] * self.tensor.shape[2] == 1
     }
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Looks at ones with something else in these places, in parts of 100.
+    /// Checks ones with these ranges replaced, fed in parts of 100 numbers.
     fn check(name: &str, changes: &[(std::ops::Range<usize>, f32)], expected: &[Finding]) {
         let tensor = tensor(name, [1_024, 64, 1], Format::F32);
         let mut numbers = vec![1.0; 65_536];

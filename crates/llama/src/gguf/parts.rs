@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::Gguf;
 use crate::load::LoadError;
 
-/// llama.cpp counts them with 16 bits.
+/// The most files of a model: llama.cpp counts them with 16 bits.
 const PARTS_MAX: u64 = 65_535;
 
-/// The files of a model, this one first, whose head is `head`.
+/// The paths of all files of a model. `path` is the first one, and `head` its header.
 pub fn parts(path: &Path, head: &Gguf) -> Result<Vec<PathBuf>, LoadError> {
     let count = head.number("split.count").unwrap_or(1);
     if count <= 1 {

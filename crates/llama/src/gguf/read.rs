@@ -1,4 +1,4 @@
-//! Reading a head: never beyond the file's end, and with no more memory than a head is worth.
+//! Reads a header: never beyond the file's end, and with bounded memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,26 +12,26 @@ use crate::checksum::hex;
 use crate::load::LoadError;
 
 const MAGIC: &[u8] = b"GGUF";
-/// Versions of the format that llama.cpp reads.
+/// Versions of the GGUF format that llama.cpp reads.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
-/// Keys of the metadata; files have 30 to 100.
+/// The most keys in the metadata; files have 30 to 100.
 const KEYS_MAX: u64 = 65_536;
-/// As GGUF's description says.
+/// The longest name of a key, from the GGUF specification.
 const KEY_BYTES_MAX: u64 = 65_535;
-/// Large models have some thousand, and some tens of thousand where each expert has its own.
+/// The most tensors. Large models have some thousand, or some ten thousand if each expert has its own.
 const TENSORS_MAX: u64 = 1 << 20;
-/// llama.cpp's own, with the NUL.
+/// llama.cpp's limit of a tensor's name, with the NUL.
 const TENSOR_NAME_BYTES: u64 = 64;
 const DIMENSIONS_MAX: u32 = 4;
-/// The longest text that is kept, which is more than any chat template.
+/// The longest text that is kept, in bytes: longer than any chat template.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
-/// The longest list of numbers that is kept: one for each layer, of which there are at most 512.
+/// The longest list of numbers that is kept. Lists with a number per layer have at most 512.
 const NUMBERS_MAX: u64 = 1_024;
-/// All before the weights: vocabularies take some tens of MiB.
+/// The most bytes before the weights. Vocabularies take some tens of MiB.
 const HEAD_BYTES_MAX: u64 = 1 << 30;
 const ALIGNMENT: u64 = 32;
 
-/// Why there is no head.
+/// Why a header couldn't be read.
 #[derive(Debug)]
 pub(super) enum Failure {
     Unreadable(io::Error),
@@ -90,7 +90,7 @@ pub(super) fn read(path: &Path) -> Outcome<Gguf> {
     })
 }
 
-/// Opens a regular file. Opening a pipe would wait for somebody to write to it.
+/// Opens a regular file. Anything else is refused first, since opening a pipe would block until another process writes to it.
 fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         let what = "it is not a regular file";
@@ -120,7 +120,7 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Outcome<u64> {
     }
 }
 
-/// Tensors with the offset that the file says, from the beginning of the weights.
+/// Reads the descriptions of the tensors. Their offsets are still relative to the beginning of the weights.
 fn infos(reader: &mut Reader, count: u64) -> Outcome<Vec<Tensor>> {
     let mut tensors = Vec::new();
     let mut names = std::collections::HashSet::new();
@@ -177,7 +177,7 @@ fn tensor(name: String, format: Format, sizes: [u64; 4], offset: u64) -> Outcome
     })
 }
 
-/// Tensors lie one after the other, and all are in the file.
+/// Checks that tensors follow each other without gaps and end within the file, and makes their offsets absolute.
 fn place(tensors: &mut [Tensor], data_offset: u64, alignment: u64, end: u64) -> Outcome<()> {
     let mut next = 0u64;
     for tensor in tensors {
@@ -208,12 +208,12 @@ struct Reader {
     from: BufReader<File>,
     hash: Sha256,
     at: u64,
-    /// The file's end.
+    /// The file's length in bytes.
     end: u64,
 }
 
 impl Reader {
-    /// The next `count` bytes, which the caller has bounded.
+    /// The next `count` bytes. The caller has bounded `count`.
     fn bytes(&mut self, count: u64) -> Outcome<Vec<u8>> {
         self.claim(count)?;
         let mut bytes = vec![0; usize::try_from(count).expect("a bounded length")];
@@ -279,7 +279,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// A short text that has to be there.
+    /// A text of 1 to `most` bytes without a NUL.
     fn name(&mut self, what: &str, most: u64) -> Outcome<String> {
         let length = self.u64()?;
         if length == 0 || length > most {
@@ -373,7 +373,7 @@ impl Reader {
         })
     }
 
-    /// Goes on to where weights may begin.
+    /// Skips the padding before the weights.
     fn pad(&mut self, alignment: u64, has_weights: bool) -> Outcome<()> {
         let padded = self.at.checked_next_multiple_of(alignment);
         match padded {
@@ -384,7 +384,7 @@ impl Reader {
     }
 }
 
-/// Bytes of a scalar.
+/// Bytes of a scalar of this kind; `None` for an unknown kind.
 fn size(kind: u32) -> Option<u64> {
     Some(match kind {
         0 | 1 | 7 => 1,
@@ -395,7 +395,7 @@ fn size(kind: u32) -> Option<u64> {
     })
 }
 
-/// The file's length was looked at before, so it has become shorter, or the disk failed.
+/// An error of a read within the file's known length: the file has become shorter, or the disk failed.
 fn cut(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Failure::Broken("it has become shorter".to_owned()),

@@ -9,7 +9,7 @@ use super::*;
 mod edit;
 use edit::{Edit, F32, Info, LIST, text};
 
-/// A llama in 32 numbers that never was.
+/// A file with 32 weights that claims to be a llama model.
 fn small() -> Edit {
     let mut edit = Edit {
         keys: Vec::new(),
@@ -98,7 +98,7 @@ fn a_sum_is_of_the_head_alone() {
     assert_ne!(sum(&head), before);
 }
 
-/// Changes one thing of the small file, and what is wrong then.
+/// Applies a change to the small file, and compares the error with what is expected.
 fn check(what: &str, change: impl FnOnce(&mut Edit), expected: &str) {
     let mut edit = small();
     change(&mut edit);
@@ -352,7 +352,7 @@ fn parts_are_named_by_the_first() {
 }
 
 proptest! {
-    /// Whatever stands there, it is read or refused, and no length is believed.
+    /// Any bytes are changed: the file is read or refused, and no length in it is trusted.
     #[test]
     fn bytes_that_are_changed_are_an_error_or_another_head(
         changes in prop::collection::vec((0usize..1_024, any::<u8>()), 1..8),

@@ -1,4 +1,4 @@
-//! The second context, in which long prompts are computed.
+//! Makes the second context, in which long prompts are computed by background prefill.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::model::LlamaModel;
 use crate::shim::{Handle, Weights};
 use crate::sizes::{SHARE_ALIGNED, Sizes};
 
-/// With more, rows are no faster, and an operation takes longer: until the next one nothing can pause.
+/// Tokens per chunk. Larger chunks aren't faster per token, and lengthen each operation, within which nothing can pause.
 const ROWS: u32 = 256;
-/// Shorter prompts are as soon computed in the steps of streams.
+/// The shortest chunk in tokens. Shorter prompts are computed as fast in the steps of streams.
 const ROWS_MIN: u32 = 256;
 
-/// Makes the context if there is to be one. Without it all is computed as well, so that what is in its way is only told.
+/// Makes the second context if the options ask for one. Prompts are computed without it as well, so the caller only logs an error.
 pub(super) fn add(
     model: &mut LlamaModel,
     weights: &Arc<Weights>,
@@ -53,12 +53,12 @@ pub(super) fn add(
     model.add_aside(aside).map_err(|error| error.to_string())
 }
 
-/// llama.cpp rounds the cells of a context up.
+/// Compares a context with a length. llama.cpp rounds the cells of a context up.
 fn is_longer(cells: u32, than: u32) -> bool {
     cells.next_multiple_of(SHARE_ALIGNED) > than
 }
 
-/// Contexts that are longer than this rotate keys in another way (long rope).
+/// The context length beyond which the model rotates keys in another way (LongRoPE), if it does.
 fn original_context(weights: &Weights) -> Option<u32> {
     metadata(weights, "rope.scaling.original_context_length")?
         .parse()

@@ -1,4 +1,4 @@
-//! From a file to a model that gives embeddings.
+//! Loads a model for embeddings from a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::sizes::{threads, threads_min};
 use crate::threads::Use;
 use crate::tokenizer::LlamaTokenizer;
 
-/// The longest input, unless asked for more: an encoder's attention grows with the square of it.
+/// The longest input in tokens, unless more are asked for: the attention of an encoder grows with its square.
 const INPUT_TOKENS: u32 = 2_048;
-/// Rows of a step, which several inputs fill together.
+/// The most tokens of a step, which several inputs may share.
 const ROWS: u32 = 512;
-/// Inputs of a step.
+/// The most inputs of a step.
 const INPUTS: u32 = 16;
-/// llama.cpp computes logits beside the vectors of a model that has them, so large vocabularies get fewer rows.
+/// llama.cpp computes logits beside the vectors if the model can, so steps are shorter for large vocabularies.
 const LOGITS_BYTES: u32 = 64 << 20;
-/// Between its steps it leaves the cores to whoever generates.
+/// No spinning between steps: the cores are left to a generating model.
 const POLLING: u32 = 0;
 
 pub(super) fn is_embedder(weights: &Weights) -> bool {
@@ -60,7 +60,7 @@ pub(super) fn embedder(
     } else {
         ROWS
     };
-    // An encoder sees a whole input in one step.
+    // An encoder must see a whole input in one step.
     let rows_at_once = if is_causal(weights) {
         rows
     } else {
@@ -97,7 +97,7 @@ pub(super) fn embedder(
         pooling,
         rows_at_once as usize,
     );
-    // Not every architecture gives the vectors of its tokens: that shows now, not with the first request.
+    // llama.cpp doesn't give the vectors of tokens for every architecture: find out now, not with the first request.
     if embedder.embed(&[Arc::from([0])]).is_err() {
         return Err(unsupported(
             "llama.cpp has no embeddings of this architecture",
@@ -123,7 +123,7 @@ fn context_params(threads: u32, rows: u32, cells: u32) -> sys::llama_context_par
     params.swa_full = true;
     params.no_perf = true;
     params.embeddings = true;
-    // Pooling is ours: an input may take several steps.
+    // Pooling is done here, since an input may take several steps.
     params.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
     params
 }
@@ -136,7 +136,7 @@ fn pooling_type(weights: &Weights) -> Option<sys::llama_pooling_type> {
     metadata(weights, "pooling_type")?.parse().ok()
 }
 
-/// The token that the model wants behind a text.
+/// The token that the model expects at the end of a text, if any.
 fn last(weights: &Weights) -> Option<Token> {
     let vocab = weights.vocab();
     // SAFETY: `weights` keeps the vocabulary alive.

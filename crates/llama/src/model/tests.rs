@@ -26,7 +26,7 @@ fn rows(sequence: u32, position: u32, tokens: &[Token]) -> Vec<Row> {
     (position..).zip(tokens).map(row).collect()
 }
 
-/// Wherever a step with states stops, nothing is believed of what was there, and all can be computed again.
+/// Wherever a step of a recurrent model stops early, the cache is emptied, and everything can be computed again.
 #[test]
 fn a_step_with_states_that_stops_half_way_loses_all() {
     let text: Vec<Token> = (100..130).collect();
@@ -42,7 +42,7 @@ fn a_step_with_states_that_stops_half_way_loses_all() {
             model.decode(&begin).expect("it is computed");
         }
         model.fork(SequenceId(1), SequenceId(3), 2);
-        // Nobody may give such a step up; a failure does the same.
+        // The public interface runs such a step to its end, so it is stopped below that; a failure has the same effect.
         let step = [rows(0, 2, &text[..3]), rows(3, 2, &text[..1])].concat();
         model.check(&step).expect("it is a good step");
         model.batch.fill(&step);
@@ -52,7 +52,7 @@ fn a_step_with_states_that_stops_half_way_loses_all() {
         assert!(matches!(model.recover(error), DecodeError::Lost(_)));
         assert_eq!(model.lengths, [0; 4]);
         for sequence in 0..4 {
-            // Whoever has sequences forgets them, also empty ones.
+            // The scheduler forgets all its sequences after `Lost`; that must work on empty ones.
             model.forget(SequenceId(sequence));
             let whole = rows(sequence, 0, &text[..4]);
             model.decode(&whole).expect("it is computed");

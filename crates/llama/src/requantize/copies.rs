@@ -1,5 +1,5 @@
-//! The folder of copies. A copy is a file and a record beside it, both named after what the source is; it is served
-//! only if it is, byte for byte, what the record says.
+//! The folder of copies. A copy is a file with a record beside it, both named after a fingerprint of the source. A copy
+//! is served only if its bytes have the checksum in the record.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,21 +13,21 @@ use super::RequantizeError;
 use super::difference::Difference;
 use crate::checksum::{checksum_of, hex};
 
-/// Changes with what is made of a source, so that older copies aren't taken for it.
+/// To be changed whenever copies are made differently, so that older copies aren't used.
 const VERSION: &str = "weir requantized 1";
-/// Places of a source that are looked at beside its size and its time, and how much of each: reading all of it would
-/// delay each start.
+/// Number of samples of a source that are hashed with its size and time, each of [`SAMPLE_BYTES`]. Hashing all of it
+/// would delay each start.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4_096;
 
-/// What is known of a copy, in a file beside it.
+/// The facts about a copy, stored as JSON beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Where the source was.
+    /// The path of the source.
     pub(super) source: PathBuf,
     pub(super) formats: String,
     pub(super) difference: Difference,
-    /// Nothing if it differed too much to be kept.
+    /// `None` if the copy differed too much to be kept.
     pub(super) copy: Option<Whole>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Whole {
     sha256: String,
 }
 
-/// The copies' folder, and the name in it of the copy of one source.
+/// The folder, and the name in it of the copy of one source.
 #[derive(Debug)]
 pub(super) struct Copies {
     folder: PathBuf,
@@ -65,7 +65,7 @@ impl Copies {
         self.folder.join(format!("{}.json", self.name))
     }
 
-    /// What is recorded, unless the copy that it speaks of isn't there or isn't whole.
+    /// The record, unless its copy is missing or has been changed.
     pub(super) fn find(&self) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(self.record()).ok()?).ok()?;
         let is_whole = match &record.copy {
@@ -75,7 +75,7 @@ impl Copies {
         is_whole.then_some(record)
     }
 
-    /// Whoever makes a copy holds this lock, which goes when the file is closed or the process ends.
+    /// Takes the lock that is held while a copy is made. It is released when the file is closed or the process ends.
     pub(super) fn lock(&self) -> Result<File, RequantizeError> {
         let path = self.folder.join("lock");
         let file = File::create(&path).map_err(at(&path))?;
@@ -83,8 +83,8 @@ impl Copies {
         Ok(file)
     }
 
-    /// Removes what processes that died have left of their work, and what is no longer whole; the lock is held. Returns
-    /// the name that a copy has while it is made.
+    /// Removes files that crashed processes left unfinished, and a copy of this source that is no longer complete. The lock must
+    /// be held. Returns the path under which a copy is made.
     pub(super) fn clear(&self) -> Result<PathBuf, RequantizeError> {
         let unfinished = |path: &PathBuf| path.extension().is_some_and(|end| end == "unfinished");
         let mut gone: Vec<_> = self.entries()?.into_iter().filter(unfinished).collect();
@@ -93,13 +93,13 @@ impl Copies {
         Ok(self.unfinished("gguf"))
     }
 
-    /// Whether the source still is what these copies are of.
+    /// Whether the source still has the fingerprint of these copies.
     pub(super) fn are_of(&self, source: &Path) -> Result<bool, RequantizeError> {
         Ok(self.name == Copies::of(source, &self.folder)?.name)
     }
 
-    /// Gives a copy its name, or removes it if it isn't to be served, and writes the record: last, since without it
-    /// a copy doesn't count. Copies of what the source was before go.
+    /// Gives a finished copy its name, or removes it if it isn't to be served, and writes the record. The record comes last,
+    /// since a copy without one doesn't count. Copies of earlier states of the source are removed.
     pub(super) fn keep(
         &self,
         temporary: &Path,
@@ -165,7 +165,7 @@ impl Whole {
     }
 }
 
-/// Whether so many bytes fit into the folder, before they are written.
+/// Checks, before anything is written, that the folder's disk has this many bytes free.
 pub(super) fn check_room(folder: &Path, needed: u64) -> Result<(), RequantizeError> {
     let disk = rustix::fs::statvfs(folder).map_err(|error| at(folder)(error.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -179,7 +179,7 @@ pub(super) fn check_room(folder: &Path, needed: u64) -> Result<(), RequantizeErr
     })
 }
 
-/// Tells one source from another, and from itself after a change.
+/// A fingerprint that differs between sources, and after a source was changed.
 fn fingerprint(source: &Path) -> io::Result<String> {
     let mut file = File::open(source)?;
     let facts = file.metadata()?;
@@ -230,7 +230,7 @@ mod tests {
         copies
     }
 
-    /// Keeps a copy, does something to it, and looks whether it still counts.
+    /// Keeps a copy, damages it, and checks whether it still counts.
     fn check(what: &str, damage: impl FnOnce(&Copies, &Path), counts: bool) {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("a.gguf");
@@ -239,7 +239,7 @@ mod tests {
         damage(&copies, &source);
         let again = Copies::of(&source, &copies.folder).unwrap();
         assert_eq!(again.find().is_some(), counts, "{what}");
-        // Whatever it was, a new one takes its place, and nothing is left of the old one.
+        // Whatever the damage was, a new copy takes its place, and nothing is left of the old one.
         let again = kept(folder.path(), &source, true);
         let mut left = again.entries().unwrap();
         left.sort();

@@ -1,4 +1,4 @@
-//! How differently two files answer: their distributions of the next token over a text.
+//! Measures how differently two files answer: their distributions of the next token over a text.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use weir_engine::model::{Bos, Model, Row, SequenceId};
 use crate::load::{LoadError, LoadOptions, load};
 use crate::model::LlamaModel;
 
-/// Prose, speech, code, a list and numbers, some 400 tokens.
+/// A text of some 400 tokens: prose, speech, code, a list and numbers.
 const TEXT: &str = include_str!("text.txt");
-/// Rows of a step; each is an output, and takes a row of logits.
+/// Tokens per step. Each is an output, and takes memory for its logits.
 const ROWS: u32 = 32;
-/// One model's logits are kept while the other computes, so large vocabularies see a part of the text.
+/// The most memory for logits. One model's are kept while the other computes, so large vocabularies get a part of the text.
 const LOGITS_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,18 +22,18 @@ pub struct Difference {
     pub tokens: u32,
     /// Mean KL divergence of the copy's next-token distribution from the original's, in nats.
     pub kl_mean: f64,
-    /// Share of the positions at which both take the same token to be the most likely.
+    /// The share of positions at which both models find the same token most likely.
     pub same_best: f64,
 }
 
 impl Difference {
-    /// What isn't a number is over every limit.
+    /// Whether the mean divergence is within the limit. NaN is over every limit.
     pub(super) fn within(&self, kl_mean_max: f64) -> bool {
         self.kl_mean <= kl_mean_max
     }
 }
 
-/// Computes the text with one after the other, so that only one is in memory.
+/// Computes the text with one model after the other, so that only one is in memory.
 pub(super) fn measure(original: &Path, copy: &Path, threads: u32) -> Result<Difference, LoadError> {
     let (mut kl_sum, mut same) = (0.0, 0);
     let (tokens, logits) = {
@@ -62,7 +62,7 @@ pub(super) fn measure(original: &Path, copy: &Path, threads: u32) -> Result<Diff
     })
 }
 
-/// To what is read from a record as it was written: of more digits, JSON loses the last.
+/// Rounds to nine decimals, which JSON keeps exactly: a record must be read as it was written.
 fn rounded(number: f64) -> f64 {
     (number * 1e9).round() / 1e9
 }

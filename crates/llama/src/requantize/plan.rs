@@ -1,4 +1,4 @@
-//! Which weights of a file are to be in another format on this machine.
+//! Chooses the weights of a file that get another format on this machine.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -11,29 +11,29 @@ use crate::gguf::{Format, Gguf, Tensor};
 use crate::log::collect_errors;
 use crate::shim::{self, guarded};
 
-/// What weights become: half the size of 16-bit numbers, and as good as them.
+/// The new format. It takes half the size of 16-bit numbers and loses next to nothing against them.
 const TARGET: Format = Format::Q8_0;
-/// A target block has so many numbers, and rows are whole blocks.
+/// Numbers per block of the new format; rows must be whole blocks.
 const TARGET_BLOCK: u64 = 32;
-/// Less than a tenth of the weights isn't worth a copy.
+/// The least percentage of weights that must change for a copy to be worth it.
 const SHARE_PERCENT_MIN: u64 = 10;
-/// Formats that are slow with several rows in llama.cpp 0.1.161 on x86-64 with AVX2: they have a kernel for several neither in
-/// `llamafile/sgemm.cpp` (`Q8_0`, `Q4_0`, `Q5_0`, `IQ4_NL`) nor in `repack.cpp` (`Q4_K`, `MXFP4`). `Q5_K` and `Q6_K` have none either, and are
-/// faster than `Q8_0` all the same (docs/decisions/0015); the others weren't measured.
+/// Formats that are slow with several tokens in llama.cpp 0.1.161 on x86-64 with AVX2: they have no kernel for several tokens, neither
+/// in `llamafile/sgemm.cpp` (`Q8_0`, `Q4_0`, `Q5_0`, `IQ4_NL`) nor in `repack.cpp` (`Q4_K`, `MXFP4`). `Q5_K` and `Q6_K` have none
+/// either, but are faster than `Q8_0` all the same (docs/decisions/0015); other formats weren't measured.
 const SLOW_ON_X86_64: &[Format] = &[Format::Q4_1, Format::Q5_1];
 
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Each tensor that there is, and what it is to become.
+    /// Each tensor of the source, with its format in the copy.
     tensors: Vec<(Tensor, Format)>,
-    /// Such as `Q4_1 to Q8_0`.
+    /// The formats that change, such as `Q4_1 to Q8_0`.
     pub(super) formats: String,
-    /// What the copy takes, about.
+    /// The approximate size of the copy, in bytes.
     pub(super) bytes: u64,
 }
 
 impl Plan {
-    /// Says why there is none.
+    /// The error says why a copy isn't worth it, or isn't possible.
     pub(super) fn of(head: &Gguf) -> Result<Self, String> {
         if !cfg!(target_arch = "x86_64") {
             return Err("which formats are fast is only known of x86-64".to_owned());
@@ -66,7 +66,7 @@ impl Plan {
         }
         let from = names(changed().map(|(tensor, _)| tensor));
         let formats = format!("{from} to {TARGET}");
-        // Rows of what changes are whole blocks of the target, and the others' sizes were counted when they were read.
+        // `Format::bytes` can't fail: rows of changed tensors are whole target blocks, and other sizes were counted by `Gguf::read`.
         let bytes = tensors.iter().map(|(tensor, to)| to.bytes(tensor.shape));
         let bytes = bytes.flatten().fold(0, u64::saturating_add);
         Ok(Plan {
@@ -91,7 +91,7 @@ impl Plan {
                 .map_err(|_| failed("its path has a NUL".to_owned()))
         };
         let (from, to) = (text(source)?, text(copy)?);
-        // Every tensor has its own rule: what llama.cpp itself would choose doesn't matter.
+        // Every tensor has a rule of its own, so llama.cpp's own choices don't matter.
         let patterns: Vec<_> = self.tensors.iter().map(|(t, _)| exactly(&t.name)).collect();
         let mut rules: Vec<_> = patterns
             .iter()
@@ -111,7 +111,7 @@ impl Plan {
         let (quantized, errors) = collect_errors(|| {
             guarded(|what, size| {
                 let (from, to) = (from.as_ptr(), to.as_ptr());
-                // SAFETY: texts end with NUL, the list of rules with an empty one, and both outlive the call.
+                // SAFETY: the texts end with NUL, the list of rules with an empty rule, and both outlive the call.
                 unsafe {
                     shim::weir_quantize(from, to, &raw const params, &raw mut code, what, size)
                 }
@@ -125,7 +125,7 @@ impl Plan {
         }
     }
 
-    /// Whether a copy is what was planned.
+    /// Checks that the copy has the planned tensors.
     pub(super) fn check(&self, copy: &Gguf) -> Result<(), String> {
         for (tensor, to) in &self.tensors {
             let found = copy.tensors.iter().find(|other| other.name == tensor.name);
@@ -139,11 +139,11 @@ impl Plan {
     }
 }
 
-/// Whether it is multiplied with, and its format has no kernel that is made for several rows.
+/// Whether tokens are multiplied with this tensor, and its format has no kernel for several tokens.
 fn is_slow(tensor: &Tensor, tied: bool) -> bool {
     let [row, rows, matrices] = tensor.shape;
-    // Experts, several matrices in one tensor, are computed by other kernels, which know even fewer formats; without
-    // a matrix of its own for the output the embeddings are multiplied with, too.
+    // Experts, several matrices in one tensor, are computed by other kernels, which support even fewer formats. The token
+    // embeddings are multiplied with only if the model has no output matrix of its own (`tied`).
     let multiplied = rows > 1 && matrices == 1 && tensor.name.ends_with(".weight");
     let embeddings = tensor.name == "token_embd.weight" && !tied;
     multiplied
@@ -157,7 +157,7 @@ fn names<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> String {
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// A regular expression of this name alone.
+/// A regular expression that matches this name alone.
 fn exactly(name: &str) -> CString {
     let escaped = name.chars().flat_map(|c| {
         let plain = c.is_alphanumeric() || c == '_';

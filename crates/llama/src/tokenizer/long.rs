@@ -1,30 +1,30 @@
-//! Long texts, which llama.cpp's tokenizers don't bear: some take a quadratic time, some recurse for each character
-//! until the stack overflows, which ends the process. So a text that can't fit the context is counted in parts, cut at
-//! seams: places where the tokens of a text that is cut are those of the whole. What fits is tokenized as a whole,
-//! and both happen on a thread with enough stack.
+//! Long texts, which llama.cpp's tokenizers can't handle: some take quadratic time, some recurse for each character until
+//! the stack overflows, which ends the process. So a text that may not fit the context is first counted in parts, cut at
+//! seams: places where the tokens of the two sides are those of the whole. A text that fits is then tokenized as a whole.
+//! Both happen on a thread with a large enough stack.
 
 use std::ops::Range;
 use std::{io, thread};
 
-/// Texts up to this size are tokenized where they are.
+/// Texts up to this size, in bytes, are tokenized on the calling thread.
 pub(super) const SHORT_BYTES: usize = 512;
-/// Texts up to this size are tokenized as a whole. Larger ones are first counted in parts of about this size.
+/// Texts up to this size, in bytes, are tokenized as a whole. Larger ones are first counted in parts of about this size.
 pub(super) const PART_BYTES: usize = 4096;
-/// Tokens that a cut in the middle of a word adds, at most, on average.
+/// The most tokens, on average, that a cut in the middle of a word adds.
 pub(super) const CUT_TOKENS: usize = 8;
-/// Texts are counted to their end up to this size, and beyond it until there are more tokens than fit.
+/// Texts up to this size, in bytes, are counted to their end; larger ones until they have more tokens than fit.
 pub(super) const COUNTED_BYTES: usize = 1 << 20;
 
-/// What is looked at on either side of a place, to know whether it is a seam.
+/// Bytes on either side of a place that decide whether it is a seam.
 const WINDOW_BYTES: usize = 192;
-/// Places that are tried.
+/// The most places that are tried for each cut.
 const TRIES: usize = 16;
 
-/// `std::regex`, on which some models' tokenizers stand, takes 300 to 400 bytes a character.
+/// Bytes of stack per byte of text. `std::regex`, which some models' tokenizers use, takes 300 to 400 bytes a character.
 const STACK_PER_BYTE: usize = 1024;
 const STACK: usize = 1 << 20;
 
-/// Runs `call` with stack enough to tokenize a text of `bytes`.
+/// Runs `call` on a thread with enough stack to tokenize a text of `bytes`.
 pub(super) fn with_stack<T: Send>(bytes: usize, call: impl FnOnce() -> T + Send) -> io::Result<T> {
     if bytes <= SHORT_BYTES {
         return Ok(call());
@@ -38,16 +38,16 @@ pub(super) fn with_stack<T: Send>(bytes: usize, call: impl FnOnce() -> T + Send)
     })
 }
 
-/// A part of a long text.
+/// A part of a long text, as a range of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) range: Range<usize>,
-    /// Whether it begins at a seam, as the beginning of a text is one.
+    /// Whether the part begins at a seam; the beginning of the text counts as one.
     pub(super) at_seam: bool,
 }
 
-/// Cuts a text into parts of about [`PART_BYTES`], none over twice as large: at seams, or anywhere between characters
-/// where there are none. `is_seam` is given the text around a place, and where the place is in it.
+/// Cuts a text into parts of about [`PART_BYTES`], and at most twice that, and passes them to `take` until that says no. Cuts
+/// are at seams, or between any characters if there are none. `is_seam` gets the text around a place, and the place in it.
 pub(super) fn parts<E>(
     text: &str,
     mut is_seam: impl FnMut(&str, usize) -> Result<bool, E>,
@@ -82,7 +82,7 @@ pub(super) fn parts<E>(
     take(part).map(drop)
 }
 
-/// Where words begin and end: first those that white space comes before.
+/// Places where a word begins or ends: first those before white space, then others.
 fn places(text: &str, range: Range<usize>) -> impl Iterator<Item = usize> {
     let words = text[range.clone()]
         .char_indices()

@@ -7,7 +7,7 @@ use super::*;
 use crate::load::open;
 use crate::models;
 
-/// Contexts of 2,048 tokens.
+/// Tokenizers of the models that are there, with contexts of 2,048 tokens.
 fn tokenizers() -> Vec<(&'static str, LlamaTokenizer)> {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-phi.gguf");
     let gemma = models::models().join("gemma-3-270m-q4_k_m.gguf");
@@ -32,14 +32,14 @@ fn bytes(tokenizer: &LlamaTokenizer, tokens: &[Token]) -> String {
     String::from_utf8(bytes).expect("whole characters")
 }
 
-/// Texts of names and what may be around them.
+/// Texts made of names of special tokens and of characters that names consist of.
 fn texts(tokenizer: &LlamaTokenizer) -> impl Strategy<Value = String> + use<> {
     let mut parts: Vec<String> = [
         "<", ">", "|", " ", "  ", "\n", "\t", "the", " weir", "日", "é", "user", "\0", "'s", "12",
     ]
     .map(str::to_owned)
     .into();
-    // Of thousands of names a few of each kind.
+    // A few names of each kind, of thousands.
     for kind in [SpecialKind::Control, SpecialKind::Word] {
         let names = tokenizer
             .specials
@@ -74,7 +74,7 @@ fn special_tokens_are_those_that_llama_cpp_finds() {
     }
 }
 
-/// Whatever names a caller writes, they are text, and no more and no less text than was written.
+/// Names of special tokens in a caller's text are text, and the text stays as it was written.
 #[test]
 fn what_a_caller_wrote_is_text() {
     let is_symbol = |c: char| !c.is_alphanumeric() && !c.is_whitespace();
@@ -103,7 +103,7 @@ fn what_a_caller_wrote_is_text() {
             } else {
                 &text
             };
-            // Where a space is put in front of texts it is there, once.
+            // phi's tokenizer puts one space in front of texts.
             let prefix = if name == "phi" && !expected.is_empty() {
                 " "
             } else {
@@ -121,7 +121,7 @@ fn what_a_caller_wrote_is_text() {
     }
 }
 
-/// What doesn't fit is counted exactly, wherever it was cut.
+/// A text that doesn't fit the context is counted exactly, wherever it was cut.
 #[test]
 fn counts_beyond_the_context() {
     let long = |part: &str| part.repeat(150_000 / part.len());
@@ -149,7 +149,7 @@ fn counts_beyond_the_context() {
     }
 }
 
-/// What has no seams, or no end, has at least so many tokens.
+/// A text without seams, or a very long one, is counted until it exceeds the context.
 #[test]
 fn counts_that_end_early() {
     for (name, tokenizer) in tokenizers() {
@@ -158,7 +158,7 @@ fn counts_that_end_early() {
             let encoded = tokenizer.encode(&text, Names::All, Bos::Omit);
             assert!(!encoded.complete, "{name}: {part:?}");
             assert!(encoded.tokens.len() > 2_048, "{name}: {part:?}");
-            // A smaller one can be counted as a whole.
+            // A smaller text may be counted as a whole.
             let text = part.repeat(60_000 / part.len());
             let encoded = tokenizer.encode(&text, Names::All, Bos::Omit);
             let whole = with_stack(text.len(), || tokenizer.tokens_by(&text, true))
@@ -174,7 +174,7 @@ fn counts_that_end_early() {
                 "{name}: {part:?}"
             );
         }
-        // Names of special tokens are counted one by one.
+        // Each name of a special token counts as one token.
         let text = tokenizer
             .specials
             .iter()

@@ -1,4 +1,4 @@
-//! All that a served model does, once: each of it may meet something in the file that loading didn't.
+//! Does everything once that a served model does: each part may reach data in the file that loading didn't read.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use weir_engine::model::{Bos, DecodeError, Embedder, Model, Row, SequenceId, Tok
 
 use crate::load::Served;
 
-/// Scripts, characters of one to four bytes, numbers, code, white space and control characters.
+/// Several scripts, characters of one to four bytes, numbers, code, white space, control characters, names of special tokens.
 const TEXT: &str = "The weir holds 1,234.5 litres; it's “fine”.\n\tfn f(x: &[u8]) -> bool { x[0] != 0x7f }\r\n\
     Größe straße ÿ Ωμέγα жук שלום مرحبا नमस्ते สวัสดี 你好，世界 こんにちは 한국어 👩‍👩‍👧 🇩🇪 \u{0}\u{4}\u{1b}\u{fffd}\u{10ffff} <|im_start|> </s>";
-/// Tokens of the prompt that is computed.
+/// The length of the computed prompt, in tokens.
 const PROMPT_TOKENS: usize = 8;
 
 pub(super) fn exercise(served: Served) -> Result<(), String> {
@@ -24,7 +24,7 @@ pub(super) fn exercise(served: Served) -> Result<(), String> {
 fn generate(mut model: impl Model) -> Result<(), String> {
     let tokenizer = model.tokenizer();
     let tokens = tokens(&*tokenizer)?;
-    // Some vocabularies have nothing for all that is here.
+    // Some vocabularies have no token for any of the text: then token 0 is computed.
     let prompt: Vec<Token> = tokens.into_iter().chain([0]).take(PROMPT_TOKENS).collect();
     let capacity = model.capacity();
     let chunk = capacity.rows.min(model.facts().context_tokens) as usize;
@@ -62,7 +62,7 @@ fn embed(mut embedder: impl Embedder) -> Result<(), String> {
     Ok(())
 }
 
-/// Of the text, after all tokens were made to bytes.
+/// Converts all tokens to bytes, and returns the tokens of [`TEXT`].
 fn tokens(tokenizer: &dyn Tokenizer) -> Result<Vec<Token>, String> {
     let vocabulary = tokenizer.vocabulary();
     let mut bytes = Vec::new();

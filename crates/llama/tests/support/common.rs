@@ -1,4 +1,4 @@
-//! Models for tests, and the few ways in which tests drive them.
+//! Models for tests, and helpers that compute with them.
 
 #![allow(
     dead_code,
@@ -23,7 +23,7 @@ pub fn smollm2(options: &LoadOptions) -> LlamaModel {
     load(&smollm2_file(), options).expect("the demo model loads")
 }
 
-/// A model with a sliding window, if it is there: it is large.
+/// A model with a sliding window, or `None` if its large file isn't there.
 #[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
 pub fn gemma3(options: &LoadOptions) -> Option<LlamaModel> {
     let path = models().join("gemma-3-270m-q4_k_m.gguf");
@@ -34,8 +34,8 @@ pub fn gemma3(options: &LoadOptions) -> Option<LlamaModel> {
     Some(load(&path, options).expect("the model loads"))
 }
 
-/// A cache for a few short sequences, which is quick to make. One thread: tests run beside each other, and the
-/// kernels' threads wait for each other spinning.
+/// Options with a cache for a few short sequences, which is allocated quickly, and one thread: tests run in parallel, and
+/// the threads of a larger pool would spin while they wait for each other.
 pub fn small() -> LoadOptions {
     LoadOptions {
         threads: Some(1),
@@ -45,7 +45,7 @@ pub fn small() -> LoadOptions {
     }
 }
 
-/// The same with cells for each sequence of its own.
+/// The same with split cells.
 pub fn split() -> LoadOptions {
     LoadOptions {
         cells: None,
@@ -68,7 +68,7 @@ pub fn text(model: &LlamaModel, tokens: &[Token]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Rows that continue a sequence at `position`; the last one is an output.
+/// Tokens of a batch that continue a sequence at `position`; the last one is an output.
 pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<Row> {
     let row = |(i, &token)| Row {
         token,
@@ -79,7 +79,7 @@ pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<Row> {
     tokens.iter().enumerate().map(row).collect()
 }
 
-/// Computes tokens in steps of at most `chunk` rows, and of what the model takes, and returns the logits after the last one.
+/// Computes tokens in steps of at most `chunk`, and at most the model's limit. Returns the logits after the last token.
 pub fn compute(
     model: &mut LlamaModel,
     sequence: u32,
@@ -109,7 +109,7 @@ pub fn best(logits: &[f32]) -> Token {
     best.0 as Token
 }
 
-/// How far the best logit is ahead of the second.
+/// The difference between the best and the second-best logit.
 pub fn lead(logits: &[f32]) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
@@ -147,7 +147,7 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// Some thousand words that are not all the same.
+/// A text of this many words that doesn't repeat itself.
 pub fn essay(words: usize) -> String {
     let vocabulary = [
         "river", "stone", "morning", "engine", "quiet", "market", "seven", "letters", "under",
@@ -162,7 +162,7 @@ pub fn essay(words: usize) -> String {
     (0..words).map(|_| word()).collect::<Vec<_>>().join(" ")
 }
 
-/// A model of `fixtures/` with random weights.
+/// Loads a model of `fixtures/`, which has random weights.
 pub fn tiny(name: &str, options: &LoadOptions) -> LlamaModel {
     load(&tiny_file(name), options).expect("the fixture loads")
 }

@@ -1,5 +1,4 @@
-//! A GGUF file in pieces that a test can exchange, and write again: a reader and a writer of their own, which share nothing with
-//! the crate's.
+//! A GGUF file in parts that a test can exchange and write again. The reader and the writer share no code with the crate's.
 
 #![allow(
     dead_code,
@@ -11,14 +10,14 @@
 use std::fs;
 use std::path::Path;
 
-/// A file's pieces in their order. Lengths, counts and offsets are written as they follow from them, unless a test says another.
+/// The parts of a file in their order. Lengths, counts and offsets are written as they follow from the parts, unless a test sets others.
 #[derive(Debug, Clone)]
 pub struct Edit {
     pub keys: Vec<Key>,
     pub tensors: Vec<Info>,
     pub weights: Vec<u8>,
     pub alignment: usize,
-    /// Instead of the real number of keys and of tensors.
+    /// Written in place of the real numbers of keys and of tensors.
     pub counts: Option<(u64, u64)>,
     pub version: u32,
 }
@@ -27,7 +26,7 @@ pub struct Edit {
 pub struct Key {
     pub name: Vec<u8>,
     pub kind: u32,
-    /// As it is written.
+    /// The bytes of the value in the file.
     pub value: Vec<u8>,
 }
 
@@ -99,7 +98,7 @@ impl Edit {
         found.unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    /// Replaces a key, or adds it.
+    /// Replaces the key's value, or adds the key.
     pub fn set(&mut self, name: &str, kind: u32, value: Vec<u8>) {
         let key = Key {
             name: name.as_bytes().to_vec(),
@@ -117,7 +116,7 @@ impl Edit {
     }
 }
 
-/// As GGUF writes it, its length first.
+/// A text in GGUF's encoding: its length, then its bytes.
 pub fn text(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text].concat()
 }

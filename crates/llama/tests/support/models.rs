@@ -1,9 +1,9 @@
-//! Where the models for tests are.
+//! The folder of the models for tests.
 
 use std::env;
 use std::path::PathBuf;
 
-/// `WEIR_TEST_MODELS`, or `models` in the workspace.
+/// The folder in `WEIR_TEST_MODELS`, or `models` in the workspace.
 pub(crate) fn models() -> PathBuf {
     match env::var_os("WEIR_TEST_MODELS") {
         Some(folder) => PathBuf::from(folder),
@@ -11,7 +11,7 @@ pub(crate) fn models() -> PathBuf {
     }
 }
 
-/// The demo model: every test may count on it.
+/// The demo model, which every test may require.
 pub(crate) fn smollm2_file() -> PathBuf {
     let path = models().join("SmolLM2-135M-Instruct.Q4_1.gguf");
     assert!(

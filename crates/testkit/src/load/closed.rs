@@ -1,5 +1,4 @@
-//! A closed loop: clients that each ask one request after the other, and who come again when they are told to if they
-//! are refused.
+//! A closed loop: each client sends one request after the other, and after a refusal retries when the server says.
 
 use std::cell::{Cell, RefCell};
 
@@ -19,7 +18,7 @@ pub struct Closed {
     pub prompts: Prompts,
     pub output_tokens: u32,
     pub clients: usize,
-    /// Answers in all.
+    /// The number of answers to wait for.
     pub requests: u64,
     pub ending: Ending,
     pub seed: u64,
@@ -30,7 +29,7 @@ pub enum Prompts {
     Distinct {
         words: usize,
     },
-    /// All begin alike, with `prefix` words.
+    /// All prompts begin with the same `prefix` words.
     Shared {
         prefix: usize,
         tail: usize,
@@ -39,19 +38,19 @@ pub enum Prompts {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// So many are asked, and the end is that of the last one.
+    /// The clients send exactly that many requests, and the load ends with the last answer.
     Answered,
-    /// All clients go on asking until so many are answered; then the others are hung up on. Nobody is idle at the end
-    /// because somebody else still waits to come again.
+    /// All clients send requests until that many are answered; then the rest is cancelled. So no client is idle at the end while
+    /// another one waits for its retry.
     HungUp,
 }
 
-/// What the clients have seen together. One thread runs them all.
+/// The results of all clients, which run on one thread.
 #[derive(Debug, Default)]
 struct Seen {
     asked: Cell<u64>,
     answered: Cell<u64>,
-    /// Pieces of text of answers that aren't complete yet.
+    /// Text chunks received of answers that aren't complete yet.
     open_pieces: Cell<u64>,
     enough: Notify,
     sums: RefCell<Sums>,
@@ -63,7 +62,7 @@ struct Sums {
     gaps: Times,
     refusals: Times,
     retry_after_ms: Vec<u128>,
-    /// Requests that came again as they were told, and how many of those were taken then.
+    /// Retries after a refusal, and how many of them were accepted.
     retries: u64,
     retries_taken: u64,
     prompt_tokens: u64,
@@ -74,7 +73,7 @@ struct Sums {
 impl Prompts {
     fn make(self, seed: u64, number: u64) -> String {
         let mut shared = Random::new(seed);
-        // Numbers count from 0, and nobody's words may be those that are shared.
+        // Numbers begin with 0, and no prompt may have the seed of the shared prefix: hence + 1.
         let mut own = Random::new(seed ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95));
         match self {
             Prompts::Distinct { words: count } => words(&mut own, count),
@@ -91,7 +90,7 @@ impl Closed {
         let started = Instant::now();
         let clients = try_join_all((0..self.clients).map(|_| self.client(target, &seen)));
         tokio::select! {
-            // Both may be there at once: an error wins.
+            // If both are ready, an error wins.
             biased;
             done = clients => drop(done?),
             () = seen.enough.notified() => {}
@@ -137,7 +136,7 @@ impl Closed {
         Ok(())
     }
 
-    /// Asks until there is an answer.
+    /// Sends the prompt until it is answered.
     async fn answered(&self, target: &Target, seen: &Seen, prompt: &str) -> anyhow::Result<Answer> {
         let mut again = false;
         loop {

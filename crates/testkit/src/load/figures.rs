@@ -1,10 +1,10 @@
-//! Many times to a few figures.
+//! Condenses many measured times to a few figures.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Times of which the distribution matters.
+/// Durations whose distribution is reported.
 #[derive(Debug, Default)]
 pub(super) struct Times(Vec<Duration>);
 
@@ -17,7 +17,7 @@ impl Times {
         self.0.extend(times);
     }
 
-    /// Milliseconds; `null` if nothing was measured.
+    /// The figures in milliseconds; `null` if nothing was measured.
     pub(super) fn figures(mut self) -> Value {
         self.0.sort_unstable();
         json!({
@@ -28,7 +28,7 @@ impl Times {
         })
     }
 
-    /// The smallest time that is not exceeded by so many of a hundred.
+    /// The smallest time that at least this percentage of the times doesn't exceed, in milliseconds.
     fn quantile(&self, percent: usize) -> Option<f64> {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         let time = self.0.get(rank - 1)?;

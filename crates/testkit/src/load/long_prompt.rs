@@ -1,4 +1,4 @@
-//! Streams that decode, and a long prompt that arrives beside them: how long are the streams silent?
+//! Measures how long decoding streams are silent while a long prompt is computed beside them.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,21 +14,21 @@ use super::target::{Answer, Reply};
 use super::words::words;
 use crate::torture::Random;
 
-/// What each stream has said before the long prompt is sent: it decodes by then.
+/// The chunks that each stream has received before the long prompt is sent: it is decoding by then.
 const PIECES_BEFORE: usize = 16;
 
 #[derive(Debug, Clone)]
 pub struct LongPrompt {
     pub streams: usize,
     pub stream_words: usize,
-    /// Of each stream: more than it makes until the long prompt is answered.
+    /// The length of each stream: more tokens than it generates until the long prompt is answered.
     pub stream_tokens: u32,
     pub long_words: usize,
     pub long_tokens: u32,
     pub seed: u64,
 }
 
-/// One stream's text so far.
+/// The text that a stream has received so far, as the times of its chunks.
 #[derive(Debug, Default)]
 struct Stream {
     pieces: RefCell<Vec<Instant>>,
@@ -64,7 +64,7 @@ impl LongPrompt {
             target.ask(&long, self.long_tokens, |_| {}).await
         };
         let reply = tokio::select! {
-            // The streams are hung up on when the long prompt is answered.
+            // When the long prompt is answered, the streams are cancelled.
             reply = arriving => reply?,
             Err(error) = try_join_all(running) => return Err(error),
         };
@@ -90,12 +90,12 @@ impl LongPrompt {
                 let gap = pair[1] - pair[0];
                 match pair[1] < long.sent {
                     true => before.add(gap),
-                    // Also the gap in which the long prompt was sent, and the one in which its answer began.
+                    // Includes the gap in which the long prompt was sent, and the one in which its answer began.
                     false if pair[0] < first => meanwhile.add(gap),
                     false => {}
                 }
             }
-            // A stream that is still silent has been so since its last piece.
+            // A stream that hasn't received anything since counts with its silence so far.
             let last = pieces.last().context("a stream said nothing")?;
             if *last < first {
                 meanwhile.add(first - *last);

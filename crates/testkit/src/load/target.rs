@@ -1,4 +1,4 @@
-//! One request to a server, and when what of its answer came.
+//! Sends a request to a server, and records when the parts of its answer arrive.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use reqwest::{Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-/// The longest line of a stream that is believed.
+/// The longest accepted line of a stream, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that queues without bound may say nothing for long.
+/// A server with an unbounded queue may send nothing for long.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A server, and how to ask it.
+/// A server, with the parameters of all requests to it.
 #[derive(Debug)]
 pub struct Target {
     http: reqwest::Client,
     url: String,
     key: String,
     model: String,
-    /// Masks the tokens that would end an answer, so that every answer has the length that was asked for.
+    /// Masks the tokens that end an answer, so that every answer has the requested length.
     bias: Value,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(super) enum Reply {
     Answer(Answer),
@@ -34,7 +34,7 @@ pub(super) enum Reply {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) sent: Instant,
-    /// When each piece of text came.
+    /// The times at which the chunks of text arrived.
     pub(super) pieces: Vec<Instant>,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
@@ -43,7 +43,7 @@ pub(super) struct Answer {
 
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// Until the whole answer was there.
+    /// The time until the whole refusal was received.
     pub(super) took: Duration,
     pub(super) retry_after: Duration,
 }
@@ -67,7 +67,7 @@ impl Target {
             .collect();
         Ok(Target {
             http: reqwest::Client::builder()
-                // llama-server closes a connection after a stream, and doesn't say so before.
+                // Connections aren't reused: llama-server closes them after a stream without announcing it.
                 .pool_max_idle_per_host(0)
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(READ_TIMEOUT)
@@ -79,8 +79,8 @@ impl Target {
         })
     }
 
-    /// Asks for a stream of exactly so many tokens, the likeliest ones, and calls `piece` for each piece of text. What is
-    /// neither that nor a refusal that says when to come again is an error.
+    /// Requests a greedy stream of exactly this many tokens, and calls `piece` when a chunk of text arrives. Anything but such a
+    /// stream, or a refusal with `Retry-After`, is an error.
     pub(super) async fn ask(
         &self,
         prompt: &str,
@@ -140,7 +140,7 @@ fn count(usage: &Value, pointer: &str) -> anyhow::Result<u64> {
     value.with_context(|| format!("no {pointer} in the usage: {usage}"))
 }
 
-/// Reads a stream to its end; its usage.
+/// Reads a stream to its end, and returns its usage.
 async fn read(response: &mut Response, mut piece: impl FnMut(Instant)) -> anyhow::Result<Value> {
     let mut buffer = Vec::new();
     let mut usage = None;

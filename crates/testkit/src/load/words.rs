@@ -1,9 +1,9 @@
-//! Prompts of common words in an order that follows from a seed, so that no two begin alike and a cache has nothing to
-//! find in them unless a load wants it to.
+//! Prompts of common words in a random order from a seed, so that no two begin alike: a prefix cache finds nothing in them
+//! unless the load wants it to.
 
 use crate::torture::Random;
 
-/// One token each in most vocabularies, with the space before them.
+/// Common words, each of which is one token in most vocabularies, together with the space before it.
 const WORDS: &str = "able above across action after again against age air all almost along already also always among \
 and animal another answer any area arm around ask away back bad ball bank base bear beautiful because become before \
 begin behind believe below best better between beyond big bird black blue board boat body book born both bottom box boy \
@@ -16,7 +16,7 @@ divide doctor dog dollar door double down draw dream dress drink drive drop dry 
 edge effect egg eight electric element else end enemy energy engine enough enter equal even evening event ever every \
 exact example except expect experience explain eye face fact fall family famous far farm fast father fear feel";
 
-/// So many words, the first of a sentence with nothing before it.
+/// A text of `count` words.
 pub(super) fn words(random: &mut Random, count: usize) -> String {
     let all: Vec<&str> = WORDS.split(' ').collect();
     let picked: Vec<&str> = (0..count).map(|_| random.pick(&all)).collect();

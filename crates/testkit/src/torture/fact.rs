@@ -1,11 +1,11 @@
-//! What a node says: a line for each fact. What a line says was delivered, was delivered.
+//! The reports of a node: a line for each fact. A delivery is reported after it was made.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::payment::Payment;
 
-/// In 0.0001 USD per million tokens.
+/// Prices in 0.0001 USD per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
     pub input: i64,
@@ -14,25 +14,25 @@ pub struct Prices {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// The database is open, and what the dead have left is about to be ended.
+    /// The database is open. Open holds of dead nodes are about to be ended.
     Opened,
     Recovered,
-    /// Money is about to be paid in.
+    /// A payment is about to be made.
     Paying(Payment),
     Paid {
         key: String,
     },
-    /// A request is about to be made.
+    /// A request is about to be sent.
     Asked {
         id: String,
         account: String,
-        /// Its caller gets the text only when it is complete.
+        /// Whether the caller gets the text only when it is complete.
         whole: bool,
         choices: u64,
         prompt: u64,
         prices: Prices,
     },
-    /// Its hold is durable.
+    /// The request's hold is durable.
     Started {
         id: String,
     },
@@ -40,7 +40,7 @@ pub enum Fact {
         id: String,
         why: String,
     },
-    /// Tokens whose text the caller has, and when, in microseconds of this process.
+    /// The caller has the text of these tokens. `at_us` is the time in microseconds since the process began.
     Delivered {
         id: String,
         tokens: u64,
@@ -50,17 +50,17 @@ pub enum Fact {
     HangsUp {
         id: String,
     },
-    /// Settled at this usage.
+    /// The request was settled with this usage.
     Done {
         id: String,
         prompt: u64,
         completion: u64,
     },
-    /// The engine failed, and that is settled.
+    /// The engine failed, and the request was settled.
     Failed {
         id: String,
     },
-    /// No new requests; what runs is finished.
+    /// The node took no new requests, and finished the running ones.
     Drained,
 }
 

@@ -1,4 +1,4 @@
-//! A process that serves: the gateway, the ledger and a simulated engine, and callers for them.
+//! A node in a process of its own: the gateway, the ledger, a simulated engine, and callers.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -21,28 +21,29 @@ use weir_gateway::{Catalog, Clock, Delivery, Gateway, Job, Offer};
 
 use super::{ACCOUNTS, CHECKPOINT_EVERY, Fact, MID_STREAM, Payment, Prices, Random};
 
-/// Callers that ask one request after the other.
+/// The number of callers, each of which sends one request after the other.
 const CALLERS: u64 = 12;
 const MODELS: [&str; 2] = ["sim/first", "sim/second"];
-/// A token that stands for a word, in prompts.
+/// A token that stands for a word, for prompts.
 const WORD: Token = 260;
 
-/// A node that is silent for so long is dead. No machine is so busy that one that lives is.
+/// A node that doesn't write to the database for this long counts as dead. Live nodes are never silent for so long, even on a
+/// busy machine.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What a node is told to be and do.
+/// The orders for a node.
 #[derive(Debug, Clone)]
 pub struct Order {
     pub database: Location,
-    /// The name of the process; ids of requests begin with it.
+    /// The node's name, with which its request ids begin.
     pub node: String,
     pub seed: u64,
-    /// Where it dies, and how often it passes there before.
+    /// The place where the node kills itself, and how often it passes that place before.
     pub strike: Option<(String, u32)>,
 }
 
 impl Order {
-    /// As arguments of a command line.
+    /// The order as command-line arguments.
     pub fn arguments(&self, database: &str) -> Vec<String> {
         let mut arguments = vec![
             database.to_owned(),
@@ -70,7 +71,7 @@ impl Order {
     }
 }
 
-/// A path, or the address of a PostgreSQL.
+/// The database at a path or a PostgreSQL address.
 pub fn location(text: &str) -> Location {
     if text.starts_with("postgres://") {
         return weir_accounts::PostgresUrl::from_str(text).unwrap().into();
@@ -78,7 +79,7 @@ pub fn location(text: &str) -> Location {
     std::path::Path::new(text).into()
 }
 
-/// How the database is opened for serving.
+/// The options to open the database for serving.
 pub fn options(database: Location) -> Options {
     Options {
         timeout: Duration::from_secs(30),
@@ -87,7 +88,7 @@ pub fn options(database: Location) -> Options {
     }
 }
 
-/// Dies as if the power went: nothing is written, closed or dropped any more.
+/// Dies as in a power cut: nothing is written, closed or dropped any more.
 fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
     loop {
@@ -95,7 +96,7 @@ fn die() -> ! {
     }
 }
 
-/// One write for each fact. Nobody listens any more: the test has ended.
+/// Writes a fact to stdout, in one write. If that fails the test has ended, and the node dies.
 fn say(fact: &Fact) {
     let line = format!("{fact}\n");
     if std::io::stdout().write_all(line.as_bytes()).is_err() {
@@ -124,7 +125,7 @@ struct World {
     stop: CancellationToken,
 }
 
-/// Serves until it dies, or until SIGTERM.
+/// Serves until the node kills itself, or until SIGTERM.
 pub async fn run(order: Order) {
     let Order {
         database,
@@ -182,7 +183,7 @@ pub async fn run(order: Order) {
     say(&Fact::Drained);
 }
 
-/// The accounts, which another process may have made, each with a new key and more money.
+/// Makes the accounts unless another node has, pays into each, and makes a key for each.
 async fn callers(
     accounts: &Accounts,
     clock: &Clock,
@@ -190,7 +191,7 @@ async fn callers(
     random: &mut Random,
 ) -> Vec<Caller> {
     let made = ACCOUNTS.map(|name| accounts.add_account(name, clock.now()));
-    // Whoever comes second is told that the name is taken.
+    // The call fails if another node has made the account: the name is taken.
     join_all(made).await;
     let mut callers = Vec::new();
     for (name, most) in ACCOUNTS.into_iter().zip([3_000_000, 300_000, 40_000]) {
@@ -214,7 +215,7 @@ async fn callers(
     callers
 }
 
-/// Two models at this process's prices; at some step each of them fails.
+/// A gateway with two models at this node's prices; each fails at some step.
 fn gateway(
     accounts: &Accounts,
     clock: &Clock,
@@ -254,7 +255,7 @@ fn gateway(
         .with_checkpoints_every(CHECKPOINT_EVERY)
 }
 
-/// Beside others, a node looks for dead ones; here far more often than a server does.
+/// Ends the holds of dead nodes, as a server does, but far more often.
 async fn end_the_dead(accounts: Accounts, clock: Clock, stop: CancellationToken) {
     let mut every = tokio::time::interval(Duration::from_millis(100));
     while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -270,7 +271,7 @@ async fn call(world: Arc<World>, mut random: Random) {
     }
 }
 
-/// One request from asking to the end, whichever it is.
+/// Sends a request, and reports it from the beginning to whichever end.
 async fn request(world: &World, id: String, random: &mut Random) {
     let (prompt, choices) = (random.between(1, 60), random.pick(&[1, 1, 1, 2, 4]));
     let model = usize::from(random.chance(40));

@@ -1,14 +1,14 @@
-//! Money that an account gets.
+//! Payments and promo credit.
 
 use jiff::Timestamp;
 use weir_accounts::{Accounts, Nanos, PromoGift};
 
-/// When promotional credit ends: after any test.
+/// The expiry of promo credit, in seconds since 1970: later than any test.
 const PROMO_ENDS: i64 = 4_000_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    /// Its idempotency key.
+    /// The idempotency key.
     pub key: String,
     pub account: String,
     pub nanos: i64,
@@ -16,7 +16,7 @@ pub struct Payment {
 }
 
 impl Payment {
-    /// Whether it had been made already.
+    /// Makes the payment, and returns whether it had been made before.
     pub async fn make(&self, accounts: &Accounts, now: Timestamp) -> bool {
         let (account, amount) = (
             accounts.account(&self.account).await.unwrap().id,

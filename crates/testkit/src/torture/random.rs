@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a seed.
+//! Pseudorandom numbers from a seed.
 
-/// SplitMix64.
+/// A SplitMix64 generator.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -9,7 +9,7 @@ impl Random {
         Random(seed)
     }
 
-    /// Another one, of its own.
+    /// A generator with a seed from this one.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Random(self.number())
@@ -23,17 +23,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From `low` to `high`, both included.
+    /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.number() % (high - low + 1)
     }
 
-    /// Less than `limit`.
+    /// A number below `limit`.
     pub fn below(&mut self, limit: u32) -> u32 {
         u32::try_from(self.number() % u64::from(limit)).unwrap()
     }
 
-    /// True so many times of a hundred.
+    /// True with a probability of `percent` %.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.number() % 100 < percent
     }

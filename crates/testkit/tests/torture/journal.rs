@@ -1,4 +1,4 @@
-//! What a process said, by request.
+//! The facts that a process reported, by request.
 
 use std::collections::BTreeMap;
 
@@ -28,10 +28,10 @@ struct Delivery {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) requests: BTreeMap<String, Request>,
-    /// By key, and whether it was confirmed.
+    /// Payments by their idempotency key, and whether they were confirmed.
     pub(crate) payments: BTreeMap<String, (Payment, bool)>,
-    /// The line that asked for the last hold that became durable. What was noted for the writer before it,
-    /// is durable too.
+    /// The line of the `Asked` fact of the last hold that became durable. Writes that the ledger had queued before that line are
+    /// durable too.
     barrier: usize,
 }
 
@@ -40,13 +40,13 @@ impl Request {
         self.deliveries.iter().map(|delivery| delivery.tokens).sum()
     }
 
-    /// Tokens that a checkpoint must have made durable: those that were delivered a whole interval before
-    /// a later text was asked for, if the ledger has written anything since.
+    /// Tokens that a checkpoint must have made durable: those that were delivered at least an interval before a later
+    /// delivery, if the ledger has written anything since.
     fn durable(&self, barrier: usize) -> u64 {
         let before = self
             .deliveries
             .partition_point(|delivery| delivery.line < barrier);
-        // The last of these came of a call that wrote a checkpoint, if it was time, for those before it.
+        // The call that returned the last of these deliveries wrote a checkpoint, if one was due, for the deliveries before it.
         let Some(called) = before
             .checked_sub(2)
             .map(|index| self.deliveries[index].at_us)
@@ -77,7 +77,7 @@ impl Journal {
         journal
     }
 
-    /// The least that is charged for a request whose process died.
+    /// The fewest tokens that a request must be charged for if its process died.
     pub(crate) fn durable(&self, id: &str) -> u64 {
         self.requests[id].durable(self.barrier)
     }

@@ -1,11 +1,11 @@
-//! Whether a request was charged what it should be.
+//! Checks whether a request was charged correctly.
 
 use weir_accounts::{Outcome, UsageRecord};
 use weir_engine::event::EVENTS_MAX;
 
 use crate::journal::{Journal, Request};
 
-/// What a record says against what the process said. `drained`: the process ended in order.
+/// Compares a usage record with the facts that the process reported. `drained`: the process ended in order.
 pub(crate) fn judge(
     journal: &Journal,
     id: &str,
@@ -48,7 +48,7 @@ fn uncharged(journal: &Journal, id: &str, drained: bool) -> Result<(), String> {
     )
 }
 
-/// The price at admission, and the cost to the nano-dollar.
+/// Checks that the price is that at admission, and the cost right to the nano-dollar.
 fn price(request: &Request, record: &UsageRecord) -> Result<(), String> {
     let asked = (request.prices.input, request.prices.output);
     ensure(
@@ -77,7 +77,7 @@ fn charged(journal: &Journal, id: &str, record: &UsageRecord, drained: bool) -> 
                 request.done.is_none_or(|done| done == settled),
                 "not what the caller was told",
             )?;
-            // A token that ends a text stands for none, nor do those of a character that wasn't finished.
+            // Tokens without text count too: one that ends the text, and those of an unfinished character.
             let least = counts.completion.saturating_sub(4 * request.choices);
             ensure(
                 (least..=counts.completion).contains(&delivered),
@@ -94,7 +94,7 @@ fn charged(journal: &Journal, id: &str, record: &UsageRecord, drained: bool) -> 
             ensure(counts.prompt == prompt, "another prompt")
         }
         Outcome::Disconnected => {
-            // What waited for the caller, up to four tokens each, and a step of each choice.
+            // Events may have waited for the caller, of up to four tokens each, and one step of each choice may have run.
             let most = delivered + 4 * (EVENTS_MAX as u64 + request.choices);
             ensure(request.hung_up, "nobody has hung up")?;
             ensure(

@@ -1,4 +1,4 @@
-//! One process, from its start to its death.
+//! The life of one process, from its start to its death.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -8,15 +8,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use weir_testkit::torture::node::{Order, location};
 use weir_testkit::torture::{Fact, MID_STREAM, Random};
 
-/// How it is to end. The same seed makes the same plan.
+/// How a process is to end. The same seed gives the same plan.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) node: String,
     seed: u64,
     strike: Option<(&'static str, u32)>,
-    /// It is killed after so many lines at the latest.
+    /// The number of lines after which the process is killed at the latest.
     lines_max: u64,
-    /// By SIGTERM, and nothing is left to recover.
+    /// Whether it is ended by SIGTERM, after which nothing may be left to recover.
     gently: bool,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum End {
 }
 
 impl Plan {
-    /// `first` in its database, `after` a death that nobody recovered from yet.
+    /// Draws a plan. `first`: the process is the first in its database. `after`: an earlier death hasn't been recovered from.
     pub(crate) fn draw(node: String, random: &mut Random, first: bool, after: bool) -> Self {
         let strike = if first && random.chance(50) {
             Some(("migration", random.below(2)))
@@ -106,7 +106,7 @@ impl Plan {
                 } else {
                     Signal::KILL
                 };
-                // It may have died by itself just before.
+                // The process may have died by itself just before.
                 let _ = kill_process(pid, signal);
                 killed = true;
             }

@@ -1,6 +1,6 @@
-//! Real processes die in the middle of everything, again and again, and the books are checked each time.
+//! Real processes are killed at all points of their work, again and again, and the books are checked each time.
 //!
-//! `WEIR_TORTURE_KILLS` and `WEIR_TORTURE_SEED` make it longer or different: `make torture`.
+//! `WEIR_TORTURE_KILLS` and `WEIR_TORTURE_SEED` set the number of kills and the seed; `make torture` is a long run.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 #[path = "../../../accounts/tests/accounts/cluster.rs"]
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::world::{Tally, World};
 
-/// Deaths in one database before the next one begins empty.
+/// The number of kills after which a new, empty database is used.
 const KILLS_PER_WORLD: u64 = 20;
 
 fn setting(name: &str, default: u64) -> u64 {

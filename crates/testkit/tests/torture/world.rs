@@ -1,4 +1,4 @@
-//! One database, the processes that live and die on it, and what its books must say.
+//! A database, the processes that live and die on it, and the checks of its books.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::judge::judge;
 use crate::life::{End, Life, Plan};
 
-/// How long the holds of the dead may stay.
+/// The longest time that holds of dead processes may stay.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -24,19 +24,19 @@ pub(crate) struct World {
     database: String,
     nodes: u64,
     lives: u64,
-    /// Everything that was charged at the last look: it stays.
+    /// The usage records at the last check: they must never change.
     records: BTreeMap<String, UsageRecord>,
     paid: BTreeMap<String, i64>,
 }
 
-/// What was seen, over all worlds.
+/// Counts over all worlds.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     ends: BTreeMap<End, u64>,
     outcomes: BTreeMap<&'static str, u64>,
     requests: u64,
     checks: u64,
-    /// Of requests whose process died: tokens that were delivered, and those of them that nobody paid.
+    /// For requests whose process died: tokens that were delivered, and those of them that weren't charged.
     cut_short: u64,
     lost: u64,
 }
@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// Each node lives and dies once or a few times; then the books are checked.
+    /// Lets each node live and die once or a few times, then checks the books.
     pub(crate) fn episode(&mut self, tally: &mut Tally) {
         let plans: Vec<Vec<Plan>> = (0..self.nodes).map(|node| self.plan(node)).collect();
         let database = &self.database;
@@ -167,7 +167,7 @@ impl World {
         accounts.close().await;
     }
 
-    /// What each account was charged, which with its payments is its balance.
+    /// Each account's usage records. The account's balance must be its payments less its charges.
     async fn records(
         &self,
         accounts: &Accounts,
@@ -176,7 +176,7 @@ impl World {
         let seed = self.seed;
         let mut records = BTreeMap::new();
         for name in ACCOUNTS {
-            // There is no account yet if nobody came as far.
+            // An account doesn't exist if no process lived long enough to make it.
             let Ok(account) = accounts.account(name).await else {
                 continue;
             };
@@ -204,7 +204,7 @@ impl World {
         records
     }
 
-    /// Opens the database as a server does; nothing is held when the dead are all recovered.
+    /// Opens the database as a server does, and waits until nothing is held, since all dead processes are recovered.
     async fn recovered(&self) -> Accounts {
         let clock = Clock::system();
         let accounts = Accounts::open(options(location(&self.database)), clock.now())
@@ -225,7 +225,7 @@ impl World {
         accounts
     }
 
-    /// Pays again: what was confirmed is a replay, and what was not is made or was made.
+    /// Repeats all payments: confirmed ones must be replays, others are made unless they were.
     async fn pay(&mut self, accounts: &Accounts, journal: &Journal) {
         for (payment, confirmed) in journal.payments.values() {
             let replayed = payment.make(accounts, Clock::system().now()).await;
@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    /// Nothing is charged later, or differently, that was looked at before.
+    /// Asserts that records of earlier checks haven't changed.
     fn assert_earlier(&self, records: &BTreeMap<String, UsageRecord>) {
         for (id, record) in &self.records {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Accounts, keys and money, as one types it.
+//! Arguments of the commands for accounts, keys and money.
 
 use clap::{Args, Subcommand};
 use weir_accounts::{KeyRole, Nanos, Tier};

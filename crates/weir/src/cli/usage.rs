@@ -1,4 +1,4 @@
-//! What requests used, as one asks for it.
+//! Arguments of `weir usage`.
 
 use clap::{Args, Subcommand};
 use weir_server::export::{By, Format};

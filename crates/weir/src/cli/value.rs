@@ -1,4 +1,4 @@
-//! Values that options take.
+//! Types of option values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use weir_accounts::Expiry;
 use weir_server::export::{MOMENT_EXPECTED, moment};
 
-/// A value, or `none` to take it away.
+/// A value, or `none` to remove the one that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
@@ -23,7 +23,7 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
     }
 }
 
-/// A length of time such as `90s`, `15m`, `12h` or `30d`.
+/// A length of time, such as `90s`, `15m`, `12h` or `30d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Length(pub(crate) SignedDuration);
 
@@ -48,7 +48,7 @@ impl FromStr for Length {
     }
 }
 
-/// A point in time: RFC 3339 such as `2027-01-01T00:00:00Z`, or how long from now.
+/// A point in time: RFC 3339 such as `2027-01-01T00:00:00Z`, or a length of time from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     At(Timestamp),
@@ -85,7 +85,7 @@ impl FromStr for When {
     }
 }
 
-/// A point in time that may be past: RFC 3339, or a UTC day, which is when it begins.
+/// A point in time, which may be past: RFC 3339, or a UTC day, which stands for its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(pub(crate) Timestamp);
 

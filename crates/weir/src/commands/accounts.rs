@@ -1,4 +1,4 @@
-//! Accounts. All of it works beside a running server, which sees it within a second.
+//! `weir account`. All of it works beside a running server, which sees changes within a second.
 
 use std::io::ErrorKind;
 
@@ -14,13 +14,13 @@ use crate::cli::value::OrNone;
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
 
-/// The account that the first start makes.
+/// The name of the account that the first start makes.
 pub(crate) const DEMO: &str = "demo";
-/// The database's file in the data directory.
+/// The name of the database's file in the data directory.
 pub(crate) const DATABASE: &str = "weir.db";
 
-/// Opens the database as a tool does. Only adding an account may create it: elsewhere a missing one
-/// means that `--data` or the config is not the server's.
+/// Opens the database with the role of a tool. Only adding an account may create the database: for other commands a missing one
+/// means that `--data` or the config isn't the server's.
 pub(crate) async fn open(
     options: Options,
     may_create: bool,
@@ -32,7 +32,7 @@ pub(crate) async fn open(
         let folder = path.parent().unwrap_or(path).display();
         match path.try_exists() {
             Ok(true) => {}
-            // A database that was there once and is lost is another error, which opening it gives.
+            // If the database existed once and is lost, opening it returns a more precise error.
             Ok(false) if !is_missing(&options, now).await => {}
             Ok(false) => bail!(
                 "there is no database in {folder}; does --data or the config name the server's directory?"
@@ -162,7 +162,7 @@ async fn change(accounts: &Accounts, set: cli::SetAccount, by: &By) -> anyhow::R
     Ok(output::one(set.output, &account_json(&account), &text)?)
 }
 
-/// The limits with what was given in their place.
+/// The limits, with the given ones in place of the old.
 pub(super) fn limits(old: Quotas, given: cli::Limits) -> Quotas {
     Quotas {
         requests_per_minute: or(old.requests_per_minute, given.requests_per_minute),
@@ -220,7 +220,7 @@ async fn delete(
     Ok(output::one(output, &account_json(&deleted), &text)?)
 }
 
-/// `weir balance`: the part of an account that is asked for most.
+/// `weir balance`: the most wanted fields of an account.
 pub(crate) async fn balance(accounts: &Accounts, command: cli::Balance) -> anyhow::Result<()> {
     let account = accounts.account(&command.account).await?;
     let all = account_json(&account);
@@ -274,13 +274,13 @@ fn limits_json(limits: Quotas) -> Value {
     })
 }
 
-/// The first start's gift: an account to try things with, and a key that isn't made yet. A start that was
-/// interrupted is finished by the next one.
+/// The account of the first start, with credit, and a key that isn't valid yet. If an earlier start was interrupted before it made
+/// the key, this one goes on with its account.
 pub(crate) async fn demo(accounts: &Accounts, now: Timestamp) -> anyhow::Result<Option<KeyDraft>> {
     let five = Nanos::from_usd(5).expect("5 USD can be counted");
     let account = match accounts.accounts().await?.as_slice() {
         [] => match accounts.open_account(DEMO, five, now).await {
-            // Another node starts for the first time, too.
+            // Another node is having its first start at the same time.
             Err(AdminError::NameTaken(_)) => return Ok(None),
             made => made?,
         },
@@ -306,7 +306,7 @@ mod tests {
         let accounts = Accounts::open(options, now).await.unwrap();
         let five = Nanos::from_usd(5).unwrap();
         accounts.open_account("demo", five, now).await.unwrap();
-        // A key that wasn't shown isn't made: the next start makes up another one.
+        // A key that wasn't shown wasn't made: the next start draws another one.
         demo(&accounts, now).await.unwrap().expect("a key");
         let draft = demo(&accounts, now).await.unwrap().expect("a key");
         let key = accounts.make_key(draft).await.unwrap();

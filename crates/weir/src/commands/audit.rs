@@ -1,4 +1,4 @@
-//! The audit log.
+//! `weir audit`: the audit log.
 
 use serde_json::{Value, json};
 use weir_accounts::{Accounts, AuditRecord, Page};
@@ -23,7 +23,7 @@ pub(crate) async fn audit(accounts: &Accounts, command: cli::Audit) -> anyhow::R
 }
 
 fn record_json(record: &AuditRecord) -> Value {
-    // What isn't JSON was not written by us; it is shown as what it is.
+    // Weir writes JSON only; other texts are shown as they are.
     let state = |state: &Option<String>| match state {
         None => Value::Null,
         Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),

@@ -12,7 +12,7 @@ use self::client::{Asked, Client, Message};
 use crate::cli;
 use crate::output::{self, StdoutError};
 
-/// Where the server is, and the key for it.
+/// The server's address, and the API key.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) base_url: String,
@@ -58,10 +58,10 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
                 failed = None;
                 messages.push(Message::new("assistant", text));
             }
-            // Nothing reads what comes.
+            // Stdout is closed.
             Err(error) if error.is::<StdoutError>() => return Err(error),
             Err(error) => {
-                // What wasn't answered isn't part of the conversation.
+                // A message without an answer isn't part of the conversation.
                 messages.pop();
                 output::note(&format!("{error:#}"));
                 failed = Some(error);
@@ -74,7 +74,7 @@ pub(crate) async fn chat(server: Server, command: cli::Chat) -> anyhow::Result<(
     }
 }
 
-/// Prints the answer while it comes; Ctrl-C ends it early, and it stays as far as it got.
+/// Prints the answer as it arrives. Ctrl-C cuts the answer, and the part so far stays in the conversation.
 async fn answer(client: &Client, asked: &Asked, messages: &[Message]) -> anyhow::Result<String> {
     let mut text = String::new();
     let streamed = async {
@@ -95,7 +95,7 @@ async fn answer(client: &Client, asked: &Asked, messages: &[Message]) -> anyhow:
     ended.map(|()| text)
 }
 
-/// Lines of a person (with editing and history) or of a pipe.
+/// Lines from a person, with editing and history, or from a pipe.
 enum Input {
     Terminal(Option<Box<DefaultEditor>>),
     Pipe,
@@ -147,7 +147,7 @@ fn edit_line(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
                 editor.add_history_entry(&line)?;
                 return Ok(Some(line));
             }
-            // As in a shell, Ctrl-C throws the line away.
+            // Ctrl-C discards the line, as in a shell.
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error.into()),

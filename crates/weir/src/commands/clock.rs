@@ -27,7 +27,7 @@ pub(crate) async fn clock(
     Ok(output::one(output, &data, &told(&state))?)
 }
 
-/// In a sentence.
+/// The state in a sentence.
 pub(crate) fn told(state: &ClockState) -> String {
     let ClockState {
         newest,

@@ -1,4 +1,4 @@
-//! Money that no request moves.
+//! `weir credit`, `promo`, `refund` and `adjust`: money that isn't moved by a request.
 
 use anyhow::Context;
 use serde_json::json;
@@ -72,7 +72,7 @@ pub(crate) async fn refund(
     told(&account.name, "refunded", &moved, command.output)
 }
 
-/// The idempotency key: the operator's own, or one that nobody has used.
+/// The idempotency key: the operator's, or a random one.
 fn reference(given: Option<String>) -> anyhow::Result<String> {
     match given {
         Some(reference) => Ok(reference),

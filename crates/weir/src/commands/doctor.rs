@@ -1,4 +1,4 @@
-//! `weir doctor`: what is wrong with this machine, the config and the database, before it hurts.
+//! `weir doctor`: looks for problems of the machine, the config and the database before they cause harm.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -17,11 +17,11 @@ use crate::config::{Config, Database, Invalid, Llama, Loaded, Model, Source};
 use crate::wire::model_files;
 use crate::{model_file, output, wire};
 
-/// Less free space than this, and the next weeks' usage records may not fit.
+/// The least free space: with less, the next weeks' usage records may not fit.
 const DISK_BYTES_MIN: u64 = 1 << 30;
-/// Files that aren't connections that are served: database, models, log, and connections that are turned away.
+/// Open files other than served connections: database, models, log, and connections that are being turned away.
 const FILES_BESIDE_CONNECTIONS: u64 = 200;
-/// A clock before this is not set: keys would expire at the wrong time.
+/// A clock before this time hasn't been set: keys would expire at the wrong time.
 const CLOCK_MIN: Timestamp = Timestamp::constant(1_767_225_600, 0);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -48,7 +48,7 @@ fn check(name: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -
     }
 }
 
-/// Prints every check; `Ok(false)` if something is wrong.
+/// Prints every check. `Ok(false)` if something is wrong.
 pub(crate) async fn doctor(
     loaded: Result<Loaded, Invalid>,
     output: Json,
@@ -182,7 +182,7 @@ fn model(model: &Model) -> Check {
     }
 }
 
-/// Has another process load it: a file that is cut or garbled shows only then, and some would end this one.
+/// Loads the model in another process: only that shows whether a file is damaged, and some damage would end this process.
 #[cfg(feature = "llama")]
 fn loads(engine: &Llama) -> anyhow::Result<()> {
     let path = &engine.path;
@@ -198,7 +198,7 @@ fn loads(engine: &Llama) -> anyhow::Result<()> {
     model_file::check(&engine.path)
 }
 
-/// The directory, or where it would be made.
+/// The folder, or if it doesn't exist yet its nearest ancestor that does.
 fn existing(data: &Path) -> &Path {
     data.ancestors()
         .find(|path| path.exists())
@@ -260,7 +260,7 @@ fn open_files(connections: u64) -> Check {
     }
 }
 
-/// Whether the clock is near the newest time in the books, if there are any.
+/// Compares the clock with the newest time in the books. `None` if there is no database.
 async fn books_clock(options: Options, now: Timestamp) -> Option<Check> {
     let opened = Accounts::open(options, now).await.ok()?;
     let state = opened.clock(now).await.ok()?;

@@ -1,4 +1,4 @@
-//! `weir model inspect`: what a GGUF file is, what memory it would take, and whether anything is wrong with it.
+//! `weir model inspect`: describes a GGUF file, estimates its memory, and checks it.
 
 use std::process::ExitCode;
 
@@ -35,7 +35,7 @@ mod with_engine {
     use crate::output;
     use crate::wire;
 
-    /// Formats that are named; the others have less of the weights.
+    /// The number of formats that are named: those with the largest shares of the weights.
     const FORMATS_NAMED: usize = 3;
 
     pub(crate) fn inspect(
@@ -71,7 +71,7 @@ mod with_engine {
             };
             described.and_then(|()| checked.iter().try_for_each(Checked::print))
         };
-        // The exit status says what was found, read or not.
+        // The exit status tells the result even if the output isn't read.
         output::unless_closed(printed)?;
         let is_sound = checked.is_none_or(|checked| checked.is_sound());
         Ok(if is_sound {
@@ -81,7 +81,7 @@ mod with_engine {
         })
     }
 
-    /// A model of the config with its settings, or a file as it would be served without any.
+    /// The engine of a model of the config, or a file with default settings.
     fn find(config: Result<&Config, &Invalid>, name: &str) -> anyhow::Result<Llama> {
         let mut models = config.iter().flat_map(|config| &config.models);
         if let Some(model) = models.find(|model| model.id == name) {
@@ -130,7 +130,7 @@ mod with_engine {
         }))
     }
 
-    /// Bytes of the weights in each format, most first.
+    /// Bytes of the weights in each format, largest first.
     fn formats(heads: &[Gguf]) -> Value {
         let mut bytes = BTreeMap::new();
         for tensor in heads.iter().flat_map(|head| &head.tensors) {
@@ -144,7 +144,7 @@ mod with_engine {
             .collect()
     }
 
-    /// With the settings of the config, or those that are chosen without.
+    /// The memory that the model takes with the engine's settings.
     fn memory(head: &Gguf, engine: &Llama, weights: u64) -> Value {
         if is_embedder(head) {
             return json!({ "weights_bytes": weights });
@@ -166,7 +166,7 @@ mod with_engine {
         }
     }
 
-    /// As people read it.
+    /// Prints the description as text.
     fn print(of: &Value) -> output::Result<()> {
         let plain = |name: &str| match &of[name] {
             Value::Null => None,
@@ -252,7 +252,7 @@ mod with_engine {
         Ok(())
     }
 
-    /// Such as `Q4_1 90 %, F32 10 %`.
+    /// The largest shares of formats, such as `Q4_1 90.0 %, F32 10.0 %`.
     fn shares(formats: &Value) -> String {
         let formats: Vec<(&str, u64)> = formats
             .as_array()
@@ -273,7 +273,7 @@ mod with_engine {
         shares.collect::<Vec<_>>().join(", ")
     }
 
-    /// One number for all layers, or those of each.
+    /// The numbers of all layers, or the one number for all.
     fn each(layers: &Value) -> Option<String> {
         let layers = layers.as_array()?;
         let texts: Vec<String> = layers.iter().map(Value::to_string).collect();
@@ -296,7 +296,7 @@ mod with_engine {
         text
     }
 
-    /// A text of the file, in which nothing moves the terminal's cursor.
+    /// A text from the file, escaped so that it can't control the terminal.
     fn shown(text: &str) -> String {
         text.escape_debug().to_string()
     }

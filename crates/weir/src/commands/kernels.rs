@@ -1,4 +1,4 @@
-//! `weir probe-kernels`: is a library of kernels one for this machine? It may end this process, which is why it has its own.
+//! `weir probe-kernels`: tests a library of kernels on this machine. It runs in a process of its own, which the test may end.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Keys.
+//! `weir key`: API keys.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
             Ok(output::one(output, &key_json(&key), &text)?)
         }
         cli::Key::Rotate { id, grace, output } => {
-            // A wrong id, or a revoked key, is told before a secret is shown.
+            // A wrong id or a revoked key must fail before a secret is shown.
             let key = accounts.key(&id).await?;
             if key.revoked_at.is_some() {
                 bail!("the key {} is revoked", key.id);
@@ -61,7 +61,7 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
     }
 }
 
-/// The keys of an account; or all, with the names of their accounts.
+/// Lists the keys of an account; or all keys, with the names of their accounts.
 async fn list(accounts: &Accounts, account: Option<String>, output: Json) -> anyhow::Result<()> {
     const NAMES: [&str; 8] = [
         "account_name",
@@ -104,7 +104,7 @@ async fn list(accounts: &Accounts, account: Option<String>, output: Json) -> any
     Ok(output::rows(output, &HEAD[1..], &NAMES[1..], &rows)?)
 }
 
-/// Shows a secret before it comes into force: a secret that was lost on its way never does.
+/// Shows a secret before it becomes valid, so that a secret that gets lost never does.
 fn show_once(key: NewKey, output: Json, otherwise: &str) -> anyhow::Result<NewKey> {
     let data = json!({"id": key.id.as_str(), "key": key.secret.expose()});
     let text = match output.json {
@@ -151,7 +151,7 @@ fn change(set: cli::SetKey, old: &KeyInfo, now: Timestamp) -> KeyChange {
     }
 }
 
-/// The caps with what was given in their place.
+/// The caps, with the given ones in place of the old.
 fn caps(old: SpendCaps, given: cli::Caps) -> SpendCaps {
     SpendCaps {
         total: or(old.total, given.cap),

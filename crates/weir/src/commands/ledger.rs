@@ -1,4 +1,4 @@
-//! `weir ledger`: what was booked, and whether the books balance. It works beside a running server.
+//! `weir ledger`: the transactions, and whether the books balance. Works beside a running server.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::accounts;
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
 
-/// Transactions, newest first.
+/// Prints transactions, newest first.
 pub(crate) async fn show(accounts: &Accounts, command: cli::ShowLedger) -> anyhow::Result<()> {
     let page = Page {
         before: command.before,
@@ -33,7 +33,7 @@ pub(crate) async fn show(accounts: &Accounts, command: cli::ShowLedger) -> anyho
             let moved = row["entries"].as_array().into_iter().flatten();
             let moved = moved.map(|entry| {
                 let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-                // Whose wallet it is stands in another column.
+                // Without the account of a wallet, which has a column of its own.
                 let book = text("book");
                 format!(
                     "{} {}",

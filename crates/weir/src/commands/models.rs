@@ -1,4 +1,4 @@
-//! `weir model list`: what the config offers.
+//! `weir model list`: the models of the config.
 
 use serde_json::json;
 

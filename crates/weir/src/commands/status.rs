@@ -1,4 +1,4 @@
-//! `weir status`: whether the server of the config runs, what it serves, and what is in its database.
+//! `weir status`: whether the config's server runs, which models it serves, and what its database contains.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::config::Config;
 use crate::output::{self, exact};
 use crate::{lifecycle, wire};
 
-/// A server that is busy answers later than that, and is not well.
+/// The longest wait for the server: one that takes longer to answer isn't well.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Prints it; `Ok(false)` if the server isn't ready.
+/// Prints the status. `Ok(false)` if the server isn't ready.
 pub(crate) async fn status(config: &Config, output: Json, now: Timestamp) -> anyhow::Result<bool> {
     let url = lifecycle::url(config.listen);
     let server = Server::look(&url).await;
@@ -47,7 +47,7 @@ pub(crate) async fn status(config: &Config, output: Json, now: Timestamp) -> any
 
 const READY: &str = "ready";
 
-/// The server's own answers.
+/// The state of the server, from its own answers.
 struct Server {
     state: &'static str,
     models: Vec<Model>,

@@ -1,4 +1,4 @@
-//! `weir try-model`: can a model file be loaded? It may end this process, which is why it has its own.
+//! `weir try-model`: tries to load a model file. It runs in a process of its own, which the file may end.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `weir tune`: which settings a model is fastest with on this machine.
+//! `weir tune`: finds the settings with which a model is fastest on this machine.
 
 mod search;
 mod write;
@@ -15,7 +15,7 @@ use crate::cli::Tune;
 use crate::config::{Config, KvLayout, Llama, Optimize, Source};
 use crate::{model_file, output};
 
-/// Measures, prints what was found, and writes it if asked.
+/// Measures settings, prints the results, and with `--write` writes the best to the config.
 pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     let place = Place::find(config, command)?;
     model_file::check(&place.engine.path)?;
@@ -46,7 +46,7 @@ pub(crate) fn tune(config: &Config, command: &Tune) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is measured, and where its settings belong.
+/// The engine that is measured, and the config file that has it, if any.
 struct Place {
     engine: Llama,
     file: Option<PathBuf>,
@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-/// What a config says for these settings.
+/// The config keys for these settings.
 fn keys(
     best: &Settings,
     command: &Tune,
@@ -85,7 +85,7 @@ fn keys(
     ];
     if best.kv_layout == KvLayout::Split {
         keys.push(("sequences", i64::from(command.streams).into()));
-        // As it was measured.
+        // The length that the split cells were measured with.
         if let (None, Some(tokens)) = (context_tokens, command.tokens) {
             keys.push(("context_tokens", i64::from(tokens).into()));
         }
@@ -171,14 +171,14 @@ mod bench {
     use super::{Config, KvLayout, Llama, Measured, Optimize, Settings, Tune};
     use crate::wire::{self, model_files::ModelFiles};
 
-    /// A file that is loaded anew for each of the settings.
+    /// Loads the model anew for each of the settings, and measures it.
     pub(super) struct Bench<'a> {
         base: &'a Llama,
         file: ModelFile,
         streams: u32,
         tokens: Option<u32>,
         config: &'a Config,
-        /// The same for all.
+        /// The workload, which is the same for all settings.
         workload: Option<Workload>,
     }
 
@@ -204,7 +204,7 @@ mod bench {
             !self.file.has_states()
         }
 
-        /// Tokens before each stream that was measured.
+        /// Tokens before each measured stream.
         pub(super) fn depth(&self) -> u32 {
             self.workload.map_or(0, |workload| workload.depth)
         }
@@ -219,23 +219,23 @@ mod bench {
             let split = kv_layout == KvLayout::Split;
             let llama = Llama {
                 threads: Some(threads),
-                // What is compared stays what it is.
+                // The number of threads that is compared must not change during a measurement.
                 threads_min: Some(threads),
                 kv_layout,
                 flash_attention,
                 optimize,
-                // Steps are measured.
+                // Steps are measured, not background prefill.
                 aside_tokens: 0,
-                // With split cells each has as many as it needs, and no more pass through attention.
+                // With split cells, a sequence gets as many cells as a measured request needs.
                 context_tokens: match (self.base.context_tokens, self.tokens) {
                     (None, Some(tokens)) if split => Some(tokens),
                     (asked, _) => asked,
                 },
-                // What is measured, and what is recommended for split cells.
+                // With split cells, the number that is measured and recommended.
                 sequences: match self.base.sequences {
                     _ if split => Some(self.streams),
                     Some(sequences) => Some(sequences.max(self.streams)),
-                    // What is chosen for others is more than streams are measured with.
+                    // The default is higher than the number of measured streams, except for models with recurrent states.
                     None => self.file.has_states().then_some(self.streams),
                 },
                 ..self.base.clone()

@@ -1,4 +1,4 @@
-//! What requests used and cost. It works beside a running server.
+//! `weir usage`: the usage and the cost of requests. Works beside a running server.
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -55,7 +55,7 @@ fn period(from: Option<Moment>, to: Option<Moment>) -> anyhow::Result<[Timestamp
     export::period(from, to).map_err(|error| Invalid(vec![error.to_string()]).into())
 }
 
-/// The same file as the administrative API's, piece by piece.
+/// Prints the same file as the administrative API, in parts.
 async fn export_usage(accounts: &Accounts, command: cli::ExportUsage) -> anyhow::Result<()> {
     let account = match &command.account {
         Some(account) => Some(accounts.account(account).await?.id),

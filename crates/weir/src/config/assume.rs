@@ -1,10 +1,10 @@
-//! What is assumed when there is no config file, and said so.
+//! Assumptions that replace a missing config file. Each is printed.
 
 use std::path::{Path, PathBuf};
 
 use super::{Config, Llama, Model, Price, Source};
 
-/// A model file that we know: what `make models` fetches.
+/// A model file that `make models` fetches.
 struct Known {
     file: &'static str,
     id: &'static str,
@@ -35,7 +35,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Fills in models from `models/`, and notes every assumption. Models that the environment named stay.
+/// Adds the models of the folder `models/`, unless the environment has named some, and notes every assumption.
 pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
     let mut said = vec![format!(
         "no config file: listening on {}, data in {}",

@@ -1,4 +1,4 @@
-//! Limits of what comes over the network.
+//! `[http]`: limits of connections and request bodies.
 
 use ipnet::IpNet;
 use weir_server::{ForwardedHeader, TrustedProxies};
@@ -6,7 +6,7 @@ use weir_server::{ForwardedHeader, TrustedProxies};
 use super::settings::{Value, network};
 use super::{Http, Reader};
 
-/// Bodies of the largest size that a key, and all keys together, may have in flight, where nothing else is said.
+/// Defaults of the bytes of bodies in flight, for a key and for all keys together, as multiples of the largest body.
 const BODIES_PER_KEY: u64 = 4;
 const BODIES: u64 = 16;
 
@@ -35,7 +35,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Bytes in flight: as written, if one whole body fits, else so many bodies.
+    /// A limit of bytes in flight: the configured one, which must be at least the largest body, or `bodies` times that.
     fn bytes(&mut self, path: &str, bodies: u64) -> u64 {
         let body = self.whole("http.body_bytes_max").expect("it has a default");
         match self.whole(path) {

@@ -1,37 +1,37 @@
-//! Every key of the config, once: parsing, environment variables and `docs/config.md` all come from this table.
+//! The table of all config keys. The parser, the environment variables and `docs/config.md` are derived from it.
 
-/// What a key's value may be. A value is checked when it is read, so that a mistake can name its line.
+/// The valid values of a key. A value is checked when it is read, so that an error can name its line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Text,
-    /// Relative to the directory of the config file.
+    /// A path, relative to the folder of the config file.
     Path,
-    /// `127.0.0.1:8080`, `[::]:8080`.
+    /// An address with a port, such as `127.0.0.1:8080` or `[::]:8080`.
     Address,
     Whole {
         min: u64,
         max: u64,
     },
     Flag,
-    /// One of the first; the others will come, and are refused until they do.
+    /// A word of `now`. Values that begin like one of `later` are planned, and refused with an error that says so.
     Choice {
         now: &'static [&'static str],
         later: &'static [&'static str],
     },
-    /// A word, or an address that begins with one of these. It may hold a password, and is never shown.
+    /// The word, or an address that begins with one of the schemes. An address may hold a password, so errors never repeat it.
     Place {
         word: &'static str,
         schemes: &'static [&'static str],
     },
-    /// A text that is a secret or holds one, and is never shown: only what it should be.
+    /// A text that is, or holds, a secret. Errors only say what it should be.
     Hidden {
         what: &'static str,
     },
-    /// A list of some of these.
+    /// A list of some of these words.
     Words {
         among: &'static [&'static str],
     },
-    /// Directives as in `info,weir_engine=debug`.
+    /// Directives of the log's filter, such as `info,weir_engine=debug`.
     Filter,
     /// A list of web origins, or `*`.
     Origins,
@@ -41,10 +41,10 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 pub(crate) struct Key {
-    /// `[]` stands for the number of an entry.
+    /// The path of the key, with `[]` for the number of an entry.
     pub(crate) path: &'static str,
     pub(crate) kind: Kind,
-    /// As one writes it in an environment variable.
+    /// The default, in the notation of environment variables.
     pub(crate) default: Option<&'static str>,
     pub(crate) doc: &'static str,
 }
@@ -634,7 +634,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
 ];
 
-/// Environment variables of ours that are not config keys.
+/// Environment variables of Weir that aren't config keys.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("WEIR_CONFIG", "the config file, as `--config`"),
     ("WEIR_LOG", "what is logged, as `log.filter`"),
@@ -654,7 +654,7 @@ pub(crate) fn find(pattern: &str) -> Option<&'static Key> {
 }
 
 impl Key {
-    /// The key's environment variable; `<i>` and `<j>` stand for the numbers of entries, from 0.
+    /// The name of the key's environment variable; `<i>` and `<j>` stand for the numbers of entries, from 0.
     pub(crate) fn variable(&self) -> String {
         let mut index = ["<i>", "<j>"].into_iter();
         let words = self

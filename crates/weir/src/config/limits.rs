@@ -1,4 +1,4 @@
-//! `[limits]`: of keys and of tiers, and where they are counted.
+//! `[limits]`: limits of keys and of tiers, and where they are counted.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,16 +12,16 @@ use super::Reader;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Of a key that has none of its own.
+    /// Limits of a key that has none of its own.
     pub(crate) key: Quotas,
     pub(crate) tiers: Vec<TierRule>,
-    /// `None`: counted by this process alone.
+    /// The shared store; `None` if this process counts alone.
     pub(crate) store: Option<StoreUrl>,
     pub(crate) store_timeout: Duration,
     pub(crate) on_failure: StoreFailure,
 }
 
-/// An address that may hold a password.
+/// The address of a store, which may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct StoreUrl(String);
 
@@ -37,9 +37,9 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-/// From which top-up on an account is in a tier, in 0.0001 USD, in the order of the tiers.
+/// Defaults of the top-ups that lift an account into each tier, in the order of the tiers, in 0.0001 USD.
 const TOP_UPS: [u64; 5] = [0, 500_001, 5_000_000, 30_000_000, 100_000_000];
-/// Prices and top-ups are in 0.0001 USD.
+/// Prices and top-ups are in 0.0001 USD: 10^-4 USD = 100,000 nano-USD.
 const NANOS_PER_UNIT: i64 = 100_000;
 
 impl Reader<'_> {
@@ -108,7 +108,7 @@ impl Reader<'_> {
     }
 }
 
-/// A higher tier takes more, or nobody could tell which one an account is in.
+/// The error if the last tier isn't higher than the one before, or doesn't need a larger top-up: tiers would be ambiguous.
 fn disorder(tiers: &[TierRule]) -> Option<String> {
     let [.., before, last] = tiers else {
         return None;

@@ -1,4 +1,4 @@
-//! Values as written, each with where it was written: the file's, then the environment's on top.
+//! Values as written, each with its origin: those of the file, overlaid by those of the environment.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::keys::{self, KEYS, Key, Kind};
 
-/// A value that fits its key.
+/// A value of its key's kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Text(String),
@@ -41,7 +41,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a config, and where.
+/// An error in a config, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) origin: Origin,
@@ -60,11 +60,11 @@ pub(crate) struct Setting {
     pub(crate) origin: Origin,
 }
 
-/// Settings by concrete path, as `models[0].engines[0].path`.
+/// Settings by concrete path, such as `models[0].engines[0].path`.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     values: BTreeMap<String, Setting>,
-    /// Where each entry of a list begins, as `models[0]`, so that what it lacks has a line too.
+    /// The place where each entry of a list (`models[0]`) begins, for errors about keys that it lacks.
     entries: BTreeMap<String, Origin>,
 }
 
@@ -73,7 +73,7 @@ impl Settings {
         self.values.get(path)
     }
 
-    /// How many entries a list has: `models`, `models[0].engines`.
+    /// The number of entries of a list such as `models` or `models[0].engines`.
     pub(crate) fn count(&self, list: &str) -> usize {
         (0..)
             .take_while(|index| self.entries.contains_key(&format!("{list}[{index}]")))
@@ -84,7 +84,7 @@ impl Settings {
         self.entries.get(path).cloned().unwrap_or(Origin::Default)
     }
 
-    /// Reads a config file's text; every problem is told, not only the first.
+    /// Reads a config file's text, and adds all of its problems.
     pub(crate) fn read(&mut self, file: &str, text: &str, problems: &mut Vec<Problem>) {
         let mut reader = FileReader {
             file,
@@ -102,7 +102,7 @@ impl Settings {
         }
     }
 
-    /// Lays environment variables over the file's values. Returns the `WEIR_` names that mean nothing.
+    /// Replaces values by environment variables. Returns the `WEIR_` names that aren't variables of Weir.
     pub(crate) fn overlay(
         &mut self,
         variables: impl Iterator<Item = (String, String)>,
@@ -151,7 +151,7 @@ impl Settings {
         }
     }
 
-    /// Entries must be numbered from 0 without gaps; only environment variables can leave one.
+    /// Problems of entries that leave a gap: their numbers must begin at 0 and have none. Only environment variables can.
     pub(crate) fn gaps(&self) -> Vec<Problem> {
         let lonely = |path: &String| {
             let (list, index) = path
@@ -175,7 +175,7 @@ impl Settings {
     }
 }
 
-/// The key and concrete path that `MODELS_0_INPUT_PRICE` means.
+/// The key and the concrete path of a variable, such as `MODELS_0_INPUT_PRICE` (without `WEIR_`).
 fn key_of(words: &str) -> Option<(&'static Key, String)> {
     KEYS.iter()
         .find_map(|key| Some((key, concrete(key.path, words)?)))
@@ -203,7 +203,7 @@ fn concrete(pattern: &str, words: &str) -> Option<String> {
     rest.is_empty().then_some(path)
 }
 
-/// The value that a text (an environment variable, a default) stands for.
+/// Parses an environment variable or a default.
 pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
     match key.kind {
         Kind::Whole { .. } => match text.parse() {
@@ -232,7 +232,7 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
     }
 }
 
-/// The value if it is one of the key's.
+/// The value if it fits the key; otherwise an error text.
 fn checked(key: &Key, value: Value) -> Result<Value, String> {
     match (key.kind, value) {
         (Kind::Text | Kind::Path | Kind::Hidden { .. }, Value::Text(text)) if !text.is_empty() => {
@@ -259,7 +259,7 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
         (Kind::Choice { later, .. }, Value::Text(text))
             if later.iter().any(|start| text.starts_with(start)) =>
         {
-            // Only the beginning is repeated: the rest of such an address may hold a password.
+            // The error repeats only the scheme: the rest of the address may hold a password.
             let start = text.split_inclusive("//").next().unwrap_or(&text);
             Err(format!(
                 "{} {start}… is not supported in this version; it must be {}",
@@ -293,13 +293,13 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
     }
 }
 
-/// `10.0.0.0/8`, or an address, which is a network of its own.
+/// A network such as `10.0.0.0/8`, or an address, which becomes a network of its own.
 pub(crate) fn network(text: &str) -> Option<IpNet> {
     let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(|| address(text))
 }
 
-/// `https://example.com:8443`: a scheme, a host, perhaps a port, and nothing more.
+/// Whether the text is `*`, or an origin such as `https://example.com:8443`: scheme, host, perhaps a port, nothing more.
 fn is_origin(text: &str) -> bool {
     let host = text
         .strip_prefix("https://")
@@ -323,7 +323,7 @@ fn wrong(key: &Key, got: &str) -> String {
     format!("{} must be {}, not {got}", key.path, expected(key))
 }
 
-/// What a key takes, in words; for messages and for the reference.
+/// A description of the key's valid values, for errors and for the reference.
 pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
     match key.kind {
         Kind::Text => "a text that is not empty".into(),
@@ -377,7 +377,7 @@ impl FileReader<'_> {
         });
     }
 
-    /// `at` is the table's concrete path, empty for the root.
+    /// Reads a table. `at` is its concrete path, empty for the root.
     fn table(&mut self, at: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let path = if at.is_empty() {
@@ -423,7 +423,7 @@ impl FileReader<'_> {
         }
     }
 
-    /// The entries of `[[models]]`.
+    /// Reads the entries of a list of tables such as `[[models]]`.
     fn entries(&mut self, list: &str, value: &Spanned<DeValue<'_>>) {
         let tables: Option<Vec<_>> = value.get_ref().as_array().map(|array| {
             array
@@ -482,7 +482,7 @@ fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
     checked(key, value)
 }
 
-/// `models[0].id` → `models[].id`
+/// The key's path for a concrete path: `models[0].id` → `models[].id`.
 pub(crate) fn pattern(path: &str) -> String {
     let mut inside = false;
     path.chars()
@@ -497,7 +497,7 @@ fn under(prefix: &str) -> bool {
     KEYS.iter().any(|key| key.path.starts_with(prefix))
 }
 
-/// The names that a table may have.
+/// The names of keys and tables that may be in a table.
 fn siblings(at: &str) -> Vec<&'static str> {
     let prefix = if at.is_empty() {
         String::new()

@@ -266,7 +266,7 @@ fn a_postgres_is_an_address_and_its_password_is_not_shown() {
 
 const SECRET: &str = "\"whsec_c4naryc4naryc4naryc4naryc4naryc4nary\"";
 
-/// A webhook, with other or further keys.
+/// A webhook with these keys added or replaced.
 fn hook(other: &[(&str, &str)]) -> String {
     let usual = [
         ("name", "\"w\""),
@@ -446,7 +446,7 @@ fn the_environment_wins_over_the_file() {
     );
 }
 
-/// A value other than the default, as TOML and as an environment variable.
+/// A value of the key that isn't its default, as TOML and as an environment variable.
 fn sample(key: &keys::Key) -> (String, String) {
     let quoted = |text: &str| (format!("\"{text}\""), text.to_owned());
     match (key.path, key.kind) {
@@ -486,8 +486,8 @@ fn sample(key: &keys::Key) -> (String, String) {
     }
 }
 
-/// Each key of the table changes the config, the same way from the file and from the environment; so
-/// the table, the parser and the config can't drift apart.
+/// Each key of the table changes the config, and in the same way from the file and from the environment. So the table, the
+/// parser and the config can't drift apart.
 #[test]
 fn every_key_counts() {
     let base = format!("[[limits.tiers]]\nname = \"T2\"\n{}{MODEL}", hook(&[]));
@@ -528,7 +528,7 @@ fn every_key_counts() {
     }
 }
 
-/// `text` with exactly one line for `name`: the new one.
+/// The text with `line` in place of the line for `name`, or added.
 fn replace_or_add(text: &str, name: &str, line: &str) -> String {
     let others = text
         .split_inclusive('\n')
@@ -610,7 +610,7 @@ fn docs_config_is_what_the_code_says() {
     );
 }
 
-/// What the reference says of absent keys is what the engine does.
+/// The defaults that the reference describes are those of the engine.
 #[test]
 fn the_engines_defaults_are_those_of_the_reference() {
     use weir_engine::constraint::{COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX};

@@ -1,4 +1,4 @@
-//! `[[webhooks]]`: who is told of what.
+//! `[[webhooks]]`: the receivers of events.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use weir_webhooks::{SigningKey, Target, Webhook};
 use super::Reader;
 use super::settings::Value;
 
-/// Each has a lane of its own, and every event is written for each that wants it.
+/// The most webhooks: each has a worker of its own, and an event is stored once for each webhook that wants it.
 const WEBHOOKS_MAX: usize = 16;
 const NAME_MAX: usize = 64;
 
@@ -34,8 +34,8 @@ impl Reader<'_> {
         webhooks
     }
 
-    /// `None` if something is missing or wrong, which is noted then. What is wrong is not repeated: the secret
-    /// is one, and the address may hold one.
+    /// `None` if a key is missing or wrong, which is then among the problems. Errors don't repeat wrong values: the secret is
+    /// one, and the address may hold one.
     fn webhook(&mut self, at: &str) -> Option<Webhook> {
         let name = self.required(at, "name", "what it is called in the log");
         let url = self.required(at, "url", "an address");

@@ -1,4 +1,4 @@
-//! Events of a server on stdout, for the program or the person that started it. Nothing depends on whether they are read.
+//! Events on stdout, for the program or the person that started the server. The server runs on if they aren't read.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::output::line_queue::LineQueue;
 /// The longest that the end of the process waits for the last event to be written.
 const LAST_EVENT_WAIT: Duration = Duration::from_secs(1);
 
-/// Writes the last events when it is dropped.
+/// The stream of events. The last ones are written when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Events {
     output: Json,
@@ -32,7 +32,7 @@ impl Events {
         self.output
     }
 
-    /// People read it in the log.
+    /// Not shown as text: people find it in the log.
     pub(crate) fn key_in_file(&self, account: &str, id: &str, file: &str) {
         self.tell(
             &json!({"event": "first_start", "account": account, "id": id, "key_file": file}),
@@ -47,7 +47,7 @@ impl Events {
         );
     }
 
-    /// People read it in the log.
+    /// Not shown as text: people find it in the log.
     pub(crate) fn draining(&self) {
         self.tell(&json!({"event": "draining"}), "");
     }

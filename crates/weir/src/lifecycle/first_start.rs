@@ -1,4 +1,4 @@
-//! The first start makes an account to try things with, where that is wanted, and shows how.
+//! The account of the first start, if one is wanted, with its key and calls to try.
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ use crate::config::Config;
 use crate::lifecycle::events::Events;
 use crate::output::secret::{self, Stdout};
 
-/// Where the key goes, in the data directory, if it can't be shown on stdout.
+/// The file in the data directory for a key that can't be shown on stdout.
 const KEY_FILE: &str = "demo-key";
 
-/// If there is no account yet: one with credit, and its key, shown this once with calls ready to paste. It is money for
-/// whoever has the key, so it is made only where the config says so, or where a person at a terminal sees it.
+/// Makes an account with credit if there is no account yet, and shows its key this once, with calls ready to paste. The key
+/// is worth money, so this is done only if the config says so, or if stdout is a terminal.
 pub(crate) async fn first_start(
     config: &Config,
     catalog: &Catalog,
@@ -46,7 +46,7 @@ pub(crate) async fn first_start(
     let journal = std::env::var("JOURNAL_STREAM").ok();
     let file = config.data.join(KEY_FILE);
     let secret = key.secret.expose().to_owned();
-    // A reader of stdout may be slow.
+    // Blocks for as long as the reader of stdout is slow.
     let told = tokio::task::spawn_blocking(move || tell(&text, &secret, journal, file));
     match told.await.context("showing the key")? {
         Ok(Told::OnStdout) => {}
@@ -59,7 +59,7 @@ pub(crate) async fn first_start(
             events.key_in_file(DEMO, key.id.as_str(), &path);
         }
         Err(error) => {
-            // The account can wait for the next start; those who are served can't.
+            // The account can be made by the next start; a server that only lacks a demo account serves.
             let error = format!("{error:#}");
             tracing::warn!(
                 error,
@@ -73,13 +73,13 @@ pub(crate) async fn first_start(
     Ok(())
 }
 
-/// Where a key is to be found.
+/// The place where the key was put.
 enum Told {
     OnStdout,
     InFile(PathBuf),
 }
 
-/// Shows the text on stdout; the secret goes to a file where stdout is no place for it.
+/// Shows the text on stdout, or writes the secret to a file if stdout isn't read by anyone or is the journal.
 fn tell(text: &str, secret: &str, journal: Option<String>, file: PathBuf) -> anyhow::Result<Told> {
     let place = Stdout::now(journal.as_deref());
     if matches!(place, Ok(Stdout::Pipe | Stdout::Other)) {
@@ -92,7 +92,7 @@ fn tell(text: &str, secret: &str, journal: Option<String>, file: PathBuf) -> any
     Ok(Told::InFile(file))
 }
 
-/// Writes the secret to a file that only this user can read, in place of an older one.
+/// Writes the secret to a file that only this user can read, in place of an older file.
 fn keep(secret: &str, path: &Path) -> anyhow::Result<()> {
     use std::io::Write;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -104,7 +104,7 @@ fn keep(secret: &str, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The text that is shown: for programs, or for people.
+/// The text on stdout: JSON for programs, or instructions for people.
 fn shown(key: &NewKey, catalog: &Catalog, address: SocketAddr, output: Json) -> String {
     let secret = key.secret.expose();
     if output.json {

@@ -1,4 +1,4 @@
-//! Where the log goes: stderr, as text or as JSON. A log that can't be written ends nothing.
+//! The log: lines on stderr, as text or as JSON. The server runs on if the log can't be written.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
@@ -16,7 +16,7 @@ use crate::output::line_queue::LineQueue;
 /// The longest that the end of the process waits for the last lines to be written.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 
-/// Writes the last lines when it is dropped.
+/// The log. The last lines are written when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Logging(LineQueue);
 
@@ -26,14 +26,14 @@ impl Drop for Logging {
     }
 }
 
-/// Logs from now on, panics included.
+/// Starts the log, which also gets panics.
 pub(crate) fn init(log: &Log) -> anyhow::Result<Logging> {
     let queue =
         LineQueue::start("weir-log", io::stderr(), tell_loss).context("the log's thread")?;
     let filter = EnvFilter::try_new(&log.filter).expect("the config has checked it");
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // The library would tell its own errors by `eprintln!`, which panics where stderr is broken.
+        // The library would report its own errors by `eprintln!`, which panics if stderr can't be written.
         .log_internal_errors(false)
         .with_writer(Queued(queue.clone()));
     if log.json {
@@ -45,7 +45,7 @@ pub(crate) fn init(log: &Log) -> anyhow::Result<Logging> {
     Ok(Logging(queue))
 }
 
-/// The loss can be logged only once lines can be written again.
+/// Logs the number of lost lines, but not before lines can be written again.
 fn tell_loss(lines: u64, works: bool) -> bool {
     if works {
         tracing::warn!(
@@ -56,7 +56,7 @@ fn tell_loss(lines: u64, works: bool) -> bool {
     works
 }
 
-/// A panic goes through the log as well: the usual hook writes to stderr, where it may wait for ever.
+/// Logs a panic. The default hook writes to stderr directly, and may wait there for ever.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let captured = backtrace.status() == BacktraceStatus::Captured;
@@ -69,7 +69,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Lines of the log on their way to the queue. Writing to it never fails.
+/// The writer of log lines to the queue, which never fails.
 #[derive(Debug, Clone)]
 struct Queued(LineQueue);
 

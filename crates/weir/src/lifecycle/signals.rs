@@ -1,4 +1,4 @@
-//! Signals mean two things to a server: stop, or nothing. None of them ends the process by itself.
+//! Signals either stop the server or are ignored. None of them ends the process directly.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,8 +14,8 @@ const STOPS: [SignalName; 3] = [
     SignalName("SIGQUIT", SignalKind::quit()),
 ];
 
-/// Signals whose default is to end a process, and that mean nothing here: sent by tools for log rotation, by a terminal
-/// that closes, by timers, and by the system where a file may not grow any more, which the write tells as well.
+/// Signals that would end a process by default and are ignored here: log rotation sends some, a closing terminal and timers send
+/// others, and SIGXFSZ comes when a file may not grow any more, which the write reports as well.
 const IGNORED: [SignalName; 10] = [
     SignalName("SIGHUP", SignalKind::hangup()),
     SignalName("SIGUSR1", SignalKind::user_defined1()),
@@ -42,7 +42,7 @@ impl fmt::Display for SignalName {
     }
 }
 
-/// From its making on, signals do no more than what is done about them here.
+/// The handlers of all these signals, from `new` on.
 #[derive(Debug)]
 pub(crate) struct Signals {
     stops: Vec<(SignalName, Signal)>,
@@ -61,7 +61,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal to stop. Others that come, or came before, are logged.
+    /// Waits for the next signal to stop. Ignored signals, earlier ones included, are logged.
     pub(crate) async fn stop(&mut self) -> &'static str {
         poll_fn(|context| {
             while let Poll::Ready(name) = next(&mut self.ignored, context) {
@@ -72,10 +72,10 @@ impl Signals {
         .await
     }
 
-    /// The outcome of `work`, or `None` if a signal to stop comes first.
+    /// The result of `work`, or `None` if a signal to stop comes first.
     pub(crate) async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            // A signal that came before the work was done counts.
+            // If both are ready, the signal wins.
             biased;
             name = self.stop() => {
                 tracing::info!(signal = name, "stopped before anything was served");
@@ -86,7 +86,7 @@ impl Signals {
     }
 }
 
-/// The first of these signals that came.
+/// The first of the signals that has arrived.
 fn next(signals: &mut [(SignalName, Signal)], context: &mut Context<'_>) -> Poll<SignalName> {
     for (name, signal) in signals {
         if let Poll::Ready(Some(())) = signal.poll_recv(context) {

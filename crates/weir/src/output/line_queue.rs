@@ -43,7 +43,7 @@ struct State {
     lines_lost: u64,
 }
 
-/// Something that takes bytes, all or some, or fails.
+/// A destination that takes some or all of the bytes, or fails.
 pub(crate) trait Sink: Send + 'static {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
 
@@ -51,7 +51,7 @@ pub(crate) trait Sink: Send + 'static {
     fn wait(&mut self);
 }
 
-/// A standard stream. No lock is taken: a thread that is stuck in a write must not keep others from the stream.
+/// Standard streams. No lock is taken: a thread that is stuck in a write must not keep others from the stream.
 impl<S: AsFd + Send + 'static> Sink for S {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         rustix::io::write(self.as_fd(), bytes)
@@ -115,7 +115,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all lines that wait, as soon as there are some.
+    /// Waits for lines, and takes all of them.
     fn take(&self) -> Vec<u8> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -128,7 +128,7 @@ impl Shared {
         std::mem::take(&mut state.waiting)
     }
 
-    /// Notes what became of the lines that were taken, and returns how many were lost in all.
+    /// Adds to the count of lost lines, and returns how many haven't been reported yet.
     fn written(&self, lines_lost: u64) -> u64 {
         let mut state = self.lock();
         state.lines_lost += lines_lost;
@@ -161,7 +161,7 @@ fn write_all(queue: &Shared, mut sink: impl Sink, on_loss: OnLoss) {
         } = write_lines(&mut sink, &lines, torn);
         torn = still;
         let lost = queue.written(lines_lost);
-        // What is told here may be a line of this queue: it is written before the queue counts as empty.
+        // The report may itself be a line of this queue: it is written before the queue counts as empty.
         if lost > 0 && on_loss(lost, works) {
             queue.told(lost);
         }
@@ -179,7 +179,8 @@ struct Written {
     works: bool,
 }
 
-/// Writes each line, or what an error leaves of it. With `torn`, the end of an earlier line comes first.
+/// Writes the lines. A line whose write fails is given up, perhaps half written. If `torn`, the last line before lacks its
+/// end, and gets one first.
 fn write_lines(sink: &mut impl Sink, lines: &[u8], torn: bool) -> Written {
     let mut written = Written {
         lines_lost: 0,
@@ -208,7 +209,7 @@ fn write_lines(sink: &mut impl Sink, lines: &[u8], torn: bool) -> Written {
     written
 }
 
-/// Writes all bytes, however long the stream takes; an error says how many of them were taken.
+/// Writes all bytes, however long the stream takes. The error is the number of bytes that were written.
 fn write(sink: &mut impl Sink, bytes: &[u8]) -> Result<(), usize> {
     let mut taken = 0;
     while taken < bytes.len() {

@@ -1,24 +1,24 @@
-//! Texts of others on a terminal: what would act on it, or show in another order, is written as an escape.
+//! Makes foreign texts safe for a terminal: characters that would control it, or change the order of text, become escapes.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Control characters but line feed and tab, other ends of lines, and what changes the order of letters for more than
-/// itself. Marks of direction (U+200E, U+200F) stay: Arabic and Hebrew texts have them.
+/// Whether the character is a control character (other than line feed and tab), another line terminator, or one that changes the
+/// direction of text beyond itself. Direction marks (U+200E, U+200F) are allowed: Arabic and Hebrew texts use them.
 fn acts(letter: char) -> bool {
     let control = letter.is_control() && letter != '\n' && letter != '\t';
     control
         || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with escapes such as `\u{1b}`.
+/// The text, with escapes such as `\u{1b}`.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, acts, |letter, text| {
         text.extend(letter.escape_unicode());
     })
 }
 
-/// The text with escapes for a place that has one line: line feeds and tabs are escaped as well.
+/// The text for a place with one line: line feeds and tabs are escaped as well.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
     let acts = |letter| acts(letter) || letter == '\n' || letter == '\t';
     escaped(text, acts, |letter, text| {
@@ -26,7 +26,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON that is printed: the same values, with JSON's own escapes. Outside of strings JSON has none of these letters.
+/// JSON with JSON's own escapes, so that its values stay the same. These characters occur only inside of its strings.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     escaped(text, acts, |letter, text| {
         for unit in letter.encode_utf16(&mut [0; 2]) {

@@ -1,4 +1,4 @@
-//! Secrets that are shown once. A secret that can't be shown, or that nothing has read, must not come into force.
+//! Secrets that are shown once. A secret that can't be shown, or that wasn't read, must not become valid.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Stat};
 
-/// Why a secret wasn't seen.
+/// The reason why a secret wasn't seen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotShown {
     #[error("stdout is closed or /dev/null, and the secret would be lost")]
@@ -17,27 +17,27 @@ pub(crate) enum NotShown {
     Failed(#[from] io::Error),
 }
 
-/// Looks at a pipe until its reader must have taken the secret. A reader that is still there after that will take it.
+/// How often a pipe is checked for whether its reader has taken the secret. A reader that is still there afterwards will take it.
 const LOOKS_MAX: u32 = 200;
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
 
-/// Where stdout goes to, as far as it matters for a secret.
+/// The kind of stream that stdout is, as far as it matters for a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stdout {
-    /// `/dev/null`: also where the process was started without a stdout.
+    /// `/dev/null`, which a process also has if it was started without a stdout.
     Nowhere,
-    /// The system's journal, which others may read, and which keeps it.
+    /// The system's journal, which other users may read, and which stores the secret.
     Journal,
     Pipe,
-    /// A terminal, a file, …
+    /// A terminal, a file, or another stream.
     Other,
 }
 
 impl Stdout {
-    /// `journal_stream` is `JOURNAL_STREAM`, by which systemd says which file is the journal's: device and inode.
+    /// `journal_stream` is the variable `JOURNAL_STREAM`, in which systemd names the journal's device and inode.
     pub(crate) fn now(journal_stream: Option<&str>) -> io::Result<Self> {
         let stdout = rustix::fs::fstat(io::stdout())?;
         let null = rustix::fs::stat("/dev/null").ok();
@@ -61,7 +61,7 @@ impl Stdout {
     }
 }
 
-/// Prints the text, and makes sure that it isn't lost. It may wait for a reader, and so blocks.
+/// Prints the text, and fails if it was lost. May wait for a reader, so it blocks.
 pub(crate) fn show(text: &str) -> Result<(), NotShown> {
     let to = Stdout::now(None)?;
     if to == Stdout::Nowhere {
@@ -76,13 +76,13 @@ pub(crate) fn show(text: &str) -> Result<(), NotShown> {
     }
 }
 
-/// Waits until the pipe is empty. A pipe without a reader that isn't empty never will be.
+/// Waits until the pipe is empty. Fails if the pipe isn't empty and its last reader is gone.
 fn taken(pipe: impl AsFd) -> Result<(), NotShown> {
     for _ in 0..LOOKS_MAX {
         if rustix::io::ioctl_fionread(&pipe).map_err(io::Error::from)? == 0 {
             return Ok(());
         }
-        // Without a flag only an error is waited for: that the last reader has gone.
+        // Without flags, poll only waits for an error: that the last reader is gone.
         let mut streams = [PollFd::new(&pipe, PollFlags::empty())];
         let _ = poll(&mut streams, Some(&LOOK));
         if streams[0].revents().contains(PollFlags::ERR) {
@@ -115,7 +115,7 @@ mod tests {
         drop(reader);
         assert!(matches!(taken(&writer), Err(NotShown::Unread)));
 
-        // As `head -1` does: it reads, and goes.
+        // A reader like `head -1`, which reads a line and ends.
         let (mut reader, writer) = pipe();
         reader.read_exact(&mut [0; 7]).unwrap();
         drop(reader);

@@ -1,7 +1,7 @@
-//! What is remembered of model files, in the data directory: that they were tried, and what their bytes were.
+//! Records about model files in the data directory: which files passed a trial, and their checksums.
 //!
-//! A file that isn't known, or has changed, is loaded by another process first ([`weir_llama::try_out`]); an ordinary start pays
-//! nothing for that. What is remembered can be deleted at any time.
+//! A file that is new, or has changed, is first loaded by another process ([`weir_llama::try_out`]); later starts needn't do
+//! that again. The records can be deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use weir_llama::gguf::{self, Gguf};
 use weir_llama::{LoadError, ServeOptions, try_out};
 
-/// In the data directory.
+/// The name of the records' file in the data directory.
 const FILE: &str = "model-files.json";
 
-/// The files that are known, by the path of a model's first one.
+/// The records, by the path of a model's first file.
 #[derive(Debug)]
 pub(crate) struct ModelFiles {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct ModelFiles {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
-    /// What was tried, and how.
+    /// The last trial that the file passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tried: Option<Tried>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,25 +37,25 @@ struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tried {
     identity: Identity,
-    /// The program and the options with which the file was tried.
+    /// The program's build and the options of the trial.
     with: String,
 }
 
-/// The bytes of a model's files when they were first read.
+/// The checksums of a model's files, from the first time that they were read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sums {
     identity: Identity,
-    /// SHA-256 of each file.
+    /// SHA-256 of each file, in hexadecimal digits.
     pub(crate) sha256: Vec<String>,
-    /// When that was.
+    /// The time of the first reading, in RFC 3339.
     pub(crate) at: String,
 }
 
-/// What tells a model's files from what they were before, without reading their weights.
+/// The facts by which a change of a model's files is noticed without reading their weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     parts: Vec<Part>,
-    /// SHA-256 of what the first file says before its weights.
+    /// SHA-256 of the first file's header.
     head_sha256: String,
 }
 
@@ -66,15 +66,15 @@ struct Part {
     modified_nanoseconds: i64,
 }
 
-/// What a file's bytes are, compared with what they were.
+/// The result of comparing a file's bytes with its record.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Compared {
-    /// Nothing was known of them.
+    /// There was no record.
     New,
     Same,
-    /// The file was exchanged or written to since: at another time, or with another size.
+    /// The bytes differ, and so do size or time: the file was replaced or written to.
     Changed(Sums),
-    /// Size and time are what they were, and the bytes aren't.
+    /// The bytes differ, but size and time don't: the file was damaged.
     Damaged(Sums),
 }
 
@@ -106,7 +106,7 @@ impl Identity {
 }
 
 impl ModelFiles {
-    /// Reads what is remembered; where that can't be read, nothing is.
+    /// Reads the records. If they can't be read, all files count as new.
     pub(crate) fn open(data: &Path) -> Self {
         let path = data.join(FILE);
         let records = match fs::read(&path).map(|json| serde_json::from_slice(&json)) {
@@ -127,8 +127,8 @@ impl ModelFiles {
         }
     }
 
-    /// Checks a file before this process loads it: what its head says, and unless it is known, whether another process
-    /// survives loading it.
+    /// Checks a file before this process loads it: its header, and unless the records say that it passed, whether another
+    /// process survives loading it.
     pub(crate) fn admit(&self, path: &Path, options: &ServeOptions) -> Result<Identity, LoadError> {
         let identity = Identity::of(path, &checked(path)?)?;
         let program = program(path)?;
@@ -146,8 +146,7 @@ impl ModelFiles {
         Ok(identity)
     }
 
-    /// Compares bytes with those that are remembered. Those that are new, or belong to a file that was exchanged, are
-    /// remembered from now on.
+    /// Compares checksums with the record. Those of a new or replaced file become the record.
     pub(crate) fn compare(
         &self,
         path: &Path,
@@ -179,13 +178,13 @@ impl ModelFiles {
         self.records().get(path)?.sums.clone()
     }
 
-    /// The bytes of a file, if they were read when it was what it is now.
+    /// The recorded checksums of a file, if its identity is still the recorded one.
     pub(crate) fn sums_of(&self, path: &Path, identity: &Identity) -> Option<Vec<String>> {
         let sums = self.sums(path)?;
         sums.is_of(identity).then_some(sums.sha256)
     }
 
-    /// What can't be written is known until this process ends.
+    /// Changes a record. If the file can't be written, the change lasts until this process ends.
     fn remember(&self, path: &Path, change: impl FnOnce(&mut Record)) {
         let mut records = self.records();
         change(records.entry(path.to_owned()).or_default());
@@ -197,7 +196,7 @@ impl ModelFiles {
 
     fn write(&self, records: &BTreeMap<PathBuf, Record>) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        // A data directory that was moved away while the server runs must find its place empty when it comes back.
+        // If the data directory was moved away while the server runs, don't make it anew: it could then not be moved back.
         if !folder.try_exists()? {
             return Ok(());
         }
@@ -212,7 +211,7 @@ impl ModelFiles {
     }
 }
 
-/// A file's head, if nothing in it is wrong.
+/// Reads and checks a file's header.
 pub(crate) fn checked(path: &Path) -> Result<Gguf, LoadError> {
     let head = Gguf::read(path)?;
     head.check().map_err(|reason| LoadError::Broken {
@@ -222,7 +221,7 @@ pub(crate) fn checked(path: &Path) -> Result<Gguf, LoadError> {
     Ok(head)
 }
 
-/// This program, which tries files.
+/// The path of this program, which runs the trials.
 pub(crate) fn program(path: &Path) -> Result<PathBuf, LoadError> {
     std::env::current_exe().map_err(|error| LoadError::Trial {
         path: path.to_owned(),
@@ -230,7 +229,7 @@ pub(crate) fn program(path: &Path) -> Result<PathBuf, LoadError> {
     })
 }
 
-/// Tells one build from another: what one survives another needn't.
+/// A text that differs between builds: another build may not survive a file that this one does.
 fn build(program: &Path) -> String {
     let version = env!("CARGO_PKG_VERSION");
     match fs::metadata(program) {
@@ -258,7 +257,7 @@ mod tests {
     fn bytes_are_compared_with_those_of_the_first_time() {
         let data = tempfile::tempdir().unwrap();
         let path = Path::new("/models/a.gguf");
-        // Each row is a process of its own.
+        // Each call stands for a process of its own.
         let compare = |bytes: u64, sum: &str| {
             let files = ModelFiles::open(data.path());
             files.compare(
@@ -275,7 +274,7 @@ mod tests {
         };
         assert_eq!(compare(5, "x"), Compared::New);
         assert_eq!(compare(5, "x"), Compared::Same);
-        // It was touched.
+        // The file was only touched.
         assert_eq!(compare(6, "x"), Compared::Same);
         assert_eq!(compare(6, "y"), Compared::Damaged(was(6, "x")));
         assert_eq!(compare(6, "y"), Compared::Damaged(was(6, "x")));
@@ -287,7 +286,7 @@ mod tests {
             Some(vec!["y".to_owned()])
         );
         assert_eq!(files.sums_of(path, &identity(8)), None);
-        // What can't be read isn't known.
+        // Records that can't be read count as none.
         fs::write(data.path().join(FILE), "{").unwrap();
         assert_eq!(compare(7, "z"), Compared::New);
     }

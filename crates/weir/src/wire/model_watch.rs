@@ -1,5 +1,5 @@
-//! Looks after the model files that are served: once, at low priority, whether their bytes are those of the first time, and each
-//! second whether somebody writes to them.
+//! Watches the files of served models: once, at low priority, whether their bytes are those of the first start, and every second
+//! whether another program writes to them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use weir_llama::{Files, Look};
 
 use super::model_files::{Compared, Identity, ModelFiles};
 
-/// How often files are looked at.
+/// The time between two looks at a file.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Of the thread that reads whole files: whatever else there is to do comes first.
+/// The niceness of the thread that reads whole files, so that all other work comes first.
 const NICENESS: i32 = 19;
 
-/// A model's files that are mapped.
+/// The mapped files of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
     pub(crate) model: String,
     pub(crate) files: Arc<Files>,
-    /// As it was when they were loaded.
+    /// The files' identity when they were loaded.
     pub(crate) identity: Identity,
-    /// Whether their bytes are to be read.
+    /// Whether the files' bytes are compared at the start.
     pub(crate) checksum: bool,
 }
 
-/// Two threads, which end when this is dropped.
+/// Two threads, which end when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Closed when the watch ends.
+    /// Ends the thread that looks at the files when it is dropped.
     end: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -45,7 +45,7 @@ impl Watch {
         clock: Clock,
     ) -> std::io::Result<Self> {
         let (end, ended) = channel();
-        // Each file is in it once at most.
+        // Each model is in the queue at most once.
         let (jobs, queue) = sync_channel(watched.len());
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
@@ -80,12 +80,12 @@ impl Drop for Watch {
     }
 }
 
-/// A file that was written to, and the bytes that it had before, as far as they are known.
+/// A job for the reading thread: a file that was written to.
 #[derive(Debug)]
 struct Written {
     watched: Watched,
     path: PathBuf,
-    /// Whether the reader is at it.
+    /// Whether the model has such a job already.
     busy: Arc<AtomicBool>,
 }
 
@@ -95,7 +95,7 @@ fn look_after(watched: Vec<Watched>, jobs: &SyncSender<Written>, ended: &Receive
         .map(|watched| (watched, Arc::new(AtomicBool::new(false))))
         .collect();
     while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        // What isn't computed with any more needs no looking after.
+        // Files of models that aren't used any more needn't be watched.
         watched.retain(|(watched, _)| watched.files.distrusted().is_none());
         for (watched, busy) in &watched {
             match watched.files.look() {
@@ -125,7 +125,7 @@ fn distrust(watched: &Watched, why: String) {
     watched.files.distrust(why);
 }
 
-/// Reads whole files, one at a time.
+/// Reads whole files, one at a time, on a thread of its own.
 struct Reader {
     known: Arc<ModelFiles>,
     clock: Clock,
@@ -134,7 +134,7 @@ struct Reader {
 
 impl Reader {
     fn run(&self, at_start: Vec<Watched>, queue: &Receiver<Written>) {
-        // Of this thread alone, on Linux. Without it reading takes time from others, no more.
+        // On Linux this changes the priority of this thread only. If it fails, reading slows other work down, no more.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         let all = at_start.into_iter().filter(|watched| watched.checksum);
         all.for_each(|watched| self.check(&watched));
@@ -144,7 +144,7 @@ impl Reader {
         }
     }
 
-    /// Compares a file's bytes with those of the first time that it was loaded.
+    /// Compares a file's bytes with those of its first start, and logs the result.
     fn check(&self, watched: &Watched) {
         let path = watched.files.path();
         let shown = path.display();
@@ -156,7 +156,7 @@ impl Reader {
                 return;
             }
         };
-        // Read while it was written, its bytes are neither the old nor the new ones; whoever looks after it says so.
+        // If the file was written to while it was read, the sum is of neither state. The other thread reports such a file.
         if watched.files.look() != Look::AsBefore {
             return;
         }
@@ -191,7 +191,7 @@ impl Reader {
         }
     }
 
-    /// Compares a file that was written to while it was served with what it was before.
+    /// Compares a file that was written to while it was served with its bytes before. If they differ, it isn't used any more.
     fn check_written(&self, Written { watched, path, .. }: &Written) {
         let (files, shown) = (&watched.files, path.display());
         let Some(before) = self.known.sums_of(files.path(), &watched.identity) else {
@@ -214,7 +214,7 @@ impl Reader {
         }
     }
 
-    /// Nothing when the server ends meanwhile.
+    /// SHA-256 of the model's files; `None` if the server stops meanwhile.
     fn sums(&self, watched: &Watched) -> std::io::Result<Option<Vec<String>>> {
         let go_on = || !self.stop.load(Ordering::Relaxed);
         let sums = watched.files.sha256(go_on)?;

@@ -1,10 +1,10 @@
-//! `optimize = "speed"`: the file that is served, and what the log says of it.
+//! `optimize = "speed"`: opens the requantized copy of a model file, and logs what it is.
 
 use std::path::Path;
 
 use weir_llama::{KL_MEAN_MAX, ModelFile, Requantized, SpeedOptions, for_speed};
 
-/// Opens the faster copy of a file. Whatever is wrong with it, the file itself is served as it is.
+/// Opens the faster copy of a file. If there is none, or anything is wrong with it, the file itself is opened.
 pub(crate) fn open(
     path: &Path,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! `weir usage export`: what requests used, as a file.
+//! `weir usage export`: the usage of requests as a file.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{fails, json, run};
 
-/// Writes records of so many requests as a server does, one a second from noon on.
+/// Writes records of this many requests as a server does, one per second from noon on.
 fn use_models(at: &Path, account: &str, key: &str, requests: u32) {
     let mut raw = Connection::open(at.join("d/weir.db")).unwrap();
     raw.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
@@ -43,7 +43,7 @@ fn use_models(at: &Path, account: &str, key: &str, requests: u32) {
     records.commit().unwrap();
 }
 
-/// The lines that it prints.
+/// The lines that the command prints.
 #[track_caller]
 fn lines(at: &Path, options: &str) -> Vec<String> {
     let output = run(at, &format!("usage export --data d {options}"));
@@ -81,7 +81,7 @@ fn usage_is_exported() {
     );
     assert_eq!(lines(at, "--by day --format jsonl"), [by_day]);
 
-    // More than is in memory at once.
+    // More records than are in memory at once.
     let (_, other) = account("bob", 1_201);
     let count = |options: &str, count: usize| {
         assert_eq!(
@@ -100,7 +100,7 @@ fn usage_is_exported() {
     count("--to 2027-01-15T12:00:01Z", 2);
     count("--by day", 2);
     assert_eq!(lines(at, "--to 2027-01-15"), [HEAD]);
-    // An account may be asked for beside it.
+    // The list of an account's requests still works beside it.
     assert_eq!(
         json(at, "usage bob --limit 7 --data d")
             .as_array()

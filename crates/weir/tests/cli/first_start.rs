@@ -1,4 +1,4 @@
-//! The account of the first start: only where it is wanted, and never with a key that nobody saw.
+//! The account of the first start: made only if it is wanted, and never with a key that wasn't seen.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -28,7 +28,7 @@ fn without_a_word_nobody_gets_money() {
     assert_eq!(json(home.path(), "account list"), value!([]));
 }
 
-/// Starts a server whose stdout is this file, and waits until its log says that it is ready to be stopped.
+/// Starts a server with this stdout, and waits until its log says that it is ready.
 fn serve_into(at: &Path, stdout: File, journal_stream: Option<String>) -> Child {
     std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
     let log = File::create(at.join("log")).unwrap();
@@ -46,7 +46,7 @@ fn terminate(mut server: Child) {
     assert!(server.wait().unwrap().success());
 }
 
-/// The keys of the account `demo`, once it has some.
+/// The keys of the account `demo`; waits until it has some.
 fn keys(at: &Path) -> Vec<Value> {
     loop {
         let list = crate::run(at, "key list demo --json");

@@ -1,4 +1,4 @@
-//! Whether the books are found to balance: by `weir ledger verify`, and by a server at its start.
+//! `weir ledger verify`, and the check at a server's start, find errors in the books.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::server::Server;
 use super::{WITHOUT_ITS_MODEL, fails, json, run};
 
-/// What somebody does to the tables who can write the file.
+/// Changes tables behind the ledger's back, as a person with access to the file could.
 fn tamper(database: &Path, sql: &str) {
     let raw = Connection::open(database).unwrap();
     raw.execute_batch(
@@ -86,7 +86,7 @@ fn what_cannot_be_told_is_2() {
     fails(at, "ledger verify --frobnicate", 2, "--frobnicate");
 }
 
-/// A server says at its start what is wrong, and serves all the same.
+/// At its start a server logs errors in the books, and serves all the same.
 #[test]
 fn a_start_logs_each_difference() {
     let home = TempDir::new().unwrap();
@@ -110,7 +110,7 @@ fn a_start_logs_each_difference() {
     }
 }
 
-/// The lines about the books that a server logs until it is ready.
+/// The lines about the books that a server logs at its start.
 fn logged(at: &Path) -> Vec<String> {
     let mut server = Server::start(at, WITHOUT_ITS_MODEL, |_| {});
     server.signal(Signal::TERM);

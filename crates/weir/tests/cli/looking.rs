@@ -1,4 +1,4 @@
-//! What an operator reaches for first: balances, the ledger, all keys, the state of the server, and the end of an account.
+//! The operator's views: balances, the ledger, all keys, the server's state, and the end of an account.
 
 use serde_json::{Value, json as value};
 use tempfile::TempDir;
@@ -165,7 +165,7 @@ fn the_state_of_the_server_is_told() {
     );
 }
 
-/// Texts that were written before they were refused, by whatever way, don't move the terminal.
+/// Texts that are refused today but may be in older databases can't control the terminal.
 #[test]
 fn strange_names_are_refused_and_shown_as_escapes() {
     let home = TempDir::new().unwrap();

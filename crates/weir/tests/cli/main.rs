@@ -1,4 +1,4 @@
-//! The program from outside, without a model: commands, exit codes, and a server that starts and stops.
+//! The program from outside, without a model: commands, exit statuses, and a server that starts and stops.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail with the test")]
 
 mod export;
@@ -34,7 +34,7 @@ fn run(directory: &Path, arguments: &str) -> Output {
         .unwrap()
 }
 
-/// What a command prints with `--json`.
+/// The JSON that a command prints with `--json`.
 #[track_caller]
 fn json(directory: &Path, arguments: &str) -> Value {
     let output = run(directory, &format!("{arguments} --json"));
@@ -281,11 +281,11 @@ fn failures_have_a_status_and_a_message() {
     fails(at, "account list", 2, "weir.toml:2: unknown key `lisen`");
 }
 
-/// A config whose only model is missing, with the account `demo`.
+/// A config whose only model is missing. The first start makes the account `demo`.
 const WITHOUT_ITS_MODEL: &str = "listen = \"127.0.0.1:0\"\ndemo = true\n[[models]]\nid = \"m\"\ninput_price = 0\noutput_price = 0\n\
      [[models.engines]]\npath = \"missing.gguf\"\n";
 
-/// A server whose only model is missing: it starts, says so, and ends when it is told to.
+/// A server whose only model is missing starts, logs that, and stops when it is told to.
 #[test]
 fn a_server_without_its_model_starts_and_stops() {
     let home = TempDir::new().unwrap();
@@ -325,7 +325,7 @@ fn migrate_says_what_is_pending_and_changes_nothing() {
     assert_eq!(garbage.status.code(), Some(3), "{garbage:?}");
 }
 
-/// An address that nobody answers at: said, soon, and without the password.
+/// A database that doesn't answer is reported soon, and without its password.
 #[test]
 fn a_database_out_of_reach_is_said_without_its_password() {
     let directory = tempfile::tempdir().unwrap();

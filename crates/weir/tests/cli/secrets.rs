@@ -1,4 +1,4 @@
-//! Secrets that are shown once: nothing is in force whose secret was lost, and the status says so.
+//! Secrets that are shown once: a lost secret never becomes valid, and the exit status tells.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{json, weir};
 
-/// Places where a secret is lost.
+/// Kinds of stdout that lose a secret.
 fn lost() -> [(&'static str, Stdio); 3] {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     drop(reader);
@@ -82,7 +82,7 @@ fn a_secret_that_nobody_saw_replaces_none() {
     );
 }
 
-/// A reader that takes the first line and goes has seen the key.
+/// A reader that takes the first line and closes the pipe has seen the key.
 #[test]
 fn a_key_that_was_read_is_made() {
     use std::io::Read;
@@ -107,7 +107,7 @@ fn a_key_that_was_read_is_made() {
     );
 }
 
-/// A list may be read in part; a change must be known to have been done.
+/// The output of a read-only command may be read in part; a change must be known to have been made.
 #[test]
 fn a_broken_pipe_is_harmless_for_commands_that_only_read() {
     let home = TempDir::new().unwrap();
@@ -143,7 +143,7 @@ fn a_broken_pipe_is_harmless_for_commands_that_only_read() {
     assert_eq!(json(at, "account show alice --data d")["balance"], "4");
 }
 
-/// Notes that stderr doesn't take keep no command from its work.
+/// A command does its work even if its notes on stderr can't be written.
 #[test]
 fn notes_that_cannot_be_written_change_nothing() {
     let home = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! A server that runs for a test.
+//! A running server for a test.
 
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::net::TcpStream;
@@ -10,18 +10,18 @@ use serde_json::Value;
 
 use crate::weir;
 
-/// Ends with the test.
+/// A server process that is killed when the value is dropped.
 pub(crate) struct Server {
     pub(crate) process: Child,
     pub(crate) url: String,
-    /// If this was the first start.
+    /// The key of the account `demo`, if this was the first start.
     pub(crate) key: Option<String>,
     events: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
 }
 
 impl Server {
-    /// A server that is ready. Its log is the file `log`.
+    /// Starts a server and waits until it is ready. Its log goes to the file `log`.
     pub(crate) fn start(at: &Path, config: &str, adjust: impl FnOnce(&mut Command)) -> Self {
         std::fs::write(at.join("weir.toml"), config).unwrap();
         let log = at.join("log");
@@ -71,7 +71,7 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The answer to a request without a key.
+    /// Sends a request without a key, and returns the answer.
     pub(crate) fn get(&self, path: &str) -> String {
         use std::io::Write;
         let address = self.url.strip_prefix("http://").unwrap();
@@ -86,7 +86,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! Signals that a server gets.
+//! Signals to a server.
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ fn signals_that_mean_nothing_end_nothing() {
     }
     server.signal(Signal::TERM);
     assert_eq!(server.event()["event"], "draining");
-    // Neither are they the second signal, which would cut answers.
+    // Ignored signals don't count as the second signal to stop, which would cut answers.
     server.signal(Signal::HUP);
     assert!(server.wait().success());
     let log = server.log();

@@ -1,5 +1,5 @@
-//! Which addresses belong to which file. A signal's handler may take no lock and allocate nothing, so the mappings lie in a
-//! table of fixed size that it only reads and marks; everything else goes through a lock.
+//! Maps addresses to the files that are mapped there. A signal handler may neither take a lock nor allocate, so the mappings are
+//! in a table of fixed size that the handler only reads and marks; all other changes are made under a lock.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,23 +7,23 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Mappings that can be watched at once: a model has one for each of its files, in a few pieces.
+/// The most mappings that can be watched at once: a model has a few for each of its files.
 const SLOTS: usize = 1_024;
 
 pub(super) static TABLE: Table = Table::new();
 
 pub(super) struct Table {
     slots: [Slot; SLOTS],
-    /// Whether anything has ever faulted.
+    /// Whether any mapping has ever faulted.
     any: AtomicBool,
 }
 
-/// A mapping.
+/// The place of one mapping in the table.
 struct Slot {
     /// The id of the file that is mapped, or 0 while the slot is free.
     id: AtomicU64,
     begin: AtomicUsize,
-    /// 0 while there is no mapping.
+    /// The end of the mapping, or 0 while there is none.
     end: AtomicUsize,
     faulted: AtomicBool,
 }
@@ -47,7 +47,7 @@ impl Table {
         }
     }
 
-    /// For the handler: marks the mapping that has this address, if `replace` can do something about it.
+    /// For the handler: marks the mapping that contains the address, if `replace` could replace its memory.
     pub(super) fn fault(&self, address: usize, replace: impl Fn(usize, usize) -> bool) -> bool {
         for slot in &self.slots {
             let begin = slot.begin.load(Ordering::Acquire);
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// The files that somebody watches; their numbers in the table begin with 1.
+/// The files that are watched, by device and inode. Ids in the table begin with 1.
 #[derive(Default)]
 struct Watched {
     files: BTreeMap<(u64, u64), File>,
@@ -119,7 +119,7 @@ fn watched() -> MutexGuard<'static, Option<Watched>> {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Puts all mappings of a file into the table; its number there. The file is known by its device and inode.
+/// Puts all mappings of a file into the table and returns the file's id there. A file is recognized by its device and inode.
 pub(super) fn watch(path: &Path, identity: (u64, u64)) -> u64 {
     let mut watched = watched();
     let watched = watched.get_or_insert_default();
@@ -144,7 +144,7 @@ pub(super) fn watch(path: &Path, identity: (u64, u64)) -> u64 {
     id
 }
 
-/// One watcher of the file fewer.
+/// Removes one watcher of the file, and with the last one its mappings from the table.
 pub(super) fn unwatch(id: u64) {
     let mut watched = watched();
     let Some(watched) = watched.as_mut() else {
@@ -160,7 +160,7 @@ pub(super) fn unwatch(id: u64) {
     });
 }
 
-/// Clears slots whose mappings aren't there any more; those that faulted were replaced, and stay marked.
+/// Clears slots whose mappings are gone. Mappings that faulted were replaced by zeros, and stay marked.
 pub(super) fn forget_unmapped() {
     let _watched = watched();
     let maps = maps();
@@ -201,8 +201,8 @@ impl<'a> Mapping<'a> {
         })
     }
 
-    /// Where one file system lies on others, the inode here may be another than the one that the file says; then its name
-    /// counts.
+    /// Whether this is a mapping of the file. On stacked file systems (overlayfs) the inode here may differ from the one that
+    /// the file reports; then the path decides.
     fn is_of(&self, path: &Path, inode: u64) -> bool {
         self.inode != 0 && (self.inode == inode || Path::new(self.path) == path)
     }
@@ -225,7 +225,7 @@ mod tests {
         check("/models/a b.gguf", 7, true);
         check("/models/b.gguf", 131, true);
         check("/models/b.gguf", 7, false);
-        // Memory without a file.
+        // Memory without a file has inode 0.
         let anonymous = "7f2a4c000000-7f2a52000000 rw-p 00000000 00:00 0 ";
         for line in [anonymous, "", "nonsense here"] {
             let mapping = Mapping::parse(line);

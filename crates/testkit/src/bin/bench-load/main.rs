@@ -1,4 +1,4 @@
-//! A load on a server, and its figures as a line of JSON:
+//! Puts a load on a server, and prints its figures as a line of JSON:
 //!
 //! ```text
 //! bench-load load=distinct url=http://127.0.0.1:8080 key=sk_… model=M clients=8 requests=32 seed=1 ends=0,2
@@ -29,7 +29,7 @@ impl Arguments {
     }
 }
 
-// One thread, so that the load takes as little of the machine as it can.
+// One thread, so that the load takes as little of the machine as possible.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let pairs = std::env::args().skip(1).map(|argument| {

@@ -4,7 +4,7 @@ use weir_testkit::torture::node::{Order, run};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    // A task that panics ends the process, and so the test.
+    // A task that panics ends the process, and with it the test.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);

@@ -1,4 +1,4 @@
-//! The little of the API that a terminal needs, as a caller sees it.
+//! A client for the few API calls that `weir chat` needs.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, anyhow, bail};
 use reqwest::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-/// The longest frame of a stream that is believed.
+/// The longest accepted frame of a stream, in bytes.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that says nothing for so long is gone; a queued request may wait a while.
+/// A server that sends nothing for this long is gone. Requests in a queue may wait for a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Client {
@@ -24,7 +24,7 @@ pub(crate) struct Message {
     content: String,
 }
 
-/// What every message of a conversation is sent with.
+/// The parameters of every request of a conversation.
 #[derive(Debug, Serialize)]
 pub(crate) struct Asked {
     pub(crate) model: String,
@@ -47,7 +47,7 @@ impl Message {
 }
 
 impl Client {
-    /// `base` may be given with or without `/v1`, as other tools want it.
+    /// `base` may end with `/v1`, as other tools expect it.
     pub(crate) fn new(base: &str, key: String) -> anyhow::Result<Self> {
         let base = base
             .trim_end_matches('/')
@@ -122,7 +122,7 @@ async fn answered(sent: reqwest::Result<Response>, base: &str) -> anyhow::Result
     Err(explained(status, &message))
 }
 
-/// What the server says, with what to do about it where that is known.
+/// The server's message, with a hint if there is something that the user can do.
 fn explained(status: StatusCode, message: &str) -> anyhow::Error {
     let hint = match status {
         StatusCode::UNAUTHORIZED => "; is WEIR_API_KEY right?",
@@ -133,14 +133,14 @@ fn explained(status: StatusCode, message: &str) -> anyhow::Error {
     anyhow!("{} {message}{hint}", status.as_u16())
 }
 
-/// The text of an answer, piece by piece.
+/// The text of an answer, as it arrives.
 pub(crate) struct Stream {
     response: Response,
     buffer: Vec<u8>,
 }
 
 impl Stream {
-    /// `None` after the last piece.
+    /// The next part of the text, or `None` at the end.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<String>> {
         loop {
             while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {

@@ -1,4 +1,4 @@
-//! `weir model inspect --check`: reads all of a model's files, and has another process load them.
+//! `weir model inspect --check`: reads all of a model's files, and loads them in another process.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::output;
 use crate::wire::model_files::{self, Identity, ModelFiles};
 use crate::wire::serve_options;
 
-/// What was found, in the order in which it was looked for.
+/// The findings, in the order of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     wrong: Vec<String>,
     notes: Vec<String>,
     sha256: Vec<String>,
-    /// Whether another process loaded it.
+    /// Whether another process could load the model.
     loads: bool,
 }
 
@@ -80,7 +80,7 @@ fn look(engine: &Llama, config: Option<&Config>, checked: &mut Checked) -> anyho
     Ok(())
 }
 
-/// With what the server remembers.
+/// Compares the checksums with those that the server has recorded.
 fn compare(path: &Path, head: &Gguf, config: &Config, checked: &mut Checked) -> anyhow::Result<()> {
     let known = ModelFiles::open(&config.data).sums(path);
     let Some(before) = known.filter(|known| known.sha256 != checked.sha256) else {
@@ -91,7 +91,7 @@ fn compare(path: &Path, head: &Gguf, config: &Config, checked: &mut Checked) -> 
         before.sha256.join(" "),
         before.at
     );
-    // Whoever exchanges a file changes its time or its size.
+    // Replacing a file changes its time or size; if both are the same, the file is damaged.
     if before.is_of(&Identity::of(path, head)?) {
         checked.wrong.push(text);
     } else {

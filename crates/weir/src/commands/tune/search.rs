@@ -1,8 +1,8 @@
-//! Which settings are tried, and which of them are the best: one kind after the other, each with the best of those
-//! before.
+//! The search for the best settings. Kinds of settings are tried one after the other, each with the best settings of the
+//! kinds before.
 //!
-//! A machine's speed changes from minute to minute, so rivals are measured in turns, and what was the best so far once
-//! more beside them.
+//! A machine's speed changes from minute to minute. So candidates are measured in turns, and the best settings so far once
+//! more among them.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use crate::config::{FlashAttention, KvFormat, KvLayout, Llama, Optimize};
 
-/// A measurement differs from the next one by some percent: what isn't better by more isn't worth a setting.
+/// The least improvement: measurements differ by some percent, and a smaller gain isn't worth a setting.
 const BETTER: f64 = 1.05;
-/// More turns hardly change a median.
+/// The most rounds of measurements: more hardly change a median.
 const ROUNDS_MAX: usize = 5;
-/// Time for the rivals of one kind; where a round takes longer there is one.
+/// The time for the candidates of one kind. There is only one round if a round takes longer.
 const KIND: Duration = Duration::from_secs(40);
 
-/// What is tried of a model's settings.
+/// The settings that the search may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Settings {
     pub(crate) threads: u32,
@@ -26,18 +26,18 @@ pub(crate) struct Settings {
     pub(crate) optimize: Optimize,
 }
 
-/// Tokens per second.
+/// Results in tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Speed {
-    /// Of prompts.
+    /// Prefill of prompts.
     pub(crate) prompt: f64,
     pub(crate) one_stream: f64,
-    /// Of all streams together.
+    /// Decode of all streams together.
     pub(crate) streams: f64,
 }
 
 impl Speed {
-    /// Their geometric mean: twice as fast at one counts as much as twice as fast at another.
+    /// The geometric mean: doubling any of the three speeds counts the same.
     fn score(self) -> f64 {
         (self.prompt * self.one_stream * self.streams).cbrt()
     }
@@ -46,7 +46,7 @@ impl Speed {
         let median = |of: fn(&Speed) -> f64| {
             let mut all: Vec<f64> = rounds.iter().map(of).collect();
             all.sort_by(f64::total_cmp);
-            // The two in the middle of an even number.
+            // The mean of the two middle values, which are the same one if their number is odd.
             f64::midpoint(all[(all.len() - 1) / 2], all[all.len() / 2])
         };
         Speed {
@@ -57,39 +57,39 @@ impl Speed {
     }
 }
 
-/// One measurement.
+/// The result of one measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub(crate) speed: Speed,
-    /// What a request may have with these settings.
+    /// The longest request with these settings, in tokens.
     pub(crate) context_tokens: u32,
     pub(crate) took: Duration,
 }
 
-/// Settings that were measured.
+/// Settings with their measured speed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Trial {
     #[serde(flatten)]
     pub(crate) settings: Settings,
     pub(crate) context_tokens: u32,
-    /// Medians.
+    /// Medians over the rounds.
     pub(crate) tokens_per_second: Speed,
 }
 
-/// What there is to choose from.
+/// The limits of the search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choices<'a> {
-    /// What is kept of the config: its cache may leave no choice.
+    /// The other settings of the model, which stay. They may rule choices out.
     pub(crate) base: &'a Llama,
-    /// Of this machine, as many as this process may use.
+    /// The cores that this process may use.
     pub(crate) cores: u32,
-    /// Whether sequences of the model can have cells of their own.
+    /// Whether the model supports split cells.
     pub(crate) splits: bool,
     /// Whether a requantized copy is tried.
     pub(crate) optimize: bool,
 }
 
-/// Everything that was measured, and the best of it. Figures of different kinds are from different minutes.
+/// Returns all trials, and the best one. Figures of different kinds are from different minutes.
 pub(crate) fn search(
     choices: Choices<'_>,
     mut measure: impl FnMut(Settings) -> anyhow::Result<Measured>,
@@ -101,7 +101,7 @@ pub(crate) fn search(
         if new.is_empty() {
             continue;
         }
-        // The one to beat comes first.
+        // The best settings so far come first: a candidate must beat them.
         let before = best.map(|best| best.settings);
         let rivals: Vec<_> = before.into_iter().chain(new).collect();
         let trials = in_turns(&rivals, &mut measure)?;
@@ -121,7 +121,7 @@ pub(crate) fn search(
     Ok((tried, best))
 }
 
-/// As many rounds as there is time for, of which the medians count.
+/// Measures the candidates in rounds, as many as there is time for, and returns the medians.
 fn in_turns(
     rivals: &[Settings],
     measure: &mut impl FnMut(Settings) -> anyhow::Result<Measured>,
@@ -153,7 +153,7 @@ fn is_better(new: Speed, best: Speed) -> bool {
     new.score() > best.score() * BETTER
 }
 
-/// All cores first: it is what one has without settings. Fewer can be faster where two of them are one.
+/// Numbers of threads to try: all cores first, which is the default. Fewer can be faster with two hardware threads per core.
 fn threads(choices: Choices<'_>, _best: Option<Settings>) -> Vec<Settings> {
     let Choices { base, cores, .. } = choices;
     let kv_layout = if base.reproducible {
@@ -180,7 +180,8 @@ fn threads(choices: Choices<'_>, _best: Option<Settings>) -> Vec<Settings> {
         .collect()
 }
 
-/// A reproducible model's cache is split, and its bits were proven with the fused kernel; `q8_0` needs it.
+/// Layouts and kernels to try. None for a reproducible model: its cache is split, and only the fused kernel was proven to
+/// give the same bits. A cache in `q8_0` requires the fused kernel.
 fn attention(choices: Choices<'_>, best: Option<Settings>) -> Vec<Settings> {
     let Some(best) = best.filter(|_| !choices.base.reproducible) else {
         return vec![];
@@ -260,7 +261,7 @@ mod tests {
         let (tried, best) = run(&base(), 8, |it| {
             let threads = if it.threads == 6 { 100.0 } else { 80.0 };
             let split = if it.kv_layout == Split { 1.2 } else { 1.0 };
-            // Within the noise.
+            // A gain within the noise of measurements.
             let on = if it.flash_attention == On { 1.04 } else { 1.0 };
             threads * split * on
         });
@@ -308,7 +309,7 @@ mod tests {
         check(&q8_0, 1, &[(1, Unified, On), (1, Split, On)]);
     }
 
-    /// The machine is half as fast in every second round: in turns that says nothing about the settings.
+    /// The machine is half as fast in every second round. Measured in turns, candidates are affected alike.
     #[test]
     fn rivals_are_measured_in_turns() {
         let check = |seconds: u64, rounds: usize, expected: [f64; 3]| {
@@ -343,7 +344,7 @@ mod tests {
         check(2, 5, [4.0, 3.0, 2.0]);
     }
 
-    /// What is served requantized is measured so.
+    /// If the config serves a requantized copy, the copy is measured.
     #[test]
     fn a_copy_that_is_served_already_is_what_is_measured() {
         let base = Llama {

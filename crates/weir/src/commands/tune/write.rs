@@ -1,4 +1,4 @@
-//! Settings into a config file, with everything else of it as it was.
+//! Writes settings to a config file, and leaves the rest of the file as it is.
 
 use std::fs;
 use std::io::Write;
@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::Context;
 use toml_edit::{DocumentMut, Item, Table, Value, value};
 
-/// Sets keys of the engine of a model.
+/// Sets keys of the model's engine.
 pub(crate) fn write(path: &Path, model: &str, settings: &[(&str, Value)]) -> anyhow::Result<()> {
-    // A link stays one.
+    // Replaces the file that a symbolic link points to, not the link.
     let path = fs::canonicalize(path).with_context(|| path.display().to_string())?;
     let shown = || path.display().to_string();
     let text = fs::read_to_string(&path).with_context(shown)?;

@@ -11,7 +11,7 @@ enum Act {
     Fail(Errno),
 }
 
-/// A stream that does what a test says, then takes everything.
+/// A stream with scripted results, which takes everything afterwards.
 #[derive(Debug, Default)]
 struct Scripted {
     acts: VecDeque<Act>,
@@ -51,10 +51,10 @@ fn a_line_that_fails_takes_no_other_with_it() {
         ),
         (&[full], "two\nthree\n", 1),
         (&[Take(4), full], "one\nthree\n", 1),
-        // The half of a line that was written is ended before the next one.
+        // The half-written line gets its end before the next line.
         (&[Take(2), full], "on\ntwo\nthree\n", 1),
         (&[Take(6), full], "one\ntw\nthree\n", 1),
-        // The end of the half line may fail, too.
+        // Writing the end of the half-written line may fail too.
         (&[Take(6), full, full], "one\ntw", 2),
         (&[full, full, full], "", 3),
         (&[Fail(Errno::PIPE), Fail(Errno::IO)], "three\n", 2),
@@ -80,7 +80,7 @@ fn a_line_that_fails_takes_no_other_with_it() {
     }
 }
 
-/// A stream whose writes wait for a test's word, and that tells what it took.
+/// A stream whose writes wait until the test lets them through, and which reports what it took.
 struct Gated {
     go: mpsc::Receiver<Result<(), Errno>>,
     taken: mpsc::Sender<String>,
@@ -96,7 +96,7 @@ impl Sink for Gated {
     fn wait(&mut self) {}
 }
 
-/// A stream, its gate, and what comes through.
+/// A gated stream, with the channel that opens its gate and the one with the bytes that it took.
 fn gated() -> (
     Gated,
     mpsc::Sender<Result<(), Errno>>,
