@@ -41,7 +41,7 @@ MEASURES = {
         "64 connections at a server for 8",
         [
             ("goodput of 64 ÷ goodput of 8", goodput, "up"),
-            ("TTFT p99 of who is answered, ms", at("crowd", "ttft_ms", "p99"), "down"),
+            ("TTFT p99 of answered requests, ms", at("crowd", "ttft_ms", "p99"), "down"),
             ("refusal p50, ms", at("crowd", "refusal_ms", "p50"), "down"),
             ("refusal p99, ms", at("crowd", "refusal_ms", "p99"), "down"),
             ("smallest Retry-After, ms", at("crowd", "retry_after_ms", "min"), None),

@@ -79,13 +79,13 @@ pub(crate) const KEYS: &[Key] = &[
         "listen",
         Kind::Address,
         Some("127.0.0.1:8080"),
-        "Where the server listens. Port 0 takes a free one.",
+        "Address and port on which the server listens. Port 0 takes a free port.",
     ),
     key(
         "data",
         Kind::Path,
         Some("data"),
-        "Directory of the database. Made if it is missing.",
+        "Directory of the database. It is created if it is missing.",
     ),
     key(
         "database",
@@ -94,41 +94,44 @@ pub(crate) const KEYS: &[Key] = &[
             schemes: &["postgres://", "postgresql://"],
         },
         Some("sqlite"),
-        "Where accounts, ledger and usage are kept: `sqlite` is a file in `data`, for one process; a PostgreSQL may \
-         be shared by several. TLS is by the parameters `sslmode` (`require`, `verify-full`) and `sslrootcert`.",
+        "Where accounts, the ledger and usage records are stored: `sqlite` is a file in `data`, for one server process; a \
+         PostgreSQL database may be shared by several. TLS is set by the parameters `sslmode` (`require`, `verify-full`) and \
+         `sslrootcert` of the address.",
     ),
     key(
         "demo",
         Kind::Flag,
         None,
-        "Whether the first start makes an account `demo` with 5 USD, and shows its key: on stdout, or in the file `demo-key` \
-         in `data` where stdout is the system's journal or `/dev/null`. Absent: only if stdout is a terminal.",
+        "Whether the first start creates an account `demo` with 5 USD and shows its key: on stdout, or in the file `demo-key` in \
+         `data` if stdout is the system's journal or `/dev/null`. Absent: only if stdout is a terminal.",
     ),
     key(
         "postgres.connections_max",
         whole(1, 1000),
         Some("8"),
-        "Connections of a node that read; one more writes.",
+        "Number of connections of a node that read; one more connection writes.",
     ),
     key(
         "postgres.timeout_seconds",
         whole(1, 600),
         Some("5"),
-        "Longest wait for a connection, and for the answer to a statement. A request that needs the database gets \
-         503 after at most twice that.",
+        "Longest wait for a connection, and for the answer to a statement. A request that needs the database gets 503 after at \
+         most twice that time.",
     ),
     key(
         "node.name",
         Kind::Text,
         Some("local"),
-        "What this node is called in the ledger, where several share a PostgreSQL; each process adds a part of its own.",
+        "Name of this node (one `weir serve` process) in the ledger, where several nodes share a PostgreSQL. Each process adds a \
+         random part of its own.",
     ),
     key(
         "node.silence_seconds",
         whole(5, DAY),
         Some("30"),
-        "A node that doesn't renew its lease for so long is dead: another one ends its open requests, charged for what was \
-         delivered. A node that can't renew its lease ends its streams with an error before, after nine tenths of that.",
+        "A node that doesn't renew its lease in the database for this long counts as dead: another node ends its open requests \
+         and charges the tokens that were delivered. A node that can't renew its lease ends its own streams with an error \
+         earlier, after nine tenths of this time.",
     ),
     key(
         "limits.requests_per_minute",
@@ -140,13 +143,13 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.tokens_per_minute",
         whole(1, TOKENS_MAX),
         None,
-        "Tokens per minute of a key, prompt and answer, if it has no such limit of its own. Absent: no limit.",
+        "Tokens per minute (prompt and answer) of a key that has no such limit of its own. Absent: no limit.",
     ),
     key(
         "limits.concurrent_requests",
         whole(1, REQUESTS_MAX),
         None,
-        "Requests of a key that may be open at once, if it has no such limit of its own. Absent: no limit.",
+        "Requests that a key may have open at once, if it has no such limit of its own. Absent: no limit.",
     ),
     key(
         "limits.store",
@@ -161,13 +164,15 @@ pub(crate) const KEYS: &[Key] = &[
             ],
         },
         Some("memory"),
-        "Where the counts of the limits are kept: in this process, or in a Valkey or Redis (not a cluster) that several nodes share, as `redis://user:password@host:6379/0`; `rediss://` is with TLS.",
+        "Where the rate limits are counted: in this process (`memory`), or in a Valkey or Redis (not a cluster) that several \
+         nodes share, as `redis://user:password@host:6379/0`; `rediss://` is with TLS.",
     ),
     key(
         "limits.store_timeout_ms",
         whole(1, 10_000),
         Some("100"),
-        "The longest that a request waits for the shared store; then the store counts as out of reach, until it answers again.",
+        "Longest time that a request waits for the shared store. After a timeout the store counts as unreachable until it \
+         answers again.",
     ),
     key(
         "limits.on_failure",
@@ -176,7 +181,8 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("local"),
-        "While the shared store is out of reach: `local`, each node limits on its own; `open`, nothing is limited; `closed`, requests are refused with 503.",
+        "What happens while the shared store is unreachable: `local`, each node limits on its own; `open`, nothing is limited; \
+         `closed`, requests are refused with 503.",
     ),
     key(
         "limits.tiers[].name",
@@ -185,37 +191,40 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         None,
-        "The tier whose limits these are. Required. Without any tiers nothing is limited by account.",
+        "The tier whose limits these are. Required. Without any tiers, accounts have no limits by default.",
     ),
     key(
         "limits.tiers[].top_up",
         whole(0, 1_000_000_000_000),
         None,
-        "An account is in the tier if its highest monthly top-up, of this month and the two before, is at least this, in 0.0001 USD. Absent: 0, 500001 (more than $50), 5000000 ($500), 30000000 ($3,000) and 100000000 ($10,000) for T1 to T5.",
+        "Least top-up of the tier, in 0.0001 USD. What counts is the largest sum that the account has paid in within one month, \
+         of the current month and the two before. Absent: 0, 500001 (more than $50), 5000000 ($500), 30000000 ($3,000) and \
+         100000000 ($10,000) for T1 to T5.",
     ),
     key(
         "limits.tiers[].requests_per_minute",
         whole(1, REQUESTS_MAX),
         None,
-        "Requests per minute of an account in this tier for each model. Absent: no limit.",
+        "Requests per minute of an account in this tier, for each model. Absent: no limit.",
     ),
     key(
         "limits.tiers[].tokens_per_minute",
         whole(1, TOKENS_MAX),
         None,
-        "Tokens per minute of an account in this tier for each model, prompt and answer. Absent: no limit.",
+        "Tokens per minute (prompt and answer) of an account in this tier, for each model. Absent: no limit.",
     ),
     key(
         "limits.tiers[].concurrent_requests",
         whole(1, REQUESTS_MAX),
         None,
-        "Requests of an account in this tier that may be open at once for each model. Absent: no limit.",
+        "Requests that an account in this tier may have open at once, for each model. Absent: no limit.",
     ),
     key(
         "limits.tiers[].weight",
         whole(1, 100),
         Some("1"),
-        "What part of an embedded engine an account in this tier has while others wait, too: with 3 it has three times as much as one with 1. Without others each has all of it.",
+        "Share of an embedded engine that an account in this tier gets while other accounts wait too: an account with weight 3 \
+         gets three times as much as one with weight 1. An account that is alone gets the whole engine.",
     ),
     key(
         "models[].id",
@@ -239,13 +248,13 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].input_price",
         whole(0, PRICE_MAX),
         None,
-        "Price of prompt tokens in 0.0001 USD per million: 200 is $0.02. Required; free is a written 0.",
+        "Price of prompt tokens in 0.0001 USD per million: 200 is $0.02. Required; write 0 for a free model.",
     ),
     key(
         "models[].output_price",
         whole(0, PRICE_MAX),
         None,
-        "Price of generated tokens, in the same unit. Required; free is a written 0.",
+        "Price of generated tokens, in the same unit. Required; write 0 for a free model.",
     ),
     key(
         "models[].cached_price",
@@ -272,49 +281,58 @@ pub(crate) const KEYS: &[Key] = &[
             later: &["openai"],
         },
         Some("llama"),
-        "What computes the model: `llama` is the embedded engine. A model has exactly one engine in this version.",
+        "The program that computes the model: `llama` is the embedded engine (llama.cpp). In this version a model has exactly \
+         one engine.",
     ),
     key(
         "models[].engines[].path",
         Kind::Path,
         None,
-        "The GGUF file. Required.",
+        "The model file, in the format GGUF. Required.",
     ),
     key(
         "models[].engines[].threads",
         whole(1, 512),
         None,
-        "Threads that compute. Absent: the processors that this process may use.",
+        "Number of threads that compute. Absent: as many as there are processors that this process may use.",
     ),
     key(
         "models[].engines[].threads_min",
         whole(1, 512),
         None,
-        "While other processes take cores, fewer threads compute, but so many at least: more than there are cores for make each other wait. Absent: 1, or `threads` with `reproducible = true`.",
+        "Smallest number of threads that compute. While other processes use some of the cores, Weir computes with fewer threads, \
+         because threads in excess of the free cores make each other wait. Absent: 1, or `threads` with `reproducible = true`.",
     ),
     key(
         "models[].engines[].context_tokens",
         whole(16, 16_777_216),
         None,
-        "Longest prompt and answer together. Absent: what the model was trained for, as far as `cells` allow.",
+        "Largest number of tokens of prompt and answer together. Absent: the context that the model was trained for, limited by \
+         `cells`.",
     ),
     key(
         "models[].engines[].cells",
         whole(64, 4_194_304),
         None,
-        "Tokens that the KV cache holds, over all requests. Absent: chosen from the model's size.",
+        "Size of the KV cache, in tokens, over all requests: one KV cell holds the keys and values of one token. Absent: chosen \
+         from the model's size.",
     ),
     key(
         "models[].engines[].sequences",
         whole(1, 256),
         None,
-        "Answers that are generated at once, with beginnings that are kept; a model with a sliding window takes 128 at most. Absent: chosen from the model's size; 16 for recurrent and hybrid models, of which each takes memory for a state.",
+        "Number of sequences in the KV cache: answers that are generated at once, and prefixes that stay in the prefix cache. At \
+         most 128 for a model with a sliding window. Absent: chosen from the model's size; 16 for recurrent and hybrid models, \
+         where each sequence takes memory for its state.",
     ),
     key(
         "models[].engines[].reproducible",
         Kind::Flag,
         Some("false"),
-        "Same request and seed, same text to the byte, alone or under load, as long as `threads` and the machine stay the same. Each of `sequences` (8 if absent) then has its own share of `cells`, which bounds the context, and is computed alone: one stream is about as fast as without, several share the speed of one.",
+        "The same request with the same seed gives the same text to the byte, alone or under load, as long as `threads` and the \
+         machine stay the same. Each of the `sequences` (8 if absent) then has a share of `cells` of its own, which bounds the \
+         context, and is computed alone: one stream is about as fast as without this key, several streams share the speed of \
+         one.",
     ),
     key(
         "models[].engines[].kv_layout",
@@ -323,7 +341,10 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("unified"),
-        "How sequences have their part of the KV cache. `unified`: a request takes as much of `cells` as it needs, and what requests begin with in common is there once. `split`: each of `sequences` (8 if absent) has its own share of `cells`, which bounds the context. Faster with many requests at once, since no row passes over the others' cells. A reproducible engine's is always split.",
+        "How sequences share the KV cache. `unified`: a request takes as many of the `cells` as it needs, and a prefix that \
+         requests have in common is stored once. `split`: each of the `sequences` (8 if absent) has a share of `cells` of its \
+         own, which bounds the context. `split` is faster with many requests at once, because attention doesn't pass over the \
+         cells of other requests. A reproducible engine always uses `split`.",
     ),
     key(
         "models[].engines[].kv_format",
@@ -332,7 +353,8 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("f16"),
-        "Format of the KV cache: `q8_0` takes half the memory of `f16`, `f32` twice, which counts only without flash attention: it rounds to 16 bits.",
+        "Number format of the KV cache: `q8_0` takes half the memory of `f16`, `f32` twice as much. `f32` is more precise only \
+         without flash attention, which rounds to 16 bits.",
     ),
     key(
         "models[].engines[].flash_attention",
@@ -341,7 +363,10 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("auto"),
-        "How attention is computed: by the fused kernel (`on`), or with a matrix of all scores (`off`, not with `q8_0`). On two cores `on` was faster with 32 streams that have little in common, `off` with few streams, long contexts, and prompts that arrive beside streams. `auto` is `off`, but for models with a sliding window (cached in `f16`), `reproducible` and `q8_0`.",
+        "How attention is computed: by the fused kernel (`on`), or with a matrix of all scores (`off`, not with `q8_0`). On two \
+         cores `on` was faster with 32 streams that have little in common; `off` was faster with few streams, with long \
+         contexts, and with prompts that arrive beside streams. `auto` is `off`, except for models with a sliding window (cached \
+         in `f16`), `reproducible` and `q8_0`, where it is `on`.",
     ),
     key(
         "models[].engines[].optimize",
@@ -350,15 +375,17 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("off"),
-        "`speed`: serve a copy whose weights are in a format that this machine is fast at, where the file's isn't. It is made once, in `requantized` in `data`, takes up to twice the file's room, and differs by next to nothing, which is measured and logged.",
+        "`speed`: if the file's weights are in a format without fast kernels on this machine, serve a copy of the file in a \
+         format with fast kernels. The copy is made once, in the directory `requantized` in `data`, and takes up to twice the \
+         disk space of the file. Its output differs by next to nothing; the difference is measured and logged.",
     ),
     key(
         "models[].engines[].checksum",
         Kind::Flag,
         Some("true"),
-        "Whether the file is read as a whole after each start, at low priority, and its SHA-256 compared with that of the first time: a \
-         file that was damaged or exchanged is logged. Without it a file that is only touched while it is served can't be told from \
-         one that is written over, and its model is not available any more.",
+        "Whether the whole file is read after each start, at low priority, and its SHA-256 compared with the one of the first \
+         time: a file that was damaged or exchanged is logged. Without the checksum, a served file that was only touched (a new \
+         modification time, the same bytes) can't be told from one that was overwritten, and its model becomes unavailable.",
     ),
     key(
         "models[].engines[].embeddings",
@@ -367,45 +394,49 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         None,
-        "Let a model that generates give embeddings, too: the mean over its tokens. A model that was made for embeddings gives them as its file says, and nothing else.",
+        "Let a model that generates text give embeddings, too: `mean` is the mean over its tokens. A model that was made for \
+         embeddings gives them in the way its file says, and generates no text.",
     ),
     key(
         "models[].engines[].embedding_tokens",
         whole(1, 16_777_216),
         None,
-        "The longest text whose embedding is given. Absent: what the model was trained for, 2048 at most.",
+        "Largest number of tokens of a text to embed. Absent: the context that the model was trained for, 2048 at most.",
     ),
     key(
         "models[].engines[].matryoshka",
         Kind::Flag,
         Some("false"),
-        "Whether the beginning of an embedding is one, too, so that requests may ask for fewer `dimensions`: a property of the model's training.",
+        "Whether the first values of an embedding are an embedding, too, so that requests may ask for fewer `dimensions`: a \
+         property of the model's training.",
     ),
     key(
         "models[].engines[].queue_requests_max",
         whole(1, 100_000),
         None,
-        "Requests that may wait; one more is refused with 503. Absent: 512.",
+        "Number of requests that may wait for the engine; one more is refused with 503. Absent: 512.",
     ),
     key(
         "models[].engines[].grammar_compiles_max",
         whole(1, 1024),
         None,
-        "Schemas, expressions and grammars that are compiled at once, one of each account. Absent: half of the processors.",
+        "Number of schemas, regular expressions and grammars that are compiled at once, at most one of each account. Absent: \
+         half of the processors.",
     ),
     key(
         "models[].engines[].grammar_compiles_waiting_max",
         whole(1, 100_000),
         None,
-        "Schemas, expressions and grammars of one account that may wait until they are compiled; one more is refused with 429. Absent: 16.",
+        "Number of schemas, regular expressions and grammars of one account that may wait to be compiled; one more is refused \
+         with 429. Absent: 16.",
     ),
     key(
         "models[].engines[].grammar_compile_burst_ms",
         whole(1, 3_600_000),
         None,
-        "Processor time that compiling may take an account at once, beyond `grammar_compile_ms_per_second`; then new schemas, \
-         expressions and grammars are refused with 429, and those in use go on. It is counted in steps that take about a microsecond. \
-         Absent: 6000.",
+        "Processor time that an account may use for compiling at once, beyond `grammar_compile_ms_per_second`. After that, new \
+         schemas, regular expressions and grammars of the account are refused with 429; those that are compiled already stay \
+         usable. The time is estimated by counting steps of about a microsecond. Absent: 6000.",
     ),
     key(
         "models[].engines[].grammar_compile_ms_per_second",
@@ -417,26 +448,28 @@ pub(crate) const KEYS: &[Key] = &[
         "models[].engines[].inter_token_target_ms",
         whole(1, 60_000),
         None,
-        "Time between two tokens of a stream that prompts beside it are cut to fit; up to twice as much where they would hardly \
-         get on otherwise. Absent: 100.",
+        "Target for the time between two tokens of a stream while prompts of other requests are computed: their chunks are cut \
+         to meet it. The time may be up to twice as long where the prompts would hardly progress otherwise. Absent: 100.",
     ),
     key(
         "models[].engines[].prompt_tokens_min",
         whole(1, 128),
         None,
-        "Tokens of prompts that a step computes beside streams, even if it takes longer than `inter_token_target_ms`, but fewer \
-         where it would take more than twice as long. With fewer streams are smoother, with more a long prompt is answered sooner. \
-         A reproducible engine computes prompts alone. Absent: 32.",
+        "Prompt tokens that one step of the engine (one pass of the model over a batch of tokens) computes beside streams, even \
+         if the step then takes longer than `inter_token_target_ms`; fewer where the step would take more than twice as long. A \
+         lower value makes streams smoother, a higher one answers long prompts sooner. A reproducible engine computes prompts \
+         alone. Absent: 32.",
     ),
     key(
         "models[].engines[].aside_tokens",
         whole(0, 16_777_216),
         Some("8192"),
-        "So many tokens of a prompt, from its beginning, are computed aside if they are 256 or more that aren't cached: 256 at a time, \
-         with pauses for the steps of streams. So a long prompt is answered sooner, and streams beside it get on. It takes a second KV \
-         cache of so many cells (of the longest context, if that is shorter); with 0, or less than 512, prompts are computed in the steps of \
-         streams. Models with a sliding window, recurrent and hybrid ones, `kv_layout = \"split\"`, `kv_format = \"f32\"`, \
-         `flash_attention = \"off\"`, 256 `sequences` and reproducible engines go without.",
+        "Background prefill: if 256 or more of a prompt's first `aside_tokens` tokens aren't cached, they are computed in a \
+         second context, in chunks of 256 tokens, with pauses for the steps of streams. A long prompt is then answered sooner, \
+         and streams beside it go on. The second context takes a KV cache of this many cells (or of the longest context, if that \
+         is shorter). With 0, or less than 512, prompts are computed in the steps of streams. There is no background prefill for \
+         models with a sliding window, for recurrent and hybrid models, with `kv_layout = \"split\"`, `kv_format = \"f32\"`, \
+         `flash_attention = \"off\"` or 256 `sequences`, and on reproducible engines.",
     ),
     key(
         "models[].engines[].prefix_cache",
@@ -445,7 +478,9 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("account"),
-        "Who may begin with what was computed for a request: requests of the same account, everybody (from how fast an answer comes one can tell that somebody has sent the same beginning), or only the choices of the request itself.",
+        "Which requests may reuse the cached prefix of another request: `account`, requests of the same account; `everybody`, \
+         all requests (the time until the first token then tells a caller whether another caller has sent the same prefix); \
+         `off`, only the choices of one request.",
     ),
     key(
         "models[].engines[].speculation",
@@ -454,13 +489,15 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("ngram"),
-        "Whether tokens are guessed from what followed the last few where they were before, in the prompt or the answer, and computed along with the next one: faster where an answer repeats something, and the same text. A reproducible engine and answers in an enforced format go without.",
+        "Speculative decoding: with `ngram`, draft tokens are looked up where the last few tokens occurred before, in the prompt \
+         or the answer, and are computed together with the next token. Answers that repeat something come faster, and the text \
+         is the same. A reproducible engine, and answers in an enforced format, use no draft tokens.",
     ),
     key(
         "webhooks[].name",
         Kind::Text,
         None,
-        "What the webhook is called in the log and in the database. Required.",
+        "Name of the webhook in the log and in the database. Required.",
     ),
     key(
         "webhooks[].url",
@@ -468,7 +505,8 @@ pub(crate) const KEYS: &[Key] = &[
             what: "an https:// or http:// address",
         },
         None,
-        "Where its events are posted. Required. It has no user, and its host is written so that it can't be misread.",
+        "The address to which events are posted. Required. It must not contain a user name, and its host must be written so that \
+         it can't be misread.",
     ),
     key(
         "webhooks[].secret",
@@ -476,7 +514,8 @@ pub(crate) const KEYS: &[Key] = &[
             what: "whsec_ and 24 to 64 random bytes in base64",
         },
         None,
-        "Signs what is sent, as Standard Webhooks says: `echo whsec_$(openssl rand -base64 32)` makes one. Required; best given by the variable.",
+        "The secret that signs events, as Standard Webhooks says: `echo whsec_$(openssl rand -base64 32)` makes one. Required; \
+         best given by the environment variable.",
     ),
     key(
         "webhooks[].events",
@@ -489,96 +528,100 @@ pub(crate) const KEYS: &[Key] = &[
             ],
         },
         None,
-        "The events that it gets. Absent: all.",
+        "The events that this webhook gets. Absent: all.",
     ),
     key(
         "webhooks[].allow_private",
         Kind::Flag,
         Some("false"),
-        "Whether its address may be one that isn't of the public Internet: this machine, a network of one's own.",
+        "Whether the webhook's address may be outside of the public Internet: on this machine, or in a private network.",
     ),
     key(
         "webhooks[].timeout_seconds",
         whole(1, 60),
         Some("10"),
-        "Time for one attempt, from the name's resolution to the answer's status.",
+        "Time for one attempt, from the resolution of the host name to the status of the answer.",
     ),
     key(
         "webhooks[].give_up_hours",
         whole(1, 720),
         Some("72"),
-        "What isn't delivered by then is given up, and logged.",
+        "An event that isn't delivered after this time is given up, and logged.",
     ),
     key(
         "http.body_bytes_max",
         whole(1024, 1_073_741_824),
         Some("16777216"),
-        "The longest request body, and the longest answer of `/tokenize` and `/detokenize`; a longer one is 413, or 400.",
+        "Largest request body in bytes, and largest answer of `/tokenize` and `/detokenize`. A larger body is refused with 413, \
+         a request with a larger answer with 400.",
     ),
     key(
         "http.body_bytes_in_flight_max",
         whole(1024, 1_099_511_627_776),
         None,
-        "Bytes of request bodies that are being read, and of answers of `/tokenize` and `/detokenize` that are being sent, over all \
-         keys; beyond them it is 503. Absent: 16 times `http.body_bytes_max`.",
+        "Bytes of request bodies that are being read, and of answers of `/tokenize` and `/detokenize` that are being sent, over \
+         all keys. A request beyond it is refused with 503. Absent: 16 times `http.body_bytes_max`.",
     ),
     key(
         "http.body_bytes_in_flight_per_key_max",
         whole(1024, 1_099_511_627_776),
         None,
-        "The same of one key; beyond them it is 429. Absent: 4 times `http.body_bytes_max`.",
+        "The same for one key. A request beyond it is refused with 429. Absent: 4 times `http.body_bytes_max`.",
     ),
     key(
         "http.header_timeout_seconds",
         whole(1, DAY),
         Some("15"),
-        "Time for a request's header to arrive, from the end of the request before.",
+        "Time in which the header of a request must arrive, counted from the end of the request before.",
     ),
     key(
         "http.body_idle_timeout_seconds",
         whole(1, DAY),
         Some("15"),
-        "Time that a request's body may pause.",
+        "Longest pause while a request body arrives.",
     ),
     key(
         "http.body_timeout_seconds",
         whole(1, DAY),
         Some("300"),
-        "Time for the whole body of a request.",
+        "Time in which the whole body of a request must arrive.",
     ),
     key(
         "http.write_timeout_seconds",
         whole(1, DAY),
         Some("30"),
-        "Time that a client may take nothing of an answer before its request is cancelled.",
+        "Time after which the request of a client that reads nothing of its answer is cancelled.",
     ),
     key(
         "http.connections_max",
         whole(1, 1_000_000),
         Some("4096"),
-        "Open connections. When they are all taken, the one that was idle for longest is closed for a new one, those without a \
-         valid key first; where a request runs on each, more wait to be accepted.",
+        "Number of open connections. When all are taken, a new connection takes the place of the one that was idle for longest, \
+         where connections without a valid key are closed first. If a request runs on each of them, new connections wait to be \
+         accepted.",
     ),
     key(
         "http.connections_per_address_max",
         whole(1, 1_000_000),
         Some("1024"),
-        "Open connections from one address (of IPv6: from one /64), and requests that trusted proxies pass on for it. One more closes \
-         the address's own connection that was idle for longest; where a request runs on each, it is answered with 429.",
+        "Number of open connections of one client address (for IPv6: of one /64), where requests that trusted proxies pass on \
+         for the address count too. One connection more closes the idle connection of this address that was idle for longest; if \
+         a request runs on each of them, the new one is answered with 429.",
     ),
     key(
         "http.connections_reserve",
         whole(0, 1_000_000),
         Some("64"),
-        "Of `http.connections_max`, a quarter at most: connections that are kept for when a request runs on all others. Each serves one \
-         request: health checks, other short answers, and on half of them requests with a key, an eighth for one account.",
+        "Number of connections out of `http.connections_max`, at most a quarter of it, that are reserved for the moment when a \
+         request runs on every other connection. Each of them serves one request: health checks and other short answers; half of \
+         the reserve may serve requests with a key, an eighth those of one account.",
     ),
     key(
         "http.trusted_proxies",
         Kind::Networks,
         None,
-        "Addresses and networks of the proxies in front, as `[\"10.0.0.0/8\", \"::1\"]`: they have no share of connections, and \
-         are believed for which client they ask. Absent: none.",
+        "Addresses and networks of the proxies in front of Weir, as `[\"10.0.0.0/8\", \"::1\"]`. Their connections don't count \
+         for `http.connections_per_address_max`, and the header in which they name the client is believed. Absent: none.",
     ),
     key(
         "http.forwarded_header",
@@ -587,23 +630,24 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("any"),
-        "The header by which trusted proxies name the client; it is ignored from all others. `any` is `X-Forwarded-For`, or \
-         `Forwarded` where that is missing. A proxy that only writes one of them lets the client write the other: name it here.",
+        "The header in which trusted proxies name the client; it is ignored from all other addresses. `any` is \
+         `X-Forwarded-For`, or `Forwarded` if that is missing. If your proxy writes only one of the two, a client can send the \
+         other one: name the proxy's header here.",
     ),
     key(
         "usage.keep_days",
         whole(1, 36_500),
         None,
-        "Usage records that are older are deleted, except for refunded ones. Sums by day, and with them bills, stay; refunds and \
-         bills by hour need the records. Absent: they are kept for ever.",
+        "Usage records older than this are deleted, except for refunded ones. Sums by day stay, and with them the bills; refunds \
+         and bills by hour need the records. Absent: records are kept for ever.",
     ),
     key(
         "usage.unsettled_requests_max",
         whole(1, 1_000_000),
         Some("4096"),
-        "While the database can't be written, ends of so many running requests are noted in `data` (files `unsettled-…`), to be \
-         settled later, by the next start if need be. Each takes 256 bytes, of which the room is taken at the start. An \
-         answer whose end can be noted nowhere ends with an error.",
+        "Number of running requests whose end can be noted in `data` (files `unsettled-…`) while the database can't be written. \
+         They are settled later, if need be by the next start. Each takes 256 bytes, which are allocated at the start. An answer \
+         whose end can be noted nowhere ends with an error.",
     ),
     key(
         "shutdown.grace_seconds",
@@ -618,19 +662,19 @@ pub(crate) const KEYS: &[Key] = &[
             later: &[],
         },
         Some("text"),
-        "Form of the log, which goes to stderr.",
+        "Format of the log, which goes to stderr.",
     ),
     key(
         "log.filter",
         Kind::Filter,
         Some("info"),
-        "What is logged, as in `info,weir_engine=debug`. `WEIR_LOG` says the same.",
+        "What is logged, as in `info,weir_engine=debug`. The environment variable `WEIR_LOG` does the same.",
     ),
     key(
         "cors.origins",
         Kind::Origins,
         None,
-        "Web origins whose pages may call the API, as `[\"https://example.com\"]`; `[\"*\"]` is every one. Absent: none.",
+        "Web origins whose pages may call the API, as `[\"https://example.com\"]`; `[\"*\"]` is every origin. Absent: none.",
     ),
 ];
 

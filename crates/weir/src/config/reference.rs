@@ -9,18 +9,19 @@ const HEAD: &str = "\
 <!-- Written by the code, from the table in crates/weir/src/config/keys.rs. To update:
      UPDATE_DOCS=1 cargo test -p weir --no-default-features docs -->
 
-`weir serve` reads the file that `--config` or `WEIR_CONFIG` names, else `weir.toml` in the current
-directory; without one it serves the model files in `./models` and says what it assumes. `weir.toml` in
-this repository is a commented example, and what `make serve` uses.
+`weir serve` reads the config file that `--config` or `WEIR_CONFIG` names, else `weir.toml` in the current
+directory. Without a config file it serves the model files in `./models` and prints the settings that it assumes.
+`weir.toml` in this repository is a commented example; `make serve` uses it. Terms such as KV cache, prefix cache
+and step are explained in [glossary.md](glossary.md).
 
 * A key that isn't listed here, or a value that doesn't fit, is an error that names file and line.
 * Paths are relative to the directory of the config file.
 * Money is whole numbers: prices are in 0.0001 USD per million tokens, so 3900 is $0.39. A model
   without a price can't be served; write 0 if it is free.
-* Every value can be overridden by the environment variable beside it, where `<i>` and `<j>` are the
-  numbers of the entries, from 0. `--listen` and `--data` win over both. A `WEIR_` variable that means
-  nothing is named in a warning.
-* Exit status 2 says that the config is wrong.
+* Every value can be overridden by the environment variable in its row, where `<i>` and `<j>` are the
+  numbers of the entries, from 0. The options `--listen` and `--data` override both. An unknown variable that
+  begins with `WEIR_` is named in a warning.
+* With an invalid config, `weir` ends with exit status 2.
 ";
 
 pub(crate) fn markdown() -> String {
