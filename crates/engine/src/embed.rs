@@ -1,72 +1,74 @@
-//! Texts to vectors: what is asked of an engine, and what it answers.
+//! Embeddings: the request to an engine, and its answer.
 
 use std::sync::Arc;
 
 use crate::Token;
 use crate::request::{Invalid, Prompt};
 
-/// Inputs of one request, as OpenAI has it.
+/// The most inputs of one request; OpenAI's limit.
 pub const INPUTS_MAX: usize = 2_048;
-/// Tokens of all inputs of one request, as OpenAI has it.
+/// The most tokens of all inputs of one request; OpenAI's limit.
 pub const TOKENS_MAX: u64 = 300_000;
 
-/// What embeddings a model gives.
+/// The embeddings that a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Embedding {
-    /// Numbers of a vector.
+    /// The number of dimensions of a vector.
     pub dimensions: u32,
     /// The longest input, in tokens.
     pub input_tokens_max: u32,
     pub shortening: Shortening,
 }
 
-/// Whether the beginning of a vector is an embedding, too: a property of how the model was trained.
+/// Whether the first numbers of a vector alone are an embedding too (the API's `dimensions`). That depends on how the
+/// model was trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortening {
-    /// Trained for it (Matryoshka).
+    /// Any number of dimensions: the model was trained for it (Matryoshka).
     Any,
     Never,
 }
 
-/// One vector is wanted for each of the inputs.
+/// A request for one vector of each input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbedRequest {
     pub inputs: Vec<Prompt>,
-    /// Numbers of each vector, if not as many as the model gives.
+    /// The number of dimensions of each vector; `None` is as many as the model gives.
     pub dimensions: Option<u32>,
-    /// Whose request it is.
+    /// The account that sends the request.
     pub account: Arc<str>,
 }
 
-/// A request whose size is known: what limits, hold and engine work with.
+/// A tokenized request, whose size limits, hold and engine work with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedEmbed {
     /// The tokens of each input; none of them is empty, and each fits the model.
     pub inputs: Vec<Arc<[Token]>>,
-    /// Numbers of each vector.
+    /// The number of dimensions of each vector.
     pub dimensions: u32,
     /// The account that pays; accounts take turns.
     pub account: Arc<str>,
 }
 
 impl PreparedEmbed {
-    /// What is billed, if it succeeds.
+    /// The tokens that are billed if the request succeeds.
     pub fn tokens(&self) -> u64 {
         self.inputs.iter().map(|input| input.len() as u64).sum()
     }
 }
 
-/// The answer, in the order of the inputs.
+/// The answer: vectors in the order of the inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedded {
-    /// Each of length 1.
+    /// Each is normalized to length 1.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens of all inputs.
     pub tokens: u64,
 }
 
 impl Embedding {
-    /// As many numbers as are asked for: fewer than the model has only if it was trained for that.
+    /// The number of dimensions to return. Fails if the caller asks for more than the model has, for none, or for fewer
+    /// from a model that wasn't trained for that.
     pub fn dimensions(&self, asked: Option<u32>) -> Result<u32, Invalid> {
         match asked {
             None => Ok(self.dimensions),

@@ -7,26 +7,28 @@ use crate::request::Invalid;
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
-    /// The queue is full or the engine is draining; admitted again after about this time.
+    /// The queue is full, or the engine is draining. A retry may succeed after about this time.
     #[error("the engine is busy; try again in {retry_after:?}")]
     Busy { retry_after: Duration },
-    /// The account has had as much prepared for it as it may; admitted again after about this time.
+    /// The account has used up its share of grammar compilation. A retry may succeed after about this time.
     #[error("too much is asked for by one account; try again in {retry_after:?}")]
     TooMany { retry_after: Duration },
-    /// A value that only the model can judge: a token id, a conversation that its template refuses.
+    /// A value that only the model can check: a token id, a conversation that its template refuses.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// `requested` is the part of an explicit limit that doesn't fit beside the prompt.
+    /// The prompt doesn't fit the context, or leaves too little for the answer. `requested` is the answer's token limit
+    /// if the request states one that may not be lowered.
     #[error("prompt of {prompt} tokens is too long for a context of {context}")]
     TooLong {
         context: u32,
         prompt: PromptSize,
         requested: Option<u32>,
     },
-    /// As Novita names features: `chat`, `function-calling`, …
+    /// `feature` is named as in Novita's API: `chat`, `function-calling`, …
     #[error("the model does not support {feature}")]
     Unsupported { feature: &'static str },
-    /// The engine can't be reached or has no model.
+    /// The engine can't be reached, has stopped or has lost its model, or the client read too slowly. The text is for
+    /// the log.
     #[error("the engine is not available: {0}")]
     Unavailable(String),
     /// A bug or a broken model; the text is for the log.
@@ -34,11 +36,11 @@ pub enum EngineError {
     Fault(String),
 }
 
-/// How many tokens a prompt has.
+/// The number of tokens of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptSize {
     pub tokens: u64,
-    /// Whether it has these; else it has at least as many, and was too long to be counted to its end.
+    /// Whether `tokens` is exact. If not, it is a lower bound: counting a far too long prompt stops early.
     pub exact: bool,
 }
 

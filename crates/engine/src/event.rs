@@ -1,4 +1,4 @@
-//! What comes out of an engine: a bounded channel of events whose receiver is the only cancel signal.
+//! The events of a generation: a bounded channel whose receiver is the only cancel signal.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -10,69 +10,70 @@ use tokio::sync::mpsc;
 use crate::dialect::{Readers, Reading};
 use crate::{EngineError, Token};
 
-/// Events of one generation that may wait for a slow reader.
+/// Events of one generation that may wait for a slow reader; more if it has many choices.
 pub const EVENTS_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A prompt as it is computed, if its tokens or their log-probabilities were asked for. Before all events of its
-    /// choices.
+    /// A prompt's tokens, if they or their log-probabilities were asked for. Sent when the prompt is computed, before
+    /// all events of its choices.
     Prompt {
         prompt: u32,
         tokens: Arc<[Token]>,
-        /// One for each token, if they were asked for.
+        /// An entry for each token, or none if they weren't asked for.
         logprobs: Vec<TokenLogprob>,
     },
-    /// Text of a choice, whole characters.
+    /// Text of a choice, in whole characters.
     Text {
         choice: u32,
         channel: Channel,
-        /// Empty only if `logprobs` or `ids` aren't: tokens may stand for no text.
+        /// Empty only if `logprobs` or `ids` isn't: a token may have no text.
         text: String,
-        /// How many generated tokens it completes.
+        /// The number of generated tokens that this event accounts for.
         tokens: u32,
-        /// One for each token that the text completes, if they were asked for; an echoed prompt's too.
+        /// An entry for each of these tokens, if asked for; before them those of an echoed prompt.
         logprobs: Vec<TokenLogprob>,
-        /// The generated tokens that the text completes, and one that ends it, if they were asked for.
+        /// The ids of the tokens generated since the choice's last event, including one that ends the text, if asked
+        /// for.
         ids: Vec<Token>,
     },
-    /// A choice begins to call a tool. Its arguments follow as text on `Channel::Call(call)`.
+    /// A choice begins a tool call. The call's arguments follow as text on `Channel::Call(call)`.
     Call {
         choice: u32,
-        /// The number of the call in its choice, from 0.
+        /// The index of the call in its choice, from 0.
         call: u32,
         name: String,
     },
     /// A choice has ended. Each choice has exactly one, after all its text.
     Finished { choice: u32, reason: FinishReason },
-    /// All choices have ended. The last event, unless it is `Failed`.
+    /// All choices have ended. This or `Failed` is a generation's last event.
     Done(Usage),
-    /// The generation can't go on. The last event.
+    /// The generation failed. This or `Done` is a generation's last event.
     Failed(EngineError),
 }
 
-/// What a text is.
+/// The part of an answer that a text belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// What the assistant says.
+    /// The visible answer (`content`).
     Content,
-    /// What it thinks before.
+    /// The reasoning before the answer (`reasoning_content`).
     Reasoning,
-    /// The arguments of this call, JSON.
+    /// The arguments of the tool call with this index, as JSON.
     Call(u32),
 }
 
-/// A token with its place in the model's own distribution, before bias, penalties and filters.
+/// A token with its log-probability in the model's own distribution, before bias, penalties and filters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
     pub token: Token,
-    /// What it stands for; may be a part of a character.
+    /// The token's bytes; they may be a part of a character.
     pub bytes: Vec<u8>,
-    /// `None` for the first token of a prompt, which nothing precedes.
+    /// `None` for the first token of a prompt, which has nothing before it.
     pub logprob: Option<f32>,
-    /// Its place among all tokens, from 1 for the most likely; of tokens that were scored in prompts.
+    /// The token's rank in the vocabulary, 1 for the most likely; only for prompt tokens (`prompt_logprobs`).
     pub rank: Option<u32>,
-    /// The most likely tokens in its place, best first.
+    /// The most likely tokens at this position, best first.
     pub top: Vec<TopLogprob>,
 }
 
@@ -85,28 +86,28 @@ pub struct TopLogprob {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended its turn, or a stop string came.
+    /// The model ended its turn, or a stop string or stop token came.
     Stop,
-    /// The model ended its turn with calls of tools.
+    /// The model ended its turn with tool calls.
     ToolCalls,
-    /// The limit of tokens, the context, or the allowance is used up.
+    /// The token limit, the context, or the allowance is used up.
     Length,
 }
 
-/// What a generation has cost so far, in tokens.
+/// The tokens that a generation has used so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Each prompt once, however many choices it has; counted when it is computed.
+    /// Prompt tokens. A prompt counts once, however many choices it has, and only when it is computed.
     pub prompt: u64,
-    /// The part of `prompt` that was taken from a cache.
+    /// The part of `prompt` that came from the prefix cache.
     pub cached: u64,
-    /// Every generated token of every choice, those that end a text included.
+    /// Every generated token of every choice, including those that end a text.
     pub completion: u64,
     /// The part of `completion` that was reasoning.
     pub reasoning: u64,
 }
 
-/// The receiving end. Dropping it cancels the generation.
+/// The receiving end of a generation's channel. Dropping it cancels the generation.
 #[derive(Debug)]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
@@ -114,51 +115,50 @@ pub struct Events {
     engine: mpsc::Receiver<Infallible>,
     meter: Arc<Meter>,
     readers: Readers,
-    /// What was read of the engine's last event and not yet handed out.
+    /// Events that the output parser made of the engine's last event and that aren't handed out yet.
     ready: VecDeque<Event>,
 }
 
 impl Events {
-    /// The same, read so: reasoning and calls are told apart from what is said. That is the work of
-    /// whoever takes the events, not of the engine.
+    /// Adds the output parser, which splits reasoning and tool calls off the text. It runs in the task that takes the
+    /// events, not on the engine's thread.
     #[must_use]
     pub fn read(mut self, reading: Reading) -> Self {
         self.readers = Readers::new(reading);
         self
     }
 
-    /// `None` after the last event, and when the engine has died without one.
+    /// The next event; `None` after the last one, and when the engine has died without one.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            // Nothing is lost if the caller gives up waiting here.
+            // Cancel-safe: no event is lost if the caller drops the future while it waits here.
             let event = self.receiver.recv().await?;
             self.readers.read(event, &mut self.ready);
         }
     }
 
-    /// Cancels the generation; what was sent can still be read.
+    /// Cancels the generation; events that were already sent can still be read.
     pub fn close(&mut self) {
         self.receiver.close();
     }
 
-    /// Cancels the generation and waits until the engine has let go of it: nothing is added to the
-    /// usage any more.
+    /// Cancels the generation and waits until the engine has let go of it, so that the returned usage is final.
     pub async fn cancel(mut self) -> Usage {
         self.close();
         while self.engine.recv().await.is_some() {}
         self.usage()
     }
 
-    /// Tokens computed and generated up to now, whether or not their text was read.
+    /// The tokens computed and generated so far, whether or not their text was read.
     pub fn usage(&self) -> Usage {
         self.readers.with_reasoning(self.meter.usage())
     }
 }
 
-/// The sending end, in an engine, which drops it when the generation has ended or nobody listens.
+/// The sending end, owned by the engine, which drops it when the generation has ended or the receiver is closed.
 #[derive(Debug, Clone)]
 pub struct EventSender {
     sender: mpsc::Sender<Event>,
@@ -189,17 +189,17 @@ pub fn channel(capacity: usize) -> (EventSender, Events) {
 }
 
 impl EventSender {
-    /// Whether anybody still listens. A closed receiver is the only cancel signal.
+    /// Whether the receiver is closed, which is the only cancel signal.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Events that can be sent now without waiting.
+    /// The number of events that can be sent now without waiting.
     pub fn room(&self) -> usize {
         self.sender.capacity()
     }
 
-    /// Sends without waiting; the caller has looked at [`room`](Self::room). `false` if nobody listens.
+    /// Sends without waiting; the caller has checked [`room`](Self::room). `false` if the receiver is closed.
     pub fn send(&self, event: Event) -> bool {
         self.sender.try_send(event).is_ok()
     }
@@ -209,7 +209,7 @@ impl EventSender {
     }
 }
 
-/// Counts of a generation, written by the engine, read by whoever pays.
+/// A generation's token counts, written by the engine and read by the payer (the gateway).
 #[derive(Debug, Default)]
 pub struct Meter {
     prompt: AtomicU64,
@@ -237,9 +237,9 @@ impl Meter {
     }
 }
 
-/// How many tokens a generation may produce, over all its choices: raised while it runs, by whoever
-/// pays. An engine generates nothing beyond it: it waits for more, or, when there won't be more, ends
-/// the choices with [`FinishReason::Length`].
+/// How many tokens a generation may produce, over all its choices. The payer (the gateway) raises it while the
+/// generation runs. An engine generates nothing beyond it: it waits for a raise or, if none will follow, ends the
+/// choices with [`FinishReason::Length`].
 #[derive(Debug, Clone)]
 pub struct Allowance(Arc<AllowanceState>);
 
@@ -250,7 +250,7 @@ struct AllowanceState {
 }
 
 impl Allowance {
-    /// Without a limit.
+    /// An allowance without a limit.
     pub fn unlimited() -> Self {
         Allowance(Arc::new(AllowanceState {
             tokens: AtomicU64::new(u64::MAX),
@@ -258,7 +258,7 @@ impl Allowance {
         }))
     }
 
-    /// A first slice; more may come.
+    /// An allowance of `tokens` that may be raised later.
     pub fn rolling(tokens: u64) -> Self {
         Allowance(Arc::new(AllowanceState {
             tokens: AtomicU64::new(tokens),
@@ -270,7 +270,7 @@ impl Allowance {
         self.0.tokens.fetch_add(tokens, Ordering::Release);
     }
 
-    /// There won't be more.
+    /// Says that no raise will follow.
     pub fn close(&self) {
         self.0.last.store(true, Ordering::Release);
     }
@@ -283,8 +283,8 @@ impl Allowance {
         self.0.last.load(Ordering::Acquire)
     }
 
-    /// Whether all of it is generated, and no more will come. Whoever pays raises first and closes
-    /// then; looked at in this order, the last raise can't be missed.
+    /// Whether all allowed tokens are generated and no raise will follow. The payer raises before it closes; since
+    /// `is_closed` is read first here, the last raise can't be missed.
     pub fn is_used_up(&self, generated: u64) -> bool {
         self.is_closed() && self.tokens() <= generated
     }

@@ -1,5 +1,5 @@
-//! An engine in this process: one thread owns the model and only steps. Templates and tokenizing
-//! happen before a request reaches it, text and JSON after.
+//! An engine in this process: one thread owns the model and only steps. Templates and tokenizing happen before a
+//! request reaches that thread, text and JSON after.
 
 mod budget;
 mod core;
@@ -44,19 +44,19 @@ pub use crate::local::inbox::Load;
 pub use crate::local::masks::AccountMasks;
 pub use crate::local::prepare::ECHOED_LOGPROBS_MAX;
 
-/// Tokens that a choice is expected to generate when it is admitted to the cache.
+/// Tokens that a choice is expected to generate when it is admitted to the KV cache.
 pub const OUTPUT_EXPECTED: u32 = 64;
-/// Requests that may wait for their first step.
+/// The most requests that wait for their first step.
 pub const QUEUE_REQUESTS_MAX: usize = 512;
-/// Longest pause between the tokens of a stream that prompts of others may cause.
+/// The inter-token latency that a stream is to have at most while prompts of others are computed.
 pub const INTER_TOKEN_TARGET: Duration = Duration::from_millis(100);
-/// Tokens of prompts in a step beside streams, however long it takes. With fewer a prompt would hardly get anywhere: half of
-/// the steps would be its neighbours' rows.
+/// Prompt tokens that a step beside streams may have although it takes longer than the target, up to twice the target.
+/// With fewer, a prompt would hardly advance: half of each step would be its neighbours' decode tokens.
 pub const PROMPT_TOKENS_MIN: u32 = 32;
-/// How long a generation waits for its reader before it is given up.
+/// How long a generation waits for a slow reader before it fails.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a [`LocalEngine`] behaves.
+/// The options of a [`LocalEngine`].
 #[derive(Clone)]
 pub struct Options {
     pub queue_requests_max: usize,
@@ -66,7 +66,7 @@ pub struct Options {
     pub output_expected: u32,
     pub prefix_cache: PrefixCache,
     pub speculation: Speculation,
-    /// Threads that compute which tokens a format allows.
+    /// Threads that compute token masks: which tokens a format allows next.
     pub mask_threads: usize,
     pub grammar_compiles: AdmissionOptions,
     /// Wall time, for templates that print the date.
@@ -107,23 +107,23 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// Who may begin with what was computed for a request: from how fast an answer comes one can tell that somebody
-/// has sent the same beginning before.
+/// Which requests share the prefix cache. Sharing tells something: if an answer begins fast, another caller has sent
+/// the same prefix before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrefixCache {
     /// Requests of the same account.
     Account,
-    /// Everybody.
+    /// All requests.
     Everybody,
     /// Only the choices of the request.
     Off,
 }
 
-/// Whether tokens are drafted that a choice may say next, so that a step can make several of them. It doesn't change what is
-/// said, but for the kernels' noise; reproducible engines never do it.
+/// Whether to use speculative decoding, so that a step can yield several tokens of a choice. It doesn't change the
+/// answers, but for the kernels' rounding; reproducible engines never do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speculation {
-    /// What followed the last tokens where they were before, in the prompt or the answer.
+    /// Drafts the tokens that followed the last tokens where these were before, in the prompt or the answer.
     Ngram,
     Off,
 }
@@ -169,7 +169,7 @@ pub struct LocalEngine {
     workers: Arc<Workers>,
     admission: Arc<Admission>,
     inbox: Arc<Inbox>,
-    /// The one that steps, and one that reads the vocabulary and ends.
+    /// The engine's thread, and one that reads the vocabulary and ends.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -185,7 +185,7 @@ impl LocalEngine {
             return Err(SpawnError::Capacity(format!("{capacity:?}")));
         }
         let model_facts = model.facts();
-        // A sequence that is alone must fit the cache, whatever the model could remember beyond it.
+        // A single sequence must fit the KV cache, even if the model's context is longer.
         let context_tokens = model_facts.context_tokens.min(capacity.cells);
         let tokenizer = model.tokenizer();
         let dialect = match &model_facts.chat_template {
@@ -226,7 +226,7 @@ impl LocalEngine {
         })
     }
 
-    /// Tokens that were guessed until the last step, and how many of them were right.
+    /// The numbers of draft tokens until the last step, and of accepted ones.
     pub fn drafted(&self) -> Drafted {
         self.inbox.drafted()
     }
@@ -251,7 +251,7 @@ impl LocalEngine {
 }
 
 impl LocalEngine {
-    /// Compiles a grammar when it is the account's turn. A caller that leaves meanwhile ends it.
+    /// Compiles a grammar when it is the account's turn. Dropping the future cancels it.
     async fn compile(&self, grammar: Grammar, account: &Arc<str>) -> Result<Compiled, EngineError> {
         if let Some(kept) = self.preparer.constraints.kept(&grammar) {
             return Ok(kept);
@@ -267,7 +267,7 @@ impl LocalEngine {
         let leaving = CancelOnDrop(Cancel::default());
         let cancel = leaving.0.clone();
         let compiled = self.workers.run(account, move || {
-            // The turn lasts as long as the work does, also where nobody waits for it any more.
+            // The permit lasts as long as the work, even if the caller has left.
             let _turn = permit;
             let compiled = preparer.compile(&grammar, &cancel);
             admission.charge(&charged, cancel.steps(), Instant::now());
@@ -279,7 +279,7 @@ impl LocalEngine {
     }
 }
 
-/// Cancels the work of a caller that leaves, by being dropped.
+/// Cancels a compilation when it is dropped, since its caller has left.
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
@@ -303,7 +303,7 @@ impl Engine for LocalEngine {
         let preparer = Arc::clone(&self.preparer);
         async move {
             let account = Arc::clone(&request.account);
-            // A long prompt takes milliseconds to tokenize: nothing for the async threads.
+            // A long prompt takes milliseconds to tokenize, too long for the async threads.
             let rendered = self.workers.run(&account, move || preparer.render(request));
             let rendered = rendered.await??;
             match rendered.grammar {
@@ -321,7 +321,7 @@ impl Engine for LocalEngine {
         async move {
             self.preparer.check(&prepared)?;
             let choices = usize::try_from(prepared.choices()).expect("choices fit the memory");
-            // Twice the choices: every one of them may send text and its end in one step, and prompts are told beside.
+            // Two events per choice: each of them may send text and its end in one step. Each prompt has an event, too.
             let capacity = event::EVENTS_MAX.max(choices * 2 + 2) + prepared.prompts.len();
             let (sender, events) = event::channel(capacity);
             let reading = prepared.reading.clone();
@@ -349,14 +349,14 @@ impl Engine for LocalEngine {
     }
 }
 
-/// Reads it beside whatever comes, so that neither the start nor the first request with a format waits for
-/// all of it.
+/// Reads the vocabulary in the background, so that neither the start nor the first request with a format waits for all
+/// of it.
 fn read_vocabulary(preparer: Arc<Preparer>) -> std::io::Result<JoinHandle<()>> {
     let reading = std::thread::Builder::new().name("weir-vocabulary".to_owned());
     reading.spawn(move || preparer.constraints.read_vocabulary())
 }
 
-/// `fp_` and ten digits, as OpenAI has it.
+/// The fingerprint: `fp_` and ten hex digits, like OpenAI's.
 fn fingerprint(model: &ModelFacts, options: &Options) -> Arc<str> {
     let mut digest = Sha256::new();
     let version = env!("CARGO_PKG_VERSION");
@@ -374,7 +374,7 @@ fn fingerprint(model: &ModelFacts, options: &Options) -> Arc<str> {
     format!("fp_{digits}").into()
 }
 
-/// Who talks can call tools, whether or not its template knows them.
+/// The model's features. Every chat model can call tools, whether or not its template knows them.
 fn features(dialect: Option<&Dialect>) -> Vec<Feature> {
     let Some(dialect) = dialect else {
         return vec![Feature::StructuredOutputs];

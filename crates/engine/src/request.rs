@@ -1,4 +1,4 @@
-//! What is asked of an engine: validated, so that nobody behind this module checks a range again.
+//! Requests to an engine. Values are validated here, so that no code behind this module checks a range again.
 
 mod conversation;
 mod stop;
@@ -23,14 +23,14 @@ pub use crate::request::tokens::{
     Truncation,
 };
 
-/// Choices of one prompt: `n`.
+/// The most choices of one prompt (`n`).
 pub const CHOICES_MAX: u32 = 128;
-/// Entries of `logit_bias`.
+/// The most entries of `logit_bias`.
 pub const BIASES_MAX: usize = 1024;
-/// Alternatives of a token whose log-probabilities are wanted too.
+/// The most alternatives with log-probabilities for each token.
 pub const TOP_LOGPROBS_MAX: u8 = 20;
 
-/// One request: one or more prompts, each answered by `choices` texts.
+/// A request: one or more prompts, each answered by `choices` texts.
 ///
 /// Choice `c` of prompt `p` has the index `p · choices + c` in [`Event`](crate::Event)s.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,32 +41,33 @@ pub struct Request {
     pub choices: Choices,
     pub output: OutputLimit,
     pub format: Format,
-    /// Whether log-probabilities are wanted.
+    /// The log-probabilities to return with generated tokens, if any.
     pub logprobs: Option<Logprobs>,
     /// Whether each answer begins with its prompt; with `logprobs` the prompt is scored too.
     pub echo: bool,
-    /// How prompts that are texts become tokens; a conversation's template decides that itself.
+    /// How prompts that are texts are tokenized; for a conversation the chat template decides that.
     pub tokenizing: Tokenizing,
-    /// What becomes of prompts that are too long, if they aren't refused.
+    /// How prompts that are too long are cut; `None` refuses them.
     pub truncation: Option<Truncation>,
     pub filter: TokenFilter,
-    /// Log-probabilities of the prompts' tokens, apart from the answers.
+    /// The log-probabilities of prompt tokens to send in [`Event::Prompt`](crate::Event::Prompt), if any.
     pub prompt_logprobs: Option<Logprobs>,
-    /// Whether events tell the tokens of prompts and answers.
+    /// Whether events contain the token ids of prompts and answers.
     pub token_ids: bool,
-    /// Whether special tokens are shown by their names; else they stand for no text.
+    /// Whether special tokens appear in the text by their names; otherwise they have no text.
     pub names_specials: bool,
-    /// Tokens after which reasoning is closed.
+    /// `thinking_token_budget`: the number of tokens after which the engine closes the reasoning.
     pub thinking_tokens: Option<u32>,
-    /// Whose request it is: what preparing it costs is the account's.
+    /// The account that sends the request; preparing it uses up the account's share of the workers.
     pub account: Arc<str>,
-    /// Whether the same request has the same answer when it comes again and nothing else is computed meanwhile, though its prompt is
-    /// cached then. On engines that aren't reproducible this takes a step more, and nothing is drafted.
+    /// Whether the same request, sent again with nothing else being computed, gets the same answer although its prompt
+    /// is cached by then. On engines that aren't reproducible, this takes one more step and turns speculative decoding
+    /// off.
     pub repeatable: bool,
 }
 
 impl Request {
-    /// One text for each prompt, up to the end of the context, with nothing asked for.
+    /// A request with default values: one choice per prompt, up to the end of the context.
     pub fn new(input: Input) -> Self {
         Request {
             input,
@@ -108,9 +109,9 @@ pub enum Prompt {
 /// How long an answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimit {
-    /// Per choice; `None` is up to the end of the context.
+    /// The most tokens of each choice; `None` is up to the end of the context.
     pub tokens: Option<u32>,
-    /// What to do when prompt and `tokens` together exceed the context.
+    /// The reaction when prompt and `tokens` together exceed the context.
     pub overflow: Overflow,
 }
 
@@ -122,32 +123,32 @@ pub enum Overflow {
     Refuse,
 }
 
-/// What an answer must look like: `response_format`, or `structured_outputs` and its kin.
+/// The format that an answer must have: `response_format`, or `structured_outputs` and similar fields.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Format {
     #[default]
     Text,
     /// Any JSON object.
     JsonObject,
-    /// JSON that this JSON Schema allows.
+    /// JSON that is valid under this JSON Schema.
     JsonSchema(Schema),
-    /// What an expression in Rust's syntax matches as a whole, and the field that it stands in.
+    /// Text that this regular expression (in Rust's syntax) matches as a whole; with the API field it came from.
     Regex(Arc<str>, &'static str),
-    /// One of these texts.
+    /// Exactly one of these texts.
     Choice(Arc<[String]>),
-    /// What a grammar derives, in EBNF or Lark, and the field that it stands in.
+    /// Text of this grammar (EBNF or Lark); with the API field it came from.
     Grammar(Arc<str>, &'static str),
 }
 
-/// `logprobs`: of each token, and of this many of the most likely ones in its place.
+/// `logprobs`: the log-probability of each token, and of this many most likely alternatives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Logprobs(u8);
 
 impl Logprobs {
-    /// Of the tokens alone.
+    /// The log-probabilities of the tokens themselves, without alternatives.
     pub const CHOSEN: Logprobs = Logprobs(0);
 
-    /// `top` is 0 to [`TOP_LOGPROBS_MAX`].
+    /// Fails unless `top` is between 0 and [`TOP_LOGPROBS_MAX`].
     pub fn new(param: &str, top: i64) -> Result<Self, Invalid> {
         match u8::try_from(top) {
             Ok(top @ 0..=TOP_LOGPROBS_MAX) => Ok(Logprobs(top)),
@@ -167,7 +168,7 @@ impl Logprobs {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Invalid {
-    /// As the API names it, nested with dots.
+    /// The field's name in the API, nested with dots.
     pub param: String,
     pub message: String,
 }
@@ -181,7 +182,7 @@ impl Invalid {
     }
 }
 
-/// `n`: 1 to [`CHOICES_MAX`].
+/// The number of choices per prompt, `n`: 1 to [`CHOICES_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices(u32);
 
@@ -203,7 +204,7 @@ impl Choices {
     }
 }
 
-/// Sampling parameters as they came, each absent or a number; see [`Sampling::new`].
+/// Sampling parameters as the caller sent them, not checked yet; see [`Sampling::new`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamplingFields {
     pub temperature: Option<f64>,
@@ -248,7 +249,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Checks every range of the contract and fills in the defaults.
+    /// Checks every range that the API documents, and fills in the defaults.
     pub fn new(fields: SamplingFields) -> Result<Self, Invalid> {
         let d = Sampling::default();
         Ok(Sampling {
@@ -288,7 +289,7 @@ impl Sampling {
         })
     }
 
-    /// 0 is greedy.
+    /// 0 means greedy sampling.
     pub fn temperature(&self) -> f32 {
         self.temperature
     }
@@ -297,7 +298,7 @@ impl Sampling {
         self.top_p
     }
 
-    /// 0 is all.
+    /// 0 means all tokens.
     pub fn top_k(&self) -> u32 {
         self.top_k
     }
@@ -327,7 +328,7 @@ impl Sampling {
         self.seed
     }
 
-    /// The same, with a seed for callers who gave none.
+    /// Sets the seed if the caller gave none.
     #[must_use]
     pub fn or_seed(mut self, seed: i64) -> Self {
         self.seed.get_or_insert(seed);
@@ -371,7 +372,7 @@ fn within(
 fn top_k(value: Option<i64>) -> Result<u32, Invalid> {
     match value {
         None | Some(-1 | 0) => Ok(0),
-        // More candidates than any vocabulary has are all of them.
+        // A larger k exceeds every vocabulary, and so means all tokens.
         Some(k @ 1..) => Ok(u32::try_from(k).unwrap_or(u32::MAX)),
         Some(k) => Err(Invalid::new(
             "top_k",
@@ -405,34 +406,35 @@ fn logit_bias(mut pairs: Vec<(Token, f64)>) -> Result<Arc<[(Token, f32)]>, Inval
         .collect()
 }
 
-/// A request whose size is known: what limits, hold and engine work with.
+/// A tokenized request, whose size limits, hold and engine work with.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub request: Request,
     /// The tokens of each prompt; none of them is empty.
     pub prompts: Vec<Arc<[Token]>>,
-    /// Per choice; prompt and this fit the context.
+    /// The most tokens of each choice; they fit the context beside the longest prompt.
     pub output_max: u32,
-    /// What each choice is kept to.
+    /// The grammar that each choice must follow, if any.
     pub constraint: Option<Constraint>,
     pub limits: TokenLimits,
-    /// How long each choice may think.
+    /// The limit of each choice's reasoning, if any.
     pub thinking: Option<ThinkingLimit>,
-    /// What of the request's schemas isn't enforced, by JSON pointers from its beginning.
+    /// The parts of the request's JSON Schemas that aren't enforced, as JSON pointers into the request.
     pub relaxed: Arc<[Relaxed]>,
-    /// How many tokens may be generated now, over all choices. Whoever pays raises it.
+    /// How many tokens may be generated now, over all choices. The payer (the gateway) raises it.
     pub allowance: Allowance,
-    /// What the text of the answers is.
+    /// How the output parser reads the answers' text.
     pub reading: Reading,
-    /// Special tokens whose names belong to that text; others have none.
+    /// The special tokens whose names appear in that text; other special tokens have no text.
     pub shown: ShownTokens,
-    /// Whoever pays: what was computed for one account is, by default, nothing that another can tell.
+    /// The account that pays. By default an account can't tell, from how fast its prompts are computed, what was
+    /// computed for another one.
     pub account: Arc<str>,
-    /// What part of the engine the account has beside others: twice as much with twice the weight.
+    /// The account's weight in fair scheduling: an account with twice the weight gets twice the share.
     pub weight: NonZeroU32,
 }
 
-/// Which special tokens stand for their names.
+/// The special tokens that appear in the text by their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShownTokens {
     All,
@@ -445,19 +447,19 @@ impl Default for ShownTokens {
     }
 }
 
-/// Which tokens may come, as the model's vocabulary has them.
+/// The tokens that may be generated, in the model's token ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenLimits {
-    /// A bit for each token that may come at all; `None` is all of them.
+    /// A bitmask of the tokens that may be generated at all; `None` allows all.
     pub allowed: Option<Arc<[u32]>>,
-    /// Sequences of which the last token may not come behind the others.
+    /// Token sequences that may not be generated: after all but its last token, the last one is banned.
     pub bad_words: Arc<[Box<[Token]>]>,
-    /// Tokens that may not come among the first [`Stop::min_tokens`].
+    /// Tokens that may not be generated among the first [`Stop::min_tokens`].
     pub ends: Arc<[Token]>,
 }
 
 impl Prepared {
-    /// Text is content, and nothing limits how many tokens may be generated.
+    /// A prepared request without output parser, constraint and token limits, and with an unlimited allowance.
     pub fn new(request: Request, prompts: Vec<Arc<[Token]>>, output_max: u32) -> Self {
         Prepared {
             request,
@@ -479,7 +481,7 @@ impl Prepared {
         self.prompts.iter().map(|prompt| prompt.len() as u64).sum()
     }
 
-    /// Answers of this request: prompts × n.
+    /// The number of answers to this request: prompts × n.
     pub fn choices(&self) -> u64 {
         self.prompts.len() as u64 * u64::from(self.request.choices.get())
     }

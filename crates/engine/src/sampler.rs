@@ -54,8 +54,8 @@ impl Sampler {
         self.choose(logits, None, scratch).token
     }
 
-    /// The same among the tokens whose bit is set in `allowed`, as if the others had no probability at
-    /// all. `None` if none of them has any: the caller's own bias forbids them, or the model is broken.
+    /// Like [`sample`](Self::sample), but among the tokens whose bit is set in `allowed`, as if the others had no
+    /// probability at all. `None` if none of them has any: the caller's own bias forbids them, or the model is broken.
     pub fn sample_allowed(
         &mut self,
         logits: &[f32],
@@ -66,7 +66,8 @@ impl Sampler {
         (best.logit > f32::NEG_INFINITY).then_some(best.token)
     }
 
-    /// The same without the tokens of `banned`, whatever is allowed.
+    /// Like [`sample_allowed`](Self::sample_allowed), but without the tokens of `banned`. `allowed` may be `None`, for
+    /// all.
     pub fn sample_without(
         &mut self,
         logits: &[f32],
@@ -78,7 +79,7 @@ impl Sampler {
         (best.logit > f32::NEG_INFINITY).then_some(best.token)
     }
 
-    /// The token that was chosen, and the highest logit of those that could be.
+    /// The chosen token, with the highest logit of the candidates (which needn't be the token's own).
     fn choose(&mut self, logits: &[f32], allowed: Option<&[u32]>, scratch: &mut Scratch) -> Best {
         self.choose_without(logits, allowed, &[], scratch)
     }
@@ -104,7 +105,7 @@ impl Sampler {
     }
 }
 
-/// −∞ for the tokens of `banned`, in the order of their ids.
+/// Sets the logits of banned tokens to −∞. `overrides` stays sorted by token id.
 fn ban(banned: &[Token], vocabulary: usize, overrides: &mut Vec<(Token, f32)>) {
     if banned.is_empty() {
         return;
@@ -121,26 +122,26 @@ fn ban(banned: &[Token], vocabulary: usize, overrides: &mut Vec<(Token, f32)>) {
 /// Buffers for [`Sampler::sample`]: one per engine thread, shared by all samplers.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// What bias and penalties made of the logits they touch, by token.
+    /// The logits that bias and penalties have changed, by token.
     overrides: Vec<(Token, f32)>,
     buffers: Buffers,
 }
 
 #[derive(Debug, Default)]
 struct Buffers {
-    /// The highest logit of each group.
+    /// The highest logit of each group of logits.
     maxima: Vec<f32>,
-    /// A copy of them, to select from.
+    /// A copy of `maxima`, to select from.
     selection: Vec<f32>,
-    /// When the first of each group could arrive.
+    /// For each group, a time before which none of its tokens arrives in the race.
     times: Vec<f32>,
-    /// By id.
+    /// The tokens that may be chosen, by id.
     candidates: Vec<Candidate>,
-    /// A copy of them, to rank.
+    /// A copy of `candidates`, to rank.
     ranked: Vec<Candidate>,
 }
 
-/// `best` is the logits' own, and `buffers.maxima` are.
+/// Draws a token. `best` and `buffers.maxima` are those of `logits`.
 fn choose(
     sampling: &Sampling,
     logits: &Logits<'_>,

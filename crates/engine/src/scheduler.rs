@@ -1,12 +1,12 @@
-//! What is computed next: pure, with no clock, no randomness and no channel.
+//! Decides what the next step computes. Pure: no clock, no randomness and no channel.
 //!
-//! Each choice of a request has tokens that are known and tokens that are in the cache; every step lets
-//! the latter catch up, and when they have, the logits of the last one give the next. There is no
-//! prefill phase and no decode phase.
+//! Each choice of a request has tokens that are known and tokens that are in the KV cache; every step lets the latter
+//! catch up, and when they have, the logits of the last one give the next. There is no prefill phase and no decode
+//! phase.
 //!
-//! [`Scheduler::plan`] says what the next step is, [`Scheduler::commit`] what came of it. Accounts
-//! take turns ([`fair`]), and older choices of an account go first. What was computed for one is shared with others that begin alike ([`prefix`]). When
-//! the cache is full the youngest loses its cells and waits to be computed again.
+//! [`Scheduler::plan`] builds the next step, [`Scheduler::commit`] records its outcome. Accounts take turns ([`fair`]);
+//! within an account, older choices go first. Choices that begin with the same tokens share KV cells ([`prefix`]). When
+//! the cache is full, the youngest choice is preempted: it loses its cells and waits to be computed again.
 
 mod admit;
 mod alone;
@@ -39,46 +39,46 @@ use crate::scheduler::prefix::Kept;
 use crate::scheduler::sequence::Sequence;
 pub use crate::scheduler::speculation::{Chosen, Drafted};
 
-/// Numbered as they come: a smaller one is older.
+/// A request's number, in the order of arrival: a smaller one is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// A choice of a request, as events number them. Their order is their age.
+/// A choice of a request, numbered as in events. A smaller id is older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChoiceId {
     pub request: RequestId,
     pub choice: u32,
 }
 
-/// What a request asks of the scheduler. Each prompt and `output_max` together fit the cache.
+/// A request to the scheduler. Each prompt and `output_max` together fit the cache.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub prompts: Vec<Arc<[Token]>>,
-    /// Of each prompt.
+    /// The number of choices of each prompt.
     pub choices: u32,
-    /// Of each choice.
+    /// The most tokens of each choice.
     pub output_max: u32,
-    /// Whether the logits after each token of a prompt are wanted, once.
+    /// Whether the logits after each prompt token are wanted. They are computed once per prompt.
     pub scored: bool,
-    /// Requests with the same salt share what they begin with; without one it is shared with nobody.
+    /// The scope of the prefix cache: requests with the same salt share prefixes. Without one, only the choices of a
+    /// prompt share it.
     pub salt: Option<Arc<str>>,
-    /// Whose it is: accounts of equal weight have equal parts of what there is.
+    /// The account that sent the request; accounts of equal weight get equal shares of each step and of the cache.
     pub account: Arc<str>,
-    /// Of the account: it has so many parts.
+    /// The account's weight: its number of shares.
     pub weight: NonZeroU32,
-    /// Whether its rows alone are to be the same when it comes again: see [`repeat`].
+    /// Whether the request is to be computed in the same way when it comes again and runs alone: see [`repeat`].
     pub repeatable: bool,
-    /// Whether what its choices may say next is guessed, and computed along with what they have said.
+    /// Whether to use speculative decoding for its choices.
     pub drafts: bool,
 }
 
-/// What a choice does after its logits were there.
+/// The outcome of sampling a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It goes on with this token.
+    /// The choice continues with this token.
     Token(Token),
-    /// Nobody has chosen a token yet. All its tokens are computed, and nothing more can be, until
-    /// [`Scheduler::resume`] tells.
+    /// No token is chosen yet. All tokens of the choice are computed, so it waits for [`Scheduler::resume`].
     Parked,
     Ended,
 }
@@ -88,47 +88,47 @@ pub struct Scheduler {
     capacity: Capacity,
     output_expected: u32,
     kv: Kv,
-    /// Whether anything of the request was ever in a step.
+    /// Whether a choice of the request was ever admitted.
     begun: BTreeMap<RequestId, bool>,
     waiting: BTreeMap<ChoiceId, Sequence>,
     running: BTreeMap<ChoiceId, (SequenceId, Sequence)>,
-    /// By their first choice.
+    /// The prompts, by their first choice.
     prompts: BTreeMap<ChoiceId, Prompt>,
     kept: Kept,
     accounts: Accounts,
-    /// Steps that were computed.
+    /// The number of steps that were computed.
     steps: u64,
-    /// Rows that the model is trusted with: fewer for a while after its cache was full.
+    /// The most tokens of a step: fewer for a while after the model's cache was full.
     rows_max: u32,
     admission: Admission,
     aside: Aside,
     preemptions: u64,
     drafted: Drafted,
-    /// The number of steps before which nothing is drafted.
+    /// No tokens are drafted before `steps` reaches this number.
     drafts_from: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
     Open,
-    /// The model's cache was full with fewer tokens than it should hold: nobody comes in until
-    /// somebody has left, else the same would happen again and again.
+    /// The model's cache was full with fewer tokens than it should hold: no choice is admitted until one has ended,
+    /// since otherwise the same would happen again and again.
     UntilOneEnds,
 }
 
-/// What its choices have in common.
+/// The state that a prompt's choices have in common.
 #[derive(Debug)]
 struct Prompt {
-    /// Positions whose logits are still wanted.
+    /// The positions whose logits are still wanted.
     unscored: Range<u32>,
-    /// Tokens that were in the cache when it was begun.
+    /// The number of tokens that were in the cache when its first choice was admitted; `None` before.
     cached: Option<u32>,
     ngrams: Ngrams,
 }
 
 impl Scheduler {
-    /// `output_expected` tokens of each choice are kept free when it is admitted.
-    /// `keep_rows` is [`Model::keep_rows`](crate::model::Model::keep_rows).
+    /// KV cells for `output_expected` tokens of each choice are kept free when it is admitted. `keep_rows` is
+    /// [`Model::keep_rows`](crate::model::Model::keep_rows).
     pub fn new(capacity: Capacity, output_expected: u32, keep_rows: Option<u32>) -> Self {
         assert!(
             capacity.batching == Batching::Together || capacity.forks == Forks::Anywhere,
@@ -169,7 +169,7 @@ impl Scheduler {
             for choice in siblings.clone() {
                 let mut sequence = Sequence::new(Arc::clone(prompt), siblings.clone(), job);
                 if self.capacity.forks == Forks::AtEnd {
-                    // What is guessed wrong couldn't be taken back.
+                    // The model's state can't be rolled back after a wrong draft token.
                     sequence.guesses = None;
                 }
                 if choice == first {
@@ -191,7 +191,7 @@ impl Scheduler {
         }
     }
 
-    /// Nobody wants the rest of the request.
+    /// Drops what is left of a request. Its computed tokens may stay in the prefix cache.
     pub fn remove(&mut self, request: RequestId) {
         self.begun.remove(&request);
         let all = request.all();
@@ -207,7 +207,7 @@ impl Scheduler {
         self.admission = Admission::Open;
     }
 
-    /// The same, and what was computed for it is of no use to anybody.
+    /// Drops a request, and keeps none of its tokens in the prefix cache: its last step failed.
     pub fn discard(&mut self, request: RequestId) {
         for choice in keys(&self.running, request.all()) {
             self.give_up_aside(choice);
@@ -220,7 +220,7 @@ impl Scheduler {
         self.remove(request);
     }
 
-    /// The step was computed, and this came of each choice that was sampled.
+    /// Records a computed step. `chosen` has the outcome of each sampled choice, in the order of `step.sampled`.
     pub fn commit(&mut self, step: &Step, chosen: &[Chosen]) {
         assert_eq!(
             step.sampled.len(),
@@ -250,7 +250,7 @@ impl Scheduler {
         }
     }
 
-    /// What came of a choice that was sampled, or parked: it may have lost its cells meanwhile.
+    /// Records the outcome of a choice that was sampled or parked. The choice may have been preempted meanwhile.
     pub fn resume(&mut self, choice: ChoiceId, next: Next) {
         match next {
             Next::Token(token) => {
@@ -265,8 +265,9 @@ impl Scheduler {
         }
     }
 
-    /// The model had no cells for the step, though the accounts say so. Nothing of it was computed.
-    /// Whoever is returned has the cache alone and can't go on; it is not scheduled any more.
+    /// Handles a step for which the model had no KV cells, though the scheduler counts enough; nothing of it was
+    /// computed. Returns the choices that have the cache to themselves and still can't continue; they have ended for
+    /// the scheduler.
     pub fn cache_full(&mut self, step: &Step) -> Vec<ChoiceId> {
         if !step.drafted.is_empty() {
             self.pause_drafts();
@@ -293,7 +294,7 @@ impl Scheduler {
             .collect()
     }
 
-    /// The model has lost all that its cache held: everybody is computed again.
+    /// Handles the loss of the model's whole cache: every running choice is preempted and will be computed again.
     pub fn lost(&mut self) {
         self.forget_kept();
         for (choice, (id, sequence)) in std::mem::take(&mut self.running) {
@@ -305,19 +306,19 @@ impl Scheduler {
         }
     }
 
-    /// Choices whose next token is one row away, or only waits to be chosen.
+    /// The number of choices that are decoding: one token away from their next one, or parked.
     pub fn decoding(&self) -> usize {
         let all = self.running.values();
         all.filter(|(id, sequence)| self.kv.length(*id) + 1 >= sequence.known())
             .count()
     }
 
-    /// Accounts that have something to compute, or wait.
+    /// The number of accounts with choices that run or wait.
     pub fn accounts(&self) -> u32 {
         self.accounts.active()
     }
 
-    /// The number of the last step that computed something of an account, if it has something to compute.
+    /// The number of the last step that computed tokens of the account; `None` if the account isn't known.
     pub fn stepped(&self, account: &str) -> Option<u64> {
         self.accounts.stepped(account)
     }
@@ -328,13 +329,13 @@ impl Scheduler {
             .map(|(&choice, _)| choice)
     }
 
-    /// Whether all that is known of it is computed, so that it waits for its next token to be chosen.
+    /// Whether all known tokens of the choice are computed, so that it waits for its next token to be chosen.
     fn is_parked(&self, choice: ChoiceId) -> bool {
         let running = self.running.get(&choice);
         running.is_some_and(|(id, sequence)| self.kv.length(*id) == sequence.known())
     }
 
-    /// Requests of which nothing was computed yet.
+    /// Requests of which no choice was ever admitted.
     pub fn not_begun(&self) -> impl Iterator<Item = RequestId> {
         self.begun
             .iter()
@@ -342,22 +343,22 @@ impl Scheduler {
             .map(|(&request, _)| request)
     }
 
-    /// What the model's cache has to do, if no plan follows.
+    /// Takes the operations that the model's cache has to do, if no [`plan`](Self::plan) follows that would take them.
     pub fn take_cache_ops(&mut self) -> Vec<CacheOp> {
         self.kv.take_ops()
     }
 
-    /// Whether some of the request's choices have not ended.
+    /// Whether the request has choices that haven't ended.
     pub fn knows(&self, request: RequestId) -> bool {
         self.begun.contains_key(&request)
     }
 
-    /// How often cells were taken away from somebody who wasn't done.
+    /// The number of preemptions: how often a choice lost its KV cells before it had ended.
     pub fn preemptions(&self) -> u64 {
         self.preemptions
     }
 
-    /// Sequences that are kept for those that will begin like them.
+    /// The number of sequences in the prefix cache.
     pub fn kept(&self) -> usize {
         self.kept.len()
     }
@@ -366,7 +367,7 @@ impl Scheduler {
         &self.kv
     }
 
-    /// A choice has got its last token.
+    /// Ends a choice. The request is removed with its last choice.
     fn end(&mut self, choice: ChoiceId) {
         self.leave(choice);
         self.admission = Admission::Open;
@@ -377,7 +378,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes the cells away; the choice will be computed again.
+    /// Takes a running choice's cells away; it waits to be computed again.
     fn preempt(&mut self, choice: ChoiceId) {
         self.preemptions += 1;
         if let Some(sequence) = self.stop(choice) {
@@ -385,7 +386,7 @@ impl Scheduler {
         }
     }
 
-    /// Nothing more is computed for the choice.
+    /// Removes a choice, running or waiting.
     fn leave(&mut self, choice: ChoiceId) {
         let sequence = self.stop(choice).or_else(|| self.waiting.remove(&choice));
         let sequence = sequence.expect("only what is known ends");
@@ -414,7 +415,7 @@ impl RequestId {
     }
 }
 
-/// So that entries can be removed meanwhile.
+/// The keys of a range, copied so that entries can be removed meanwhile.
 fn keys<V>(
     map: &BTreeMap<ChoiceId, V>,
     range: std::ops::RangeInclusive<ChoiceId>,

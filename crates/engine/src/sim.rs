@@ -1,8 +1,8 @@
-//! A model without a file, for tests: its logits are a function of a seed and of the tokens so far.
+//! A simulated model without a file, for tests: its logits are a function of a seed and of the tokens so far.
 //!
-//! Each cell of its cache keeps a hash of all tokens up to it. A wrong position, a wrong fork, a cell
-//! freed too early or shared by mistake therefore changes the text, and [`solo`] tells what the text
-//! should have been. It also asserts the whole contract of [`Model`].
+//! Each cell of its cache keeps a hash of all tokens up to it. A wrong position, a wrong fork, a cell freed too early
+//! or shared by mistake therefore changes the text, and [`solo`] tells what the text should have been. The model also
+//! asserts the whole contract of [`Model`].
 
 mod cache;
 mod documents;
@@ -48,8 +48,8 @@ pub fn engine_with(model: SimModel) -> LocalEngine {
     LocalEngine::spawn(model, options()).expect("the simulated model has a good template")
 }
 
-/// The default options, a clock that stands at 1970, nothing kept and nothing drafted: what a test
-/// holds is what is used, and a step makes one token.
+/// The default options with a clock that stands at 1970, no prefix cache and no speculative decoding: only running
+/// requests hold cells, and a step yields one token of each choice.
 pub fn options() -> Options {
     let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
     options.prefix_cache = PrefixCache::Off;
@@ -64,13 +64,14 @@ pub struct SimOptions {
     pub context_tokens: u32,
     /// How likely each token is to be the last.
     pub end_probability: f64,
-    /// How likely each token is the one that always follows the token before it: texts repeat themselves.
+    /// How likely each token is the one that always follows the token before it, so that texts repeat themselves.
     pub habit: f64,
-    /// Whether a row that is computed beside others has other logits than one that is alone, as kernels round otherwise.
+    /// Whether a token that is computed beside others has other logits than one that is alone, as kernels round
+    /// differently.
     pub noise: bool,
-    /// Whether it has a chat template.
+    /// Whether the model has a chat template.
     pub chat: bool,
-    /// What it computes aside.
+    /// The limits of the model's background prefill, if it has any.
     pub aside: Option<AsideCapacity>,
     pub faults: Faults,
 }
@@ -98,12 +99,12 @@ impl Default for SimOptions {
     }
 }
 
-/// What goes wrong. Steps are counted from 0, failed ones included.
+/// The faults that the model has. Steps are counted from 0, failed ones included.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// How likely a step with more than one row fails with [`DecodeError::CacheFull`].
+    /// How likely a step with more than one token fails with [`DecodeError::CacheFull`].
     pub cache_full_probability: f64,
-    /// The cache is full with fewer cells than it said.
+    /// The number of cells that the cache has less than it says.
     pub cells_missing: u32,
     /// This step fails with [`DecodeError::Fault`].
     pub fault_at: Option<u64>,
@@ -126,13 +127,13 @@ pub struct SimModel {
     probe: Probe,
 }
 
-/// What is computed aside, and rows of it that are left.
+/// The background chunk under way, and how many of its tokens are left.
 struct Piece {
     rows: Vec<Row>,
     left: usize,
 }
 
-/// Rows of a turn.
+/// Tokens that a call of `go_aside` computes.
 const TURN_ROWS: usize = 8;
 
 impl std::fmt::Debug for SimModel {
@@ -143,7 +144,7 @@ impl std::fmt::Debug for SimModel {
     }
 }
 
-/// Text of a conversation is `<|user|>hello<|end|><|assistant|>`.
+/// A chat template that renders `<|user|>hello<|end|><|assistant|>`.
 const TEMPLATE: &str = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 impl SimModel {
@@ -169,14 +170,14 @@ impl SimModel {
         }
     }
 
-    /// The same, but each step waits until the gate lets it pass.
+    /// Lets each step wait until the gate lets it pass.
     pub fn gated(mut self) -> (Self, Gate) {
         let (gate, waiter) = gate::gate();
         self.gate = Some(waiter);
         (self, gate)
     }
 
-    /// Tells from outside what the model holds and has done.
+    /// A probe, which tells from outside what the model holds and has done.
     pub fn probe(&self) -> Probe {
         self.probe.clone()
     }
@@ -339,8 +340,8 @@ impl Model for SimModel {
     }
 }
 
-/// The model's logits after these tokens, which begin with a prompt of so many or are in it. Computed without
-/// a cache.
+/// The model's logits after these tokens, computed without a cache. Of their sequence the first `prompt_tokens` are the
+/// prompt, in which `tokens` may end.
 pub fn logits(model: &SimOptions, prompt_tokens: u32, tokens: &[Token]) -> Vec<f32> {
     let mut state = cache::State::start(model.seed);
     for (position, &token) in (0..).zip(tokens) {
@@ -353,18 +354,18 @@ pub fn logits(model: &SimOptions, prompt_tokens: u32, tokens: &[Token]) -> Vec<f
     state.logits(model)
 }
 
-/// What an answer should be: computed without scheduler, threads or channels.
+/// The answer that a choice should have, computed without scheduler, threads or channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Solo {
     pub text: String,
     pub reason: FinishReason,
-    /// Generated tokens, the one that ended the text included.
+    /// The number of generated tokens, the one that ended the text included.
     pub tokens: u64,
-    /// Those that stand for text, what a stop string cut off included.
+    /// The tokens that have text, also text that a stop string cut off.
     pub spoken: Vec<Token>,
 }
 
-/// The text of choice `choice` of a request whose choices each have at most `output_max` tokens.
+/// The answer of choice number `choice`, which has at most `output_max` tokens.
 pub fn solo(
     model: &SimOptions,
     prompt: &[Token],
@@ -426,13 +427,13 @@ pub fn solo(
             walk.advance(token, &mut PromptMasks);
         }
     }
-    // What is complete with the last token that it may have has used up its tokens.
+    // An answer that is complete with its last allowed token counts as cut by its limit.
     solo.text.push_str(&text.finish());
     solo
 }
 
-/// What a step's rows have in common that real kernels' logits depend on: nothing that matters if all
-/// batch together.
+/// The shape of a batch, on which real kernels' logits depend: with [`Batching::Together`] it matters only with
+/// `noise`.
 fn step_shape(options: &SimOptions, rows: &[Row]) -> u64 {
     let capacity = options.capacity;
     if capacity.batching == Batching::Together {
@@ -454,7 +455,7 @@ fn step_shape(options: &SimOptions, rows: &[Row]) -> u64 {
     }
 }
 
-/// The shape of the step that computes this position, which is beyond the prompt or in it.
+/// The shape of the batch that computes this position, which is in a prompt of `prompt` tokens or after it.
 fn shape(capacity: Capacity, prompt: u32, position: u32) -> u64 {
     let (chunked, chunk) = (prompt - 1, capacity.chunk());
     if capacity.batching == Batching::Together || position >= chunked || chunk == 1 {
@@ -482,7 +483,7 @@ fn count<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).expect("a simulation is small")
 }
 
-/// A number that looks random and depends on both.
+/// A number that looks random and depends on both arguments.
 fn mix(a: u64, b: u64) -> u64 {
     // SplitMix64's finisher.
     let mut z = a
@@ -494,7 +495,7 @@ fn mix(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// From 0 to 1.
+/// A number from 0 to 1.
 fn unit(number: u64) -> f64 {
     (number >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,26 +1,26 @@
-//! How long an answer may think: `thinking_token_budget`.
+//! The limit of an answer's reasoning: `thinking_token_budget`.
 
 use crate::Token;
 use crate::request::ThinkingLimit;
 
-/// Bytes of an answer's end in which a mark is looked for: no token that is a part of one is this long.
+/// How many of an answer's last bytes are searched for a mark. A mark and the tokens that it is a part of are shorter.
 const TAIL_BYTES: usize = 256;
 
-/// Counts the tokens of a choice's reasoning, and says with which it is closed when there are enough.
+/// Counts the tokens of a choice's reasoning. When there are enough, it forces the tokens that close the reasoning.
 #[derive(Debug)]
 pub(crate) struct ThinkingBudget {
     limit: ThinkingLimit,
     state: State,
-    /// The end of the text.
+    /// The last bytes of the text.
     tail: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Before,
-    /// With so many tokens left.
+    /// In the reasoning, which may have this many more tokens.
     Thinking(u32),
-    /// With so many tokens of the mark said.
+    /// The reasoning is being closed; this many tokens of the closing mark are generated.
     Closing(usize),
     Behind,
 }
@@ -40,7 +40,7 @@ impl ThinkingBudget {
         budget
     }
 
-    /// The only token that may come now.
+    /// The token that must come next, while the reasoning is being closed.
     pub(crate) fn forced(&self) -> Option<Token> {
         match self.state {
             State::Closing(said) => self.limit.closing.get(said).copied(),
@@ -48,7 +48,7 @@ impl ThinkingBudget {
         }
     }
 
-    /// Takes a token that stands for this text.
+    /// Records a generated token with this text.
     pub(crate) fn advance(&mut self, text: &[u8]) {
         self.tail.extend_from_slice(text);
         self.state = match self.state {
@@ -74,7 +74,7 @@ impl ThinkingBudget {
         }
     }
 
-    /// Whether the text has a mark, which is then looked for no more.
+    /// Whether the text has the mark; if so, the text up to its end isn't searched again.
     fn has_said(&mut self, mark: &str) -> bool {
         let mut windows = self.tail.windows(mark.len());
         let found = windows.position(|window| window == mark.as_bytes());
@@ -91,7 +91,8 @@ mod tests {
 
     use super::*;
 
-    /// What an answer says that would say these tokens; each is a character, and marks are `<` and `>!`.
+    /// The text of an answer that would be `text` without a budget. Each character is a token; the marks are `<` and
+    /// `>!`.
     fn said(tokens: u32, is_open: bool, text: &str) -> String {
         let limit = ThinkingLimit {
             tokens,

@@ -1,4 +1,4 @@
-//! The step: plan → decode → sample → commit → send. No thread, no waiting, and a clock that is given.
+//! The step: plan → decode → sample → commit → send. No thread, no waiting, and the clock is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -19,20 +19,20 @@ use crate::scheduler::{
 };
 use crate::{EngineError, FinishReason, Prepared};
 
-/// Time since some moment, for measuring.
+/// A monotonic clock: the time since some fixed moment.
 pub type Monotonic = Box<dyn FnMut() -> Duration + Send>;
 
-/// What a call of [`Core::step`] came to.
+/// The outcome of [`Core::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// The model was asked to compute something.
     Stepped,
-    /// All that is left waits for its reader, its allowance or its masks.
+    /// All generations wait for their reader, their allowance or their token masks.
     Blocked,
-    /// Nothing is left.
+    /// There are no generations.
     Idle,
-    /// The model can't be computed with any more: [`Core::damage`] says why. Nothing else may be asked of the core but to
-    /// fail what is left.
+    /// The model can't compute any more: [`Core::damage`] says why. The core may only be told to fail the generations
+    /// that are left.
     Damaged,
 }
 
@@ -44,9 +44,9 @@ pub struct Core<M> {
     generations: BTreeMap<RequestId, Generation>,
     pace: Pace,
     row_cost: RowCost,
-    /// How long the piece that is under way has been computed for.
+    /// How long the background chunk under way has been computed for.
     aside_took: Duration,
-    /// Whether something was computed aside behind the last step: streams have waited for that.
+    /// Whether background prefill ran after the last step: streams have waited for it.
     was_aside: bool,
     scratch: Scratch,
     masks: Box<dyn AccountMasks>,
@@ -97,8 +97,8 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// Accepts a request, which ends in exactly one last event. Its prompts and `output_max` fit the
-    /// cache; the channel has room for two events of each choice and two more.
+    /// Accepts a request, whose generation ends in exactly one last event. Its prompts and `output_max` fit the cache;
+    /// the channel has room for two events of each choice and two more.
     pub fn start(&mut self, prepared: Prepared, sender: EventSender) -> RequestId {
         let request = RequestId(self.next);
         self.next += 1;
@@ -120,7 +120,7 @@ impl<M: Model> Core<M> {
         let was_aside = std::mem::take(&mut self.was_aside);
         let several = self.scheduler.accounts() > 1;
         let room = if was_aside || self.scheduler.awaits_aside(quota) {
-            // A guess takes as long as a row of the prompt that waits, and may be wrong.
+            // Nothing is drafted: a draft token takes as long as a token of the prompt that waits, and may be wrong.
             self.pace.room_beside_aside(streams, several)
         } else {
             Room {
@@ -143,7 +143,7 @@ impl<M: Model> Core<M> {
         if self.damage.is_some() {
             return Progress::Damaged;
         }
-        // Cells of whoever has ended are free at once, also when no step follows.
+        // The cells of ended choices are freed at once, also when no step follows.
         let freed = self.scheduler.take_cache_ops();
         self.change_cache(freed.into_iter());
         Progress::Stepped
@@ -155,7 +155,7 @@ impl<M: Model> Core<M> {
         match self.model.decode_while(&step.rows, &wanted) {
             Ok(()) => self.computed(step),
             Err(DecodeError::CacheFull) => self.cache_full(step),
-            // Whoever was in it is let go before the next one, which has what its time says.
+            // The step's requests were all cancelled; the next step's sweep drops them.
             Err(DecodeError::Unwanted) => return,
             Err(DecodeError::Fault(why)) => self.fault(step, why),
             Err(DecodeError::Lost(why)) => {
@@ -187,7 +187,7 @@ impl<M: Model> Core<M> {
         });
     }
 
-    /// Goes on with what is computed aside, if anything is, behind a step that began at `begin` or none.
+    /// Continues background prefill, if any is under way, after a step that began at `begin`, or after none.
     fn go_aside(&mut self, step: &Step, begin: Duration, streams: u32) {
         if self.damage.is_some() || self.scheduler.aside().is_none() {
             return;
@@ -221,7 +221,7 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// The cache is as before, so the prompt goes on in steps.
+    /// Handles a failed background chunk. The cache is as before, so the prompt continues in steps.
     fn refuse_aside(&mut self, error: &DecodeError) {
         self.scheduler.refuse_aside();
         match error {
@@ -235,7 +235,7 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// What waits for its first step.
+    /// The requests that wait for their first step.
     pub fn load(&self) -> Load {
         let waiting = self
             .scheduler
@@ -256,15 +256,15 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// The last event of everything. Looks at nothing else, so that it can be called after a panic,
-    /// and nothing else may be called after it.
+    /// Fails all generations. Looks at nothing else, so that it can be called after a panic; nothing else may be called
+    /// after it.
     pub(crate) fn fail_all(&mut self, error: &EngineError) {
         for generation in std::mem::take(&mut self.generations).into_values() {
             generation.fail(error.clone());
         }
     }
 
-    /// Why the model can't be computed with any more, if so.
+    /// Why the model can't compute any more, if so.
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
     }
@@ -277,7 +277,7 @@ impl<M: Model> Core<M> {
         &self.scheduler
     }
 
-    /// Lets go of what nobody waits for any more, and of what can't go on.
+    /// Drops generations that are cancelled or over.
     fn sweep(&mut self, now: Duration) {
         let mut gone = Vec::new();
         for (&request, generation) in &mut self.generations {
@@ -289,7 +289,7 @@ impl<M: Model> Core<M> {
         gone.into_iter().for_each(|request| self.forget(request));
     }
 
-    /// Goes on with choices that waited for their masks.
+    /// Continues choices that waited for their token masks.
     fn resume(&mut self) {
         let mut over = Vec::new();
         for (&request, generation) in &mut self.generations {
@@ -348,8 +348,8 @@ impl<M: Model> Core<M> {
         over.into_iter().for_each(|request| self.forget(request));
     }
 
-    /// Chooses the next token of a choice, and as long as that is what was drafted, the one after it. Each is chosen as if
-    /// nothing had been drafted. How many of the draft were, and what came last.
+    /// Samples the next token of a choice and, as long as it is the one that was drafted, the one after it. Each is
+    /// sampled as if nothing had been drafted. Returns the number of accepted draft tokens, and the last outcome.
     fn sample(&mut self, step: &Step, sampled: &Sampled) -> (u32, Outcome) {
         let ChoiceId { request, choice } = sampled.choice;
         let generation = self
@@ -390,7 +390,7 @@ impl<M: Model> Core<M> {
         }
     }
 
-    /// Whoever was in the step fails. The others go on.
+    /// Fails the requests in the step. The others continue.
     fn fault(&mut self, step: &Step, why: String) {
         let error = EngineError::Fault(why);
         tracing::error!(

@@ -1,5 +1,5 @@
-//! Embeddings in this process: a thread of their own owns the [`Embedder`], so that texts that are
-//! generated don't wait for them. Accounts take turns, and so do the requests of each; they fill steps together.
+//! Embeddings in this process: a thread of its own owns the [`Embedder`], so that text generation doesn't wait for
+//! embeddings. Accounts take turns, and so do the requests of each; they fill steps together.
 
 mod choose;
 mod queue;
@@ -28,22 +28,22 @@ use crate::{
     Engine, EngineError, Events, Facts, Health, Prepared, PromptSize, Request, Token, Work,
 };
 
-/// What a caller is told to wait when the queue is full: most requests take less.
+/// The `retry_after` of a full queue: most requests take less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Embeddings, beside an engine that generates or alone.
+/// An engine for embeddings, beside an engine that generates text or alone.
 #[derive(Debug)]
 pub struct EmbeddingEngine {
     facts: Facts,
     embeddings: Arc<Embeddings>,
-    /// Those of what generates, if there is something.
+    /// The threads for texts: the generator's, if there is one.
     workers: Arc<Workers>,
     generator: Option<Arc<LocalEngine>>,
 }
 
 impl EmbeddingEngine {
-    /// Starts the thread that owns the embedder; it ends when the engine is dropped. What generates shares
-    /// the embedder's vocabulary, if there is one.
+    /// Starts the thread that owns the embedder; it ends when the engine is dropped. `generator`, if there is one,
+    /// shares the embedder's vocabulary.
     pub fn spawn(
         embedder: impl Embedder,
         shortening: Shortening,
@@ -108,7 +108,7 @@ impl Engine for EmbeddingEngine {
         let embeddings = Arc::clone(&self.embeddings);
         async move {
             let account = Arc::clone(&request.account);
-            // Tokenizing takes a while: nothing for the async threads.
+            // Tokenizing takes too long for the async threads.
             let work = self
                 .workers
                 .run(&account, move || embeddings.prepare(request));
@@ -145,7 +145,7 @@ impl Engine for EmbeddingEngine {
     }
 }
 
-/// The end of the thread that callers hold; when it is dropped, the thread ends after what it has.
+/// The callers' handle on the embedding thread. When it is dropped, the thread ends after the jobs that it has.
 struct Embeddings {
     facts: EmbedderFacts,
     embedding: Embedding,
@@ -163,7 +163,7 @@ struct Job {
     account: Arc<str>,
     inputs: Vec<Arc<[Token]>>,
     vectors: Vec<Vec<f32>>,
-    /// Closed when nobody waits for the answer any more.
+    /// Closed when the caller has left.
     answer: oneshot::Sender<Result<Vec<Vec<f32>>, EngineError>>,
 }
 
@@ -187,7 +187,7 @@ impl Embeddings {
             .name("weir-embed".to_owned())
             .spawn(move || {
                 let _span = span.entered();
-                // Whoever waits learns of a panic by the end of its channel.
+                // Callers learn of a panic by the end of their channels.
                 if catch_unwind(AssertUnwindSafe(|| run(embedder, &jobs))).is_err() {
                     tracing::error!("the embedding thread panicked");
                 }
@@ -201,7 +201,7 @@ impl Embeddings {
         })
     }
 
-    /// Takes as long as tokenizing: not for async threads.
+    /// Checks and tokenizes a request, which takes too long for async threads.
     fn prepare(&self, request: EmbedRequest) -> Result<PreparedEmbed, EngineError> {
         let dimensions = self.embedding.dimensions(request.dimensions)?;
         if request.inputs.is_empty() || request.inputs.len() > INPUTS_MAX {
@@ -230,7 +230,7 @@ impl Embeddings {
     }
 
     async fn embed(&self, prepared: PreparedEmbed) -> Result<Embedded, EngineError> {
-        // Whoever carries a prepared request to the engine may have changed it.
+        // The prepared request's fields are public: the caller may have changed them.
         let dimensions = self.embedding.dimensions(Some(prepared.dimensions))?;
         prepared
             .inputs
@@ -306,7 +306,7 @@ fn gone() -> EngineError {
     EngineError::Unavailable("the embedding thread has ended".to_owned())
 }
 
-/// The vector's beginning, of length 1. One that is all zeros stays so.
+/// The vector's first `dimensions` numbers, normalized to length 1. A vector of zeros stays as it is.
 fn unit(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
     vector.truncate(dimensions);
     let square = |&number: &f32| f64::from(number) * f64::from(number);
@@ -318,7 +318,7 @@ fn unit(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
     vector
 }
 
-/// Jobs of an account that are being computed, beside each other: a short one doesn't wait for a long one.
+/// The most jobs of an account that are computed beside each other, so that a short one doesn't wait for a long one.
 const JOBS_AT_ONCE: usize = 16;
 
 fn run(mut embedder: impl Embedder, queue: &Queue) {
@@ -331,7 +331,7 @@ fn run(mut embedder: impl Embedder, queue: &Queue) {
         jobs.extend(next);
         if let Step::Damaged(why) = step(&mut embedder, &mut jobs) {
             tracing::error!("embeddings are not available until the model is loaded again: {why}");
-            // Nobody comes in any more who learns of an answer.
+            // Refuse new jobs first: no thread would answer them.
             queue.close();
             for job in jobs {
                 let _ = job.answer.send(Err(EngineError::Unavailable(why.clone())));
@@ -350,7 +350,7 @@ fn may_have_more(jobs: &VecDeque<Job>, account: &str) -> bool {
 /// The outcome of a step.
 enum Step {
     Done,
-    /// Nothing more can be computed.
+    /// The model is damaged: nothing more can be computed.
     Damaged(String),
 }
 
@@ -379,7 +379,7 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) -> Step {
                 if job.vectors.len() < job.inputs.len() {
                     jobs.push_back(job);
                 } else {
-                    // Nobody may listen any more.
+                    // The caller may have left.
                     let _ = job.answer.send(Ok(job.vectors));
                 }
             }
@@ -397,7 +397,7 @@ fn step(embedder: &mut impl Embedder, jobs: &mut VecDeque<Job>) -> Step {
     Step::Done
 }
 
-/// Whoever was in the step fails. The others weren't touched.
+/// Fails the jobs in the step. The others weren't touched.
 fn fail(jobs: &mut VecDeque<Job>, chosen: &[(usize, usize)], why: &str) {
     tracing::error!(inputs = chosen.len(), "a step of embeddings failed: {why}");
     for (at, job) in std::mem::take(jobs).into_iter().enumerate() {

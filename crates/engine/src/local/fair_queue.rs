@@ -3,13 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// An account may have this part of a queue's length in it even when it is full, so that no other account shuts it out.
+/// An account may have this part (1/16) of a queue's length in it even when the queue is full, so that no other account
+/// shuts it out.
 const ACCOUNT_PART: usize = 16;
-/// Accounts that may use that part of a full queue at once; after them a push is refused.
+/// The number of accounts that may use that part of a full queue at once; after them a push is refused.
 const ACCOUNTS_BEYOND: usize = 16;
 
-/// Whether something of an account is let into a queue that is `length` long, `own` of that the account's, and is full with
-/// `most`.
+/// Whether one more item of an account is let into a queue of `length` items, of which `own` are the account's, and
+/// which is full with `most`.
 pub(crate) fn has_room(length: usize, own: usize, most: usize) -> bool {
     let part = (most / ACCOUNT_PART).max(1);
     length < most || (own < part && length < most + part * ACCOUNTS_BEYOND)
@@ -38,7 +39,7 @@ impl<T> FairQueue<T> {
         self.length == 0
     }
 
-    /// Whether there is room for something more of the account in a queue that is full with `most`.
+    /// Whether one more item of the account is let into the queue, which is full with `most`.
     pub(crate) fn has_room(&self, account: &str, most: usize) -> bool {
         let own = self.waiting.get(account).map_or(0, VecDeque::len);
         has_room(self.length, own, most)
@@ -53,7 +54,7 @@ impl<T> FairQueue<T> {
         self.length += 1;
     }
 
-    /// The oldest of the account whose turn it is, among those that `may` have one.
+    /// Takes the oldest item of the account whose turn it is, among the accounts for which `may` is true.
     pub(crate) fn pop(&mut self, may: impl Fn(&str) -> bool) -> Option<(Arc<str>, T)> {
         let at = self.turns.iter().position(|account| may(account))?;
         let account = self.turns.remove(at)?;
@@ -68,7 +69,7 @@ impl<T> FairQueue<T> {
         Some((account, item))
     }
 
-    /// Drops what nobody wants any more.
+    /// Drops the items that aren't wanted any more.
     pub(crate) fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         self.waiting.retain(|_, own| {
             own.retain(|item| wanted(item));
@@ -119,7 +120,7 @@ mod tests {
         for _ in 0..9 {
             let (account, item) = queue.pop(|_| true).unwrap();
             popped.push(item);
-            // Both others always have one more, and still the first has every third turn.
+            // Both other accounts always have one more item, and still account a has every third turn.
             if *account != *"a" {
                 queue.push(&account, item);
             }

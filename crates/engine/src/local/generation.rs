@@ -1,4 +1,4 @@
-//! One request on its way: its choices' samplers and texts, its channel, its allowance.
+//! A request that is being generated: its choices' samplers and texts, its channel, its allowance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::scheduler::Job;
 use crate::text::TextStream;
 use crate::{EngineError, FinishReason, Prepared, Request, Token};
 
-/// The bias that forbids a token.
+/// The `logit_bias` that forbids a token.
 const BIAS_MIN: f32 = -100.0;
 
 pub(crate) struct Generation {
@@ -25,16 +25,16 @@ pub(crate) struct Generation {
     sender: EventSender,
     choices: Vec<Choice>,
     unfinished: u32,
-    /// Which prompts were computed and counted.
+    /// Whether each prompt was computed and counted.
     prompts_computed: Vec<bool>,
     /// Log-probabilities of each prompt's tokens after the first, as far as they are computed.
     prompt_scores: Vec<Vec<TokenLogprob>>,
     generated: u64,
     quota: u32,
-    /// Since when the reader has left no room.
+    /// The time since which the channel has been full, if it is.
     full_since: Option<Duration>,
     bytes: Vec<u8>,
-    /// Events about prompts that have yet to be sent.
+    /// The number of prompt events that have yet to be sent.
     prompts_unsaid: u32,
     allowed: AllowedTokens,
 }
@@ -52,48 +52,49 @@ struct Begun {
     budget: Option<ThinkingBudget>,
     text: TextStream,
     generated: u32,
-    /// Tokens whose text hasn't been sent.
+    /// The number of tokens whose text hasn't been sent.
     unsent: u32,
     wants_scores: bool,
-    /// Their log-probabilities, if asked for, each with the place in the text where it begins.
+    /// The log-probabilities of tokens that haven't been sent, if asked for, each with the byte of the text at which
+    /// its token begins.
     scored: Vec<(usize, TokenLogprob)>,
-    /// Tokens that haven't been told, if they are to be.
+    /// The ids of tokens that haven't been sent, if asked for.
     ids: Vec<Token>,
-    /// Goes before the first text.
+    /// The echoed prompt, which goes before the first text.
     echo: Echo,
 }
 
-/// What keeps a choice to its format.
+/// The state of a choice's grammar.
 struct Guide {
     walk: Walk,
-    /// Logits that came before it was known which tokens they may choose from.
+    /// Logits that came before the token mask for them.
     parked: Option<Box<[f32]>>,
 }
 
-/// What sampling needs of the engine's thread.
+/// The parts of the engine's thread that sampling needs.
 pub(crate) struct Tools<'a> {
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) tokenizer: &'a dyn Tokenizer,
     pub(crate) masks: &'a mut dyn AccountMasks,
 }
 
-/// What a choice does after its logits were there.
+/// The outcome of sampling a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It goes on with this token.
+    /// The choice continues with this token.
     Token(Token),
-    /// Its logits are kept until it is known which tokens are allowed.
+    /// The token mask isn't there yet: the choice's logits are kept until it is.
     Parked,
-    /// It has ended.
+    /// The choice has ended.
     Ended,
-    /// It has ended, and with it the whole generation.
+    /// The choice has ended, and with it the whole generation.
     Over,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sweep {
     GoesOn,
-    /// Nobody listens, or its last event is sent.
+    /// The receiver is closed, or the last event is sent.
     Over,
 }
 
@@ -123,7 +124,8 @@ impl Generation {
     pub(crate) fn job(&self, salt: Option<Arc<str>>, speculation: Speculation) -> Job {
         Job {
             salt,
-            // What a format allows after a token is computed beside the model, and not there at once.
+            // With a format, the mask for the token after a draft token is computed beside the model, and isn't there
+            // at once.
             drafts: speculation == Speculation::Ngram
                 && self.prepared.constraint.is_none()
                 && !self.prepared.request.repeatable,
@@ -147,25 +149,26 @@ impl Generation {
         self.quota
     }
 
-    /// A guess for queues, with so many tokens for each choice.
+    /// The request's expected number of tokens, for queue times: its prompts and up to `output_expected` for each
+    /// choice.
     pub(crate) fn tokens_expected(&self, output_expected: u32) -> u64 {
         let output = u64::from(self.prepared.output_max.min(output_expected));
         self.prepared.prompt_tokens() + self.prepared.choices() * output
     }
 
-    /// Whether somebody still reads it.
+    /// Whether the receiver is still open.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.sender.is_closed()
     }
 
-    /// Looks at what changes from outside, once a step: the reader and the allowance.
+    /// Checks what changes from outside, once a step: the reader and the allowance.
     pub(crate) fn sweep(&mut self, now: Duration, write_timeout: Duration) -> Sweep {
         if !self.is_wanted() {
             return Sweep::Over;
         }
         let allowance_is_used_up =
             self.prepared.output_max > 0 && self.prepared.allowance.is_used_up(self.generated);
-        // Text that was held back takes an event of each choice.
+        // Text that was held back takes one event of each choice.
         let events = if allowance_is_used_up {
             u64::from(self.unfinished)
         } else {
@@ -196,7 +199,7 @@ impl Generation {
         Sweep::GoesOn
     }
 
-    /// Notes what the model thought of the token that follows `position` in the prompt of a choice.
+    /// Records the log-probability of the token that follows `position` in the prompt of a choice.
     pub(crate) fn score_prompt(
         &mut self,
         choice: u32,
@@ -222,7 +225,7 @@ impl Generation {
         }
     }
 
-    /// Chooses the next token of a choice and sends what it means.
+    /// Samples the next token of a choice and sends its text.
     pub(crate) fn sample(&mut self, choice: u32, logits: &[f32], tools: &mut Tools<'_>) -> Outcome {
         self.begin(choice, tools.tokenizer);
         if self.prepared.output_max == 0 {
@@ -234,8 +237,8 @@ impl Generation {
         }
     }
 
-    /// Samples what was parked if it is known now what is allowed, and ends choices that turn out to be
-    /// complete. Once a step, after [`sweep`](Self::sweep): it uses up some of the quota.
+    /// Samples parked choices whose token mask has come, and ends choices whose grammar is complete. Called once a
+    /// step, after [`sweep`](Self::sweep): it uses up some of the quota.
     pub(crate) fn resume(&mut self, tools: &mut Tools<'_>) -> Vec<(u32, Outcome)> {
         let mut resumed = Vec::new();
         if self.prepared.constraint.is_none() {
@@ -326,7 +329,7 @@ impl Generation {
             begun.ids.push(token);
         }
         let stop = &self.prepared.request.stop;
-        // A text that has a format is complete where the model ends it.
+        // With a format, an answer is complete where the model ends it.
         let ignores_end = stop.ignores_model && begun.guide.is_none();
         if tokenizer.is_end(token) && !ignores_end {
             return self.finish(choice, FinishReason::Stop);
@@ -373,7 +376,7 @@ impl Generation {
         } else {
             None
         };
-        // A stop string cuts off tokens; any other end doesn't.
+        // A stop string cuts tokens off the text; any other end doesn't.
         let scored = match outcome {
             Some(_) if !pushed.stopped => begun.scored.len(),
             _ => begun.scored_text(),
@@ -396,7 +399,7 @@ impl Generation {
         Outcome::Token(token)
     }
 
-    /// Ends a choice with what it still has to say.
+    /// Ends a choice, after sending the text that it still holds back.
     pub(crate) fn finish(&mut self, choice: u32, reason: FinishReason) -> Outcome {
         match &mut self.choices[choice as usize] {
             Choice::Ended => return Outcome::Ended,
@@ -428,7 +431,7 @@ impl Generation {
         Outcome::Over
     }
 
-    /// Why no token is left to choose though the format allows some.
+    /// The error of a request for which no token is left to choose: its own limits forbid all, or the model is broken.
     fn nothing_left(&self) -> EngineError {
         if self.prepared.limits != TokenLimits::default() {
             return EngineError::Invalid(Invalid::new(
@@ -457,7 +460,7 @@ impl Generation {
         Outcome::Over
     }
 
-    /// A choice's state is made when its first token is: thousands may wait.
+    /// Makes a choice's state when its first token comes, not before: thousands may wait.
     fn begin(&mut self, choice: u32, tokenizer: &dyn Tokenizer) {
         if !matches!(self.choices[choice as usize], Choice::Waiting) {
             return;
@@ -483,7 +486,7 @@ impl Generation {
         }));
     }
 
-    /// Why no token can follow.
+    /// The error of a request whose grammar has failed.
     fn cannot_go_on(&self, failure: Failure) -> EngineError {
         let constraint = self.prepared.constraint.as_ref();
         let param = constraint.map_or("response_format", |constraint| constraint.param());
@@ -521,8 +524,9 @@ impl Generation {
         (choice / self.prepared.request.choices.get()) as usize
     }
 
-    /// The first of its choices that is sampled shows that a prompt is computed, `cached` tokens of it for somebody
-    /// before: it is counted, and told before anything of its choices is.
+    /// Called before a choice is sampled. The first sampled choice of a prompt shows that the prompt is computed,
+    /// `cached` tokens of it from the prefix cache: the prompt is counted, and its event goes before any event of its
+    /// choices.
     pub(crate) fn count_prompt(&mut self, choice: u32, cached: u32, tokenizer: &dyn Tokenizer) {
         let prompt = self.prompt_of(choice);
         if !std::mem::replace(&mut self.prompts_computed[prompt], true) {
@@ -533,9 +537,10 @@ impl Generation {
         }
     }
 
-    /// Each token may become an event, and the last events of all choices have to fit beside them.
+    /// The number of tokens that may be sampled now: each may become an event, beside which the last events of all
+    /// choices have to fit.
     fn quota_now(&self) -> u32 {
-        // Without output nothing is sampled but the sign that the prompt is computed.
+        // With `output_max` 0 nothing is sampled; one token of quota lets the prompt be computed.
         let allowed = if self.prepared.output_max == 0 {
             1
         } else {
@@ -551,7 +556,7 @@ impl Generation {
             .saturating_sub(self.generated)
     }
 
-    /// Events that can be sent beside those about prompts and the last ones of all choices.
+    /// The number of events that can be sent beside those about prompts and the last ones of all choices.
     fn room(&self) -> u64 {
         let last = u64::from(self.unfinished) + 1 + u64::from(self.prompts_unsaid);
         (self.sender.room() as u64).saturating_sub(last)
@@ -563,7 +568,7 @@ fn tells_prompts(request: &Request) -> bool {
     request.token_ids || request.prompt_logprobs.is_some()
 }
 
-/// What is to be known of the prompts' tokens.
+/// The log-probabilities that are wanted of the prompts' tokens, for `echo` or `prompt_logprobs`.
 fn scores_wanted(request: &Request) -> Option<Logprobs> {
     let echoed = request.logprobs.filter(|_| request.echo);
     let wanted = [echoed, request.prompt_logprobs];
@@ -574,7 +579,7 @@ fn scores_wanted(request: &Request) -> Option<Logprobs> {
 }
 
 impl Begun {
-    /// The tokens that no text has told, at the end of a choice.
+    /// An event with the ids that no text event has had, at the end of a choice.
     fn say_ids(&mut self, choice: u32) -> Option<Event> {
         let ids = std::mem::take(&mut self.ids);
         (!ids.is_empty()).then_some(Event::Text {
@@ -587,13 +592,13 @@ impl Begun {
         })
     }
 
-    /// How many of the scored tokens begin in text that is out.
+    /// The number of scored tokens that begin in text that is out.
     fn scored_text(&self) -> usize {
         let out = self.text.out();
         self.scored.partition_point(|&(place, _)| place < out)
     }
 
-    /// What goes out now: a text that is decided, with the tokens and so many log-probabilities that
+    /// The event to send now, if any: text that is decided, with the ids and the first `scored` log-probabilities that
     /// waited for it.
     fn say(&mut self, choice: u32, text: String, scored: usize) -> Option<Event> {
         let Echo {
@@ -605,7 +610,7 @@ impl Begun {
         if whole.is_empty() && logprobs.is_empty() {
             return None;
         }
-        // A token is told with its score, else as soon as some text comes.
+        // With log-probabilities, a token is counted as sent with its own, otherwise as soon as any text is sent.
         let tokens = match self.wants_scores {
             true => u32::try_from(scored).expect("a choice's tokens fit a u32"),
             false => self.unsent,

@@ -1,5 +1,5 @@
-//! What async code and the engine's thread share: the queue of accepted requests and whether there
-//! are to be more. One lock decides all of it, so that no request can slip in behind the last look.
+//! The state that async code and the engine's thread share: the queue of accepted requests, and whether more are
+//! accepted. One lock guards both, so that no request can slip in after the thread's last look.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::local::fair_queue::has_room;
 use crate::scheduler::Drafted;
 use crate::{EngineError, Health, Prepared};
 
-/// Bounds of what a caller is told to wait.
+/// Bounds of `retry_after`.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -21,15 +21,15 @@ pub(crate) struct Start {
     pub(crate) sender: EventSender,
 }
 
-/// What waits inside the core for its first step.
+/// The requests inside the core that wait for their first step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
     pub requests: usize,
     /// Requests by account.
     pub of_accounts: HashMap<Arc<str>, usize>,
-    /// How long it will take to begin all of them, by the speed measured.
+    /// How long it will take until all of them have begun, at the measured speed.
     pub wait: Duration,
-    /// Tokens that were guessed until now, and how many of them were right.
+    /// The numbers of draft tokens so far, and of accepted ones.
     pub drafted: Drafted,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Inbox {
 struct State {
     phase: Phase,
     starts: VecDeque<Start>,
-    /// A mask has come since the thread last looked.
+    /// Whether a token mask has come since the thread last looked.
     woken: bool,
-    /// As the thread last said.
+    /// The load that the thread last reported.
     load: Load,
 }
 
@@ -58,7 +58,7 @@ enum Phase {
     Down(String),
 }
 
-/// What the thread finds when it looks.
+/// The result of the thread's look into the inbox.
 #[derive(Debug)]
 pub(crate) enum Mail {
     Starts(VecDeque<Start>),
@@ -83,7 +83,7 @@ impl State {
     }
 }
 
-/// How long the thread may wait for mail.
+/// How long the thread waits for something new.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Patience {
     None,
@@ -120,7 +120,7 @@ impl Inbox {
         self.lock().accepts(account, self.requests_max)
     }
 
-    /// Something has come that a thread with nothing to step may wait for.
+    /// Wakes the thread if it has nothing to step: a token mask has come.
     pub(crate) fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_one();
@@ -154,7 +154,7 @@ impl Inbox {
         }
     }
 
-    /// For the thread: what has come since, and `load` for those who ask to come in.
+    /// For the engine's thread: reports its load, waits as `patience` says, and takes the new requests.
     pub(crate) fn take(&self, load: Load, patience: Patience) -> Mail {
         let mut state = self.lock();
         state.load = load;
@@ -179,7 +179,7 @@ impl Inbox {
             return Mail::Stop;
         }
         let starts = std::mem::take(&mut state.starts);
-        // They count until the thread says how many of them still wait.
+        // The requests count as waiting until the thread reports how many of them still wait.
         state.load.requests += starts.len();
         for start in &starts {
             let account = Arc::clone(&start.prepared.account);
@@ -188,7 +188,8 @@ impl Inbox {
         Mail::Starts(starts)
     }
 
-    /// The thread ends: nobody comes in any more, and these had not been looked at.
+    /// Called when the engine's thread ends: refuses all further requests with `why`, and returns those that the thread
+    /// hadn't taken.
     pub(crate) fn close(&self, why: String) -> VecDeque<Start> {
         let mut state = self.lock();
         state.phase = Phase::Down(why);
@@ -196,7 +197,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway through a change.
+        // A poisoned lock is no problem: nothing under it can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,17 +1,17 @@
-//! Where it is computed what formats allow: beside the model, in turns of the accounts.
+//! Token masks, which say what tokens a format allows next: computed beside the model, in turns of the accounts.
 
 use std::sync::Arc;
 
 use crate::constraint::{MaskComputer, MaskJob};
 use crate::local::workers::{Purpose, Workers};
 
-/// Computes masks of accounts, at once or later, here or elsewhere.
+/// Computes token masks for accounts, at once or later, on this thread or on others.
 pub trait AccountMasks: Send {
-    /// Must not wait. There are never more jobs than choices.
+    /// Starts a job, without waiting for it. There are never more jobs than choices.
     fn compute_for(&mut self, account: &Arc<str>, job: MaskJob);
 }
 
-/// A computer that takes masks as they come doesn't need the account.
+/// Any [`MaskComputer`] will do where accounts needn't take turns.
 impl<T: MaskComputer> AccountMasks for T {
     fn compute_for(&mut self, _: &Arc<str>, job: MaskJob) {
         self.compute(job);
@@ -30,8 +30,8 @@ impl MaskComputer for MasksOf<'_> {
     }
 }
 
-/// A few threads that compute masks while the model computes logits. Dropping it ends them after the mask that each is at; what is left
-/// of the jobs fails.
+/// A few threads that compute token masks while the model computes logits. Dropping it ends the threads after the masks
+/// that they are at; the other jobs fail.
 pub(crate) struct MaskWorkers {
     workers: Workers,
     done: Arc<dyn Fn() + Send + Sync>,

@@ -1,50 +1,52 @@
-//! How fast steps are: how many rows one may have while streams decode, and how long a queue will take.
+//! Measures how fast steps are: how many tokens a step may have while streams decode, and how long a queue will take.
 
 use std::time::Duration;
 
 use crate::scheduler::Room;
 
-/// However slow a step is: with fewer, streams would take turns.
+/// The least decode tokens of a step, however slow it is: with fewer, streams would take turns.
 const STREAMS_MIN: u32 = 32;
-/// A room that has shrunk to less takes too long to grow again.
+/// The least token budget of a step: a smaller one takes too long to grow again.
 const ROOM_MIN: u32 = 8;
-/// What a step may hold before anything was measured.
+/// The most tokens of a step beside streams before such a step was measured.
 const ROOM_START: u32 = 64;
-/// No step that holds streams is to take longer than so many targets, …
+/// The most inter-token targets that a step with streams is to take.
 const TARGETS_MAX: f64 = 2.0;
-/// … so its prompts are cut for a little less: the next step may take a little longer than the last one.
+/// The targets that the prompts of such a step are cut for: a little less, since a step may take a little longer than
+/// the last one.
 const TARGETS_AIMED: f64 = TARGETS_MAX - 0.25;
-/// One step that took long says little: the next one has this part of its prompts at least.
+/// After a slow step, the next one has at least this fraction of its prompt tokens: one step says little.
 const CUT_MOST: f64 = 0.75;
-/// A prompt gets on by so many rows in any case, and by half as many as there are streams: where these take longer alone,
-/// nothing is promised.
+/// Prompt tokens that a step has in any case, or half as many as it has decode tokens if that is more: where decode
+/// tokens alone take longer than the target, nothing is promised.
 const PROMPTS_FLOOR: u32 = 4;
-/// Where a step takes as long as a tile of rows anyway, a prompt has the rows up to that, unless a tile takes longer than so many
-/// targets: then short steps are at least as short as they can be.
+/// A step takes as long as a full tile of tokens anyway, so that prompts may fill the tile up; unless a tile takes
+/// longer than this many targets: then short steps are kept as short as they can be.
 const TILE_TARGETS_MAX: f64 = 6.0;
-/// A step that nobody waits for is no longer than so many targets: somebody may come meanwhile. Rows beyond that don't make it any more
-/// efficient.
+/// The most targets that a step takes if nothing waits for it: a request may come meanwhile. More tokens don't make
+/// such a step any more efficient.
 const LONGEST_TARGETS: f64 = 10.0;
-/// Rows of such a step on a slow machine: with fewer, kernels are less efficient, and streams take turns.
+/// The least tokens of such a step on a slow machine: with fewer, kernels are less efficient, and streams take turns.
 const LONGEST_ROWS_MIN: u32 = 32;
-/// Weight of the newest step in the average speed.
+/// The weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
 #[derive(Debug)]
 pub(crate) struct Pace {
     target: Duration,
     rows: u32,
-    /// Rows of a step that takes about as long as it may; `None` before one with streams and prompts was measured.
+    /// Tokens of a step that takes about as long as the target; `None` before a step with streams and prompts was
+    /// measured.
     room: Option<u32>,
-    /// Rows of prompts that a step has beyond its room, as long as it takes no more than [`TARGETS_MAX`], …
+    /// Prompt tokens that a step may have beyond `room`, as long as it takes no more than [`TARGETS_MAX`].
     prompts: u32,
-    /// … and no more than these.
+    /// The upper bound of `prompts`.
     prompts_most: u32,
-    /// Rows of a step that takes no longer than [`LONGEST_TARGETS`].
+    /// Tokens of a step that takes no longer than [`LONGEST_TARGETS`].
     longest: u32,
-    /// Fewer rows don't make a step shorter.
+    /// Tokens of a kernel tile: with fewer, a step isn't shorter.
     tile: u32,
-    /// Of a step of so many rows.
+    /// The time that a step of `tile` tokens takes.
     tile_took: Duration,
     rows_per_second: Option<f64>,
 }
@@ -54,9 +56,9 @@ pub(crate) struct Pace {
 pub(crate) struct Measured {
     pub(crate) took: Duration,
     pub(crate) rows: u32,
-    /// Of which so many are prompts'.
+    /// How many of `rows` are prompt tokens.
     pub(crate) prompt_rows: u32,
-    /// Whether somebody waited meanwhile: a stream for its next token, or an account for the others' rows.
+    /// Whether anything waited for the step: a stream for its next token, or an account for other accounts' tokens.
     pub(crate) awaited: bool,
 }
 
@@ -76,7 +78,8 @@ impl Pace {
         }
     }
 
-    /// The rows that the next step may hold beside so many streams. Without streams, and with one account, no request is kept waiting.
+    /// The token budget of the next step, beside this many streams. Without streams, and with one account, no request
+    /// waits for the step.
     pub(crate) fn room(&self, streams: u32, several_accounts: bool) -> Room {
         let rows = if streams > 0 || several_accounts {
             self.beside_others()
@@ -92,7 +95,8 @@ impl Pace {
         }
     }
 
-    /// The same while a prompt is computed aside, which has half of the time that prompts have.
+    /// The token budget while background prefill is under way, which gets half of the time that prompts have beside
+    /// streams.
     pub(crate) fn room_beside_aside(&self, streams: u32, several_accounts: bool) -> Room {
         let room = self.room(streams, several_accounts);
         if streams == 0 {
@@ -139,7 +143,7 @@ impl Pace {
         }
     }
 
-    /// Keeps a step below [`LONGEST_TARGETS`] even if no stream waits for it.
+    /// Adjusts `longest`, so that a step stays below [`LONGEST_TARGETS`] even if no stream waits for it.
     fn bound(&mut self, step: Measured) {
         let limit = self.target.mul_f64(LONGEST_TARGETS);
         if step.took > limit {
@@ -151,7 +155,7 @@ impl Pace {
         self.longest = self.longest.max(LONGEST_ROWS_MIN).min(self.rows);
     }
 
-    /// A step that wasn't full says nothing against a fuller one.
+    /// Adjusts `room` to the target. It grows only after a full step: another one says nothing about more tokens.
     fn steer(&mut self, step: Measured) {
         let now = self.beside_others();
         let full = step.rows >= now;
@@ -166,7 +170,7 @@ impl Pace {
         self.room = Some(room.max(ROOM_MIN).min(self.rows));
     }
 
-    /// Prompts have their rows, but not so many that a stream is silent for longer than [`TARGETS_MAX`].
+    /// Adjusts `prompts`, so that no stream waits for longer than [`TARGETS_MAX`].
     fn keep_promise(&mut self, step: Measured) {
         let aimed = self.target.mul_f64(TARGETS_AIMED);
         let share = aimed.as_secs_f64() / step.took.as_secs_f64().max(1e-6);
@@ -182,7 +186,7 @@ impl Pace {
         }
     }
 
-    /// Time for so many tokens; zero as long as nothing was measured.
+    /// The expected time for this many tokens; zero before anything was measured.
     pub(crate) fn estimate(&self, tokens: u64) -> Duration {
         self.rows_per_second.map_or(Duration::ZERO, |speed| {
             Duration::try_from_secs_f64(tokens as f64 / speed).unwrap_or(Duration::MAX)
@@ -196,12 +200,12 @@ mod tests {
 
     const TARGET: Duration = Duration::from_millis(100);
 
-    /// A machine on which each row takes as long as the one before it.
+    /// A machine on which each token takes as long as the one before it.
     fn machine(rows_per_second: u32) -> impl Fn(u32) -> Duration {
         move |rows| Duration::from_secs_f64(f64::from(rows) / f64::from(rows_per_second))
     }
 
-    /// Full steps of a prompt beside so many streams; the rows of the last one, and how long it took.
+    /// Runs full steps of a prompt beside this many streams. Returns the tokens of the last step, and how long it took.
     fn run(
         pace: &mut Pace,
         steps: u32,
@@ -259,7 +263,7 @@ mod tests {
         assert_eq!(pace.room(4, false).rows, 64);
         pace.measure(Measured { rows: 64, ..fast });
         assert_eq!(pace.room(4, false).rows, 80);
-        // Longer than it may: as many fewer.
+        // A step that takes 10 % too long: the budget shrinks in proportion.
         pace.measure(Measured {
             took: Duration::from_millis(110),
             rows: 80,
@@ -300,15 +304,15 @@ mod tests {
             let got = pace.room(4, false).prompts;
             assert_eq!(got, settles, "{rows_per_second}/s, {prompts} of {most}");
         };
-        // 36 rows are over in time: what was asked for.
+        // 36 tokens are done in time: prompts have as many as were asked for.
         check(250, 32, 128, 32);
         check(100_000, 32, 128, 32);
         check(1_000, 100, 128, 100);
         check(1_000, 64, 16, 16);
-        // 16 rows take as long as a step may, four are a stream's each.
+        // 17 tokens take as long as a step is cut for, and four of them are the streams'.
         check(100, 32, 128, 13);
         check(100, 8, 128, 8);
-        // However slow it is, a prompt gets on.
+        // However slow the machine is, a prompt advances.
         check(10, 32, 128, 4);
         check(10, 3, 128, 3);
     }
@@ -335,7 +339,7 @@ mod tests {
         let check = |tile_took_ms: u64, prompts: u32| {
             let mut pace = Pace::new(TARGET, 512, 32, 64);
             assert_eq!(pace.room(4, false).prompts, 60);
-            // Fewer rows take as long as a tile.
+            // Fewer tokens take as long as a tile.
             let time = |rows: u32| Duration::from_millis(tile_took_ms) * rows.max(64) / 64;
             run(&mut pace, 50, 4, time);
             assert_eq!(pace.room(4, false).prompts, prompts, "{tile_took_ms} ms");

@@ -19,19 +19,19 @@ use crate::request::{
 use crate::specials::Names;
 use crate::{EngineError, Input, Prepared, PromptSize, Request, Token};
 
-/// Log-probabilities of echoed prompts in one answer, alternatives included.
+/// The most log-probabilities of prompt tokens in one answer, alternatives included.
 pub const ECHOED_LOGPROBS_MAX: usize = 1 << 18;
 
-/// When to come back with a grammar that was given up.
+/// When to retry a grammar whose compilation was cancelled.
 const CANCELLED_RETRY: Duration = Duration::from_secs(1);
 
-/// Knows what a model knows about text. Used from any thread.
+/// The model's tokenizer, chat format and grammars. Used from any thread.
 pub(crate) struct Preparer {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) constraints: Constraints,
     pub(crate) context_tokens: u32,
-    /// Tokens that end a text, once somebody has asked for them.
+    /// All EOS tokens, once they were needed.
     pub(crate) ends: OnceLock<Arc<[Token]>>,
     pub(crate) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -44,14 +44,14 @@ impl fmt::Debug for Preparer {
     }
 }
 
-/// A request as tokens, and what its answer must look like.
+/// A tokenized request, and the grammar of its answer, not compiled yet.
 #[derive(Debug)]
 pub(crate) struct RenderedRequest {
     pub(crate) prepared: Prepared,
     pub(crate) grammar: Option<Grammar>,
 }
 
-/// The request, kept to what its grammar became.
+/// The request with its compiled grammar.
 pub(crate) fn kept_to(prepared: Prepared, compiled: Option<Compiled>) -> Prepared {
     match compiled {
         None => prepared,
@@ -67,7 +67,7 @@ pub(crate) fn kept_to(prepared: Prepared, compiled: Option<Compiled>) -> Prepare
 }
 
 impl Preparer {
-    /// Everything but the grammar, which may take much longer.
+    /// Prepares everything but the grammar, which may take much longer.
     pub(crate) fn render(&self, request: Request) -> Result<RenderedRequest, EngineError> {
         self.check_tokens(&request)?;
         let (mut reading, mut shown) = (Reading::PLAIN, ShownTokens::default());
@@ -127,7 +127,7 @@ impl Preparer {
             })
     }
 
-    /// All of it at once.
+    /// Prepares everything, with the grammar.
     #[cfg(test)]
     pub(crate) fn prepare(&self, request: Request) -> Result<Prepared, EngineError> {
         let RenderedRequest { prepared, grammar } = self.render(request)?;
@@ -137,7 +137,7 @@ impl Preparer {
         Ok(kept_to(prepared, compiled))
     }
 
-    /// Each token that a request names must be one.
+    /// Fails if a token id in the request is beyond the vocabulary.
     fn check_tokens(&self, request: &Request) -> Result<(), EngineError> {
         let check = |param, tokens: &[Token]| {
             let mut tokens = tokens.iter();
@@ -153,7 +153,7 @@ impl Preparer {
         )
     }
 
-    /// The prompts, of those that are too long only as much as is wanted.
+    /// Cuts prompts that are too long, as the request's `truncation` says.
     fn truncated(
         &self,
         mut prompts: Vec<Encoded>,
@@ -170,7 +170,7 @@ impl Preparer {
             }
         };
         for prompt in &mut prompts {
-            // Of a text that wasn't read to its end the last tokens aren't known.
+            // If a text wasn't read to its end, its last tokens aren't known.
             if prompt.tokens.len() > length as usize && (prompt.complete || keep == Keep::First) {
                 prompt.tokens = part(&prompt.tokens, length as usize, keep, self.begins(request));
                 prompt.complete = true;
@@ -179,7 +179,7 @@ impl Preparer {
         Ok(prompts)
     }
 
-    /// The token that is put in front of this request's texts.
+    /// The BOS token that is put in front of this request's texts, if any.
     fn begins(&self, request: &Request) -> Option<Token> {
         let is_text = matches!(&request.input, Input::Prompts(prompts) if matches!(prompts.first(), Some(Prompt::Text(_))));
         if !is_text || request.tokenizing.bos == Bos::Omit {
@@ -222,7 +222,7 @@ impl Preparer {
             .ok_or(EngineError::Unsupported { feature: "chat" })
     }
 
-    /// Whoever carries a prepared request to the engine may have changed it.
+    /// Checks a prepared request again: its fields are public, so that the caller may have changed them.
     pub(crate) fn check(&self, prepared: &Prepared) -> Result<(), EngineError> {
         if prepared.prompts.is_empty() || prepared.prompts.iter().any(|prompt| prompt.is_empty()) {
             return Err(
@@ -247,7 +247,7 @@ impl Preparer {
             Some(bytes) => Names::AllBut(bytes),
             None => Names::All,
         };
-        // The template writes the first token itself.
+        // The template writes the BOS token itself.
         self.tokenizer.encode(&prompt.text, names, Bos::Omit)
     }
 
@@ -281,7 +281,7 @@ impl Preparer {
         Err(Invalid::new(param, message).into())
     }
 
-    /// Tokens that each choice may have, so that it fits the context beside the longest prompt.
+    /// The most tokens that each choice may have, so that it fits the context beside the longest prompt.
     fn output_max(&self, prompt: PromptSize, limit: OutputLimit) -> Result<u32, EngineError> {
         let context = self.context_tokens;
         let too_long = EngineError::TooLong {
@@ -306,13 +306,14 @@ impl Preparer {
     }
 }
 
-/// Every token that ends a text.
+/// All EOS tokens of the vocabulary.
 fn ends(tokenizer: &dyn Tokenizer) -> Arc<[Token]> {
     let all = 0..tokenizer.vocabulary();
     all.filter(|&token| tokenizer.is_end(token)).collect()
 }
 
-/// So many tokens of a prompt, and among the last ones the first if it is `begin`.
+/// The first or last `length` tokens of a prompt. The last ones have the prompt's first token in front if it is `begin`
+/// (BOS).
 fn part(tokens: &[Token], length: usize, keep: Keep, begin: Option<Token>) -> Vec<Token> {
     if keep == Keep::First {
         return tokens[..length].to_vec();
@@ -323,7 +324,7 @@ fn part(tokens: &[Token], length: usize, keep: Keep, begin: Option<Token>) -> Ve
     begin.into_iter().chain(last.iter().copied()).collect()
 }
 
-/// The size of the longest prompt. None may be empty.
+/// The size of the longest prompt. Fails if a prompt is empty.
 fn longest(prompts: &[Encoded], param: &str) -> Result<PromptSize, EngineError> {
     if prompts
         .iter()
@@ -347,7 +348,8 @@ fn longest(prompts: &[Encoded], param: &str) -> Result<PromptSize, EngineError> 
     }
 }
 
-/// Each answer has the log-probabilities of its whole prompt, so a few bytes could ask for gigabytes.
+/// Limits the log-probabilities of prompts: an echoed answer has those of its whole prompt, so a few bytes could ask
+/// for gigabytes.
 fn check_scores(request: &Request, prompts: &[Arc<[Token]>]) -> Result<(), Invalid> {
     let tokens: usize = prompts.iter().map(|prompt| prompt.len()).sum();
     let entries = |logprobs: Option<Logprobs>, times: u32| {

@@ -1,16 +1,18 @@
-//! What a row more makes a step longer: a line through the times of the last steps of streams, by their rows.
+//! The cost of one more token in a step: the slope of a line through the times of the last decode steps, by their
+//! tokens.
 
 use std::time::Duration;
 
-/// Steps with more rows say little about a few.
+/// Steps with more tokens aren't counted: they say little about a few tokens.
 const ROWS_MAX: usize = 32;
-/// What a step still counts after the next one.
+/// The weight of a step, relative to the step after it.
 const KEPT: f64 = 0.97;
-/// Of a step's time without rows. Rows are never free, and a line through noise may say anything.
+/// Bounds of the cost, as a fraction of a step's fixed time. A token is never free, and a line through noise may say
+/// anything.
 const SHARES: std::ops::RangeInclusive<f64> = 0.02..=4.0;
-/// Before anything was measured, and where all steps have as many rows.
+/// The cost before anything was measured, and where all steps have the same number of tokens.
 const SHARE_START: f64 = 1.0;
-/// With a smaller variance of the rows there is no line.
+/// With a smaller variance of the number of tokens, no line can be drawn.
 const VARIANCE_MIN: f64 = 0.25;
 
 /// Weighted sums, the newest step with weight 1.
@@ -24,7 +26,7 @@ pub(crate) struct RowCost {
 }
 
 impl RowCost {
-    /// A step that had no rows of prompts.
+    /// Records a step without prompt tokens.
     pub(crate) fn measure(&mut self, rows: usize, took: Duration) {
         if rows > ROWS_MAX {
             return;
@@ -41,7 +43,7 @@ impl RowCost {
         }
     }
 
-    /// What a row adds, as a part of what a step takes in any case.
+    /// The cost of one more token, as a fraction of the fixed time of a step.
     pub(crate) fn share(&self) -> f32 {
         let (rows, seconds) = (self.rows / self.weight, self.seconds / self.weight);
         let variance = self.rows_rows / self.weight - rows * rows;
@@ -77,11 +79,11 @@ mod tests {
         check(&[4], |_| 20, start);
         check(&[1, 4], |rows| 10 + 2 * rows as u64, 0.2);
         check(&[1, 2, 9, 3], |rows| 8 + 4 * rows as u64, 0.5);
-        // Noise.
+        // Slopes beyond the bounds are noise.
         check(&[1, 4], |_| 20, 0.02);
         check(&[1, 4], |rows| 40 / rows as u64, 0.02);
         check(&[1, 4], |rows| 100 * rows as u64, 4.0);
-        // A full step is something else.
+        // Steps with many tokens aren't counted.
         check(
             &[1, 4, 200],
             |rows| 10 + 2 * rows as u64 + 1_000 * (rows as u64 / 100),

@@ -1,4 +1,4 @@
-//! Log-probabilities of tokens as events have them.
+//! Log-probabilities of tokens, in the form that events have them.
 
 use crate::event::{TokenLogprob, TopLogprob};
 use crate::model::Tokenizer;
@@ -6,7 +6,7 @@ use crate::request::{Logprobs, Prompt};
 use crate::sampler::{self, Scratch};
 use crate::{Input, Prepared, Token};
 
-/// What is said of a token that came after these logits.
+/// The log-probability of a token by the logits before it, with as many alternatives as are wanted.
 pub(crate) fn token(
     token: Token,
     logits: &[f32],
@@ -29,7 +29,7 @@ pub(crate) fn token(
     }
 }
 
-/// The first token of a prompt: nothing comes before it, so nothing is known of it.
+/// The entry of a prompt's first token: it has no log-probability, since nothing comes before it.
 pub(crate) fn first(tokens: &[Token], tokenizer: &dyn Tokenizer) -> TokenLogprob {
     TokenLogprob {
         token: tokens[0],
@@ -49,11 +49,11 @@ pub(crate) fn cut(scores: &[TokenLogprob], wanted: Logprobs) -> Vec<TokenLogprob
     scores.iter().map(cut).collect()
 }
 
-/// What an answer begins with when its prompt is echoed.
+/// The echoed prompt at the beginning of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     pub(crate) text: String,
-    /// Empty unless they are asked for.
+    /// The log-probabilities of the prompt's tokens; empty unless asked for.
     pub(crate) logprobs: Vec<TokenLogprob>,
 }
 

@@ -34,7 +34,7 @@ fn chat(content: &str) -> Input {
     Input::Chat(vec![Message::new(Role::User, content)].into())
 }
 
-/// An answer as its events tell it.
+/// An answer, collected from its events.
 #[derive(Debug, Default, PartialEq)]
 struct Answer {
     choices: Vec<(String, Option<FinishReason>)>,
@@ -64,7 +64,7 @@ async fn generate(engine: &LocalEngine, request: Request) -> Result<Events, Engi
     engine.generate(engine.prepare(request).await?).await
 }
 
-/// What `read` should give for prompts with one token at their beginning that isn't in the text.
+/// The answer that `read` should return, computed without an engine by [`sim::solo`].
 fn solo(prepared: &Prepared) -> Answer {
     let Request {
         sampling,

@@ -1,4 +1,4 @@
-//! The engine's thread: take what has come, step, and wait when there is nothing to step.
+//! The engine's thread: it takes new requests, steps, and waits when there is nothing to step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::local::inbox::{Inbox, Mail, Patience};
 use crate::local::masks::MaskWorkers;
 use crate::model::Model;
 
-/// How often blocked generations are looked at: neither readers nor payers wake the thread,
-/// only masks do.
+/// How often blocked generations are looked at: readers and raised allowances don't wake the thread, only token masks
+/// and new requests do.
 const BLOCKED_WAIT: Duration = Duration::from_millis(3);
 
 pub(crate) fn spawn<M: Model>(
@@ -32,7 +32,7 @@ pub(crate) fn spawn<M: Model>(
         .name("weir-engine".to_owned())
         .spawn(move || {
             let _span = span.entered();
-            // The core isn't stepped again after a panic, only told to say goodbye, which asks nothing of the model.
+            // After a panic the core isn't stepped again; it only sends last events, which asks nothing of the model.
             let end = match catch_unwind(AssertUnwindSafe(|| run(&mut core, &inbox))) {
                 Ok(End::Stopped) => EngineError::Unavailable("the engine has stopped".to_owned()),
                 Ok(End::Damaged(why)) => {

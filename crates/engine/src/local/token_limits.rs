@@ -1,17 +1,17 @@
-//! Which tokens a choice may have next, besides what the model thinks of them.
+//! Limits on a choice's next token that hold whatever its probability.
 
 use crate::request::TokenLimits;
 use crate::{Prepared, Token};
 
 const WORD: usize = u32::BITS as usize;
 
-/// Room for the tokens that several limits allow.
+/// A buffer for the mask of tokens that several limits allow.
 #[derive(Debug, Default)]
 pub(crate) struct AllowedTokens(Vec<u32>);
 
 impl AllowedTokens {
-    /// A bit for each token that is allowed at all and by the format, or for the one that is forced if these allow it;
-    /// `None` is every token.
+    /// The mask of the tokens that both `always` (the request) and `guided` (the format) allow; only the `forced` one
+    /// if both allow it. `None` allows every token.
     pub(crate) fn of<'a>(
         &'a mut self,
         always: Option<&'a [u32]>,
@@ -49,7 +49,7 @@ impl AllowedTokens {
     }
 }
 
-/// A bit for each of these tokens.
+/// A mask with the bits of these tokens set.
 pub(crate) fn mask(tokens: &[Token]) -> Vec<u32> {
     let words = tokens
         .iter()
@@ -62,16 +62,16 @@ pub(crate) fn mask(tokens: &[Token]) -> Vec<u32> {
     mask
 }
 
-/// Tokens that a choice may not have next, by what it has said.
+/// Tokens that a choice may not have next, given the tokens that it has generated.
 #[derive(Debug, Default)]
 pub(crate) struct BannedTokens {
-    /// As many of the last tokens as matter.
+    /// The choice's last tokens: enough for the longest bad word.
     said: Vec<Token>,
     now: Vec<Token>,
 }
 
 impl BannedTokens {
-    /// What is banned behind so many tokens.
+    /// The tokens that are banned after `generated` tokens.
     pub(crate) fn now(&mut self, prepared: &Prepared, generated: u32) -> &[Token] {
         let TokenLimits {
             bad_words, ends, ..
@@ -100,7 +100,7 @@ impl BannedTokens {
             return;
         }
         self.said.push(token);
-        // Rarely, since what is left moves.
+        // Not each time, since the tokens that stay are moved.
         if self.said.len() > 2 * longest {
             self.said.drain(..self.said.len() - longest);
         }

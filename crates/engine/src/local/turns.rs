@@ -1,17 +1,18 @@
-//! How long what is computed aside may go on between two steps, so that no stream is silent for longer than it may be.
+//! How long background prefill may run between two steps, so that no stream waits longer than it may.
 
 use std::time::Duration;
 
-/// A step and what follows it are to take so many targets together: less than two, which is what is promised, since the step may take
-/// longer than the last one did.
+/// A step and the background prefill after it take this many inter-token targets together: less than the two that are
+/// promised, since the step may take longer than the last one did.
 const TARGETS: f64 = 1.85;
-/// However long steps take, it gets on for this part of a target.
+/// Background prefill gets at least this fraction of the inter-token target, however slow decode steps are.
 const PART_MIN: f64 = 0.25;
 
-/// The next turn, after a step that took so long, if there was one, and with streams that wait or without.
+/// How long background prefill runs now, after a step that took `step` (zero if there was none); `streams` if streams
+/// wait.
 pub(crate) fn next(target: Duration, step: Duration, streams: bool) -> Duration {
     if !streams {
-        // Others' prompts have as much.
+        // No stream waits: as long as the step took, which computes prompts of other accounts, but at least one target.
         return target.max(step);
     }
     let left = target.mul_f64(TARGETS).saturating_sub(step);

@@ -1,5 +1,5 @@
-//! Threads for what isn't a step: templates, tokenizing, grammars, and what formats allow. Accounts take turns on them, and none has all
-//! of them, so that another's short prompt needn't wait for one's long ones.
+//! Threads for work outside of steps: templates, tokenizing, grammars and token masks. Accounts take turns on them, and
+//! no account has all of them, so that another account's short prompt needn't wait for its long ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 use crate::EngineError;
 use crate::local::fair_queue::FairQueue;
 
-/// Things to do that may wait; each is a request that somebody waits with.
+/// The most jobs that wait; each belongs to a request whose caller waits.
 const WAITING_MAX: usize = 1_024;
-/// Time after which a refused caller may come back.
+/// The time after which a refused caller may retry.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Niceness of threads that make way for kernels: beside busy ones they have a tenth of a core each.
+/// The niceness of threads that make way for kernels: beside busy ones they have a tenth of a core each.
 const NICENESS: i32 = 10;
 
 /// The kind of work that a group of threads does.
@@ -29,7 +29,7 @@ pub(crate) enum Purpose {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Dropping it ends its threads after what each of them is at; who waits for the rest is told.
+/// A thread pool. Dropping it ends its threads after the jobs that they are at; callers of the other jobs get an error.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -38,7 +38,7 @@ pub(crate) struct Workers {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Threads that one account may have at once.
+    /// The most threads that one account may have at once.
     account_threads: usize,
     purpose: Purpose,
 }
@@ -46,19 +46,19 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: FairQueue<Job>,
-    /// By account: how many threads are at something of it.
+    /// How many threads work for each account.
     busy: HashMap<Arc<str>, usize>,
     closed: bool,
 }
 
 struct Job {
     work: Work,
-    /// Closed when nobody waits for it any more.
+    /// Whether the job's caller still waits.
     wanted: Box<dyn Fn() -> bool + Send>,
 }
 
 impl Workers {
-    /// One thread more than an account may have, of which there are `account_threads`.
+    /// Starts the threads: one more than an account may have at once, which is `account_threads`.
     pub(crate) fn start(account_threads: usize, purpose: Purpose) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -101,7 +101,7 @@ impl Workers {
             work: Box::new(move || {
                 let done = work();
                 let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-                // Nobody may listen any more.
+                // The caller may have left.
                 let _ = answer.map(|answer| answer.send(done));
             }),
             wanted: Box::new(is_wanted),
@@ -112,7 +112,7 @@ impl Workers {
             .map_err(|_| EngineError::Fault("preparing a request ended in a panic".to_owned()))
     }
 
-    /// Does some work when it is the account's turn. The caller bounds how much there is.
+    /// Does some work when it is the account's turn. The queue has no bound here: the caller bounds the number of jobs.
     pub(crate) fn spawn(&self, account: &Arc<str>, work: impl FnOnce() + Send + 'static) {
         let job = Job {
             work: Box::new(work),
@@ -125,7 +125,7 @@ impl Workers {
     fn push(&self, account: &Arc<str>, job: Job, most: usize) -> Result<(), EngineError> {
         let mut state = self.shared.lock();
         if !state.waiting.has_room(account, most) {
-            // Room that those hold who have gone meanwhile.
+            // Callers that have left may still hold room.
             state.waiting.retain(|job| (job.wanted)());
         }
         if !state.waiting.has_room(account, most) {
@@ -155,12 +155,12 @@ impl Drop for Workers {
 impl Shared {
     fn run(&self) {
         if self.purpose == Purpose::Texts {
-            // Of this thread alone, on Linux. Without it texts take time from the kernels, no more.
+            // On Linux this is for the calling thread alone. If it fails, texts take time from the kernels, no more.
             let _ = rustix::process::setpriority_process(None, NICENESS);
         }
         while let Some((account, job)) = self.next() {
             if (job.wanted)() {
-                // Whoever waits learns of a panic by the end of its channel.
+                // The caller learns of a panic by the end of its channel.
                 let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.work));
                 if done.is_err() {
                     tracing::error!("preparing a request panicked");
@@ -170,7 +170,7 @@ impl Shared {
         }
     }
 
-    /// Waits for something whose account may have one more thread. Nothing when it is closed.
+    /// Waits for a job whose account may have one more thread. `None` when the pool is closed.
     fn next(&self) -> Option<(Arc<str>, Job)> {
         let mut state = self.lock();
         loop {
@@ -209,7 +209,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway through a change.
+        // A poisoned lock is no problem: nothing under it can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -231,13 +231,13 @@ mod tests {
 
     use super::*;
 
-    /// Work that says it has begun, and goes on when it is told.
+    /// Work that reports when it has begun, and ends when it is released.
     fn held() -> (impl FnOnce() + Send, mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (begun, has_begun) = mpsc::channel();
         let (go_on, going_on) = mpsc::channel();
         let work = move || {
             begun.send(()).unwrap();
-            // Told, or not wanted any more.
+            // Released, or the sender is dropped.
             let _ = going_on.recv();
         };
         (work, has_begun, go_on)
@@ -316,7 +316,7 @@ mod tests {
             "{refused:?}"
         );
         assert_eq!(workers.run(&two, || 5).await, Ok(5));
-        // Room of those that have gone is free at once.
+        // Room of callers that have left is free at once.
         waiting.truncate(WAITING_MAX / 2);
         waiting.push(wait(0));
         end.send(()).unwrap();

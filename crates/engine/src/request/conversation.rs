@@ -1,4 +1,4 @@
-//! A conversation: its messages, the tools that the model may call, and what its template is told.
+//! A conversation: its messages, the tools that the model may call, and the options of the chat template.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,23 @@ use serde_json::Value;
 pub struct Conversation {
     pub messages: Vec<Message>,
     pub tools: Tools,
-    /// `chat_template_kwargs`, by names that the template's dialect allows; `enable_thinking` is one.
+    /// `chat_template_kwargs`, with the names that the chat format allows; `enable_thinking` is one.
     pub template_kwargs: BTreeMap<String, Value>,
     pub ending: Ending,
-    /// Whether reasoning is told apart from the text, or stays in it between its marks.
+    /// Whether reasoning is split off the text; otherwise it stays in the text between its marks, such as `<think>`.
     pub separate_reasoning: bool,
 }
 
 /// Where a conversation's prompt ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// Where the assistant's next words begin.
+    /// At the beginning of the assistant's next message (`add_generation_prompt`).
     #[default]
     Answer,
-    /// Behind the last message: whatever the model makes of it.
+    /// After the last message, with nothing that begins another one.
     Messages,
-    /// Where the last message's text ends, which is an assistant's: the answer goes on with it.
+    /// At the end of the last message's text, which is an assistant's: the answer continues it
+    /// (`continue_final_message`).
     Continuation,
 }
 
@@ -41,9 +42,9 @@ impl From<Vec<Message>> for Conversation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub role: Role,
-    /// Parts are already joined; `None` is a message without text (an assistant's tool call).
+    /// The text; its parts are already joined. `None` is a message without text (an assistant's tool call).
     pub content: Option<String>,
-    /// What an assistant thought before it said this: `reasoning_content`.
+    /// The reasoning behind an assistant's message: `reasoning_content`.
     pub reasoning: Option<String>,
     pub name: Option<String>,
     pub tool_calls: Vec<ToolCall>,
@@ -81,13 +82,13 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// What the model may call.
+/// The tools that the model may call, and whether it must.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tools {
     pub tools: Vec<Tool>,
     pub choice: ToolChoice,
-    /// `parallel_tool_calls`: whether an answer may have several calls. If the caller doesn't say, the
-    /// model decides; when it must call, only one that has learnt to make several may.
+    /// `parallel_tool_calls`: whether an answer may have several calls. `None` leaves it to the model; if it must call,
+    /// then only a model whose chat format has several calls may make several.
     pub parallel: Option<bool>,
 }
 
@@ -97,7 +98,7 @@ impl Tools {
         !self.tools.is_empty() && self.choice != ToolChoice::None
     }
 
-    /// Whether calls after the first are none of the caller's wish.
+    /// Whether the caller wants at most one call in an answer.
     pub fn one_at_a_time(&self) -> bool {
         self.parallel == Some(false)
     }
@@ -113,11 +114,11 @@ impl Tools {
 pub struct Tool {
     pub name: String,
     pub description: Option<String>,
-    /// A JSON Schema of an object; `None` takes no arguments.
+    /// The JSON Schema of the arguments, an object; `None` takes no arguments.
     pub parameters: Option<Arc<Value>>,
-    /// The schema as it was written, where `parameters` can't hold all digits of its numbers.
+    /// The schema's source text, if `parameters` can't hold all digits of its numbers.
     pub parameters_text: Option<Arc<str>>,
-    /// Whether the arguments must match the schema also where the model is free to call.
+    /// Whether the arguments must match the schema even where the model is free to call or not.
     pub strict: bool,
 }
 
@@ -125,7 +126,7 @@ pub struct Tool {
 pub enum ToolChoice {
     /// The model sees the tools, but doesn't call them.
     None,
-    /// As the model likes.
+    /// The model decides whether to call (`auto`).
     #[default]
     Auto,
     /// At least one call, and no text.

@@ -1,32 +1,33 @@
-//! What ends a text, besides its limit.
+//! Stop conditions of an answer, besides its token limit.
 
 use std::sync::Arc;
 
 use super::Invalid;
 use crate::Token;
 
-/// Stop strings of one request.
+/// The most stop strings of one request.
 pub const STOPS_MAX: usize = 4;
-/// Stop tokens of one request.
+/// The most stop tokens of one request.
 pub const STOP_TOKENS_MAX: usize = 128;
 
-/// Strings and tokens that end a text, and whether the model itself does.
+/// The strings and tokens that end an answer, and whether the model's EOS does.
 ///
-/// Every choice has them, so copies are shared.
+/// Every choice has a clone, so clones share the lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stop {
     strings: Arc<[String]>,
     tokens: Arc<[Token]>,
-    /// `min_tokens`: before as many are generated nothing ends a text; the tokens that would can't come.
+    /// `min_tokens`: nothing ends an answer before it has this many tokens. Until then EOS and stop tokens can't be
+    /// generated, and stop strings aren't looked for.
     pub min_tokens: u32,
-    /// `ignore_eos`: the tokens with which the model ends a text are as others.
+    /// `ignore_eos`: the model's EOS tokens are tokens like any other.
     pub ignores_model: bool,
-    /// `include_stop_str_in_output`: what ends a text is a part of it.
+    /// `include_stop_str_in_output`: the stop string or stop token stays in the text.
     pub is_shown: bool,
 }
 
 impl Stop {
-    /// At most [`STOPS_MAX`] strings, none empty.
+    /// Fails if there are more than [`STOPS_MAX`] strings, or if one is empty.
     pub fn new(strings: Vec<String>) -> Result<Self, Invalid> {
         if strings.len() > STOPS_MAX {
             let got = strings.len();
@@ -44,7 +45,7 @@ impl Stop {
         })
     }
 
-    /// The same with at most [`STOP_TOKENS_MAX`] tokens, `stop_token_ids`.
+    /// Sets the stop tokens (`stop_token_ids`). Fails if there are more than [`STOP_TOKENS_MAX`].
     pub fn with_tokens(self, tokens: Vec<Token>) -> Result<Self, Invalid> {
         if tokens.len() > STOP_TOKENS_MAX {
             let got = tokens.len();

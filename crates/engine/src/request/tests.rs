@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a field becomes, or the name of the field that is refused.
+/// The checked parameters after `change`, or the name of the field that is refused.
 fn sampling(change: impl FnOnce(&mut SamplingFields)) -> Result<Sampling, String> {
     let mut fields = SamplingFields::default();
     change(&mut fields);

@@ -1,4 +1,4 @@
-//! What a request says of tokens: how prompts become them, and which may be generated.
+//! Token options of a request: how prompts are tokenized and cut, and which tokens may be generated.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use crate::Token;
 use crate::model::Bos;
 use crate::specials::Names;
 
-/// Entries of `bad_words`.
+/// The most entries of `bad_words`.
 pub const BAD_WORDS_MAX: usize = 128;
-/// Characters of one of them.
+/// The most characters of an entry of `bad_words`.
 pub const BAD_WORD_CHARS_MAX: usize = 1_024;
 
-/// How a text becomes tokens.
+/// How a text prompt is tokenized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tokenizing {
-    /// `add_special_tokens`
+    /// `add_special_tokens`: whether the model's BOS token is put in front.
     pub bos: Bos,
-    /// `parse_special`: whether names of control tokens in the text are these tokens.
+    /// `parse_special`: whether the name of a control token in the text becomes that token.
     pub control_tokens: bool,
 }
 
@@ -39,7 +39,7 @@ impl Tokenizing {
     }
 }
 
-/// Which part of a prompt that is too long is used.
+/// How a prompt that is too long is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncation {
     pub to: PromptLimit,
@@ -48,19 +48,19 @@ pub struct Truncation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PromptLimit {
-    /// As many tokens as fit the context beside the answer.
+    /// The number of tokens that fit the context beside the answer.
     Context,
     Tokens(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// And with them the model's own first token, where that was added.
+    /// The last tokens, and in front of them the BOS token where it was added.
     Last,
     First,
 }
 
-/// Tokens that may not be generated, whatever the model thinks of them.
+/// Limits on the tokens that may be generated, whatever their probability: `allowed_token_ids` and `bad_words`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenFilter {
     allowed: Option<Arc<[Token]>>,
@@ -68,7 +68,8 @@ pub struct TokenFilter {
 }
 
 impl TokenFilter {
-    /// `allowed_token_ids` are at least one; `bad_words` are [`BAD_WORDS_MAX`] at most, none empty.
+    /// Fails if `allowed` (`allowed_token_ids`) is empty, if there are more than [`BAD_WORDS_MAX`] bad words, or if one
+    /// of them is blank or longer than [`BAD_WORD_CHARS_MAX`] characters.
     pub fn new(allowed: Option<Vec<Token>>, bad_words: Vec<String>) -> Result<Self, Invalid> {
         if allowed.as_ref().is_some_and(Vec::is_empty) {
             let message = "allowed_token_ids must have at least one entry";
@@ -108,7 +109,7 @@ impl TokenFilter {
     }
 }
 
-/// Tokens that reasoning may have before it is closed.
+/// The limit of an answer's reasoning, and the marks around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThinkingLimit {
     pub tokens: u32,
@@ -116,6 +117,6 @@ pub struct ThinkingLimit {
     pub close: &'static str,
     /// The tokens of `close`.
     pub closing: Arc<[Token]>,
-    /// Whether the prompt has opened the reasoning.
+    /// Whether the prompt itself opens the reasoning.
     pub is_open: bool,
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::Token;
 use crate::request::Sampling;
 
-/// The bias that forbids a token.
+/// The `logit_bias` that forbids a token.
 const MASK: f32 = -100.0;
 
-/// What is known of the tokens whose logits change; all others are left as the model gave them.
+/// The bias and the counts of the tokens whose logits change; all others are left as the model gave them.
 #[derive(Debug)]
 pub(super) struct Adjustments {
     penalties: Penalties,
@@ -40,7 +40,7 @@ impl Adjustments {
         for &(token, bias) in sampling.logit_bias() {
             tokens.entry(token).or_default().bias = bias;
         }
-        // Of the three penalties only this one looks at the prompt.
+        // Only the repetition penalty looks at the prompt.
         if penalties.repetition != 1.0 {
             for &token in prompt {
                 tokens.entry(token).or_default().in_prompt = true;

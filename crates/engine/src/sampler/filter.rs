@@ -1,4 +1,4 @@
-//! The filters: which tokens may be chosen, found without looking at all of them twice.
+//! The filters min_p, top_k and top_p: which tokens may be chosen, found without looking at all of them twice.
 
 use std::cmp::Ordering;
 
@@ -7,14 +7,14 @@ use super::logits::{Logits, Softmax};
 use crate::Token;
 use crate::request::Sampling;
 
-/// How many of the best are looked at first when nobody knows how many top_p needs.
+/// How many of the best tokens are looked at first when it isn't known how many top_p needs.
 const FIRST: usize = 64;
-/// How many times more each time that was not enough.
+/// The factor by which that number grows each time it wasn't enough.
 const GROWTH: usize = 8;
-/// So few candidates are sorted to find the one that crosses top_p; of more, halves are set apart.
+/// The most candidates that are sorted to find the one that crosses top_p; more are halved first.
 const SORTED: usize = 32;
-/// A set within this share of top_p has reached it: the numbers are rounded to 24 bits on their way,
-/// and three of ten equal tokens are 0.3.
+/// A set this close to top_p, relative to it, has reached it: the numbers are rounded to 24 bits on their way, and
+/// three of ten equal tokens are 0.3.
 const ROUNDING: f64 = 1e-6;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,9 +28,8 @@ pub(super) fn keeps_all(sampling: &Sampling) -> bool {
     sampling.min_p() == 0.0 && sampling.top_k() == 0 && sampling.top_p() >= 1.0
 }
 
-/// Leaves in `buffers.candidates` the tokens that min_p, top_k and top_p keep, by id and with their
-/// weights.
-/// `buffers.maxima` are the logits' own.
+/// Leaves in `buffers.candidates` the tokens that min_p, top_k and top_p keep, by id and with their weights.
+/// `buffers.maxima` are those of `logits`.
 pub(super) fn support(
     sampling: &Sampling,
     logits: &Logits<'_>,
@@ -55,7 +54,7 @@ pub(super) fn support(
     }
 }
 
-/// Leaves the best `k` tokens in `buffers.ranked`, best first. `buffers.maxima` are the logits' own.
+/// Leaves the best `k` tokens in `buffers.ranked`, best first. `buffers.maxima` are those of `logits`.
 pub(super) fn best(k: usize, logits: &Logits<'_>, buffers: &mut Buffers) {
     let floor = best_floor(k, buffers);
     logits.collect(floor, &buffers.maxima, &mut buffers.candidates);
@@ -64,7 +63,7 @@ pub(super) fn best(k: usize, logits: &Logits<'_>, buffers: &mut Buffers) {
     buffers.ranked.sort_unstable_by(rank);
 }
 
-/// The best tokens until their weights reach `needed`: of a few at first, and of more if they don't.
+/// Leaves the best tokens until their weights reach `needed`: looks at a few first, and at more if they don't reach it.
 fn reach(needed: f64, logits: &Logits<'_>, softmax: Softmax, buffers: &mut Buffers) {
     let mut k = FIRST;
     loop {
@@ -78,7 +77,8 @@ fn reach(needed: f64, logits: &Logits<'_>, softmax: Softmax, buffers: &mut Buffe
     }
 }
 
-/// A logit that at least the best `k` tokens have: so many groups have one as high.
+/// A lower bound of the k-th largest logit, from the maxima of groups: at least k groups have a maximum this high. −∞
+/// if there are fewer groups.
 fn best_floor(k: usize, buffers: &mut Buffers) -> f32 {
     if k > buffers.maxima.len() {
         return f32::NEG_INFINITY;
@@ -90,7 +90,7 @@ fn best_floor(k: usize, buffers: &mut Buffers) -> f32 {
         .1
 }
 
-/// The logit from which a token has min_p times the weight of the best.
+/// The least logit with which a token has at least min_p times the weight of the best.
 fn min_p_floor(sampling: &Sampling, softmax: Softmax) -> f32 {
     let below = f64::from(sampling.min_p()).ln() * f64::from(sampling.temperature());
     let floor = f64::from(softmax.max) + below;
@@ -110,7 +110,7 @@ fn keep_best(k: usize, candidates: &mut Vec<Candidate>, ranked: &mut Vec<Candida
     }
 }
 
-/// Sets the weights, and drops tokens so unlikely that they have none.
+/// Sets the weights, drops tokens so unlikely that their weight is 0, and returns the sum.
 fn weigh(softmax: Softmax, candidates: &mut Vec<Candidate>) -> f64 {
     let mut sum = 0.0;
     candidates.retain_mut(|candidate| {
@@ -121,8 +121,8 @@ fn weigh(softmax: Softmax, candidates: &mut Vec<Candidate>) -> f64 {
     sum
 }
 
-/// Keeps the smallest set of the best whose weights reach `needed`, the one that crosses it included;
-/// all, if they don't reach it.
+/// Keeps the smallest set of the best tokens whose weights reach `needed`, with the token that crosses it; all, if they
+/// don't reach it.
 fn truncate(needed: f64, candidates: &mut Vec<Candidate>, ranked: &mut Vec<Candidate>) {
     ranked.clone_from(candidates);
     if let Some(last) = crossing(needed * (1.0 - ROUNDING), ranked) {
@@ -130,8 +130,8 @@ fn truncate(needed: f64, candidates: &mut Vec<Candidate>, ranked: &mut Vec<Candi
     }
 }
 
-/// The one at which the sum of weights, best first, reaches `needed`. Each step ranks half of what is left
-/// against the other half, and only a few are ever sorted.
+/// The candidate at which the sum of weights, best first, reaches `needed`. Each round ranks half of the candidates
+/// against the other half (quickselect), and only a few are ever sorted.
 fn crossing(needed: f64, mut candidates: &mut [Candidate]) -> Option<Candidate> {
     let mut sum = 0.0;
     while candidates.len() > SORTED {
@@ -161,7 +161,7 @@ fn keep_until(last: &Candidate, candidates: &mut Vec<Candidate>) {
     candidates.retain(|candidate| rank(candidate, last) != Ordering::Greater);
 }
 
-/// Best first; of equals the lowest id.
+/// Orders candidates best first, and equal ones by id.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     // Not `total_cmp`, which tells 0 from −0; no candidate is NaN.
     b.logit

@@ -28,8 +28,8 @@ pub(super) fn sum_of_weights(arch: Arch, block: &[f32], max: f32, scale: f32) ->
     arch.dispatch(Weights { block, max, scale })
 }
 
-/// For each group of `GROUP` logits of a block of [`LANES`] groups a time before which none of them arrives
-/// in a race. `maxima` are the highest of each group; groups that are not there never arrive.
+/// For each of the [`LANES`] groups of block number `block`, with `GROUP` logits each, a time before which none of its
+/// tokens arrives in a race. `maxima` are the highest of each group; groups that are not there never arrive.
 pub(super) fn earliest<const GROUP: usize>(
     arch: Arch,
     block: usize,
@@ -53,7 +53,7 @@ struct Maxima<'a> {
     maxima: &'a mut [f32],
 }
 
-// What is compiled for a processor is `with_simd` and what is inlined into it: hence no closures.
+// Only `with_simd` and what is inlined into it is compiled for a processor: hence no closures.
 impl WithSimd for Maxima<'_> {
     type Output = ();
 
@@ -118,7 +118,7 @@ impl<const GROUP: usize> WithSimd for Earliest<GROUP> {
     }
 }
 
-/// The least of the random numbers of tokens `first` and so on.
+/// The least of the random numbers of `COUNT` tokens from `first` on.
 #[inline(always)]
 fn least<const COUNT: usize>(first: Token, key: Key) -> u32 {
     let mut lanes = [u32::MAX; LANES];
@@ -161,7 +161,7 @@ fn max(group: &[f32]) -> f32 {
     lanes[0]
 }
 
-/// Unlike `f32::max` one instruction: a NaN in `a` loses, and `b` is never one.
+/// The larger of two numbers. Unlike `f32::max` it is one instruction: a NaN in `a` loses, and `b` is never one.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
@@ -174,7 +174,7 @@ fn larger(a: f32, b: f32) -> f32 {
 #[expect(clippy::excessive_precision, reason = "the coefficients as published")]
 pub(super) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
-    /// Adding it rounds to an integer, which is then in the lowest bits.
+    /// 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
     const ROUNDER: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_375;
     const LN_2_LOW: f32 = -2.121_944_40e-4;

@@ -10,11 +10,11 @@ use super::lanes::{self, LANES};
 use super::race::{Key, Race};
 use crate::Token;
 
-/// Logits that are read at once: they fit the processor's first cache.
+/// Logits that are read at once: they fit the processor's L1 cache.
 const BLOCK: usize = 1024;
-/// Logits of which the highest is remembered, to find candidates without reading the others again.
+/// Logits of a group. The highest of each group is remembered, to find candidates without reading the others again.
 const GROUP: usize = 64;
-/// No time of a group is rounded up by so much of it.
+/// A group's time is too high by less than this fraction of it, from rounding.
 const ROUNDING: f64 = 1e-5;
 /// Bits of one word of a mask.
 const WORD: usize = u32::BITS as usize;
@@ -22,7 +22,7 @@ const WORD: usize = u32::BITS as usize;
 #[derive(Debug)]
 pub(super) struct Logits<'a> {
     raw: &'a [f32],
-    /// By token; each is in `raw`.
+    /// Logits that have changed, by token id; each token is in `raw`.
     overrides: &'a [(Token, f32)],
     /// A bit for each token that may be chosen; `None` is all of them.
     allowed: Option<&'a [u32]>,
@@ -60,14 +60,13 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// The same, with −∞ for every token without a bit.
+    /// Sets the logit of every token without a bit in `allowed` to −∞.
     pub(super) fn masked(self, allowed: Option<&'a [u32]>) -> Self {
         Logits { allowed, ..self }
     }
 
-    /// The highest logit, of the lowest token that has it; token 0 when none has
-    /// a chance.
-    /// Leaves the highest of each group in `maxima`.
+    /// The highest logit, with the lowest token that has it; token 0 when none has a chance. Leaves the highest logit
+    /// of each group in `maxima`.
     pub(super) fn best(&self, maxima: &mut Vec<f32>) -> Best {
         maxima.clear();
         let mut buffer = [0.0; BLOCK];
@@ -103,7 +102,7 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// Σ of all weights.
+    /// The sum of all weights.
     pub(super) fn sum(&self, softmax: Softmax) -> f64 {
         let mut sum = 0.0;
         let mut buffer = [0.0; BLOCK];
@@ -117,8 +116,8 @@ impl<'a> Logits<'a> {
         sum
     }
 
-    /// Draws from the whole vocabulary. `None` if no token has weight. `maxima` are those of
-    /// [`best`](Self::best); leaves in `times` when the first of each group could arrive.
+    /// Draws from the whole vocabulary. `None` if no token has weight. `maxima` are those of [`best`](Self::best).
+    /// Leaves in `times` a time for each group before which none of its tokens arrives.
     pub(super) fn draw(
         &self,
         softmax: Softmax,
@@ -132,7 +131,7 @@ impl<'a> Logits<'a> {
             times.extend_from_slice(&block[..maxima.len()]);
         }
         let mut race = Race::new(key);
-        // After the most promising group few of the others have a chance.
+        // The most promising group runs first: few of the others can still win then.
         let first = (0..times.len()).min_by(|&a, &b| times[a].total_cmp(&times[b]))?;
         self.run(first, softmax, &mut race);
         for (group, &time) in times.iter().enumerate() {
@@ -151,7 +150,7 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// All tokens from `floor` upwards, by id. `maxima` are those of [`best`](Self::best).
+    /// Collects the tokens with a logit of at least `floor`, by id. `maxima` are those of [`best`](Self::best).
     pub(super) fn collect(&self, floor: f32, maxima: &[f32], candidates: &mut Vec<Candidate>) {
         candidates.clear();
         // The lowest number: −∞ is a masked token, which is never a candidate.
@@ -186,15 +185,15 @@ impl<'a> Logits<'a> {
             .is_some_and(|words| words.iter().all(|&word| word == 0))
     }
 
-    /// The words of the mask that a range begins and ends in; tokens beyond the mask have none.
+    /// The mask's words for a range, `None` without a mask; tokens beyond the mask have none.
     fn words(&self, range: &Range<usize>) -> Option<&'a [u32]> {
         let allowed = self.allowed?;
         let end = range.end.div_ceil(WORD).min(allowed.len());
         Some(allowed.get(range.start / WORD..end).unwrap_or_default())
     }
 
-    /// The logits of a range of at most [`BLOCK`]: the model's own, or where some of them have
-    /// changed a copy in `buffer`.
+    /// The logits of a range of at most [`BLOCK`] tokens: the model's own or, where some of them have changed, a copy
+    /// in `buffer`.
     fn read<'b>(&self, range: Range<usize>, buffer: &'b mut [f32; BLOCK]) -> &'b [f32]
     where
         'a: 'b,
@@ -227,7 +226,7 @@ impl<'a> Logits<'a> {
     }
 }
 
-/// −∞ for each logit whose bit is not set.
+/// Sets each logit whose bit is not set to −∞.
 fn forbid(logits: &mut [f32], words: &[u32]) {
     let words = words.iter().copied().chain(std::iter::repeat(0));
     for (logits, word) in logits.chunks_mut(WORD).zip(words) {

@@ -1,23 +1,23 @@
-//! Log-probabilities: what the model itself thought of a token, before bias, penalties and filters.
+//! Log-probabilities in the model's own distribution, before bias, penalties and filters.
 
 use super::Scratch;
 use super::filter::{self, Candidate};
 use super::logits::{Logits, Softmax};
 use crate::Token;
 
-/// What is said of a token that has no chance, as OpenAI does: JSON has no −∞.
+/// The log-probability that is reported of a token without a chance, as OpenAI does: JSON has no −∞.
 pub const LOGPROB_MIN: f32 = -9999.0;
 
-/// A token's place in a distribution.
+/// A token's log-probability in a distribution, and those of the best tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
     /// ln p, at least [`LOGPROB_MIN`].
     pub logprob: f32,
-    /// The most likely tokens with theirs, best first.
+    /// The most likely tokens with their log-probabilities, best first.
     pub top: Vec<(Token, f32)>,
 }
 
-/// How many tokens are at least as likely as this one by a model's logits, itself included.
+/// A token's rank: how many tokens are at least as likely by a model's logits, itself included.
 pub fn rank(raw: &[f32], token: Token) -> u32 {
     let own = raw
         .get(token as usize)
@@ -27,7 +27,7 @@ pub fn rank(raw: &[f32], token: Token) -> u32 {
     u32::try_from(better.max(1)).expect("a vocabulary's size fits a u32")
 }
 
-/// Scores `token`, and the best `top`, by a model's logits.
+/// Scores `token`, and the best `top` tokens, by a model's logits.
 pub fn score(raw: &[f32], token: Token, top: usize, scratch: &mut Scratch) -> Score {
     let buffers = &mut scratch.buffers;
     let logits = Logits::new(raw, &[]);

@@ -1,14 +1,14 @@
-//! The draw. Each token runs, and the first to arrive is chosen.
+//! The draw, an exponential race: each token arrives at a random time, and the first to arrive is chosen.
 //!
-//! A token of weight w arrives after −ln(1 − u) / w, so it is the first with probability w / Σ w (an
-//! exponential race; the same as the highest of logits with Gumbel's noise). Its u depends on the draw and
-//! the token alone. So where kernels round otherwise, another token wins about as seldom as the
-//! probabilities moved. A walk along their sums would meet another of the unlikely ones nearly each time.
+//! A token of weight w arrives after −ln(1 − u) / w, so that it is the first with probability w / Σ w (the same as the
+//! highest of logits with Gumbel noise). Its random number u depends on the draw and the token alone. So where kernels
+//! round differently, another token wins about as seldom as the probabilities moved. Inverse transform sampling, a walk
+//! along their sums, would meet another of the unlikely tokens nearly each time.
 
 use super::filter::Candidate;
 use crate::Token;
 
-/// What the random numbers of one draw are made from.
+/// The key of one draw, from which its tokens' random numbers are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     before: u32,
@@ -52,7 +52,7 @@ impl Race {
         }
     }
 
-    /// When the first of those who ran arrived.
+    /// The earliest time at which a token has arrived so far.
     pub(super) fn time(&self) -> f64 {
         self.time
     }
@@ -60,7 +60,7 @@ impl Race {
     pub(super) fn run(&mut self, token: Token, weight: f32) {
         let weight = f64::from(weight);
         let u = unit(self.key.number(token));
-        // u ≤ −ln(1 − u) spares most of them the logarithm.
+        // u ≤ −ln(1 − u) spares most tokens the logarithm.
         if weight > 0.0 && u < self.time * weight {
             let time = -(-u).ln_1p() / weight;
             if time < self.time {
@@ -69,7 +69,7 @@ impl Race {
         }
     }
 
-    /// `None` if none of them has weight.
+    /// The token that arrived first; `None` if none has weight.
     pub(super) fn first(self) -> Option<Token> {
         self.first
     }

@@ -53,7 +53,7 @@ fn logits() -> impl Strategy<Value = Vec<f32>> {
         1 => Just(f32::NEG_INFINITY),
         1 => Just(f32::NAN),
     ];
-    // Within a group, within a block, of several blocks.
+    // Within a group, about a group, about a block, and of several blocks.
     prop_oneof![
         1_usize..20,
         60_usize..70,
@@ -176,7 +176,7 @@ fn greedy_takes_the_lowest_of_the_best() {
     check(&[nan, -5.0, nan, -4.0], 3);
     check(&[low, -5.0], 1);
     check(&[1.0, f32::INFINITY, f32::INFINITY], 1);
-    // Nothing to choose from is no reason to panic.
+    // Without a token to choose there is no panic.
     check(&[nan, nan], 0);
     check(&[low, low], 0);
     check(&[], 0);
@@ -240,7 +240,8 @@ fn bias_and_penalties_change_the_logits_of_their_tokens() {
         assert_eq!(logits, expected);
     };
     check(|_| (), [4.0, -4.0, 2.0, 1.0]);
-    // Divides what is positive, multiplies what is negative, of prompt and text.
+    // The repetition penalty divides positive logits and multiplies negative ones, of tokens in the prompt and the
+    // answer.
     check(
         |fields| fields.repetition_penalty = Some(2.0),
         [2.0, -8.0, 1.0, 1.0],
@@ -249,7 +250,7 @@ fn bias_and_penalties_change_the_logits_of_their_tokens() {
         |fields| fields.repetition_penalty = Some(0.5),
         [8.0, -2.0, 4.0, 1.0],
     );
-    // Of the text alone.
+    // Presence and frequency penalties look at the answer alone.
     check(
         |fields| fields.presence_penalty = Some(1.5),
         [4.0, -5.5, 0.5, 1.0],
@@ -262,7 +263,7 @@ fn bias_and_penalties_change_the_logits_of_their_tokens() {
         |fields| fields.frequency_penalty = Some(-1.5),
         [4.0, -1.0, 3.5, 1.0],
     );
-    // Added before the penalties; −100 masks, 100 is a number like others, unknown tokens are nobody's.
+    // The bias is added before the penalties; −100 masks, 100 is a number like others, unknown tokens are ignored.
     check(
         |fields| fields.logit_bias = vec![(3, 100.0), (0, -100.0)],
         [f32::NEG_INFINITY, -4.0, 2.0, 101.0],

@@ -1,6 +1,6 @@
-//! Who comes in from the queue: the oldest that is ready of the account whose turn it is, as soon as its tokens and
-//! some of its answer fit the cache beside those that run. Only whoever would compute what somebody else is computing, or would wait for what
-//! is computed aside, is overtaken.
+//! Admission from the queue: of the account whose turn it is, the oldest choice that is ready, as soon as its tokens
+//! and some of its answer fit the cache beside the running choices. It is overtaken only if another choice is computing
+//! the same prefix, or if it would only wait for the background prefill under way.
 
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::scheduler::prefix::Source;
 use crate::scheduler::sequence::Sequence;
 use crate::scheduler::{ChoiceId, Scheduler};
 
-/// The first tokens of this sequence are its own, if there is one.
+/// The cached prefix of a waiting choice, if any: the sequence that has it, and its number of tokens.
 pub(super) type Beginning = Option<(SequenceId, u32)>;
 
-/// How much of the cache may be given away.
+/// How many of the free KV cells admission may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reserve {
-    /// What those that run and the new one are expected to need stays free.
+    /// The cells that the running choices and the new one are expected to need stay free.
     Kept,
-    /// The new one is all that can be computed at all.
+    /// All of them: nothing but the new choice can be computed.
     Spent,
 }
 
 impl Scheduler {
-    /// Admits who is next, if it fits.
+    /// Admits the next choice, if it fits.
     pub(super) fn begin_next(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<ChoiceId> {
         let (choice, source) = self.next_to_begin(draft)?;
         self.begin(choice, source, reserve)
@@ -46,7 +46,7 @@ impl Scheduler {
             Some((from, length)) => (self.take(from, length, &account, repeats)?, length),
             None => (self.open(&account)?, 0),
         };
-        // What it goes on in itself nobody else has any more.
+        // A sequence that the choice takes over isn't shared with others any more.
         let shared = source.map_or(0, |(from, length)| if id == from { 0 } else { length });
         let sequence = self.waiting.remove(&choice).expect("it waited");
         self.kept.learn(&sequence, length, was_kept);
@@ -69,7 +69,7 @@ impl Scheduler {
         accounts.find_map(|account| self.next_of(&account, draft))
     }
 
-    /// The oldest of an account's choices that can be computed now, and where its beginning is.
+    /// The account's oldest choice that can be computed now, with its cached prefix.
     pub(super) fn next_of(
         &self,
         account: &str,
@@ -90,7 +90,7 @@ impl Scheduler {
                 let length = beginning.flatten().map_or(0, |(_, length)| length);
                 match beginning {
                     None => skipped = *choice.siblings(sequence).end(),
-                    // It would hold a place and cells, and nothing of it were computed.
+                    // It would hold a sequence and cells while none of it is computed.
                     Some(_) if self.would_wait(choice, length) => {}
                     Some(beginning) => return Some((choice, beginning)),
                 }
@@ -103,7 +103,7 @@ impl Scheduler {
         None
     }
 
-    /// Whether there is room for it, so that it isn't in the way of those that run.
+    /// Whether there is room for the choice, so that it isn't in the way of the running ones.
     pub(super) fn may_begin(&self, choice: ChoiceId, source: Beginning) -> bool {
         self.kv.free_sequences() + self.kept() > 0 && self.fits(choice, source, Reserve::Kept)
     }
@@ -113,14 +113,15 @@ impl Scheduler {
         waiting.find(|choice| !draft.is_blocked(choice.request))
     }
 
-    /// Whether its cells are free, and those that it is expected to need.
+    /// Whether the cells that the choice needs are free and, with [`Reserve::Kept`], those that it and the running
+    /// choices are expected to need.
     fn fits(&self, choice: ChoiceId, source: Beginning, reserve: Reserve) -> bool {
         let sequence = &self.waiting[&choice];
-        // What was kept and is used now can't be given away any more.
+        // Idle cells that the choice reuses can't be evicted for it.
         let cells = source.map_or(sequence.known(), |(from, length)| {
             sequence.known() - length + self.kv.idle_prefix(from, length)
         });
-        // What is reserved is among what is promised.
+        // Cells that are reserved for background prefill are also part of `promised`.
         let free = self.kv.free_cells() + self.kv.reserved_cells() + self.kv.idle_cells();
         if reserve == Reserve::Spent {
             return cells <= free - self.kv.reserved_cells();

@@ -1,15 +1,16 @@
-//! Steps for [`Batching::OneSequence`](crate::model::Batching::OneSequence): the logits of a row depend
-//! on the rows beside it, so these are always the same: the prompt without its last token in chunks at
-//! fixed places, then each token alone, also when a sequence is computed again. Accounts take turns, and the sequences of each.
+//! Steps for [`Batching::OneSequence`](crate::model::Batching::OneSequence): a token's logits depend on the shape of
+//! its batch, so the batches of a sequence are always the same: the prompt without its last token in chunks at fixed
+//! positions, then each token alone, also when a sequence is computed again. Accounts take turns, and so do the
+//! sequences of each.
 
 use crate::scheduler::admit::Reserve;
 use crate::scheduler::plan::Draft;
 use crate::scheduler::{Admission, ChoiceId, Scheduler};
 
 impl Scheduler {
-    /// Rows of whoever's turn it is.
+    /// Fills the step with tokens of the sequence whose turn it is.
     pub(super) fn fill_alone(&mut self, draft: &mut Draft<'_>) {
-        // One at a time: a fork may be a copy of the whole sequence, and streams wait meanwhile.
+        // Admit one choice at a time: a fork may be a copy of the whole sequence, and streams wait meanwhile.
         if self.admission == Admission::Open {
             self.begin_next(draft, Reserve::Kept);
         }
@@ -33,7 +34,7 @@ impl Scheduler {
         let (id, sequence) = &self.running[&choice];
         let (from, chunked) = (self.kv.length(*id), sequence.prompt_length() - 1);
         if from < chunked {
-            // Nothing is ever computed in part, so `from` is where a chunk begins.
+            // Chunks are never computed in part, so `from` is where a chunk begins.
             let rows = self.capacity.chunk().min(chunked - from);
             self.place(draft, choice, rows);
             draft.step.prompt_rows = rows;

@@ -1,5 +1,6 @@
-//! Long prompts are computed aside where the model can, one piece at a time ([`Model::begin_aside`](crate::model::Model::begin_aside)):
-//! steps are for streams, short prompts and those of other accounts meanwhile. Whose piece is next goes by whose turn it is.
+//! Background prefill: where the model can, long prompts are computed in the background, one chunk at a time
+//! ([`Model::begin_aside`](crate::model::Model::begin_aside)). Steps are left to streams, short prompts and prompts of
+//! other accounts meanwhile. The next chunk is of the account whose turn it is.
 
 use std::sync::Arc;
 
@@ -8,14 +9,14 @@ use crate::scheduler::plan::{Draft, ROWS_ALIGNED};
 use crate::scheduler::sequence::{PromptAside, Sequence};
 use crate::scheduler::{ChoiceId, RequestId, Scheduler};
 
-/// What is computed aside, and what may be.
+/// Background prefill: its limits, and the chunk under way.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     pub(super) capacity: Option<AsideCapacity>,
     piece: Option<Piece>,
 }
 
-/// Under way. Its cells are reserved.
+/// The background chunk under way. Its KV cells are reserved.
 #[derive(Debug)]
 struct Piece {
     choice: ChoiceId,
@@ -24,26 +25,26 @@ struct Piece {
 }
 
 impl Scheduler {
-    /// Long prompts are computed aside.
+    /// Turns background prefill on, within these limits.
     #[must_use]
     pub fn with_aside(mut self, capacity: Option<AsideCapacity>) -> Self {
         self.aside.capacity = capacity;
         self
     }
 
-    /// Whose piece is under way.
+    /// The request whose background chunk is under way.
     pub fn aside(&self) -> Option<RequestId> {
         self.aside.piece.as_ref().map(|piece| piece.choice.request)
     }
 
-    /// Whether somebody who isn't blocked waits for a piece of its prompt.
+    /// Whether a background chunk is under way, or a running choice that isn't blocked is due for one.
     pub fn awaits_aside(&self, quota: impl Fn(RequestId) -> u32) -> bool {
         let mut running = self.running.keys();
         self.aside.piece.is_some()
             || running.any(|&choice| quota(choice.request) > 0 && self.goes_aside(choice))
     }
 
-    /// The piece is computed; how many rows it had.
+    /// Records that the background chunk is computed. Returns its number of tokens.
     pub fn commit_aside(&mut self) -> u32 {
         let piece = self.aside.piece.take();
         let Piece { choice, rows, .. } = piece.expect("a piece was under way");
@@ -57,7 +58,7 @@ impl Scheduler {
         rows
     }
 
-    /// The model had no cells for it, or it went wrong: the prompt goes on in steps.
+    /// Gives the background chunk up because the model had no cells for it or failed: the prompt continues in steps.
     pub fn refuse_aside(&mut self) {
         let Some(Piece { choice, .. }) = self.aside.piece.take() else {
             return;
@@ -67,7 +68,7 @@ impl Scheduler {
         sequence.aside = PromptAside::Refused;
     }
 
-    /// Its cells are taken away, or nobody wants it any more.
+    /// Gives the background chunk up if it is this choice's: the choice is preempted or has ended.
     pub(super) fn give_up_aside(&mut self, choice: ChoiceId) {
         let piece = self.aside.piece.take_if(|piece| piece.choice == choice);
         if piece.is_some() {
@@ -75,8 +76,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes the next piece of a choice's prompt on, unless another is under way: one of the same account it waits for. `false` if
-    /// the prompt goes on in steps.
+    /// Starts the next background chunk of a choice's prompt, unless another chunk of the same account is under way,
+    /// for which the choice waits. `false` if the prompt continues in steps.
     pub(super) fn place_aside(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) -> bool {
         let (id, sequence) = &self.running[&choice];
         let (id, from) = (*id, self.kv.length(*id));
@@ -87,7 +88,7 @@ impl Scheduler {
             return true;
         }
         let cells = draft.rows() + rows;
-        // Nothing that is kept goes for what doesn't fit anyway.
+        // Nothing is evicted for a chunk that doesn't fit anyway.
         if self.kv.free_cells() + self.kv.idle_cells() < cells || !self.make_room(cells) {
             return false;
         }
@@ -103,7 +104,8 @@ impl Scheduler {
         true
     }
 
-    /// Whether steps are spared of it: what is said of a choice that waits, as if nothing of it were there.
+    /// Whether the choice's prompt is computed in the background, not in steps. A waiting choice is judged as if
+    /// nothing of its prompt were cached.
     pub(super) fn goes_aside(&self, choice: ChoiceId) -> bool {
         let running = self.running.get(&choice);
         let running = running.map(|(id, sequence)| (sequence, self.kv.length(*id)));
@@ -113,21 +115,22 @@ impl Scheduler {
             .is_some_and(|(sequence, from)| self.piece(choice, sequence, from).is_some())
     }
 
-    /// Whether a choice that begins with `from` tokens would only wait for what is under way.
+    /// Whether a choice that is admitted with `from` cached tokens would only wait for the background chunk under way.
     pub(super) fn would_wait(&self, choice: ChoiceId, from: u32) -> bool {
         let waiting = self.waiting.get(&choice);
         self.aside.piece.is_some()
             && waiting.is_some_and(|sequence| self.piece(choice, sequence, from).is_some())
     }
 
-    /// Rows of the next piece, if it may have one now: as even parts as there can be.
+    /// The size in tokens of the choice's next background chunk, with chunks of about equal size; `None` if its prompt
+    /// is computed in steps.
     fn piece(&self, choice: ChoiceId, sequence: &Sequence, from: u32) -> Option<u32> {
         let AsideCapacity {
             rows,
             rows_min,
             tokens,
         } = self.aside.capacity?;
-        // The last token's logits are wanted, and come from a step.
+        // The last token is left to a step, since its logits are wanted.
         let left = (sequence.known() - 1).min(tokens).saturating_sub(from);
         let prompt = &self.prompts[choice.siblings(sequence).start()];
         let least = match sequence.aside {

@@ -1,12 +1,12 @@
-//! Fairness between accounts: whoever had far less computed for it lately comes first. Each account has a counter of its
-//! rows ("virtual token counter", Sheng et al., Fairness in Serving Large Language Models, OSDI 2024); instead of
-//! being lifted when the account comes back, all counters decay, so that whoever seldom asks doesn't wait for
-//! whoever always does.
+//! Fairness between accounts: an account that had far fewer tokens computed lately goes first. Each account has a
+//! counter of its tokens ("virtual token counter", Sheng et al., Fairness in Serving Large Language Models, OSDI 2024);
+//! instead of being lifted when the account comes back, all counters decay, so that an account that seldom asks doesn't
+//! wait for one that always does.
 //!
-//! An account of weight 2 counts as two: its rows count half, and its part is twice as large.
+//! An account of weight 2 counts as two: its tokens count half, and its share is twice as large.
 //!
-//! Alone, an account may have all. Beside others, a few of its streams go on in every step, and the others make way
-//! for prompts and streams of lighter accounts; and so do the cells that it has beyond an equal part.
+//! Alone, an account may have everything. Beside others, a few of its streams continue in every step, and the others
+//! make way for prompts and streams of accounts with lower counters; so do the KV cells that it has beyond its share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -16,42 +16,44 @@ use crate::scheduler::admit::Reserve;
 use crate::scheduler::plan::{Draft, Room, Step};
 use crate::scheduler::{ChoiceId, RequestId, Scheduler};
 
-/// Streams of an account that have their next token in every step; half as many for each class that it is above the
-/// lightest that is there, and one at least.
+/// Streams of an account of weight 1 that get their next token in every step. Halved for each class that the account is
+/// above the lightest account that is active, but at least one.
 const STREAMS_MIN: usize = 4;
-/// Rows that an output counts as, beside its own.
+/// How many tokens an output counts as, in addition to the token itself.
 const OUTPUT_ROWS: u32 = 1;
-/// Accounts that had less than so many rows are equals, and so are those that had up to twice as many as each other.
+/// Accounts whose counter is below this many tokens form the lowest class, within which they are equals; each class
+/// above is about twice as wide as the one below.
 const EQUALS: u64 = 2_048;
-/// Where weights differ, who had so many rows fewer for each part goes first among those.
+/// With unequal weights, the account with the lowest `tokens / weight` of a class goes first; values within the same
+/// multiple of this count as equal.
 const EXACTLY: u64 = 256;
-/// After so many rows of all accounts the counters lose a part, …
+/// The counters decay each time this many tokens were computed, of all accounts together.
 const DECAY_ROWS: u64 = 1_024;
-/// … which is this one: after 22,000 rows, about a minute on two cores, half is left.
+/// Each decay takes this fraction (1/32) off a counter: after 22,000 tokens, about a minute on two cores, half is left.
 const DECAY_PART: u64 = 32;
 
-/// The accounts that have something to compute, or had lately.
+/// The accounts that have choices, or had some lately.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     accounts: BTreeMap<Arc<str>, Account>,
-    /// How many of them have a choice, …
+    /// The number of accounts with a choice.
     active: u32,
-    /// … and their weights.
+    /// The sum of these accounts' weights.
     weights: u32,
-    /// Rows since the counters have decayed.
+    /// Tokens computed since the counters last decayed.
     rows: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Account {
-    /// As its last request says.
+    /// The weight in the account's last request.
     weight: NonZeroU32,
-    /// Rows computed for it, fewer the longer ago.
+    /// The account's counter: tokens computed for it, decaying over time.
     served: u64,
-    /// All its choices, waiting or running.
+    /// All choices of the account, waiting or running.
     pub(super) choices: BTreeSet<ChoiceId>,
     running: usize,
-    /// The number of the last step that computed something of it.
+    /// The number of the last step that computed tokens of the account.
     stepped: u64,
 }
 
@@ -97,7 +99,7 @@ impl Accounts {
         self.accounts.get(account).map(|account| account.stepped)
     }
 
-    /// The step of this number computes something of the account.
+    /// Records that the step with this number computes tokens of the account.
     pub(super) fn step(&mut self, account: &Arc<str>, step: u64) {
         self.known(account).stepped = step;
     }
@@ -119,14 +121,14 @@ impl Accounts {
         self.active
     }
 
-    /// An account's part of something, going by the weights of those that are there.
+    /// The account's share of `of`, by its weight among the accounts that have choices.
     fn part(&self, account: &str, of: u32) -> u32 {
         let weight = u64::from(self.accounts[account].weight.get());
         let part = u64::from(of) * weight / u64::from(self.weights.max(1));
         u32::try_from(part).unwrap_or(of)
     }
 
-    /// The choices of an account that is there.
+    /// The choices of an account. Panics if the account isn't known.
     pub(super) fn choices(&self, account: &str) -> &BTreeSet<ChoiceId> {
         &self.accounts[account].choices
     }
@@ -135,15 +137,16 @@ impl Accounts {
         self.accounts[account].running > 0
     }
 
-    /// Accounts with their names; who has had far less comes first, then who has few that run, then who says so, then who has
-    /// waited the longest.
+    /// The accounts that have choices, in the order in which they are served: by class, then by `crowd`, then (with
+    /// unequal weights) by `tokens / weight`, then by `key`, then by the age of the oldest choice.
     pub(super) fn by_class<K: Ord>(
         &self,
         key: impl Fn(&Account) -> K,
     ) -> Vec<(&Arc<str>, &Account)> {
         let all = self.accounts.iter();
         let mut active: Vec<_> = all.filter(|(_, it)| !it.choices.is_empty()).collect();
-        // Accounts of the same weight needn't have the same, only be served soon; others have what they are told.
+        // Accounts of equal weight needn't get exactly the same, only be served soon. Unequal weights promise exact
+        // shares.
         let mixed = active
             .iter()
             .any(|(_, account)| account.weight != active[0].1.weight);
@@ -181,12 +184,12 @@ impl Account {
         (self.weighed() / EQUALS + 1).ilog2()
     }
 
-    /// Rows that it had, for each part.
+    /// The account's counter per unit of weight.
     fn weighed(&self) -> u64 {
         self.served / u64::from(self.weight.get())
     }
 
-    /// How many of its choices run, by its weight; a few are none.
+    /// The number of the account's running choices per unit of weight; 0 if they are fewer than [`Self::streams`].
     fn crowd(&self) -> usize {
         if self.running < self.streams() {
             return 0;
@@ -194,16 +197,17 @@ impl Account {
         self.running / self.weight.get() as usize
     }
 
-    /// How many of its streams go on in each step beside equals.
+    /// How many of the account's streams continue in each step beside accounts of its class.
     fn streams(&self) -> usize {
         STREAMS_MIN * self.weight.get() as usize
     }
 }
 
 impl Scheduler {
-    /// Which of the choices have their next token in a step: as many as a step may have if there is one account, or if all are
-    /// equals and nobody waits for anything else. Else a few of each; what is left is for streams and prompts, the lightest
-    /// account's first.
+    /// The choices of `ready` that get their next token in this step. These are as many as a step may have if there is
+    /// one account, or if all accounts are of the same class and everything else is done. Otherwise they are a few of
+    /// each account, and the tokens that are left in the step go to more streams and to prompts, the lightest account's
+    /// first.
     pub(super) fn share_rows(&self, ready: BTreeSet<ChoiceId>, room: Room) -> BTreeSet<ChoiceId> {
         if self.accounts.active() < 2 {
             return self.longest_unstepped(ready, room.longest);
@@ -249,7 +253,8 @@ impl Scheduler {
         ready.into_iter().take(most as usize).collect()
     }
 
-    /// A row whose logits are wanted costs as much again: the product with the vocabulary, and what is chosen or scored from it.
+    /// Charges accounts for outputs: a token whose logits are wanted costs as much again, for the product with the
+    /// vocabulary and for sampling or scoring.
     pub(super) fn count_outputs(&mut self, step: &Step) {
         let sampled = step.sampled.iter().map(|sampled| sampled.choice);
         let scored = step.scored.iter().map(|scored| scored.first);
@@ -267,8 +272,9 @@ impl Scheduler {
         })
     }
 
-    /// The accounts in the order in which their prompts are computed. Of equals those come first whose next prompt is over within
-    /// `rows`: a long one waits a step for it, and it would wait for all of the long one's.
+    /// The accounts in the order in which their prompts are computed. Of equals, accounts whose next prompt is done
+    /// within `rows` tokens go first: a long prompt waits one step for a short one, but a short one would wait for all
+    /// of the long one.
     pub(super) fn in_turn(&self, rows: u32) -> Vec<Arc<str>> {
         let accounts = self.accounts.by_class(|account| {
             let mut prompts = account
@@ -285,7 +291,8 @@ impl Scheduler {
             .collect()
     }
 
-    /// The account's choices that run and have something of a prompt left, or of what they lost, oldest first.
+    /// The account's running choices that have prompt tokens left to compute, or tokens lost by preemption, oldest
+    /// first.
     pub(super) fn running_prompts(&self, account: &str) -> Vec<ChoiceId> {
         let running = self.running.iter();
         let own = running.filter(|(_, (_, sequence))| *sequence.account == *account);
@@ -293,7 +300,7 @@ impl Scheduler {
         own.filter(|&choice| self.prompt_rows(choice) > 0).collect()
     }
 
-    /// Rows that a choice needs before its next token.
+    /// The number of tokens that must be computed before the choice decodes its next token.
     pub(super) fn prompt_rows(&self, choice: ChoiceId) -> u32 {
         match (self.running.get(&choice), self.waiting.get(&choice)) {
             (Some((id, running)), _) => (running.known() - self.kv.length(*id)).saturating_sub(1),
@@ -302,23 +309,24 @@ impl Scheduler {
         }
     }
 
-    /// Takes cells and sequences of accounts that have more than an equal part, for one that waits and stays within its part.
+    /// Preempts choices of accounts that hold more than their share of cells or sequences, to admit a waiting choice
+    /// whose account stays within its share.
     pub(super) fn make_fair(&mut self, draft: &Draft<'_>) {
         if self.accounts.active() < 2 {
             return;
         }
         let mut accounts = self.in_turn(draft.rows_max());
-        // Who has nothing that runs is to have something.
+        // Accounts without a running choice go first.
         accounts.sort_by_key(|account| self.accounts.has_running(account));
         let mut accounts = accounts.into_iter();
         let Some(account) = accounts.find(|account| self.next_of(account, draft).is_some()) else {
             return;
         };
         let mut made_way = false;
-        // What it begins with may be another's, which is not what it was once that has made way.
+        // The cached prefix is looked up again each time: a preemption may have changed the sequence that has it.
         while let Some((choice, source)) = self.next_of(&account, draft) {
             if self.may_begin(choice, source) {
-                // At once: else whoever made way might take its cells back.
+                // Admit the choice at once: otherwise the preempted one might take its cells back.
                 if made_way {
                     self.begin(choice, source, Reserve::Kept);
                 }
@@ -332,8 +340,9 @@ impl Scheduler {
         }
     }
 
-    /// The choice that has to make way for one that waits: the youngest of the account that holds the most, if that had far more
-    /// computed for it, or if the other account has nothing that runs; and in any case those that can't go on themselves.
+    /// The choice to preempt for a waiting one, from the account that holds the most cells beyond its share: a blocked
+    /// choice if it has one, else its youngest, but this only if the account is of a higher class or if the waiting
+    /// account has no running choice. `None` if the waiting account would exceed its own share.
     pub(super) fn rival(
         &self,
         choice: ChoiceId,
@@ -373,7 +382,7 @@ impl Scheduler {
     }
 }
 
-/// What an account has of the cache.
+/// The cells and sequences that an account holds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
     cells: u32,

@@ -1,45 +1,46 @@
-//! What a choice may say next, and how likely that is: what followed its last few tokens where they were before, in its
-//! prompt or in what it has said ("prompt lookup decoding", Saxena 2023).
+//! Draft tokens of a choice and how likely they are: the tokens that followed its last few tokens where these were
+//! before, in its prompt or its answer ("prompt lookup decoding", Saxena 2023).
 //!
-//! Each guess is compared with the token that really comes, also when it wasn't drafted: so a choice that
-//! begins to repeat what it has read is noticed without a row for it.
+//! Each predicted token is compared with the token that really comes, also when it wasn't drafted. So a choice that
+//! begins to repeat what it has read is noticed without spending tokens of the batch on it.
 
 use crate::Token;
 use crate::scheduler::ngrams::{LONG, Ngrams, SHORT};
 use crate::scheduler::sequence::Tokens;
 
-/// How likely a guess is right before anything was learnt: after a short n-gram, a long one, and a run of several.
+/// The initial probability that a prediction is right: after a short n-gram, after a long one, and after a run of
+/// several right predictions.
 const CHANCES: [f32; 3] = [0.3, 0.6, 0.85];
-/// As many tokens in a row that were as guessed are more than a coincidence.
+/// From this many matching tokens in a row on, a match is more than a coincidence.
 const RUN: u32 = 8;
-/// Weight of the newest guess.
+/// The weight of the newest prediction in the average of its probability.
 const NEWEST: f32 = 0.125;
 
-/// Of one choice.
+/// The state of one choice's speculative decoding.
 #[derive(Debug)]
 pub(super) struct Guesses {
-    /// N-grams that something of its answer follows. Those before are the prompt's.
+    /// The n-grams that are followed by a token of the answer. The earlier ones are the prompt's.
     own: Ngrams,
-    /// By how many tokens are alike already.
+    /// The probability that the next prediction is right, by `class` of the number of matching tokens.
     chances: [f32; 3],
     source: Option<Source>,
 }
 
-/// Where the last tokens were before.
+/// A place in the text where the last tokens were before.
 #[derive(Debug, Clone, Copy)]
 struct Source {
-    /// The position behind them.
+    /// The position after them, whose token is predicted.
     next: u32,
     alike: u32,
 }
 
-/// Tokens that may come, one after the other.
+/// A draft: predicted tokens, one after the other.
 #[derive(Debug)]
 pub(super) struct Guess {
     source: Source,
     chances: [f32; 3],
     pub(super) tokens: Vec<Token>,
-    /// How likely the token behind these comes, and all these before it.
+    /// The probability that `tokens` and the next predicted token all come.
     pub(super) chance: f32,
 }
 
@@ -52,7 +53,7 @@ impl Guesses {
         }
     }
 
-    /// Nothing yet, but the place is known where more would come from.
+    /// An empty draft, if the last tokens were somewhere before; [`Guess::extend`] adds tokens from there.
     pub(super) fn begin(&mut self, prompt: &Ngrams, tokens: &Tokens) -> Option<Guess> {
         self.own.read(tokens, tokens.len());
         let source = match self.source {
@@ -79,7 +80,7 @@ impl Guesses {
         })
     }
 
-    /// `token` comes next behind `tokens`.
+    /// Learns that `token` follows `tokens`.
     pub(super) fn learn(&mut self, tokens: &Tokens, token: Token) {
         let Some(source) = &mut self.source else {
             return;
@@ -97,10 +98,10 @@ impl Guesses {
 }
 
 impl Guess {
-    /// Guesses one token more.
+    /// Adds one predicted token.
     pub(super) fn extend(&mut self, tokens: &Tokens) {
         let guessed = u32::try_from(self.tokens.len()).expect("a draft is short");
-        // Where the place runs into the end, what is guessed goes on as it began.
+        // A draft that reaches the end of the text continues with its own tokens from their beginning.
         let place = self.source.next + guessed;
         let token = tokens
             .at(place)

@@ -1,16 +1,16 @@
-//! Who holds which part of the KV cache: sequence ids, and cells that forked sequences share.
+//! Counts the KV cache: sequence ids, and the cells that forked sequences share.
 //!
-//! Sequences are paths in a tree whose nodes are runs of tokens. A fork splits a run where it leaves
-//! it; a run is free when nothing below it is left. A sequence is live as long as somebody computes it, and
-//! idle when it is only kept for those that will begin like it. Nothing here touches the model: what it
-//! has to do is written down, in order, and taken along with the next step.
+//! Sequences are paths in a tree whose nodes are runs of tokens. A fork splits a run where it branches off; a run is
+//! free when no run or sequence continues from it. A sequence is live as long as a choice is computed in it, and idle
+//! when it is only kept in the prefix cache. Nothing here touches the model: the operations for its cache are written
+//! down, in order, and taken along with the next step.
 
 use std::collections::BTreeSet;
 
 use crate::model::SequenceId;
 use crate::scheduler::runs::{RunId, Runs};
 
-/// What the model's cache has to do before a step.
+/// An operation that the model's cache has to do before a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheOp {
     Fork {
@@ -18,7 +18,7 @@ pub enum CacheOp {
         to: SequenceId,
         length: u32,
     },
-    /// The sequence keeps its first `length` tokens, which are fewer than it has, and some.
+    /// The sequence keeps its first `length` tokens: at least one, and fewer than the model's cache has of it.
     Truncate {
         sequence: SequenceId,
         length: u32,
@@ -32,7 +32,7 @@ pub struct Kv {
     used: u32,
     /// Cells of live sequences.
     live: u32,
-    /// Cells that are for what is computed aside.
+    /// Free cells that are reserved for background prefill.
     reserved: u32,
     free_ids: BTreeSet<SequenceId>,
     sequences: Vec<Tokens>,
@@ -40,11 +40,11 @@ pub struct Kv {
     ops: Vec<CacheOp>,
 }
 
-/// What a sequence has in the cache.
+/// The tokens of a sequence that are in the cache.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tokens {
     length: u32,
-    /// The run that ends it; none as long as it is empty.
+    /// The run at the sequence's end; `None` if the sequence is empty.
     last: Option<RunId>,
     idle: bool,
 }
@@ -67,7 +67,7 @@ impl Kv {
         self.cells - self.used - self.reserved
     }
 
-    /// So many of the free cells are nobody else's from now on; those that were before are free again.
+    /// Reserves this many free cells for background prefill. An earlier reservation ends.
     pub fn reserve(&mut self, cells: u32) {
         self.reserved = 0;
         assert!(cells <= self.free_cells(), "more cells than are free");
@@ -82,7 +82,7 @@ impl Kv {
         self.used
     }
 
-    /// Cells that only idle sequences have.
+    /// Cells that only idle sequences have, which can be evicted.
     pub fn idle_cells(&self) -> u32 {
         self.used - self.live
     }
@@ -91,28 +91,28 @@ impl Kv {
         self.free_ids.len()
     }
 
-    /// Tokens of the sequence that are in the cache.
+    /// The number of the sequence's tokens that are in the cache.
     pub fn length(&self, sequence: SequenceId) -> u32 {
         self.sequences[sequence.0 as usize].length
     }
 
-    /// Cells that would be free without the sequence.
+    /// Cells that would become free without the sequence.
     pub fn own_cells(&self, sequence: SequenceId) -> u32 {
         self.runs.own(self.sequences[sequence.0 as usize].last)
     }
 
-    /// Cells of its first `length` tokens that only idle sequences have.
+    /// Cells of the sequence's first `length` tokens that only idle sequences have.
     pub fn idle_prefix(&self, sequence: SequenceId, length: u32) -> u32 {
         let place = self.sequences[sequence.0 as usize];
         self.runs.idle(place.last, place.length - length)
     }
 
-    /// An empty sequence.
+    /// Opens an empty sequence; `None` if no id is free.
     pub fn open(&mut self) -> Option<SequenceId> {
         self.free_ids.pop_first()
     }
 
-    /// A sequence that begins with the first `length` tokens of `from`.
+    /// Opens a sequence with the first `length` tokens of `from`; `None` if no id is free.
     pub fn fork(&mut self, from: SequenceId, length: u32) -> Option<SequenceId> {
         assert!(
             length <= self.length(from),
@@ -133,7 +133,7 @@ impl Kv {
         Some(to)
     }
 
-    /// The model has computed so many tokens more.
+    /// Records that the model has computed this many more tokens of the sequence.
     pub fn extend(&mut self, sequence: SequenceId, tokens: u32) {
         assert!(tokens <= self.free_cells(), "more tokens than cells");
         let place = &mut self.sequences[sequence.0 as usize];
@@ -144,13 +144,13 @@ impl Kv {
         self.live += tokens;
     }
 
-    /// The model has computed tokens behind those that count; it forgets them.
+    /// Lets the model drop the tokens that it has computed beyond the sequence's length: rejected draft tokens.
     pub fn take_back(&mut self, sequence: SequenceId) {
         let length = self.length(sequence);
         self.ops.push(CacheOp::Truncate { sequence, length });
     }
 
-    /// Nobody computes the sequence any more.
+    /// Makes a sequence idle: no choice is computed in it any more.
     pub fn rest(&mut self, sequence: SequenceId) {
         let place = &mut self.sequences[sequence.0 as usize];
         assert!(
@@ -160,14 +160,14 @@ impl Kv {
         self.live -= self.runs.calm(place.last);
     }
 
-    /// Somebody goes on with an idle sequence.
+    /// Makes an idle sequence live again.
     pub fn wake(&mut self, sequence: SequenceId) {
         let place = &mut self.sequences[sequence.0 as usize];
         assert!(std::mem::replace(&mut place.idle, false), "it is live");
         self.live += self.runs.enliven(place.last);
     }
 
-    /// Takes the tokens of an idle sequence behind the first `length` away.
+    /// Drops the tokens of an idle sequence after the first `length`.
     pub fn truncate(&mut self, sequence: SequenceId, length: u32) {
         let place = self.sequences[sequence.0 as usize];
         assert!(
@@ -184,7 +184,7 @@ impl Kv {
         self.ops.push(CacheOp::Truncate { sequence, length });
     }
 
-    /// The sequence has ended; its id may be another's from now on.
+    /// Drops a sequence. Its id may be another's from now on.
     pub fn forget(&mut self, sequence: SequenceId) {
         let place = std::mem::take(&mut self.sequences[sequence.0 as usize]);
         if place.length > 0 {
@@ -198,7 +198,7 @@ impl Kv {
         assert!(new, "sequence {sequence:?} was forgotten twice");
     }
 
-    /// What the model has to do, in this order, before it computes anything more.
+    /// Takes the operations that the model has to do, in this order, before it computes anything more.
     pub fn take_ops(&mut self) -> Vec<CacheOp> {
         std::mem::take(&mut self.ops)
     }
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(kv.open(), Some(a));
     }
 
-    /// One thing to do with a cache: `which` and `length` are taken modulo what there is.
+    /// An operation on a cache: `which` and `length` are taken modulo the number that there are.
     #[derive(Debug, Clone)]
     enum Act {
         Open,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a cache that writes down every cell of every sequence.
+        /// Compares the counts with a naive cache that lists every cell of every sequence.
         #[test]
         fn cells_are_counted(acts in prop::collection::vec(act(), 0..60)) {
             let mut kv = Kv::new(60, 5);
@@ -362,7 +362,7 @@ mod tests {
         }
     }
 
-    /// A sequence with all its cells written down.
+    /// A sequence of the naive cache, with all its cells.
     struct Plain {
         id: SequenceId,
         cells: Vec<u32>,

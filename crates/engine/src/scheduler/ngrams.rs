@@ -1,32 +1,32 @@
-//! Where a few tokens in a row were before, and so what followed them.
+//! An index of n-grams: where each was last, and so which token followed it.
 
 use std::collections::HashMap;
 
 use crate::Token;
 use crate::scheduler::sequence::Tokens;
 
-/// More tells more surely what follows, …
+/// The length of the long n-grams, which predict better.
 pub(super) const LONG: usize = 4;
-/// … and fewer are found more often.
+/// The length of the short n-grams, which are found more often.
 pub(super) const SHORT: usize = 2;
-/// Tokens that are read for a step: the rest of a long prompt is read for the next ones.
+/// The most tokens that are indexed per step; a longer prompt is indexed over several steps.
 const READ_MAX: u32 = 4_096;
 
-/// The n-grams of a part of a sequence.
+/// An index of the n-grams of a part of a sequence.
 #[derive(Debug)]
 pub(super) struct Ngrams {
     long: Places<LONG>,
     short: Places<SHORT>,
-    /// The next position whose token is read as what follows.
+    /// The next position to index, as what follows an n-gram.
     next: u32,
 }
 
-/// The last position behind each n-gram.
+/// The position after the last occurrence of each n-gram.
 #[derive(Debug, Default)]
 struct Places<const N: usize>(HashMap<[Token; N], u32>);
 
 impl Ngrams {
-    /// Of those that are followed by a token from position `next` on.
+    /// An empty index, for n-grams that are followed by a token from position `next` on.
     pub(super) fn new(next: u32) -> Self {
         Ngrams {
             long: Places::default(),
@@ -35,7 +35,8 @@ impl Ngrams {
         }
     }
 
-    /// Reads what is followed by tokens before position `end`, as far as it isn't read.
+    /// Indexes the n-grams that are followed by a token before position `end` and aren't indexed yet, up to
+    /// [`READ_MAX`].
     pub(super) fn read(&mut self, tokens: &Tokens, end: u32) {
         for place in self.next..end.min(self.next.saturating_add(READ_MAX)) {
             self.long.note(tokens, place);
@@ -44,7 +45,7 @@ impl Ngrams {
         }
     }
 
-    /// The position behind the last n-gram like the one that ends the tokens.
+    /// The position after the last indexed n-gram that equals the last `n` tokens; `n` is [`LONG`] or [`SHORT`].
     pub(super) fn find(&self, tokens: &Tokens, n: usize) -> Option<u32> {
         match n {
             LONG => self.long.find(tokens),

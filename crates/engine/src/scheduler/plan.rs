@@ -1,4 +1,4 @@
-//! A step: first the next token of every choice that has caught up, then prompts.
+//! Builds a step: first the next token of every decoding choice, then prompts, then draft tokens.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -8,67 +8,67 @@ use crate::model::{Batching, Row, SequenceId};
 use crate::scheduler::admit::Reserve;
 use crate::scheduler::{Admission, CacheOp, ChoiceId, RequestId, Scheduler};
 
-/// Kernels compute rows in fours: one row left over costs as much as four.
+/// Kernels compute tokens in groups of four: one token left over costs as much as four.
 pub(super) const ROWS_ALIGNED: u32 = 4;
 
-/// How much a step may hold, so that it is over in time.
+/// The token budget of a step, so that the step ends in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Room {
-    /// Rows altogether.
+    /// Tokens in all, unless `prompts` allows more.
     pub rows: u32,
-    /// Rows of streams where accounts are equals. They may take more, up to `longest`, if there is nobody else.
+    /// Decode tokens if all accounts are of the same class. They may be more, up to `longest`, if nothing else waits.
     pub streams: u32,
-    /// Rows of streams in a step that nothing else waits for.
+    /// Decode tokens of a step for which nothing else waits.
     pub longest: u32,
-    /// Rows of prompts in any case.
+    /// Prompt tokens that the step may have in any case, even beyond `rows`.
     pub prompts: u32,
-    /// What a row more costs, as a part of what a step costs in any case. With it, tokens are drafted.
+    /// The cost of one more token, as a fraction of a step's fixed cost. `None` turns speculative decoding off.
     pub row_cost: Option<f32>,
 }
 
-/// What the model is to do next.
+/// A planned step: the model's next work.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// First this, in this order, also when there are no rows.
+    /// Operations on the cache, to be done first and in this order, even if `rows` is empty.
     pub cache: Vec<CacheOp>,
     pub rows: Vec<Row>,
-    /// A piece of a prompt that is taken on aside, if any.
+    /// The tokens of a background chunk that begins with this step; empty if none does.
     pub aside: Vec<Row>,
     pub sampled: Vec<Sampled>,
     pub scored: Vec<Scored>,
-    /// Rows of tokens that a choice may say next: the logits of each are of use if the one before it was
-    /// chosen.
+    /// The range of `rows` that has a choice's draft tokens. The logits after a draft token are used only if that token
+    /// was chosen.
     pub drafted: BTreeMap<ChoiceId, Range<usize>>,
-    /// How many of the rows are not the one next token of a choice.
+    /// How many of `rows` are prompt tokens, or tokens that were lost by preemption: neither decode nor draft tokens.
     pub prompt_rows: u32,
-    /// Of which it computes something.
+    /// The requests that have tokens in the step.
     pub requests: BTreeSet<RequestId>,
-    /// What the cache holds more when the rows are computed.
+    /// How many more tokens of each choice the cache holds after the step, without draft tokens.
     pub(super) advanced: Vec<(ChoiceId, u32)>,
 }
 
-/// A row whose logits give the next token of a choice.
+/// A token of the batch whose logits give the next token of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampled {
     pub row: usize,
     pub choice: ChoiceId,
-    /// Tokens of its prompt that were in the cache when the first of its choices began.
+    /// Tokens of the choice's prompt that were in the cache when the first of the prompt's choices was admitted.
     pub cached: u32,
 }
 
-/// A row whose logits tell what the model thought of the next token of a prompt.
+/// A token of the batch whose logits score the next token of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scored {
     pub row: usize,
     /// The first choice of the prompt.
     pub first: ChoiceId,
-    /// The row's place in the prompt.
+    /// The token's position in the prompt.
     pub position: u32,
 }
 
 impl Scheduler {
-    /// The next step. `quota` says how many tokens of a request may be sampled now; with 0 nothing of it is
-    /// computed, and its cells are the first to go.
+    /// Plans the next step. `quota` says how many tokens of a request may be sampled now. A request with a quota of 0
+    /// is blocked: nothing of it is computed, and its cells are the first to be taken away.
     pub fn plan(&mut self, room: Room, quota: impl Fn(RequestId) -> u32) -> Step {
         let mut draft = Draft::new(self.rows_max, self.capacity.outputs, &quota);
         if self.admission == Admission::Open {
@@ -83,11 +83,11 @@ impl Scheduler {
             if !draft.step.rows.is_empty() || self.aside().is_some() {
                 break;
             }
-            // Whoever's turn it was may have lost its own cells: then it is another's.
+            // The choice whose turn it was may have been preempted itself: then it is another's turn.
             if self.preemptions > preemptions {
                 continue;
             }
-            // Nothing to compute: either nobody is ready, or the cells are held by those that aren't.
+            // Nothing to compute: either no choice is ready, or the cells are held by choices that aren't.
             let begun = self.begin_next(&draft, Reserve::Spent);
             if begun.is_none() && !self.make_way(&draft) {
                 break;
@@ -106,7 +106,7 @@ impl Scheduler {
         self.speculate(draft, room);
     }
 
-    /// One row for each choice that has caught up.
+    /// Adds the next token of each choice that has caught up.
     fn decode(&mut self, draft: &mut Draft<'_>, room: Room) {
         let ready = self.caught_up();
         let ready = ready.filter(|choice| !draft.is_blocked(choice.request));
@@ -117,20 +117,20 @@ impl Scheduler {
             while self.running.contains_key(&choice) && !self.make_room(draft.rows() + 1) {
                 self.preempt_for(draft, choice);
             }
-            // Its own cells may have been the ones to go.
+            // The choice may have been preempted itself.
             if self.running.contains_key(&choice) {
                 self.place(draft, choice, 1);
             }
         }
     }
 
-    /// Prompts, and what was generated before cells were taken away, in chunks: of each account in turn, those that
-    /// run before those that wait. If the next one doesn't fit, nobody takes its cells.
+    /// Adds prompts, and tokens that were lost by preemption, in chunks: account by account, running choices before
+    /// waiting ones. If the next waiting choice doesn't fit, no other one may take its cells.
     fn prefill(&mut self, draft: &mut Draft<'_>) {
         let mut admits = self.admission == Admission::Open;
         for account in self.in_turn(draft.prompt_room) {
             for choice in self.running_prompts(&account) {
-                // Whoever is begun below makes room, so that another may have lost its cells.
+                // A safeguard: nothing in this loop preempts a running choice.
                 if self.running.contains_key(&choice) && !draft.is_blocked(choice.request) {
                     self.place_prompt(draft, choice);
                 }
@@ -158,7 +158,7 @@ impl Scheduler {
         draft.step.prompt_rows += placed;
     }
 
-    /// Puts up to `most` tokens of a sequence that are not in the cache yet into the step.
+    /// Adds up to `most` tokens of a choice that aren't in the cache yet to the step.
     pub(super) fn place(&mut self, draft: &mut Draft<'_>, choice: ChoiceId, most: u32) {
         self.snapshot(choice);
         let (id, sequence) = &self.running[&choice];
@@ -174,7 +174,7 @@ impl Scheduler {
         let first = *choice.siblings(sequence).start();
         let prompt = &self.prompts[&first];
         let unscored = prompt.unscored.clone();
-        // One output is left for the last row, which is sampled.
+        // One output is left for the last token, which is sampled.
         let complete = room == missing
             && draft.may_sample(choice.request)
             && overlap(from, missing, &unscored) < draft.outputs_left;
@@ -191,8 +191,8 @@ impl Scheduler {
         }
     }
 
-    /// Frees cells for a choice that needs one: of whoever can't go on, else of the youngest, which
-    /// may be itself.
+    /// Frees cells for a choice that needs one: preempts a blocked choice, else the youngest, which may be the choice
+    /// itself.
     fn preempt_for(&mut self, draft: &Draft<'_>, choice: ChoiceId) {
         let victim = self.victim(draft, |other| {
             other == choice || !draft.placed.contains(&other)
@@ -200,8 +200,8 @@ impl Scheduler {
         self.preempt(victim.unwrap_or(choice));
     }
 
-    /// Frees cells so that the oldest that is ready can be computed. `false` if none is, or it has all
-    /// but those of older ones that only wait for their next token to be chosen.
+    /// Frees cells so that the oldest choice that is ready can be computed. `false` if none is ready, or if it has all
+    /// cells but those of older parked choices.
     fn make_way(&mut self, draft: &Draft<'_>) -> bool {
         let waiting = self.oldest_ready(draft);
         let mut running = self.running.keys().copied();
@@ -237,13 +237,13 @@ impl Scheduler {
     }
 }
 
-/// A step that is being put together.
+/// A step that is being built.
 pub(super) struct Draft<'a> {
     pub(super) step: Step,
     placed: HashSet<ChoiceId>,
     rows_max: u32,
     pub(super) outputs_left: u32,
-    /// Prompt tokens that may still come.
+    /// The number of prompt tokens that may still be added.
     pub(super) prompt_room: u32,
     quota: &'a dyn Fn(RequestId) -> u32,
     sampled: HashMap<RequestId, u32>,
@@ -278,18 +278,19 @@ impl<'a> Draft<'a> {
         self.outputs_left > 0 && self.rows() < self.rows_max && self.may_draft(request)
     }
 
-    /// Whether its quota allows a token more.
+    /// Whether the request's quota allows one more token.
     pub(super) fn may_draft(&self, request: RequestId) -> bool {
         let sampled = self.sampled.get(&request).copied().unwrap_or(0);
         sampled < (self.quota)(request)
     }
 
-    /// The step may give so many tokens of the request.
+    /// Counts one more token of the request that the step may yield.
     pub(super) fn count_sampled(&mut self, request: RequestId) {
         *self.sampled.entry(request).or_insert(0) += 1;
     }
 
-    /// All rows up to here are next tokens; from here on they are prompts.
+    /// Begins the step's prompts, after its decode tokens: sets how many prompt tokens it may have, which is `budget`
+    /// rounded up to full groups of [`ROWS_ALIGNED`].
     fn open_prompts(&mut self, budget: u32) {
         let rows = self.rows();
         let aligned = rows
@@ -323,7 +324,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// How many of `count` rows from `from` on leave outputs for all that are to be scored.
+    /// How many of `count` tokens from position `from` on can be added so that the outputs suffice for those to be
+    /// scored.
     fn scorable(&self, from: u32, count: u32, unscored: &Range<u32>) -> u32 {
         if overlap(from, count, unscored) <= self.outputs_left {
             return count;
@@ -331,7 +333,7 @@ impl<'a> Draft<'a> {
         unscored.start.max(from) + self.outputs_left - from
     }
 
-    /// The last `count` rows are a prompt's from position `from` on.
+    /// Marks outputs among the step's last `count` tokens, which are a prompt's from position `from` on.
     fn score(&mut self, first: ChoiceId, from: u32, count: u32, unscored: &Range<u32>) {
         let begin = self.step.rows.len() - count as usize;
         for position in from.max(unscored.start)..(from + count).min(unscored.end) {
@@ -346,7 +348,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The last row is the last token that is known of this choice.
+    /// Marks the step's last token, the last known token of a choice, to be sampled.
     fn sample(&mut self, choice: ChoiceId, cached: u32) {
         let row = self.step.rows.len() - 1;
         self.step.rows[row].output = true;

@@ -1,11 +1,12 @@
-//! The prefix cache: what was computed for one is taken by whoever begins with the same tokens, from a
-//! sequence that still runs or from one that is kept after its end. Both must have the same salt.
+//! The prefix cache: a choice reuses the KV cells of a sequence that begins with the same tokens, one that still runs
+//! or one that is kept after its end. Both must have the same salt.
 //!
-//! Where a sequence can only be left at its end, one is of use if all that it has is a beginning of the new one
+//! With [`Forks::AtEnd`], a sequence is of use only if all of its tokens are a prefix of the new one
 //! ([`snapshots`](crate::scheduler::snapshots)).
 //!
-//! What is kept goes when its cells or its sequence are needed, the longest unused first, from its end; and when
-//! it has cost as much as computing it again would, or far earlier where nothing is ever used again.
+//! Kept sequences are evicted, the least recently used first and from its end, when their cells or sequences are
+//! needed. They also expire: when keeping them has cost as much as computing them again would, or far earlier where
+//! nothing is ever reused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,72 +16,74 @@ use crate::scheduler::plan::Draft;
 use crate::scheduler::sequence::{Sequence, Tokens};
 use crate::scheduler::{ChoiceId, Scheduler};
 
-/// Fewer common tokens aren't worth a fork: any two prompts of one template have some.
+/// The shortest prefix that is worth a fork: any two prompts of one chat template have a few tokens in common.
 pub(super) const SHARED_MIN: u32 = 16;
 
-/// A sequence is kept without being used for [`Model::keep_rows`](crate::model::Model::keep_rows) at most: by then, keeping it has cost as
-/// much as it would save. Before anything was learnt it is this part of that, …
+/// A kept sequence that isn't used expires after [`Model::keep_rows`](crate::model::Model::keep_rows) decode tokens at
+/// the latest: by then, keeping it has cost as much as it would save. Before anything was learnt, it expires after this
+/// fraction (1/8) of them.
 const PATIENCE_START: u64 = 8;
-/// … and where nothing is ever used again this.
+/// Where nothing is ever reused, sequences expire after this fraction (1/32) of `keep_rows`.
 const PATIENCE_MIN: u64 = 32;
-/// What was let go, and would have been of use, is remembered for so many.
+/// The number of expired sequences that are remembered, to find out whether they would have been of use.
 const MISSED_MAX: usize = 64;
 
-/// Where the beginning of a choice is in the cache already.
+/// The cached prefix of a waiting choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// These tokens of this sequence are the choice's.
+    /// The first `length` tokens of the sequence `from` are the choice's.
     Ready {
         from: SequenceId,
         length: u32,
     },
-    /// Somebody is computing it; whoever waits for that saves doing it again.
+    /// Another choice is computing the prefix; waiting for it saves doing so again.
     Computing,
     Nowhere,
 }
 
-/// What is kept after its end.
+/// The kept sequences of the prefix cache.
 #[derive(Debug)]
 pub(super) struct Kept {
     forks: Forks,
     entries: BTreeMap<SequenceId, Entry>,
     uses: u64,
-    /// Rows of streams computed until now.
+    /// Decode tokens computed so far.
     rows: u64,
-    /// Rows of streams that may pass between two uses: more when something is used, or would have been if it were
-    /// still there, and fewer when something isn't.
+    /// The decode tokens after which an unused entry expires. Raised when an entry is used, or would have been if it
+    /// hadn't expired; lowered when an entry expires.
     patience: u64,
     patience_max: u64,
-    /// The last that were let go for that, the oldest first. They have no cells.
+    /// The last entries that have expired, the oldest first. They have no cells.
     missed: VecDeque<Missed>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// At least as many as are in the cache.
+    /// The sequence's tokens: at least those that are in the cache.
     tokens: Tokens,
     sharers: Sharers,
     origin: Origin,
-    /// The number of its last use.
+    /// The number of the entry's last use.
     used: u64,
-    /// Rows of streams at that time.
+    /// The number of decode tokens at the entry's last use.
     rows: u64,
 }
 
-/// Who may begin with what is kept.
+/// The choices that may reuse a kept sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sharers {
     pub(super) salt: Option<Arc<str>>,
-    /// Choices of the prompt whose first choice this is, of which one waits for it at least.
+    /// Choices of the prompt with this first choice, as long as one of them waits.
     pub(super) siblings: Option<ChoiceId>,
 }
 
-/// How it comes that a sequence is kept.
+/// Why a sequence is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nobody computes it any more; whoever goes on from its end takes it.
+    /// The choice that computed the sequence has ended or was preempted. A choice that continues from its end takes it
+    /// over.
     Ended,
-    /// It was forked where several will go on, so it stays for the others.
+    /// A copy made where several choices will branch off. A choice forks it, so that it stays for the others.
     Snapshot,
 }
 
@@ -88,9 +91,9 @@ pub(super) enum Origin {
 struct Missed {
     tokens: Tokens,
     salt: Arc<str>,
-    /// Tokens that were in the cache.
+    /// The number of tokens that were in the cache.
     length: u32,
-    /// As of the entry that it was.
+    /// The entry's `rows`.
     rows: u64,
 }
 
@@ -126,7 +129,7 @@ impl Kept {
         }
     }
 
-    /// What a sequence with the same prompt and the same salt has left. Without a salt nothing is anybody else's.
+    /// The kept sequence with the same prompt and the same salt. Without a salt nothing is shared.
     pub(super) fn of_prompt(&self, sequence: &Sequence) -> Option<SequenceId> {
         let is_same = |entry: &Entry| {
             entry.sharers.salt.is_some()
@@ -156,7 +159,7 @@ impl Kept {
         entry.is_some_and(|entry| entry.origin == Origin::Snapshot)
     }
 
-    /// No choice of the prompt waits any more; what is of no use to anybody else then.
+    /// Records that no choice of the prompt waits any more. Returns the kept sequences that no other request may reuse.
     pub(super) fn release(&mut self, first: ChoiceId) -> Vec<SequenceId> {
         let mut useless = Vec::new();
         for (&id, entry) in &mut self.entries {
@@ -168,7 +171,7 @@ impl Kept {
         useless
     }
 
-    /// Tokens of all that is kept for a salt, and of what was lately. Without one nothing is anybody else's.
+    /// The tokens of all sequences that are kept for a salt, or expired lately. Without a salt nothing is shared.
     pub(super) fn known(&self, salt: Option<&Arc<str>>) -> impl Iterator<Item = &Tokens> {
         let kept = self
             .entries
@@ -200,7 +203,8 @@ impl Kept {
         self.touch(id);
     }
 
-    /// A sequence begins with `length` tokens of one that was kept, or not.
+    /// Learns how long to keep entries from a new sequence that reuses `length` tokens; `was_kept` if a kept sequence
+    /// has them.
     pub(super) fn learn(&mut self, sequence: &Sequence, length: u32, was_kept: bool) {
         if was_kept || self.misses(sequence, length) {
             self.patience = self.patience.saturating_mul(2).min(self.patience_max);
@@ -223,7 +227,8 @@ impl Kept {
         }
     }
 
-    /// Whether more of a new sequence than `length` tokens would be there, had it been kept for longer.
+    /// Whether more of a new sequence than `length` tokens would be cached, had an entry not expired. That entry is
+    /// forgotten.
     fn misses(&mut self, sequence: &Sequence, length: u32) -> bool {
         let oldest = self.rows.saturating_sub(self.patience_max);
         self.missed.retain(|entry| entry.rows >= oldest);
@@ -241,7 +246,7 @@ impl Kept {
 }
 
 impl Scheduler {
-    /// Nobody computes the sequence any more. It is kept if somebody may begin like it.
+    /// Ends the computation of a sequence. It is kept if another request may reuse it.
     pub(super) fn retire(&mut self, id: SequenceId, sequence: &Sequence) {
         let salt = sequence.salt.clone();
         let least = if sequence.repeatable { 2 } else { SHARED_MIN };
@@ -260,7 +265,7 @@ impl Scheduler {
         self.kept.keep(id, tokens, sharers, Origin::Ended);
     }
 
-    /// Whether something is kept that serves whoever would begin with all that the sequence has; it counts as used.
+    /// Whether a kept sequence serves every choice that could reuse this one; that counts as a use of it.
     pub(super) fn is_kept_already(
         &mut self,
         id: SequenceId,
@@ -288,7 +293,7 @@ impl Scheduler {
         true
     }
 
-    /// Frees so many cells, if those that are kept have them.
+    /// Evicts kept sequences until this many cells are free. `false` if there aren't enough.
     pub(super) fn make_room(&mut self, cells: u32) -> bool {
         while self.kv.free_cells() < cells {
             let Some(id) = self.oldest_kept(None) else {
@@ -313,7 +318,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets go of what has been kept for too long.
+    /// Evicts the kept sequences that have expired.
     pub(super) fn let_go_of_aged(&mut self) {
         while let Some(id) = self.oldest_kept(None)
             && self.kept.rows - self.kept.entries[&id].rows > self.kept.patience
@@ -326,7 +331,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets go of all that is kept; whether there was something.
+    /// Evicts all kept sequences. Returns whether there were any.
     pub fn forget_kept(&mut self) -> bool {
         let ids: Vec<_> = self.kept.entries.keys().copied().collect();
         ids.iter().for_each(|&id| self.let_go(id));
@@ -338,7 +343,9 @@ impl Scheduler {
         self.kv.forget(id);
     }
 
-    /// A sequence that has the first `length` tokens of `from`: a kept one that has no more and needn't stay, else a fork.
+    /// A sequence with the first `length` tokens of `from`: `from` itself if it is kept, has no more tokens and isn't a
+    /// snapshot, or if the choice repeats an earlier request; otherwise a fork. Where no id is free for a fork, `from`
+    /// itself if it is kept and not held for other choices.
     pub(super) fn take(
         &mut self,
         from: SequenceId,
@@ -386,7 +393,7 @@ impl Scheduler {
         self.kv.fork(from, length)
     }
 
-    /// An empty sequence.
+    /// Opens an empty sequence. Evicts a kept one if no id is free.
     pub(super) fn open(&mut self, account: &str) -> Option<SequenceId> {
         if self.kv.free_sequences() == 0 {
             self.spare(None, account)?;
@@ -394,7 +401,7 @@ impl Scheduler {
         self.kv.open()
     }
 
-    /// Lets go of what is kept in one sequence, unless the account that needs it waits for that itself.
+    /// Evicts one kept sequence, unless the account that needs its id waits for that sequence itself.
     fn spare(&mut self, except: Option<SequenceId>, account: &str) -> Option<()> {
         let oldest = self.oldest_kept(except)?;
         if self.is_awaited_by(oldest, account) && self.may_hold_on() {
@@ -404,7 +411,7 @@ impl Scheduler {
         Some(())
     }
 
-    /// What hasn't been used for the longest; what somebody waits for goes last.
+    /// The least recently used kept sequence; those that choices wait for come last.
     fn oldest_kept(&self, except: Option<SequenceId>) -> Option<SequenceId> {
         let all = self.kept.entries.iter();
         let all = all.filter(|(id, _)| Some(**id) != except);
@@ -412,14 +419,14 @@ impl Scheduler {
             .map(|(&id, _)| id)
     }
 
-    /// The longest beginning that is there, unless a longer one is coming.
+    /// The longest cached prefix of a waiting choice, unless a longer one is being computed.
     pub(super) fn source(&self, draft: &Draft<'_>, choice: ChoiceId) -> Source {
         if let Some((from, length)) = self.left_before(choice) {
             return Source::Ready { from, length };
         }
         let sequence = &self.waiting[&choice];
         let siblings = choice.siblings(sequence);
-        // The last token that is known is always computed, for its logits; so is what is to be scored.
+        // The last known token is always computed, for its logits, and so are the positions to be scored.
         let unscored = &self.prompts[siblings.start()].unscored;
         let scored_from = (!unscored.is_empty()).then_some(unscored.start);
         let mut search = Search {
@@ -444,7 +451,7 @@ impl Scheduler {
                 search.see(*id, &running.tokens, there, 1);
             } else if sequence.salt.is_some() && sequence.salt == running.salt {
                 let common = search.see(*id, &running.tokens, there, SHARED_MIN);
-                // Where it doesn't pause, nobody can leave it.
+                // With [`Forks::AtEnd`], a sequence can be forked only where it pauses.
                 let coming = match self.capacity.forks {
                     Forks::Anywhere => common,
                     Forks::AtEnd => running.marks.last(there, common).unwrap_or(0),
@@ -467,22 +474,22 @@ impl Scheduler {
     }
 }
 
-/// Who begins like a sequence.
+/// A search for sequences with a common prefix.
 struct Search<'a> {
     of: &'a Tokens,
-    /// No more than so many tokens.
+    /// The most tokens that are of use.
     wanted: u32,
-    /// Where logits depend on how prompts are cut, the rows of a piece.
+    /// With [`Batching::OneSequence`], the tokens of a chunk: logits depend on how prompts are cut into chunks.
     chunk: Option<u32>,
     forks: Forks,
     best: Option<(SequenceId, u32)>,
-    /// What will be there soon.
+    /// The longest prefix that is being computed.
     coming: u32,
 }
 
 impl Search<'_> {
-    /// Looks at a sequence of which the first `there` tokens are computed; how many are of use when all are, or
-    /// 0 if it is clear that they are no more than those of the best until now.
+    /// Looks at a sequence of which the first `there` tokens are computed. Returns how many tokens are of use when all
+    /// are computed, or 0 if it is clear that they are no more than the best so far.
     fn see(&mut self, id: SequenceId, tokens: &Tokens, there: u32, least: u32) -> u32 {
         let best = self.best.map_or(0, |(_, length)| length);
         let is_more = tokens.at(best).is_some() && tokens.at(best) == self.of.at(best);
@@ -491,7 +498,7 @@ impl Search<'_> {
         }
         let common = tokens.common(self.of).min(self.wanted);
         let length = self.reusable(tokens, reusable(self.forks, common, there));
-        // Of equal ones a kept one, which comes last, can be taken when no sequence is free.
+        // Of equal matches a kept one, which comes last here, is better: it can be taken over when no id is free.
         let is_better = length > best || (self.forks == Forks::AtEnd && length == best);
         if length >= least && is_better {
             self.best = Some((id, length));
@@ -499,7 +506,7 @@ impl Search<'_> {
         self.reusable(tokens, common)
     }
 
-    /// How many of the common tokens were computed as they would be again.
+    /// How many of the common tokens were computed in the chunks in which the new sequence would compute them.
     fn reusable(&self, tokens: &Tokens, common: u32) -> u32 {
         let Some(chunk) = self.chunk else {
             return common;
@@ -524,7 +531,7 @@ impl Search<'_> {
     }
 }
 
-/// How many of `common` tokens one can begin with, where `there` are computed.
+/// How many of `common` tokens can be reused from a sequence of which `there` tokens are computed.
 fn reusable(forks: Forks, common: u32, there: u32) -> u32 {
     match forks {
         Forks::Anywhere => common.min(there),

@@ -1,23 +1,25 @@
-//! Requests that are to have the same answer when they come again, alone, though their prompt is cached then
+//! Requests that are to have the same answer when they come again and run alone, though their prompt is cached then
 //! ([`Request::repeatable`](crate::Request::repeatable)).
 //!
-//! Kernels round otherwise for one row than for several, and attention adds up in the order of the cells. So the last token of such a
-//! prompt, which is all that is left of one that is cached, has a step of its own the first time, too; and when the request comes again, it
-//! goes on in the sequence that it left, whose answer it replaces. The model takes the first cells that are free, so an answer has the same
-//! ones again if none become free while it is made: room is made before.
+//! Kernels round differently for one token than for several, and attention adds up in the order of the KV cells. So the
+//! last token of such a prompt, the only one left to compute once the prompt is cached, has a step of its own the first
+//! time, too. When the request comes again, it continues in the sequence that it left, and its answer replaces the old
+//! one. The model takes the first cells that are free, so that an answer gets the same cells again if none become free
+//! while it is made: room is made before.
 
 use crate::model::Forks;
 use crate::scheduler::admit::Beginning;
 use crate::scheduler::{ChoiceId, Scheduler};
 
 impl Scheduler {
-    /// Whether a choice runs that is to have the same answer when it comes again, and nothing beside it.
+    /// Whether a choice of a repeatable request runs, and no other choice beside it.
     pub(super) fn repeatable_runs_alone(&self) -> bool {
         let mut running = self.running.values();
         running.next().is_some_and(|(_, it)| it.repeatable) && running.next().is_none()
     }
 
-    /// Makes room for all of the choice that has begun, so that nothing is let go of while it runs. The answer may be longer than is expected.
+    /// Makes room for all tokens of a choice that was just admitted, so that nothing is evicted while it runs. An
+    /// answer may be longer than expected, and then need more.
     pub(super) fn make_room_at_once(&mut self, choice: ChoiceId) {
         let (id, sequence) = &self.running[&choice];
         let expected = sequence.remaining().min(self.output_expected);
@@ -26,15 +28,17 @@ impl Scheduler {
         self.make_room(cells);
     }
 
-    /// Where the choice's prompt pauses, so that its last token is computed alone. Beside others it wouldn't be.
+    /// Where the choice's prompt pauses, so that its last token is computed in a step of its own. `None` beside other
+    /// choices, which would share that step.
     pub(super) fn last_apart(&self, choice: ChoiceId) -> Option<u32> {
         let (_, sequence) = &self.running[&choice];
         let alone = self.running.len() == 1;
         (sequence.repeatable && alone).then(|| sequence.prompt_length() - 1)
     }
 
-    /// The sequence that the request left when it came before, if the choice is its only one, and the tokens of the prompt but the last.
-    /// However few they are, they aren't computed again: elsewhere in the cache attention would add up in another order.
+    /// The sequence that the same request left when it came before, and the prompt's tokens without the last; only for
+    /// a request with a single choice. Even a few tokens aren't computed again: in other cells attention would add up
+    /// in another order.
     pub(super) fn left_before(&self, choice: ChoiceId) -> Beginning {
         let sequence = &self.waiting[&choice];
         let siblings = choice.siblings(sequence);

@@ -1,4 +1,4 @@
-//! The tree of runs of tokens that sequences are paths in.
+//! The tree of token runs in which sequences are paths.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RunId(usize);
@@ -7,9 +7,9 @@ pub(super) struct RunId(usize);
 struct Run {
     parent: Option<RunId>,
     length: u32,
-    /// Runs and sequences that go on from its end.
+    /// The number of runs and sequences that continue from the run's end.
     heirs: u32,
-    /// Those of them that are live, or have something live below.
+    /// The number of heirs that are live or have a live sequence below them.
     live: u32,
 }
 
@@ -20,7 +20,8 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// The run that ends `back` tokens before the end of `last`, with one heir more, which is idle.
+    /// Adds an idle heir `back` tokens before the end of `last`. Returns the run that ends there, splitting one if
+    /// needed.
     pub(super) fn share(&mut self, last: Option<RunId>, mut back: u32) -> RunId {
         let mut at = last.expect("only tokens are shared");
         while back >= self.runs[at.0].length {
@@ -36,7 +37,7 @@ impl Runs {
         at
     }
 
-    /// Cuts the last `back` tokens off a run: it keeps them, the new run before it has the others.
+    /// Splits a run: `run` keeps its last `back` tokens, and a new run before it, which is returned, has the others.
     fn split(&mut self, run: RunId, back: u32) -> RunId {
         let Run {
             parent,
@@ -55,7 +56,7 @@ impl Runs {
         before
     }
 
-    /// A live sequence goes on: in its last run if nobody else goes on from there.
+    /// Adds tokens to a live sequence: to its last run if nothing else continues from there, else in a new run.
     pub(super) fn extend(&mut self, last: Option<RunId>, tokens: u32) -> RunId {
         match last {
             Some(run) if self.runs[run.0].heirs == 1 => {
@@ -72,7 +73,7 @@ impl Runs {
         }
     }
 
-    /// An heir of the run becomes live; how many cells do with it.
+    /// Makes an heir of the run live. Returns how many cells become live with it.
     pub(super) fn enliven(&mut self, mut last: Option<RunId>) -> u32 {
         let mut cells = 0;
         while let Some(run) = last.map(|id| &mut self.runs[id.0]) {
@@ -86,7 +87,7 @@ impl Runs {
         cells
     }
 
-    /// A live heir of the run becomes idle; how many cells do with it.
+    /// Makes a live heir of the run idle. Returns how many cells become idle with it.
     pub(super) fn calm(&mut self, mut last: Option<RunId>) -> u32 {
         let mut cells = 0;
         while let Some(run) = last.map(|id| &mut self.runs[id.0]) {
@@ -100,7 +101,7 @@ impl Runs {
         cells
     }
 
-    /// An idle sequence ends; how many cells that frees.
+    /// Removes an idle sequence. Returns how many cells become free.
     pub(super) fn release(&mut self, mut last: Option<RunId>) -> u32 {
         let mut freed = 0;
         while let Some(id) = last {
@@ -116,7 +117,7 @@ impl Runs {
         freed
     }
 
-    /// Cells that only the sequence that ends with this run has.
+    /// The number of cells that only the sequence that ends with this run has.
     pub(super) fn own(&self, mut last: Option<RunId>) -> u32 {
         let mut own = 0;
         while let Some(run) = last.map(|id| &self.runs[id.0])
@@ -128,7 +129,7 @@ impl Runs {
         own
     }
 
-    /// Idle cells of the path that ends `back` tokens before the end of `last`.
+    /// The number of idle cells of the path that ends `back` tokens before the end of `last`.
     pub(super) fn idle(&self, mut last: Option<RunId>, mut back: u32) -> u32 {
         let mut idle = 0;
         while let Some(run) = last.map(|id| &self.runs[id.0])

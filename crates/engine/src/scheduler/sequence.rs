@@ -1,4 +1,4 @@
-//! The tokens of a choice.
+//! A choice's tokens and its state in the scheduler.
 
 use std::iter::zip;
 use std::ops::{Range, RangeInclusive};
@@ -9,38 +9,38 @@ use crate::scheduler::guesses::Guesses;
 use crate::scheduler::snapshots::Marks;
 use crate::scheduler::{ChoiceId, Job};
 
-/// A choice's tokens that are known; how many of them are in the cache, the cache knows.
+/// A choice and its known tokens. How many of them are in the cache, [`Kv`](crate::scheduler::Kv) knows.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) tokens: Tokens,
     output_max: u32,
     /// Choices of the same prompt, this one included.
     siblings: Range<u32>,
-    /// Whoever has the same may begin with what this one has computed.
+    /// The scope of the prefix cache: sequences with the same salt share prefixes.
     pub(super) salt: Option<Arc<str>>,
     pub(super) account: Arc<str>,
-    /// The number of the last step that computed something of it.
+    /// The number of the last step that computed tokens of the choice.
     pub(super) stepped: u64,
-    /// What it may say next, if anything is to be drafted for it.
+    /// The state of speculative decoding, if it is on for this choice.
     pub(super) guesses: Option<Guesses>,
     pub(super) marks: Marks,
     pub(super) aside: PromptAside,
     pub(super) repeatable: bool,
 }
 
-/// Whether its prompt is computed aside.
+/// Whether a choice's prompt is computed by background prefill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PromptAside {
-    /// If it is long enough.
+    /// If the prompt is long enough.
     Open,
-    /// So many tokens are there since its last piece; it goes on to its end, however short that is, unless steps have gone on
-    /// meanwhile.
+    /// Yes; this many tokens were computed when its last chunk ended or its first one began. Background prefill
+    /// computes the rest, however short, unless steps have computed some of it meanwhile.
     Begun(u32),
-    /// That was refused.
+    /// No: the model had no cells for it or failed.
     Refused,
 }
 
-/// A prompt, and what was generated after it.
+/// A prompt and the tokens generated after it.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens {
     pub(super) prompt: Arc<[Token]>,
@@ -75,7 +75,7 @@ impl Sequence {
         self.tokens.prompt_length()
     }
 
-    /// Tokens that it may still generate.
+    /// The number of tokens that the choice may still generate.
     pub(super) fn remaining(&self) -> u32 {
         self.output_max - count(&self.tokens.generated)
     }
@@ -107,7 +107,7 @@ impl Tokens {
         prompt.iter().chain(generated).copied()
     }
 
-    /// How many tokens both begin with.
+    /// The number of tokens of the common prefix.
     pub(super) fn common(&self, other: &Tokens) -> u32 {
         let prompts = if Arc::ptr_eq(&self.prompt, &other.prompt) {
             self.prompt.len()

@@ -1,9 +1,9 @@
-//! Sharing where a sequence can only be left at its end ([`Forks::AtEnd`]): its computation pauses where others
-//! leave it, and what it is there is kept as a sequence of its own, which all of them begin with.
+//! Prefix sharing with [`Forks::AtEnd`]: the computation of a sequence pauses where others branch off, and a copy of
+//! its state there, a snapshot, is kept as a sequence of its own, which all of them fork.
 //!
-//! Where others leave it is known from those that wait, run, are kept or were let go: states are kept where prompts branch, as
-//! in Marconi (Pan et al., Prefix Caching for the Era of Hybrid LLMs, MLSys 2025), and where conversations end, but
-//! not all along the way.
+//! Branch points are found by comparing sequences that wait, run, are kept or have expired: snapshots are taken where
+//! prompts branch, as in Marconi (Pan et al., Prefix Caching for the Era of Hybrid LLMs, MLSys 2025), and states are
+//! kept where conversations end, but not all along the way.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::scheduler::prefix::{Origin, SHARED_MIN, Sharers};
 use crate::scheduler::sequence::{Sequence, Tokens};
 use crate::scheduler::{ChoiceId, Scheduler};
 
-/// Of a sequence, beside the end of its prompt.
+/// The most branch points of a sequence, beside the end of its prompt.
 const MARKS_MAX: usize = 8;
-/// So many of those that wait are compared with one that begins.
+/// The most waiting choices that are compared with a sequence.
 const WAITING_SEEN: usize = 64;
 
-/// Where the computation of a sequence pauses.
+/// The branch points of a sequence, at which its computation pauses.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// Ascending, and no two near each other.
+    /// Positions in ascending order, at least [`SHARED_MIN`] apart.
     places: Vec<u32>,
-    /// Up to here others have what it has already.
+    /// The number of tokens from the start that other sequences have as well, so that no branch point is needed there.
     shared: u32,
 }
 
@@ -34,14 +34,15 @@ impl Marks {
         }
     }
 
-    /// `there` is computed already.
+    /// Adds a branch point, unless it lies before `there`, up to which the sequence is computed, or within the shared
+    /// tokens.
     fn add(&mut self, place: u32, there: u32) {
         if place < there || place < self.shared + SHARED_MIN {
             return;
         }
         let near = |other: &&mut u32| other.abs_diff(place) < SHARED_MIN;
         if let Some(near) = self.places.iter_mut().find(near) {
-            // The first of them serves both.
+            // The earlier one of two near points serves both.
             *near = place.min(*near);
         } else if self.places.len() < MARKS_MAX {
             let at = self.places.partition_point(|&other| other < place);
@@ -49,18 +50,19 @@ impl Marks {
         }
     }
 
-    /// The first one behind `there`.
+    /// The first branch point after `there`.
     fn next(&self, there: u32) -> Option<u32> {
         self.places.iter().copied().find(|&place| place > there)
     }
 
-    /// The last one that is not before `there`, and not behind `end`.
+    /// The last branch point that is not before `there` and not after `end`.
     pub(super) fn last(&self, there: u32, end: u32) -> Option<u32> {
         let mut places = self.places.iter().rev().copied();
         places.find(|place| (there..=end).contains(place))
     }
 
-    /// All up to `there` is computed; whether it is a mark.
+    /// Records that the first `there` tokens are computed, and drops the branch points up to there. Returns whether
+    /// `there` was one.
     fn pass(&mut self, there: u32) -> bool {
         let is_one = self.places.contains(&there);
         self.places.retain(|&place| place > there);
@@ -72,7 +74,7 @@ impl Marks {
 }
 
 impl Scheduler {
-    /// Those that run pause where a new sequence leaves them, if they haven't come beyond that.
+    /// Lets running sequences pause where a new sequence branches off them, if they aren't computed beyond that point.
     pub(super) fn mark_running(&mut self, new: &Sequence) {
         if self.capacity.forks == Forks::Anywhere || new.salt.is_none() {
             return;
@@ -85,7 +87,8 @@ impl Scheduler {
         }
     }
 
-    /// A sequence has begun, with `shared` tokens that others have as well: it pauses where it parts from others.
+    /// Sets the branch points of a choice that was just admitted: where it diverges from other sequences. It has its
+    /// first `shared` tokens in common with others.
     pub(super) fn mark(&mut self, choice: ChoiceId, shared: u32) {
         if self.capacity.forks == Forks::Anywhere {
             return;
@@ -97,7 +100,8 @@ impl Scheduler {
         for (other, end) in self.alike(choice, sequence) {
             let common = sequence.tokens.common(other);
             marks.add(common.min(end).min(last), there);
-            // It says something else than what was generated there, or asks the same again: so will the next one.
+            // The prompt continues differently from what was generated there, or is the same again; so will the next
+            // one, probably.
             if common >= other.prompt_length() {
                 marks.add(sequence.prompt_length() - 1, there);
             }
@@ -106,7 +110,7 @@ impl Scheduler {
         sequence.marks = marks;
     }
 
-    /// Tokens of others with the same salt, and how many of them are of use to these others at most.
+    /// The tokens of other sequences with the same salt, and how many tokens each of these could reuse at most.
     fn alike<'a>(
         &'a self,
         choice: ChoiceId,
@@ -132,7 +136,7 @@ impl Scheduler {
         waiting.chain(known.map(|tokens| (tokens, u32::MAX)))
     }
 
-    /// The next place behind `there` where the choice pauses.
+    /// The next position after `there` at which the choice's computation pauses.
     pub(super) fn pause(&self, choice: ChoiceId, there: u32) -> Option<u32> {
         if self.capacity.forks == Forks::Anywhere {
             return self.last_apart(choice).filter(|&place| place > there);
@@ -143,14 +147,15 @@ impl Scheduler {
         siblings.into_iter().chain(sequence.marks.next(there)).min()
     }
 
-    /// Where choices of the same prompt that wait will leave it: before the last token, which each computes for its logits.
+    /// Where waiting choices of the same prompt will branch off: before its last token, which each computes for its
+    /// logits.
     fn siblings_leave(&self, choice: ChoiceId, sequence: &Sequence) -> Option<u32> {
         let mut waiting = self.waiting.range(choice.siblings(sequence));
         waiting.next().map(|_| sequence.prompt_length() - 1)
     }
 
-    /// Before more of the choice is computed: what it has is kept, if others leave it here. There may be no sequence for
-    /// that; then they compute it again.
+    /// Keeps a snapshot of the choice, before more of it is computed, if other choices branch off here. If there is no
+    /// sequence for it, they compute these tokens again.
     pub(super) fn snapshot(&mut self, choice: ChoiceId) {
         if self.capacity.forks == Forks::Anywhere {
             return;
@@ -178,18 +183,18 @@ impl Scheduler {
         }
     }
 
-    /// Whether somebody who waits will begin with what is kept in the sequence.
+    /// Whether a waiting choice will reuse the kept sequence.
     pub(super) fn is_awaited(&self, id: SequenceId) -> bool {
         self.awaiting(id) > 0
     }
 
-    /// Whether a request of the account is among them.
+    /// Whether a waiting choice of the account will reuse the kept sequence.
     pub(super) fn is_awaited_by(&self, id: SequenceId, account: &str) -> bool {
         let of_account = |sequence: &Sequence| *sequence.account == *account;
         self.awaiting_of(id, of_account) > 0
     }
 
-    /// How many of those that wait can begin with what is kept in the sequence; of many, two.
+    /// The number of waiting choices that can reuse the kept sequence, counted up to two.
     pub(super) fn awaiting(&self, id: SequenceId) -> usize {
         self.awaiting_of(id, |_| true)
     }
@@ -213,13 +218,13 @@ impl Scheduler {
         can_begin.take(2).count()
     }
 
-    /// Whether a sequence may keep what others wait for rather than be computed in: somebody runs, who will end, and half
-    /// of all sequences can run.
+    /// Whether a sequence may stay a snapshot that others wait for, instead of being computed in: a choice runs, whose
+    /// end will free a sequence, and at most half of all sequences are kept ones.
     pub(super) fn may_hold_on(&self) -> bool {
         !self.running.is_empty() && self.kept.len() <= self.capacity.sequences as usize / 2
     }
 
-    /// What is kept for choices of one prompt goes when none of them waits any more.
+    /// Evicts what is kept only for the choices of one prompt once none of them waits any more.
     pub(super) fn release(&mut self, choice: ChoiceId, sequence: &Sequence) {
         let siblings = choice.siblings(sequence);
         let first = *siblings.start();

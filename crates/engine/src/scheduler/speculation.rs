@@ -1,5 +1,5 @@
-//! Rows for tokens that were only guessed: if the model says them, a step makes several tokens of a choice. They take what
-//! the step has left behind everybody else's rows, and only as long as they are worth what a row costs.
+//! Speculative decoding: draft tokens in a step. If the model chooses them too, the step yields several tokens of a
+//! choice. Drafts take the tokens of the batch that all else has left, and only as long as they are worth their cost.
 
 use crate::Token;
 use crate::model::{Row, SequenceId};
@@ -8,26 +8,27 @@ use crate::scheduler::plan::{Draft, Room};
 use crate::scheduler::sequence::Sequence;
 use crate::scheduler::{ChoiceId, Next, Scheduler, Step};
 
-/// Longest draft of a choice.
+/// The most draft tokens of a choice in a step.
 const DRAFT_MAX: usize = 16;
-/// A token more is to be faster by this factor at least: both costs and chances are estimates, and at the break-even one gains nothing.
+/// The least speed-up for which one more token is drafted: costs and probabilities are estimates, and at the break-even
+/// nothing is gained.
 const WORTH: f32 = 1.1;
-/// Steps without drafts after the model's cache was full with some.
+/// Steps without drafts after the model's cache was full in a step that had some.
 const PAUSE_STEPS: u64 = 64;
 
-/// What was drafted, and what of it came.
+/// The numbers of draft tokens and of accepted ones.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Drafted {
     pub drafted: u64,
     pub accepted: u64,
 }
 
-/// What came of a choice that was sampled.
+/// The outcome of a sampled choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chosen {
-    /// So many of the tokens that were drafted for it, from the first on, were chosen, …
+    /// How many of the choice's draft tokens, from the first on, were accepted.
     pub accepted: u32,
-    /// … and this after them.
+    /// The outcome after the accepted tokens.
     pub next: Next,
 }
 
@@ -45,8 +46,8 @@ struct Drafting {
 }
 
 impl Scheduler {
-    /// Drafts for choices that are sampled in the step, the likeliest token first, as long as the step then makes more tokens in
-    /// its time than without.
+    /// Adds draft tokens for choices that are sampled in the step, the likeliest first, as long as the step then yields
+    /// more tokens per time than without.
     pub(super) fn speculate(&mut self, draft: &mut Draft<'_>, room: Room) {
         let Some(row_cost) = room.row_cost else {
             return;
@@ -61,7 +62,7 @@ impl Scheduler {
             return;
         }
         let mut drafting = self.guesses(draft);
-        // Rows of prompts are tokens, too: somebody waits for them.
+        // Prompt tokens count as a yield too: clients wait for them.
         let mut tokens = draft.rows() as f32;
         for rows in rows_before..rows_max {
             let open = drafting.iter_mut().filter(|it| {
@@ -109,7 +110,7 @@ impl Scheduler {
                 .expect("its request is known")
                 .ngrams;
             prompt.read(tokens, tokens.prompt_length());
-            // One token comes without a draft.
+            // The step yields one token without a draft.
             let tokens_max = (remaining.saturating_sub(1) as usize).min(DRAFT_MAX);
             if let Some(guess) = guesses.begin(prompt, tokens) {
                 drafting.push(Drafting {
@@ -122,7 +123,7 @@ impl Scheduler {
         drafting
     }
 
-    /// Keeps what was accepted of a draft.
+    /// Keeps the accepted draft tokens of a choice and drops the others.
     pub(super) fn accept(&mut self, step: &Step, choice: ChoiceId, accepted: u32) {
         let Some(rows) = step.drafted.get(&choice) else {
             return assert_eq!(accepted, 0, "nothing was drafted for {choice:?}");
@@ -134,7 +135,7 @@ impl Scheduler {
         if accepted > 0 {
             self.kv.extend(*id, accepted);
         }
-        // What was drafted wrong was computed all the same.
+        // Rejected draft tokens were computed as well.
         let drafted = u32::try_from(rows.len()).expect("a step's rows fit a u32");
         self.accounts.serve(&sequence.account, drafted);
         if !dropped.is_empty() {
@@ -144,19 +145,19 @@ impl Scheduler {
         self.drafted.accepted += u64::from(accepted);
     }
 
-    /// The cache had no room for the step: next time without drafts.
+    /// Stops drafting for [`PAUSE_STEPS`] steps: the cache had no room for a step with drafts.
     pub(super) fn pause_drafts(&mut self) {
         self.drafts_from = self.steps + PAUSE_STEPS;
     }
 
-    /// Tokens that were drafted and accepted until now.
+    /// The numbers of tokens drafted and accepted so far.
     pub fn drafted(&self) -> Drafted {
         self.drafted
     }
 }
 
 impl Draft<'_> {
-    /// Rows behind the last token that is known of a choice.
+    /// Adds a choice's draft tokens, from position `from` on: after its last known token.
     fn push_guess(&mut self, choice: ChoiceId, id: SequenceId, from: u32, tokens: &[Token]) {
         if tokens.is_empty() {
             return;

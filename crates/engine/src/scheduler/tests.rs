@@ -9,7 +9,7 @@ mod repeat;
 mod snapshots;
 mod speculation;
 
-/// A scheduler whose steps are always computed; every choice goes on with token 9.
+/// A scheduler whose steps always succeed; every choice continues with token 9.
 struct Bench {
     scheduler: Scheduler,
     budget: u32,
@@ -86,8 +86,8 @@ impl Bench {
         })
     }
 
-    /// Plans a step, computes it, and says what it was: for each sequence `id:from+rows`, with the
-    /// choice if one is sampled.
+    /// Plans and commits a step. Describes it: for each sequence `id:from+tokens`, and `=request.choice` if a choice is
+    /// sampled.
     fn step(&mut self) -> String {
         let step = self.plan();
         let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9).into()).collect();
@@ -131,7 +131,7 @@ fn prompts_come_in_chunks_beside_streams() {
     bench.enqueue(0, 3, 1, 9);
     check(&mut bench, &["0:0+3=0.0", "0:3+1=0.0"]);
     bench.enqueue(1, 25, 1, 9);
-    // One row of the stream and eight of the prompt are nine: the kernels would compute twelve anyway.
+    // One token of the stream and eight of the prompt are nine: the kernels would compute twelve anyway.
     check(
         &mut bench,
         &[
@@ -141,7 +141,7 @@ fn prompts_come_in_chunks_beside_streams() {
             "0:7+1=0.0 1:25+1=1.0",
         ],
     );
-    // Never more than the model takes at once.
+    // A step never has more tokens than the model takes.
     bench.budget = 1000;
     bench.enqueue(2, 40, 1, 9);
     check(&mut bench, &["0:8+1=0.0 1:26+1=1.0 2:0+14"]);
@@ -164,7 +164,7 @@ fn choices_fork_the_prompt() {
     assert_eq!(bench.scheduler.kv().used_cells(), 0);
     check(&mut bench, &["forget(0) forget(1) forget(2)"]);
 
-    // A single token has nothing to share.
+    // A prompt of a single token has nothing to share.
     bench.enqueue(1, 1, 2, 9);
     check(&mut bench, &["0:0+1=1.0 1:0+1=1.1"]);
 }
@@ -184,7 +184,7 @@ fn choices_wait_for_sequences() {
         .commit(&step, &[Next::Ended.into(), Next::Token(9).into()]);
     check(&mut bench, &["forget(0) fork(1→0,4) 1:6+1=0.1 0:4+1=0.2"]);
 
-    // With one sequence alone, and nothing kept, the next computes the prompt again.
+    // With a single sequence and nothing kept, the second choice computes the prompt again.
     let mut bench = Bench::new(100, 1);
     bench.enqueue(0, 5, 2, 9);
     check(&mut bench, &["0:0+5=0.0"]);
@@ -238,7 +238,7 @@ fn whoever_cannot_go_on_makes_way() {
     check(&mut bench, &["forget(0) 0:0+6=1.0", "0:6+1=1.0"]);
     bench.blocked = Some(1);
     check(&mut bench, &["forget(0) 0:0+8", "0:8+2=0.0"]);
-    // Nobody is ready: nobody is disturbed either.
+    // If no choice is ready, none is preempted.
     bench.scheduler.remove(RequestId(1));
     bench.blocked = Some(0);
     check(&mut bench, &["", ""]);
@@ -252,7 +252,7 @@ fn a_model_whose_cache_is_full_too_early() {
     check(&mut bench, &["0:0+6=0.0 1:0+6=1.0 2:0+4"]);
     let step = bench.plan();
     assert_eq!(bench.scheduler.cache_full(&step), []);
-    // The youngest is out and stays out until somebody has ended.
+    // The youngest is preempted, and not admitted again until another choice has ended.
     check(
         &mut bench,
         &["forget(2) 0:6+1=0.0 1:6+1=1.0", "0:7+1=0.0 1:7+1=1.0"],
@@ -352,7 +352,7 @@ fn prompts_are_scored_once_each() {
             "fork(1→2,5) 0:3+1=0.0 1:6+1=1.0 2:5+1=1.1 []",
         ],
     );
-    // What was scored before the cells were taken away isn't scored again.
+    // Positions that were scored before a preemption aren't scored again.
     let mut bench = Bench::new(100, 4);
     bench.budget = 4;
     bench.enqueue_scored(0, 9, 1);
@@ -369,8 +369,7 @@ fn prompts_are_scored_once_each() {
     assert_eq!(scored, [4, 5, 6, 7]);
 }
 
-/// Sequences take turns; each prompt but its last token comes in chunks of four, the rest at once, and then
-/// one token a step.
+/// Sequences take turns. A prompt without its last token comes in chunks of four and a rest, and then one token a step.
 #[test]
 fn sequences_that_must_not_share_a_step_take_turns() {
     let mut bench = Bench::new(100, 3);
@@ -392,7 +391,7 @@ fn sequences_that_must_not_share_a_step_take_turns() {
             "0:12+1=0.0",
         ],
     );
-    // A stalled one is passed over; with its tokens computed again each has a step of its own.
+    // A blocked request is passed over. Each generated token that is computed again has a step of its own.
     bench.blocked = Some(1);
     check(&mut bench, &["0:13+1=0.0", "0:14+1=0.0"]);
     bench.blocked = Some(0);
@@ -420,7 +419,7 @@ fn sequences_that_must_not_share_a_step_take_turns() {
     );
 }
 
-/// A choice without a token keeps its place and its cells, while others go on and come in.
+/// A parked choice keeps its sequence and its cells, while others continue and are admitted.
 #[test]
 fn a_parked_choice_waits_and_nobody_waits_for_it() {
     let mut bench = Bench::new(20, 3);
@@ -431,7 +430,7 @@ fn a_parked_choice_waits_and_nobody_waits_for_it() {
     assert!(bench.plan().rows.is_empty());
     bench.enqueue(1, 3, 1, 3);
     check(&mut bench, &["1:0+3=1.0", "1:3+1=1.0"]);
-    // It is older than whoever has no room, and so it isn't taken its cells.
+    // The parked choice is older than the one that doesn't fit, so it keeps its cells.
     bench.enqueue(2, 12, 1, 3);
     check(&mut bench, &["1:4+1=1.0"]);
     let parked = ChoiceId {

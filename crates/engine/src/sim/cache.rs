@@ -5,7 +5,7 @@ use crate::model::{Capacity, Forks, Row, SequenceId};
 use crate::sim::tokenizer::{END, Partial, SimTokenizer};
 use crate::sim::{SimOptions, mix, unit};
 
-/// What the model knows after some tokens.
+/// The model's state after some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     seed: u64,
@@ -24,7 +24,7 @@ impl State {
         }
     }
 
-    /// `shape` is of the step that computes the token: kernels' logits depend on it.
+    /// The state after one more token. `shape` is that of the batch that computes it, on which kernels' logits depend.
     pub(super) fn then(self, token: Token, position: u32, shape: u64) -> Self {
         let what = u64::from(token) << 32 | u64::from(position);
         State {
@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    /// Far apart for tokens that make no sense here, and random for the others.
+    /// The logits after this state: very low for tokens that make no sense here, and random for the others.
     pub(super) fn logits(self, options: &SimOptions) -> Vec<f32> {
         let mut logits = vec![-50.0; SimTokenizer::VOCABULARY];
         if let Some(partial) = self.partial {
@@ -61,7 +61,7 @@ impl State {
 #[derive(Debug)]
 struct Cell {
     state: State,
-    /// Sequences that have it.
+    /// The number of sequences that have the cell.
     shared: u32,
 }
 
@@ -89,7 +89,7 @@ impl Cache {
         u32::try_from(self.cells.len() - self.free.len()).expect("as many as a u32 counted")
     }
 
-    /// Sequences that have a token.
+    /// The number of sequences that have tokens.
     pub(super) fn sequences(&self) -> u32 {
         let some = self
             .sequences
@@ -156,14 +156,14 @@ impl Cache {
         self.keep(sequence, 0);
     }
 
-    /// Every sequence is empty.
+    /// Empties every sequence.
     pub(super) fn lose(&mut self) {
         for sequence in (0..).map(SequenceId).take(self.sequences.len()) {
             self.forget(sequence);
         }
     }
 
-    /// The first `length` tokens.
+    /// Keeps the sequence's first `length` tokens.
     fn keep(&mut self, sequence: SequenceId, length: u32) {
         let cells = &mut self.sequences[sequence.0 as usize];
         let kept = cells.len().min(length as usize);

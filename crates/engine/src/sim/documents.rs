@@ -5,8 +5,8 @@ use crate::constraint::{Constraint, Next};
 use crate::model::Tokenizer;
 use crate::sim::{END, PromptMasks, SimTokenizer};
 
-/// A random walk through a constraint of [`SimTokenizer`]'s tokens: a text; nothing if it gets longer than `bytes_max`, and why if
-/// there is no way on.
+/// A random text that a constraint of [`SimTokenizer`]'s tokens allows. `None` if it gets longer than `bytes_max`; an
+/// error says why if the constraint allows no next token.
 pub fn random_text(
     constraint: &Constraint,
     seed: u64,
@@ -37,7 +37,7 @@ pub fn random_text(
             |token: &Token| *token == END || matches!(byte(*token), Some(b'"' | b'}' | b']'));
         let plain = |token: &Token| byte(*token).is_some_and(|byte| byte.is_ascii_graphic());
         let kind = next(8);
-        // Mostly what can be printed, and towards the end whatever ends something.
+        // Mostly printable bytes, and towards the end tokens that close a value or end the text.
         let wanted: Vec<Token> = match kind {
             0 => allowed.clone(),
             1..4 => allowed.iter().copied().filter(ends).collect(),

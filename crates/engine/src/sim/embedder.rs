@@ -7,13 +7,13 @@ use crate::model::{DecodeError, Embedder, EmbedderFacts, Tokenizer};
 use crate::sim::tokenizer::SimTokenizer;
 use crate::sim::{mix, unit};
 
-/// Asserts the contract of [`Embedder`], and fails where a token is said to.
+/// A simulated embedder. It asserts the contract of [`Embedder`], and fails on the tokens `fault` and `damage`.
 #[derive(Debug, Clone)]
 pub struct SimEmbedder {
     pub facts: EmbedderFacts,
     /// A step with this token fails.
     pub fault: Option<Token>,
-    /// With this one the model can't be computed with any more.
+    /// A step with this token fails with [`DecodeError::Damaged`].
     pub damage: Option<Token>,
 }
 
@@ -62,7 +62,7 @@ impl Embedder for SimEmbedder {
 }
 
 impl SimEmbedder {
-    /// What the model says of an input, of any length.
+    /// The model's vector of an input, not normalized.
     pub fn vector(&self, input: &[Token]) -> Vec<f32> {
         let hash = input
             .iter()

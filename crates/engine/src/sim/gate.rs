@@ -1,4 +1,4 @@
-//! Handles on a simulated model from outside the engine's thread: to hold its steps, and to look in.
+//! Handles on a simulated model for use outside of the engine's thread: a gate that holds its steps, and a probe.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -32,7 +32,7 @@ pub(super) fn gate() -> (Gate, Waiter) {
 }
 
 impl Gate {
-    /// Lets so many steps more pass.
+    /// Lets this many more steps pass.
     pub fn pass(&self, steps: u64) {
         let mut passes = self.0.passes.lock().unwrap_or_else(PoisonError::into_inner);
         *passes = passes.saturating_add(steps);
@@ -80,11 +80,11 @@ impl Waiter {
 pub struct Work {
     pub steps: u64,
     pub rows: u64,
-    /// Rows whose logits were wanted.
+    /// Tokens whose logits were wanted.
     pub outputs: u64,
 }
 
-/// What a simulated model holds and has done.
+/// Counters of a simulated model: what it holds, and what it has done.
 #[derive(Debug, Clone, Default)]
 pub struct Probe(Arc<Counts>);
 
@@ -108,12 +108,12 @@ impl Probe {
         self.0.steps.load(Ordering::SeqCst)
     }
 
-    /// Rows of all these steps.
+    /// Tokens of all these steps.
     pub fn rows(&self) -> u64 {
         self.0.rows.load(Ordering::SeqCst)
     }
 
-    /// All that was computed in steps.
+    /// The steps, tokens and outputs so far.
     pub fn work(&self) -> Work {
         Work {
             steps: self.steps(),
@@ -155,12 +155,12 @@ impl Probe {
         self.0.faults.load(Ordering::SeqCst)
     }
 
-    /// Steps that were given up.
+    /// Steps that were aborted since they weren't wanted any more.
     pub fn unwanted_steps(&self) -> u64 {
         self.0.unwanted.load(Ordering::SeqCst)
     }
 
-    /// How often it has gone on with something aside.
+    /// Calls of [`Model::go_aside`](crate::model::Model::go_aside).
     pub fn turns_aside(&self) -> u64 {
         self.0.turns.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Masks without threads: at once, or when a test says so.
+//! Token masks computed without threads: at once, or when a test says so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ impl MaskComputer for PromptMasks {
     }
 }
 
-/// Computes masks when it is told to; copies share what is left to do.
+/// Computes masks when a test tells it to; copies share the jobs that wait.
 #[derive(Debug, Clone, Default)]
 pub struct LateMasks(Arc<Mutex<VecDeque<MaskJob>>>);
 
 impl LateMasks {
-    /// How many masks are asked for and not there.
+    /// The number of masks that are asked for and not computed.
     pub fn waiting(&self) -> usize {
         self.lock().len()
     }
 
-    /// Computes the one that is number `which` of those that wait, modulo their number.
+    /// Computes mask number `which` of those that wait, modulo their number.
     pub fn release(&self, which: usize) {
         let mut jobs = self.lock();
         let which = which % jobs.len().max(1);
@@ -36,7 +36,7 @@ impl LateMasks {
         }
     }
 
-    /// Gives up all that wait, as a pool does that ends.
+    /// Drops all jobs that wait, as a thread pool does when it ends.
     pub fn lose(&self) {
         let lost = std::mem::take(&mut *self.lock());
         drop(lost);

@@ -8,12 +8,12 @@ use crate::model::{Bos, Encoded, Tokenizer};
 use crate::specials::{Fragment, Names, Special, SpecialKind, Specials};
 
 pub(super) const BOS: Token = 0;
-/// Ends a generation.
+/// The EOS token, which ends a generation.
 pub const END: Token = 1;
 const BYTES: Token = 2;
 const WORDS: Token = BYTES + 256;
 
-/// A text has so many bytes that are counted; the rest takes too long.
+/// The most bytes of a text that are tokenized; the rest is dropped, as if it took too long.
 const COUNTED_BYTES: usize = 1 << 20;
 
 static SPECIALS: LazyLock<Specials> = LazyLock::new(|| {
@@ -27,14 +27,14 @@ static SPECIALS: LazyLock<Specials> = LazyLock::new(|| {
     Specials::new([("<|bos|>", BOS), ("<|end|>", END)].map(control))
 });
 
-/// What it says, besides [`CHARACTERS`].
+/// The words that the model says, besides [`CHARACTERS`].
 const VOICE: [&str; 24] = [
     " the", " a", " river", " stone", " weir", " water", " over", " under", " runs", " falls",
     " slow", " deep", " and", " of", " to", " in", ".", ",", "\n", " light", " fish", " mill",
     " wheel", " old",
 ];
 
-/// Characters that it says, one byte a token. Their first bytes differ, so a byte tells which one it is.
+/// Characters that the model says, one byte a token. Their first bytes differ, so a byte tells which one it is.
 const CHARACTERS: [&str; 3] = ["ü", "語", "🙂"];
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub struct SimTokenizer;
 impl SimTokenizer {
     pub(super) const VOCABULARY: usize = WORDS as usize + VOICE.len();
 
-    /// Tokens that may come when no character is begun.
+    /// The tokens that may come when no character is incomplete.
     pub(super) fn openings() -> impl Iterator<Item = Token> {
         let words = (WORDS..).take(VOICE.len());
         words.chain(
@@ -120,7 +120,7 @@ fn byte(byte: u8) -> Token {
     BYTES + Token::from(byte)
 }
 
-/// A character of which not all bytes have come.
+/// An incomplete character: some of its bytes have yet to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Partial {
     character: usize,

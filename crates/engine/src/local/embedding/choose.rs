@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::Job;
 use crate::model::EmbedderFacts;
 
-/// In turns an input of each account, of its jobs in turns, as long as they fit a step; an input that is alone always does. Each is a
-/// job's place in the list, and an input's in the job.
+/// The inputs for a step: one of each account in turn, and within an account one of each job in turn, as long as they
+/// fit; a single input always does. Each is a job's index in `jobs`, and an input's index in the job.
 pub(super) fn choose(facts: &EmbedderFacts, jobs: &VecDeque<Job>) -> Vec<(usize, usize)> {
     let mut accounts = accounts(jobs, facts.inputs as usize);
     let mut chosen = Vec::new();
@@ -108,7 +108,7 @@ mod tests {
             &[("a", &[1; 50]), ("b", &[1, 1])],
             "a:1 b:1 a:1 b:1 a:1 a:1",
         );
-        // One that is alone always fits.
+        // A single input always fits.
         check(&[("a", &[90, 1])], "a:90");
         check(&[("a", &[19, 1]), ("b", &[2])], "a:19");
     }

@@ -1,4 +1,4 @@
-//! Jobs that wait for the thread that embeds.
+//! Jobs that wait for the embedding thread.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -42,7 +42,7 @@ impl Queue {
         }
         let account = job.account.clone();
         if !state.waiting.has_room(&account, self.requests_max) {
-            // Room that those hold who have gone meanwhile.
+            // Callers that have left may still hold room.
             state.waiting.retain(|job| !job.answer.is_closed());
         }
         if !state.waiting.has_room(&account, self.requests_max) {
@@ -54,7 +54,8 @@ impl Queue {
         Ok(())
     }
 
-    /// For the thread: a job whose account `may` have one more, if any. Waits for one if `idle`. Nothing when it is to end.
+    /// For the embedding thread: takes a job of an account for which `may` is true, if there is one. Waits for it if
+    /// `idle`; then `None` tells the thread to end.
     pub(super) fn take(&self, idle: bool, may: impl Fn(&str) -> bool) -> Option<Option<Job>> {
         let mut state = self.lock();
         while idle && state.waiting.is_empty() && !state.ending {
@@ -67,7 +68,7 @@ impl Queue {
         (next.is_some() || !idle).then_some(next)
     }
 
-    /// Refuses new jobs from now on, and drops those that wait: their callers learn of it.
+    /// Refuses new jobs from now on, and drops the waiting ones, whose callers get an error.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -78,14 +79,14 @@ impl Queue {
         self.lock().closed
     }
 
-    /// The thread ends after what it has.
+    /// Lets the thread end after the jobs that it has.
     pub(super) fn end(&self) {
         self.lock().ending = true;
         self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway through a change.
+        // A poisoned lock is no problem: nothing under it can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -157,12 +157,12 @@ fn an_account_that_fills_the_queue_does_not_shut_others_out() {
         [push("two"), push("two"), push("two")],
         [Ok(()), Ok(()), Err(Refused::Full)]
     );
-    // The thread has the other's after one of the first's at most.
+    // The other account's job comes after one of the first account's at most.
     let accounts = (0..4).map(|_| queue.take(false, |_| true).unwrap().unwrap().account);
     let accounts: Vec<_> = accounts.collect();
     let accounts: Vec<&str> = accounts.iter().map(|account| &**account).collect();
     assert_eq!(accounts, ["one", "two", "one", "two"]);
-    // Who has gone leaves room.
+    // Callers that have left leave room.
     waiting.clear();
     let (answer, _answered) = oneshot::channel();
     let job = Job {

@@ -1,4 +1,4 @@
-//! Limits of a request's tokens, as a vocabulary has them.
+//! A request's token limits in the model's token ids.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::{Bos, Tokenizer};
 use crate::request::{Request, TokenLimits};
 use crate::specials::Names;
 
-/// What the request's filter and its `min_tokens` mean. `ends` are all tokens that end a text.
+/// The limits that the request's filter and its `min_tokens` mean. `ends` are all EOS tokens.
 pub(super) fn token_limits(
     request: &Request,
     tokenizer: &dyn Tokenizer,
@@ -31,7 +31,7 @@ pub(super) fn token_limits(
     }
 }
 
-/// The tokens of a word at the beginning of a text, and behind a space where these are others.
+/// The tokens of a word at the beginning of a text, and after a space where those differ.
 fn bad_word(word: &str, tokenizer: &dyn Tokenizer) -> Vec<Box<[Token]>> {
     let word = word.trim_start_matches(' ');
     let tokens = |text: &str| tokenizer.encode(text, Names::Words, Bos::Omit).tokens;

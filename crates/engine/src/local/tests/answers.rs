@@ -1,4 +1,4 @@
-//! What is answered.
+//! The texts of answers, and what they use.
 
 use super::*;
 
@@ -72,7 +72,7 @@ async fn prompts_are_echoed_as_they_came() {
     let text = |text: &str| Prompt::Text(text.to_owned());
     check(text("Über the weir"), 20, "Über the weir").await;
     check(text("Über the weir"), 0, "Über the weir").await;
-    // A stop string is looked for in what is generated only, and special tokens are no text.
+    // Prompts of token ids are echoed as text; special tokens have none.
     check(
         Prompt::Tokens(SimTokenizer.tokenize("語 the", Bos::Add)),
         20,
@@ -97,7 +97,7 @@ async fn an_allowance_is_never_exceeded() {
     prepared.allowance = Allowance::rolling(10);
     let allowance = prepared.allowance.clone();
     let events = engine.generate(prepared.clone()).await.unwrap();
-    // All that may be generated is, and no more: the engine waits without being asked to.
+    // All allowed tokens are generated, and no more: the engine waits for a raise.
     while events.usage().completion < 10 {
         tokio::task::yield_now().await;
     }
@@ -145,7 +145,7 @@ fn a_sequence_that_outgrows_the_model_ends() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        // Together they don't fit the 30 cells that there are, and the second doesn't alone.
+        // The two don't fit the 30 cells together, and the second doesn't even alone.
         let short = generate(&engine, request("12345", 20)).await.unwrap();
         let long = generate(&engine, request("12345", 80)).await.unwrap();
         let (short, long) = (read(short, 1).await, read(long, 1).await);

@@ -1,4 +1,4 @@
-//! How generations end before they are through.
+//! Generations that end early: callers that leave, faults, and engines that stop.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn a_closed_receiver_frees_its_sequences_within_a_step() {
     gate.arrived(6).await;
     assert!(probe.sequences_used() >= 9, "{probe:?}");
     drop(events);
-    // The step that is at the gate was planned before.
+    // The step that is at the gate was planned before the receiver was dropped.
     gate.pass(1);
     gate.arrived(7).await;
     assert_eq!(probe.sequences_used(), 1);

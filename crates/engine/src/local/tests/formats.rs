@@ -1,4 +1,4 @@
-//! Answers that have a form.
+//! Answers with a format.
 
 use super::*;
 use crate::request::Schema;
@@ -20,7 +20,7 @@ fn form() -> Format {
     Format::JsonSchema(schema.into())
 }
 
-/// All events that are there.
+/// All events that have been sent.
 fn drain(events: &mut Events) -> Vec<Event> {
     std::iter::from_fn(|| events.next().now_or_never().flatten()).collect()
 }
@@ -99,7 +99,7 @@ fn a_stream_without_a_format_never_waits_for_a_mask() {
     let events = drain(&mut quick);
     assert!(matches!(events.last(), Some(Event::Done(_))));
     assert_eq!(text(&events), solo(&free).choices[0].0);
-    // Its first mask was there, the second is asked for, and its logits wait.
+    // The first mask of the choice with a format was there; the second is asked for, and its logits are parked.
     assert_eq!((core.step(), masks.waiting()), (Progress::Blocked, 1));
     assert_eq!(slow.usage().completion, 1);
     while masks.waiting() > 0 {
@@ -155,7 +155,7 @@ fn what_breaks_a_constraint_fails_its_request_alone() {
         assert_eq!(core.scheduler().kv().used_cells(), 0);
     };
     check(|_| (), true, "given up");
-    // The only token that may begin it is forbidden.
+    // The only token that the format allows first is forbidden.
     let brace =
         |fields: &mut SamplingFields| fields.logit_bias = vec![(2 + u32::from(b'{'), -100.0)];
     check(brace, false, "logit_bias forbids");

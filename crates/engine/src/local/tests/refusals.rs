@@ -1,4 +1,4 @@
-//! What is not begun.
+//! Requests that are refused.
 
 use super::*;
 
@@ -75,7 +75,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
         Err(full),
     )
     .await;
-    // 16 × 8 prompts of 32 tokens, each with its 3 alternatives, in 16 choices: as many as may be.
+    // 128 prompts of 32 tokens, each token with 3 alternatives, in 16 choices: as many as are allowed.
     let scored = |prompts: usize| Request {
         input: Input::Prompts(vec![Prompt::Tokens(vec![5; 32]); prompts]),
         choices: Choices::new(16).unwrap(),
@@ -180,7 +180,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
         Err(EngineError::Unsupported { feature: "chat" })
     );
 
-    // Whoever carries the prepared request must not make it longer.
+    // The caller must not raise a prepared request's limit.
     let mut prepared = engine.prepare(plain()).await.unwrap();
     prepared.output_max += 1;
     let refused = engine.generate(prepared).await.map(|_| ());
@@ -197,7 +197,7 @@ async fn requests_that_cannot_be_answered_are_refused() {
 #[tokio::test]
 async fn a_full_queue_is_busy() {
     let (model, gate) = SimModel::new(SimOptions::default()).gated();
-    // What came in with the step that is running still counts.
+    // Requests that the running step has taken still count as waiting.
     let engine = LocalEngine::spawn(
         model,
         Options {
@@ -242,7 +242,7 @@ async fn a_queue_that_one_account_has_filled_lets_others_in() {
     };
     let mut running = vec![start("one").await.unwrap()];
     gate.arrived(1).await;
-    // What came in with the step that is running still counts.
+    // Requests that the running step has taken still count as waiting.
     for _ in 0..31 {
         running.push(start("one").await.unwrap());
     }
@@ -255,7 +255,7 @@ async fn a_queue_that_one_account_has_filled_lets_others_in() {
         (engine.accepts("one").is_ok(), engine.accepts("two").is_ok()),
         (false, true)
     );
-    // A sixteenth of the queue is there for each other account.
+    // Each other account may have a sixteenth of the queue's length.
     running.push(start("two").await.unwrap());
     running.push(start("two").await.unwrap());
     let refused = start("two").await.map(|_| ());

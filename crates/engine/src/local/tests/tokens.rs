@@ -1,4 +1,4 @@
-//! Which tokens come and end a text, and what is told of them.
+//! Which tokens may come, which end a text, and what events report about them.
 
 use super::*;
 use crate::Token;
@@ -6,7 +6,7 @@ use crate::event::TokenLogprob;
 use crate::request::{Keep, PromptLimit, TokenFilter, Truncation};
 use crate::sim::END;
 
-/// What a generation tells.
+/// Everything that a generation's events report.
 #[derive(Debug, Default)]
 struct Told {
     text: String,
@@ -42,10 +42,10 @@ async fn told(engine: &LocalEngine, request: Request) -> Result<Told, EngineErro
     Ok(told)
 }
 
-/// A prompt with an answer of some words that ends by itself, for [`brief`].
+/// A prompt whose answer, by [`brief`], has some words and ends by itself.
 const OVER: &str = "Over the weirs";
 
-/// One that ends its texts soon.
+/// An engine whose texts end soon.
 fn brief() -> LocalEngine {
     sim::engine_with(SimModel::new(SimOptions {
         end_probability: 0.3,
@@ -86,7 +86,7 @@ async fn tokens_are_told() {
     assert_eq!(spoken(&ids.ids), ids.text);
     let prompt = SimTokenizer.tokenize(OVER, Bos::Add);
     assert_eq!(ids.prompts, [(prompt, Vec::new())]);
-    // Cut by the limit, by a stop string, and with nothing at all.
+    // Answers that are cut by the token limit, that have no tokens, and that are cut by a stop string.
     let cut = told(&engine, with_ids(request("a", 1))).await.unwrap();
     assert_eq!(cut.ids.len(), 1);
     let none = told(&engine, with_ids(request("a", 0))).await.unwrap();
@@ -161,7 +161,7 @@ async fn prompts_are_scored() {
         );
     }
     assert!(logprobs[1..].iter().any(|score| score.rank != Some(1)));
-    // The text is what it is otherwise, and an echo says the same of the prompt.
+    // Scoring the prompt doesn't change the text, and an echo has the same scores.
     assert_eq!(
         apart.text,
         told(&engine, request("Over the weir", 4))
@@ -209,7 +209,7 @@ async fn what_ends_a_text() {
     let plain = || with_ids(request("Over the weir", 40));
     let ended = told(&engine, plain()).await.unwrap();
     assert!(ended.ids.len() < 40 && ended.reason == Some(FinishReason::Stop));
-    // The model's own end is one token among others.
+    // With `ignore_eos`, the model's EOS is a token like any other.
     let ignoring = Request {
         stop: stop(|stop| stop.ignores_model = true),
         ..plain()
@@ -217,7 +217,7 @@ async fn what_ends_a_text() {
     let on = told(&engine, ignoring).await.unwrap();
     assert_eq!((on.ids.len(), on.reason), (40, Some(FinishReason::Length)));
     assert!(on.ids.starts_with(&ended.ids) && on.text.starts_with(&ended.text));
-    // Nothing ends it before.
+    // Nothing ends a text before `min_tokens`.
     let longer = Request {
         stop: stop(|stop| stop.min_tokens = 30),
         ..plain()
@@ -286,7 +286,7 @@ async fn stop_tokens_and_strings() {
         .await
         .unwrap();
     assert_eq!(shown.text, whole.text[..begin + word.len()]);
-    // What came before isn't looked at again.
+    // The text before `min_tokens` isn't searched.
     let late = told(&engine, by_string(|stop| stop.min_tokens = 6))
         .await
         .unwrap();
@@ -318,7 +318,7 @@ async fn tokens_that_may_come() {
     assert!(
         matches!(refused, EngineError::Invalid(Invalid { param, .. }) if param == "allowed_token_ids")
     );
-    // Nothing is left when they may not come either.
+    // The only allowed token is forbidden by its bias as well: no token is left.
     let fields = SamplingFields {
         logit_bias: vec![(some[0], -100.0)],
         ..SamplingFields::default()
@@ -396,7 +396,7 @@ async fn long_prompts_are_cut() {
         tokens("cde"),
     )
     .await;
-    // So much that the answer fits beside it.
+    // The prompt is cut so that the answer fits beside it.
     let long = "x".repeat(5_000);
     check(
         PromptLimit::Context,

@@ -6,7 +6,7 @@ use crate::request::SamplingFields;
 
 const DRAWS: usize = 4_000;
 
-/// Tokens that are rarer than this many draws are counted together.
+/// Tokens that are expected in fewer draws than this are counted together.
 const EXPECTED_MIN: f64 = 10.0;
 
 #[test]
@@ -65,8 +65,8 @@ fn check(logits: &[f32], change: fn(&mut SamplingFields)) {
         statistic += (rare.0 - rare.1).powi(2) / rare.1;
         cells += 1;
     }
-    // Of mean `freedom` and variance 2·freedom: four deviations away is one case in thousands, and the
-    // seed is fixed, so it is always or never.
+    // χ² has the mean `freedom` and the variance 2·freedom: four deviations away is one case in thousands, and the seed
+    // is fixed, so it is always or never.
     let freedom = f64::from(cells - 1);
     assert!(
         statistic <= freedom + 4.0 * (2.0 * freedom).sqrt() + 1e-9,

@@ -1,4 +1,4 @@
-//! Where kernels round otherwise, the same seed gives the same tokens.
+//! Where kernels round differently, the same seed nearly always gives the same tokens.
 
 use super::{Sampler, Scratch, sampling};
 use crate::request::SamplingFields;
@@ -6,12 +6,13 @@ use crate::request::SamplingFields;
 const VOCABULARY: u32 = 20_000;
 const DRAWS: u32 = 500;
 
-/// How far a logit of two shapes of a step differs: more than logits of the F16 models do.
+/// How far a logit may differ between two shapes of a batch: more than logits of the F16 models do.
 const NOISE: f32 = 0.01;
 
 #[test]
 fn a_little_noise_moves_few_draws() {
-    // Of what a walk along the sums of probabilities draws, a third and more changes.
+    // With inverse transform sampling, a walk along the sums of probabilities, a third and more of the draws would
+    // change.
     for change in [
         |_: &mut SamplingFields| (),
         |fields: &mut SamplingFields| fields.top_p = Some(0.95),
@@ -37,7 +38,7 @@ fn a_little_noise_moves_few_draws() {
     }
 }
 
-/// A few likely tokens, many unlikely ones, and some of `noise`.
+/// Logits with a few likely tokens, many unlikely ones, and some `noise`.
 fn logits(draw: u32, noise: f32) -> Vec<f32> {
     (0..VOCABULARY)
         .map(|token| {

@@ -3,13 +3,13 @@
 use crate::Token;
 use crate::request::Sampling;
 
-/// How near to top_p a sum must be to let both sides of it count as right.
+/// How near to top_p, relative to it, a sum must be to let sets on both sides of it count as right.
 const TOLERANCE: f64 = 4e-6;
 
-/// The exponent below which f32 has no weight, nor has any token a chance.
+/// The exponent below which a weight is 0 in f32, so that the token has no chance.
 const UNLIKELY: f64 = -87.0;
 
-/// The tokens with their probabilities before min_p, best first, and how many of them stay.
+/// All tokens with their weights, best first, and how many of them the filters keep: `fewest` to `most`.
 pub(super) struct Reference {
     ranked: Vec<(Token, f64)>,
     fewest: usize,
@@ -80,7 +80,7 @@ impl Reference {
         (self.fewest, self.most)
     }
 
-    /// Whether these are, by id, exactly the tokens that may be chosen.
+    /// Whether these tokens, sorted by id, are exactly those that may be chosen.
     pub(super) fn allows(&self, support: &[Token]) -> bool {
         let mut expected: Vec<Token> = self
             .ranked

@@ -1,9 +1,10 @@
-//! Prompts that are computed aside.
+//! Prompts that are computed by background prefill.
 
 use super::*;
 use crate::model::AsideCapacity;
 
-/// A bench whose model computes pieces of 10 rows aside, of at least 6, in the first 40 tokens.
+/// A bench whose model computes background chunks of up to 10 tokens, if at least 6 are left, within the first 40
+/// tokens.
 fn bench(cells: u32) -> Bench {
     let mut bench = Bench::new(cells, 4);
     bench.scheduler.aside.capacity = Some(AsideCapacity {
@@ -29,7 +30,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: Range<u32>) {
     bench.scheduler.enqueue(RequestId(request), &job);
 }
 
-/// The step, and the piece that is taken on with it.
+/// Plans and commits a step; describes it and the background chunk that begins with it.
 fn step(bench: &mut Bench) -> String {
     let step = bench.plan();
     let next: Vec<_> = step.sampled.iter().map(|_| Next::Token(9).into()).collect();
@@ -50,7 +51,7 @@ fn a_long_prompt_is_computed_aside_and_its_last_token_in_a_step() {
     enqueue(&mut bench, 0, "a", 0..3);
     assert_eq!(step(&mut bench), "0:0+3=0.0");
     enqueue(&mut bench, 1, "a", 100..126);
-    // 25 rows are three pieces.
+    // 25 tokens are three chunks.
     assert_eq!(step(&mut bench), "0:3+1=0.0 aside 1:0+10");
     assert_eq!(step(&mut bench), "0:4+1=0.0");
     assert_eq!(
@@ -86,14 +87,14 @@ fn what_is_beyond_or_short_or_scored_is_computed_in_steps() {
     assert_eq!(step(&mut bench), "0:47+1=0.0 1:6+1=1.0 2:0+10");
 }
 
-/// One that begins like what is under way waits; whoever shares an account waits for its turn; another account's goes on in steps.
+/// A second prompt of the same account waits for its turn; another account's prompt is computed in steps.
 #[test]
 fn one_piece_is_under_way_at_a_time() {
     let mut bench = bench(200);
     enqueue(&mut bench, 0, "a", 0..21);
     enqueue(&mut bench, 1, "a", 100..121);
     assert_eq!(step(&mut bench), "aside 0:0+10");
-    // Whoever waits holds nothing meanwhile.
+    // The waiting request holds no sequence meanwhile.
     assert_eq!(bench.scheduler.kv().free_sequences(), 3);
     assert!(bench.scheduler.awaits_aside(|_| 0));
     enqueue(&mut bench, 2, "b", 200..221);
@@ -126,7 +127,7 @@ fn who_is_gone_has_nothing_under_way() {
     );
 }
 
-/// For a few rows after steps it isn't worth bringing all that is there along.
+/// After steps have computed a part of the prompt, a chunk of a few tokens isn't worth copying all its cells.
 #[test]
 fn what_has_gone_on_in_steps_is_long_again_or_ends_there() {
     let mut bench = bench(200);
@@ -137,7 +138,7 @@ fn what_has_gone_on_in_steps_is_long_again_or_ends_there() {
     assert_eq!(step(&mut bench), "0:10+8");
     assert_eq!(step(&mut bench), "0:18+8");
     bench.scheduler.aside.capacity = aside;
-    // Four are left before its last one, and six would be worth it.
+    // Four tokens are left before the last one; six would be worth a chunk.
     assert_eq!(step(&mut bench), "0:26+5=0.0");
 }
 
@@ -152,7 +153,7 @@ fn what_is_refused_goes_on_in_steps() {
     assert_eq!(step(&mut bench), "0:16+5=0.0");
 }
 
-/// What is reserved nobody else has, and whoever needs it takes it from the youngest.
+/// Other choices can't use the reserved cells; a choice that needs cells preempts the youngest.
 #[test]
 fn cells_of_what_is_under_way_are_spoken_for() {
     let mut bench = bench(28);

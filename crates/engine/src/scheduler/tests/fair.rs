@@ -17,7 +17,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: u32, output_m
     bench.scheduler.enqueue(RequestId(request), &job);
 }
 
-/// An account that had much has it after the others, which come as they came.
+/// An account that had many tokens goes after the others, which go in the order of arrival.
 #[test]
 fn who_had_less_comes_first() {
     let mut bench = Bench::new(400, 20);
@@ -25,7 +25,7 @@ fn who_had_less_comes_first() {
     check(&mut bench, &["0:0+8"]);
     enqueue(&mut bench, 5, "one", 12, 9);
     enqueue(&mut bench, 6, "two", 12, 9);
-    // Until it had much they are equals.
+    // All accounts are equals until one had many tokens.
     check(&mut bench, &["0:8+4=0.0 1:0+4"]);
     bench.scheduler.accounts.serve(&"many".into(), 6_200);
     check(
@@ -38,7 +38,7 @@ fn who_had_less_comes_first() {
     );
 }
 
-/// Beside others, a few streams of an account go on, in turn; alone all do.
+/// Beside other accounts, only a few streams of an account continue in each step, in turn; alone, all do.
 #[test]
 fn streams_beyond_a_few_make_way() {
     let mut bench = Bench::new(400, 20);
@@ -55,13 +55,13 @@ fn streams_beyond_a_few_make_way() {
         &[
             "0:1+1=0.0 1:1+1=1.0 6:0+10",
             "2:1+1=2.0 3:1+1=3.0 6:10+5=6.0",
-            // Its prompt is computed, and there is room for more.
+            // The prompt of request 6 is computed, so that there is room for more streams.
             "0:2+1=0.0 1:2+1=1.0 2:2+1=2.0 4:1+1=4.0 5:1+1=5.0 6:15+1=6.0",
         ],
     );
 }
 
-/// What an account has beyond its part makes way for a lighter one, also if nobody ends.
+/// An account's choices beyond its share are preempted for a lighter account, even if no choice ends.
 #[test]
 fn what_is_beyond_a_part_makes_way() {
     let mut bench = Bench::new(40, 20);
@@ -70,13 +70,13 @@ fn what_is_beyond_a_part_makes_way() {
     bench.scheduler.capacity.rows = 100;
     bench.scheduler.rows_max = 100;
     check(&mut bench, &["0:0+8=0.0 1:0+8=1.0 2:0+8=2.0 3:0+8=3.0"]);
-    // Of equals one makes way for an account that has nothing that runs, …
+    // Among equals, one choice makes way for an account that has none running, …
     enqueue(&mut bench, 4, "one", 6, 3);
     check(
         &mut bench,
         &["forget(3) 0:8+1=0.0 1:8+1=1.0 2:8+1=2.0 3:0+6=4.0"],
     );
-    // … and none for its second.
+    // … and none for that account's second choice.
     enqueue(&mut bench, 5, "one", 7, 3);
     check(&mut bench, &["0:9+1=0.0 1:9+1=1.0 2:9+1=2.0 3:6+1=4.0"]);
     bench.scheduler.accounts.serve(&"many".into(), 6_200);
@@ -85,7 +85,7 @@ fn what_is_beyond_a_part_makes_way() {
         &["forget(2) 0:10+1=0.0 1:10+1=1.0 3:7+1=4.0 2:0+7=5.0"],
     );
     assert_eq!(bench.scheduler.preemptions(), 2);
-    // Its part is 20 cells: for more it waits like everybody.
+    // The account's share is 20 cells: for more, it waits.
     enqueue(&mut bench, 6, "one", 11, 4);
     let choice = ChoiceId {
         request: RequestId(6),
@@ -94,14 +94,15 @@ fn what_is_beyond_a_part_makes_way() {
     assert_eq!(bench.scheduler.rival(choice, |_| false), None);
 }
 
-/// In a full cache it may be the turn of the youngest, which loses its own cells: then it is the other's.
+/// In a full cache it may be the turn of the youngest choice, which is preempted itself: then it is the other one's
+/// turn.
 #[test]
 fn who_loses_its_cells_leaves_its_turn() {
     let mut bench = Bench::new(19, 20);
     (0..2).for_each(|request| enqueue(&mut bench, request, "many", 8, 9));
     bench.budget = 100;
     check(&mut bench, &["0:0+8=0.0 1:0+8=1.0"]);
-    // A prompt that doesn't fit, and is more than its account's part: it waits, and one stream a step goes on beside it.
+    // A prompt that doesn't fit and is more than its account's share waits, and one stream a step continues beside it.
     enqueue(&mut bench, 2, "one", 12, 4);
     bench.scheduler.accounts.serve(&"many".into(), 10_000);
     check(
@@ -116,7 +117,7 @@ fn who_loses_its_cells_leaves_its_turn() {
     );
 }
 
-/// What an account had is forgotten with what is computed for others.
+/// An account's counter decays while tokens are computed for others.
 #[test]
 fn counters_decay() {
     let mut bench = Bench::new(4_000, 20);
@@ -134,7 +135,7 @@ fn counters_decay() {
     assert!((30_000..150_000).contains(&rows), "{rows}");
 }
 
-/// Somebody else has 1,024 rows, and goes.
+/// Another account has 1,024 tokens computed, and leaves.
 fn enqueue_other(accounts: &mut Accounts, rows: u64) {
     let (name, choice) = (
         Arc::from(format!("other {rows}")),
@@ -168,12 +169,12 @@ fn equals_that_decode_share_a_step() {
     assert_eq!(rows(&mut bench), 8, "a prompt has come");
     bench.scheduler.remove(RequestId(12));
     assert_eq!(rows(&mut bench), 12);
-    // Whoever had much isn't an equal.
+    // An account that had many tokens isn't an equal any more.
     bench.scheduler.accounts.serve(&"one".into(), 6_200);
     assert_eq!(rows(&mut bench), 8);
 }
 
-/// Two accounts that always have more to do get rows by their weights.
+/// Two accounts that always have more to do get tokens by their weights.
 #[test]
 fn a_weight_is_a_part() {
     let check = |weights: [u32; 2], expected: std::ops::RangeInclusive<f64>| {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::scheduler::prefix::Kept;
 
-/// Enqueues a request of one choice with these tokens, of account `salt`.
+/// Enqueues a request of one choice with these tokens and this salt.
 fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterator<Item = Token>) {
     let job = Job {
         prompts: vec![prompt.into_iter().collect()],
@@ -17,7 +17,7 @@ fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterato
     bench.scheduler.enqueue(RequestId(request), &job);
 }
 
-/// Plans and computes a step in which every choice ends; how many tokens of each prompt were there.
+/// Plans and commits a step in which every choice ends. Returns its description, and the cached tokens of each prompt.
 fn last_step(bench: &mut Bench) -> (String, Vec<u32>) {
     let step = bench.plan();
     let next = vec![Next::Ended.into(); step.sampled.len()];
@@ -40,11 +40,11 @@ fn what_is_kept_is_not_computed_again() {
     enqueue(&mut bench, 0, "a", 0..30);
     check(&mut bench, &["0:0+30=0.0"]);
     assert_eq!(last_step(&mut bench).0, "0:30+1=0.0");
-    // The next turn of the conversation goes on in the same cells, with the answer (a 9) in them.
+    // The next turn of the conversation continues in the same cells, with the answer (a 9) in them.
     let turn = (0..30).chain([9, 50, 51]);
     enqueue(&mut bench, 1, "a", turn.clone());
     assert_eq!(last_step(&mut bench), ("0:31+2=1.0".to_owned(), vec![31]));
-    // A prompt that leaves the path earlier forks it, and the last token is always computed.
+    // A prompt that diverges earlier forks the sequence, and the last token is always computed.
     enqueue(&mut bench, 2, "a", (0..25).chain([70]));
     enqueue(&mut bench, 3, "a", turn.clone());
     assert_eq!(
@@ -54,7 +54,7 @@ fn what_is_kept_is_not_computed_again() {
             vec![25, 32]
         )
     );
-    // Another account has nothing of it, nor has a prompt that has little in common.
+    // A request with another salt reuses nothing, nor does a prompt that has little in common.
     enqueue(&mut bench, 4, "b", turn);
     enqueue(&mut bench, 5, "a", (0..15).chain([70]));
     let (_, cached) = last_step(&mut bench);
@@ -67,7 +67,7 @@ fn what_is_kept_is_not_computed_again() {
     assert_eq!(bench.scheduler.kv().used_cells(), 0);
 }
 
-/// Whoever begins like somebody that is being computed waits for that; others pass.
+/// A request whose prefix is being computed waits for it; others pass.
 #[test]
 fn a_prefix_is_computed_once_while_it_is_computed() {
     let mut bench = bench(400, 8);
@@ -80,11 +80,11 @@ fn a_prefix_is_computed_once_while_it_is_computed() {
         &[
             "0:0+20",
             "0:20+20",
-            // Five more are coming, which is nothing to wait for.
+            // Five more common tokens are being computed, which isn't worth waiting for.
             "fork(0→1,40) 0:40+10=0.0 1:40+7=1.0 2:0+3",
         ],
     );
-    // Who can't go on isn't waited for.
+    // A blocked request isn't waited for.
     bench.scheduler.remove(RequestId(0));
     bench.scheduler.remove(RequestId(1));
     bench.scheduler.remove(RequestId(2));
@@ -105,7 +105,7 @@ fn what_is_kept_makes_way() {
         last_step(&mut bench);
     }
     assert_eq!(bench.scheduler.kept(), 3);
-    // The middle one is used; then the first is the longest unused, and gives its end.
+    // The second entry is used, so that the first is the least recently used.
     enqueue(&mut bench, 3, "a", 100..133);
     assert_eq!(last_step(&mut bench).1, [30]);
     enqueue(&mut bench, 4, "b", 500..510);
@@ -115,7 +115,7 @@ fn what_is_kept_makes_way() {
     let (step, cached) = last_step(&mut bench);
     assert_eq!(step, "forget(0) cut(1,17) 2:30+45=5.0");
     assert_eq!(cached, [30]);
-    // A cache that is full too early loses all that is kept before anybody is stopped.
+    // A cache that is full too early loses all kept sequences before a choice is preempted.
     enqueue(&mut bench, 6, "b", 700..705);
     let step = bench.plan();
     assert_eq!(bench.scheduler.cache_full(&step), []);
@@ -125,13 +125,15 @@ fn what_is_kept_makes_way() {
     );
 }
 
-/// Each row of a stream passes over what is kept; so nothing is kept for ever, and little where nothing is used again.
+/// The attention of each decode token passes over kept cells, so that nothing is kept for ever, and little where
+/// nothing is reused.
 #[test]
 fn what_nobody_uses_is_let_go() {
     let mut bench = bench(80_000, 4);
     bench.enqueue(1, 1, 1, 78_000);
     bench.step();
-    // Rows for which a sequence of 30 tokens from `first` on is kept.
+    // Returns the number of decode tokens for which a sequence of 30 tokens from `first` on is kept, and its cached
+    // tokens.
     let mut kept_for = |request: u64, first: u32| {
         enqueue(&mut bench, request, "a", first..first + 30);
         let step = bench.plan();
@@ -148,14 +150,14 @@ fn what_nobody_uses_is_let_go() {
     };
     assert_eq!(kept_for(2, 100), (513, 0));
     assert_eq!(kept_for(3, 200), (449, 0), "an eighth less");
-    // What was let go would have been of use.
+    // The entry that has expired would have been of use.
     assert_eq!(kept_for(4, 200), (785, 0));
     assert_eq!(kept_for(5, 200), (1_373, 0));
     let last = (0..40).map(|n| kept_for(10 + u64::from(n), 1_000 + 100 * n));
     assert_eq!(last.last(), Some((129, 0)));
 }
 
-/// Where attention doesn't pass over it.
+/// With `keep_rows` of `None`, because attention skips kept cells.
 #[test]
 fn what_costs_nothing_is_kept_until_its_place_is_needed() {
     let mut bench = bench(80_000, 4);
@@ -173,7 +175,7 @@ fn what_costs_nothing_is_kept_until_its_place_is_needed() {
     assert_eq!(cached, [0, 29]);
 }
 
-/// Where a row's logits depend on the rows beside it, only whole pieces are shared, and all of the same prompt.
+/// With [`Batching::OneSequence`], only whole chunks are shared, but everything between equal prompts.
 #[test]
 fn pieces_are_shared_where_they_are_cut_alike() {
     let mut bench = bench(400, 8);
@@ -195,7 +197,7 @@ fn pieces_are_shared_where_they_are_cut_alike() {
     assert_eq!(run(2, (0..30).collect()), "fork(0→2,29) 2:29+1=2.0");
 }
 
-/// Of what is the same, one is kept.
+/// Equal sequences are kept once.
 #[test]
 fn what_is_kept_already_is_not_kept_twice() {
     let mut bench = bench(400, 8);

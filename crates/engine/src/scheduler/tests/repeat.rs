@@ -53,7 +53,7 @@ fn the_last_token_is_computed_alone_and_where_it_was() {
     assert_eq!(first, ["0:0+29", "0:29+1=0.0", "0:30+1=0.0", "0:31+1=0.0"]);
     let again = ["cut(0,29) 0:29+1=1.0", "0:30+1=1.0", "0:31+1=1.0"];
     assert_eq!(steps(&mut bench, 1, &prompt, true), again);
-    // What isn't asked to be repeatable forks what is there, and leaves the answer for whoever goes on from it.
+    // A request that isn't repeatable forks the kept sequence, whose answer stays there to be continued.
     let fork = ["fork(0→1,29) 1:29+1=2.0", "1:30+1=2.0", "1:31+1=2.0"];
     assert_eq!(steps(&mut bench, 2, &prompt, false), fork);
     assert_eq!(bench.scheduler.kept(), 1);
@@ -65,7 +65,7 @@ fn what_others_go_on_from_stays() {
     let prompt: Vec<Token> = (0..30).collect();
     let conversation: Vec<Token> = (0..60).collect();
     steps(&mut bench, 0, &conversation, true);
-    // Its prompt is another's beginning, not the same.
+    // The prompt is the beginning of the kept one, not the same.
     let fork = ["fork(0→1,29) 1:29+1=1.0", "1:30+1=1.0", "1:31+1=1.0"];
     assert_eq!(steps(&mut bench, 1, &prompt, true), fork);
 }
@@ -102,7 +102,7 @@ fn a_short_prompt_is_not_computed_again_elsewhere() {
     assert_eq!(steps(&mut bench, 0, &prompt, true), first);
     let again = ["cut(0,2) 0:2+1=1.0", "0:3+1=1.0", "0:4+1=1.0"];
     assert_eq!(steps(&mut bench, 1, &prompt, true), again);
-    // For others so few tokens aren't worth a fork.
+    // For a request that isn't repeatable, so few tokens aren't worth a fork.
     let other = steps(&mut bench, 2, &prompt, false);
     assert_eq!(other, ["1:0+3=2.0", "1:3+1=2.0", "1:4+1=2.0"]);
 }
@@ -110,7 +110,7 @@ fn a_short_prompt_is_not_computed_again_elsewhere() {
 #[test]
 fn no_cell_becomes_free_while_it_runs_alone() {
     let mut bench = bench();
-    // Two rows of streams are more than what is kept is worth.
+    // Kept sequences expire after two decode tokens.
     bench.scheduler = Scheduler::new(bench.scheduler.capacity, 0, Some(8));
     let (other, prompt): (Vec<Token>, Vec<Token>) = ((0..30).collect(), (50..80).collect());
     steps(&mut bench, 0, &other, false);
@@ -118,7 +118,7 @@ fn no_cell_becomes_free_while_it_runs_alone() {
     assert_eq!(steps(&mut bench, 1, &prompt, true), first);
     let again = ["cut(1,29) 1:29+1=2.0", "1:30+1=2.0", "1:31+1=2.0"];
     assert_eq!(steps(&mut bench, 2, &prompt, true), again);
-    // It goes when the next one begins.
+    // The expired sequence is evicted when the next request begins.
     let next: Vec<Token> = (100..130).collect();
     let first = steps(&mut bench, 3, &next, true);
     assert!(first[0].starts_with("forget(0) "), "{first:?}");

@@ -1,8 +1,8 @@
-//! Sequences that fork only at their end.
+//! Prefix sharing where sequences fork only at their end.
 
 use super::*;
 
-/// The steps of the bench's model are long, and so is its budget, unless a test says otherwise.
+/// A bench with [`Forks::AtEnd`] and steps of up to 100 tokens.
 fn bench(cells: u32, sequences: u32) -> Bench {
     let capacity = Capacity {
         cells,
@@ -35,8 +35,8 @@ fn enqueue(bench: &mut Bench, request: u64, prompt: impl IntoIterator<Item = Tok
     bench.scheduler.enqueue(RequestId(request), &job);
 }
 
-/// Computes until nothing is left, each choice for one token; what the steps were, and how many tokens of the prompts that were
-/// sampled had been there.
+/// Runs until nothing is left; each choice ends after one token. Returns the steps, and the cached tokens of the
+/// prompts that were sampled.
 fn run(bench: &mut Bench) -> (Vec<String>, Vec<u32>) {
     let (mut steps, mut cached) = (Vec::new(), Vec::new());
     loop {
@@ -51,7 +51,7 @@ fn run(bench: &mut Bench) -> (Vec<String>, Vec<u32>) {
     }
 }
 
-/// It pauses before its last token as long as others of its choices wait, whether or not anybody else may share it.
+/// A prompt pauses before its last token as long as other choices of it wait, even without a salt.
 #[test]
 fn choices_fork_the_prompt_where_it_pauses() {
     let mut bench = bench(400, 8);
@@ -60,13 +60,13 @@ fn choices_fork_the_prompt_where_it_pauses() {
         &mut bench,
         &[
             "0:0+4",
-            // The first one for whoever has no place in this step; it goes when nobody is left.
+            // The first fork is the snapshot for choices that don't fit this step; it is evicted when no choice waits.
             "fork(0→1,4) fork(1→2,4) fork(1→3,4) forget(1) 0:4+1=0.0 2:4+1=0.1 3:4+1=0.2",
             "0:5+1=0.0 2:5+1=0.1 3:5+1=0.2",
         ],
     );
     assert_eq!(bench.scheduler.kept(), 0);
-    // The last one goes on in the snapshot if there is no other sequence; those before it wait for one.
+    // The last choice takes the snapshot over if no other sequence is free; those before it wait for one.
     let last = "fork(0→1,29) fork(1→2,29) 0:29+1=0.0 2:29+1=0.1 1:29+1=0.2";
     let first = "fork(0→1,29) fork(1→2,29) 0:29+1=0.0 2:29+1=0.1";
     let then = "forget(0) forget(2) fork(1→0,29) fork(1→2,29) forget(1) 0:29+1=0.2 2:29+1=0.3";
@@ -80,7 +80,7 @@ fn choices_fork_the_prompt_where_it_pauses() {
     }
 }
 
-/// Requests that part behind 40 tokens compute these once: the first one pauses there, the others wait for that.
+/// Requests that diverge after 40 tokens compute these once: the first one pauses there, and the others wait for it.
 #[test]
 fn a_common_beginning_is_computed_once() {
     let mut bench = bench(1_000, 8);
@@ -95,12 +95,12 @@ fn a_common_beginning_is_computed_once() {
         ]
     );
     assert_eq!(cached, [0, 40, 40]);
-    // Later ones as well, and it stays for those after them.
+    // Later requests reuse the snapshot as well, and it stays for those after them.
     for request in 3..5 {
         enqueue(&mut bench, u64::from(request), prompt(request), 1);
         assert_eq!(run(&mut bench).1, [40]);
     }
-    // Who comes while it is computed has it pause.
+    // A request that arrives while the prompt is computed lets it pause at the branch point.
     bench.scheduler.forget_kept();
     bench.scheduler.take_cache_ops();
     bench.budget = 12;
@@ -112,7 +112,8 @@ fn a_common_beginning_is_computed_once() {
     assert_eq!(run(&mut bench).1, [0, 40]);
 }
 
-/// The next turn of a conversation goes on where the last one ended, and a third request finds where two have parted.
+/// The next turn of a conversation continues where the last one ended, and a third request finds where two have
+/// diverged.
 #[test]
 fn ends_are_gone_on_from_and_branches_are_found() {
     let mut bench = bench(1_000, 8);
@@ -120,22 +121,22 @@ fn ends_are_gone_on_from_and_branches_are_found() {
     bench.step();
     let (steps, _) = run(&mut bench);
     assert_eq!(steps, ["0:30+1=0.0"]);
-    // Its answer was a 9.
+    // The answer was a 9.
     enqueue(&mut bench, 1, (0..30).chain([9, 50, 51]), 1);
     assert_eq!(run(&mut bench), (vec!["0:31+2=1.0".to_owned()], vec![31]));
-    // Nothing is there for who leaves earlier; but it pauses there.
+    // There is no state for a request that diverges earlier; but it leaves a snapshot at that point.
     enqueue(&mut bench, 2, (0..25).chain([70, 71]), 1);
     let (steps, cached) = run(&mut bench);
     assert_eq!(steps, ["1:0+25", "fork(1→2,25) 1:25+2=2.0"]);
     assert_eq!(cached, [0]);
     enqueue(&mut bench, 3, (0..25).chain([80, 81]), 1);
     assert_eq!(run(&mut bench).1, [25]);
-    // A state that is ahead is of no use to a beginning of its tokens.
+    // A state of more tokens is of no use to a prompt that is a prefix of them.
     enqueue(&mut bench, 4, 0..20, 1);
     assert_eq!(run(&mut bench).1, [0]);
 }
 
-/// Who says something else than what was generated marks the end of its prompt: the turn after it will do so again.
+/// A turn that continues differently from the generated answer marks the end of its prompt: so will the turn after it.
 #[test]
 fn conversations_whose_answers_are_changed_share_their_prompts() {
     let mut bench = bench(1_000, 8);
@@ -152,11 +153,11 @@ fn conversations_whose_answers_are_changed_share_their_prompts() {
             }
         }
     };
-    // The second one finds out, and those after it have what was kept.
+    // The second turn notices this, and those after it reuse the snapshots.
     assert_eq!([0, 1, 2, 3].map(&mut turn), [0, 0, 59, 89]);
 }
 
-/// Nothing is cut: when cells are needed, whole sequences go, and so do snapshots when a sequence is needed.
+/// Kept sequences are never truncated: when cells are needed, whole ones are evicted, and also when an id is needed.
 #[test]
 fn what_is_kept_makes_way_as_a_whole() {
     let mut bench = bench(100, 3);
@@ -174,7 +175,7 @@ fn what_is_kept_makes_way_as_a_whole() {
     assert_eq!(steps, ["forget(1) 0:0+10=3.0 1:0+10=4.0"]);
 }
 
-/// Whatever the cache held is gone, and nobody believes otherwise.
+/// After the cache's content is lost, the scheduler counts on none of it.
 #[test]
 fn a_cache_that_was_lost_is_computed_again() {
     let mut bench = bench(400, 8);
@@ -189,7 +190,7 @@ fn a_cache_that_was_lost_is_computed_again() {
         (0, 0)
     );
     bench.scheduler.take_cache_ops();
-    // The prompt is computed once again, and what was said after it.
+    // The prompt is computed again, once, and so is the token generated after it.
     check(
         &mut bench,
         &[

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A request of one choice whose tokens are drafted.
+/// Enqueues a request of one choice with speculative decoding.
 fn enqueue(scheduler: &mut Scheduler, request: u64, prompt: &[Token], output_max: u32) {
     let job = Job {
         prompts: vec![prompt.into()],
@@ -43,13 +43,13 @@ fn plan(scheduler: &mut Scheduler, row_cost: f32, quota: u32) -> Step {
     scheduler.plan(room, |_| quota)
 }
 
-/// What was drafted for the only choice.
+/// The draft tokens of the only choice.
 fn drafted(step: &Step) -> Vec<Token> {
     let rows = step.drafted.values().cloned().flatten();
     rows.map(|row| step.rows[row].token).collect()
 }
 
-/// The model says `text`, whatever is drafted. The drafts of all steps.
+/// Generates `text`, whatever is drafted. Returns the drafts of all steps.
 fn say(scheduler: &mut Scheduler, text: &[Token], row_cost: f32) -> Vec<Vec<Token>> {
     let (mut said, mut drafts) = (0, Vec::new());
     while said < text.len() {
@@ -75,7 +75,7 @@ fn say(scheduler: &mut Scheduler, text: &[Token], row_cost: f32) -> Vec<Vec<Toke
 
 #[test]
 fn drafts_are_what_followed() {
-    // One row costs next to nothing: all that may come is drafted.
+    // One more token costs next to nothing: everything that may come is drafted.
     let check = |prompt: &[Token], text: &[Token], first: &[&[Token]]| {
         let mut scheduler = scheduler(64, 64, 1_000);
         enqueue(&mut scheduler, 0, prompt, 40);
@@ -86,34 +86,35 @@ fn drafts_are_what_followed() {
             .collect();
         assert_eq!(&drafts[..first.len()], first, "{prompt:?} {text:?}");
     };
-    // Nothing was there before.
+    // The last tokens were nowhere before.
     check(&[1, 2, 3], &[4, 5], &[&[], &[]]);
-    // The prompt ends as it began, with two tokens that are enough.
+    // The prompt ends with the two tokens that it began with, which are enough.
     check(&[1, 2, 3, 4, 5, 1, 2], &[3], &[&[3, 4, 5, 1]]);
     check(&[1, 2, 3, 4, 5, 2], &[3], &[&[]]);
-    // Four tell more than two; of equals the last.
+    // A match of four tokens goes before one of two; of equal matches the last one counts.
     check(
         &[1, 2, 3, 4, 5, 3, 4, 9, 1, 2, 3, 4],
         &[0],
         &[&[5, 3, 4, 9]],
     );
     check(&[1, 2, 3, 4, 1, 2, 5, 6, 1, 2], &[0], &[&[5, 6, 1, 2]]);
-    // What it has said comes before the prompt.
+    // Matches in the answer go before matches in the prompt.
     check(
         &[1, 2, 3, 4],
         &[1, 2, 7, 1, 2, 0],
         &[&[], &[], &[3, 4, 1, 2], &[], &[], &[7, 1, 2, 7]],
     );
-    // A loop goes on.
+    // A loop is continued.
     check(&[1, 7, 8, 7, 8], &[0], &[&[7, 8, 7, 8]]);
-    // What was wrong is no place to go on from.
+    // After a wrong prediction, its place isn't used any more.
     check(&[1, 2, 3, 4, 5, 1, 2], &[9, 8], &[&[3, 4, 5, 1], &[]]);
 }
 
 #[test]
 fn drafts_are_as_long_as_they_are_worth_it() {
     let prompt: Vec<Token> = (0..40).chain(0..4).collect();
-    // The second step's draft, and the longest of the later ones, with all tokens as in the prompt or every fourth another.
+    // Checks the lengths of the second step's draft and of the longest later one, with all tokens as in the prompt
+    // (`right`) or every fourth another.
     let check =
         |row_cost: f32, right: bool, second: RangeInclusive<usize>, late: RangeInclusive<usize>| {
             let mut scheduler = scheduler(64, 64, 1_000);
@@ -145,8 +146,8 @@ fn drafts_are_as_long_as_they_are_worth_it() {
     check(2.0, false, 0..=0, 0..=0);
 }
 
-/// A guess that nobody computes is compared with what comes all the same: at this cost one is worth it only when some
-/// were right.
+/// A prediction is compared with the token that comes even if it isn't drafted: at this cost, drafting is worth it only
+/// after some were right.
 #[test]
 fn guesses_are_learnt_from_without_drafts() {
     let mut scheduler = scheduler(300, 64, 1_000);
@@ -190,7 +191,7 @@ fn reproducible_models_and_who_does_not_want_it_have_no_drafts() {
 }
 
 proptest! {
-    /// Drafts take what is left of rows, outputs, cells, tokens and quota, and nothing else.
+    /// Drafts take what is left of the batch, the outputs, the cells, the output tokens and the quota, and nothing else.
     #[test]
     fn drafts_stay_within_what_is_left(
         rows in 1..40u32, outputs in 1..20u32, cells in 30..120u32, quota in 1..9u32,

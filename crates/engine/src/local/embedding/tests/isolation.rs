@@ -1,12 +1,13 @@
-//! One account sends as many inputs as it can, of any kind, and another one input now and then, which waits for two steps at most.
+//! Isolation of accounts: while one account sends as many inputs as it can, of any kind, another account's single
+//! inputs wait for two steps at most.
 
 use futures::FutureExt;
 
 use super::*;
 
-/// Inputs of the other account, one after the other.
+/// The number of the other account's inputs, sent one after the other.
 const PROBES: u32 = 200;
-/// Steps that one of them may take beyond the one in which it is computed.
+/// The steps that such an input may take beyond the one in which it is computed.
 const STEPS_MORE: u64 = 2;
 
 /// The load of one account.
