@@ -55,6 +55,19 @@ pub(crate) struct Kept {
     pub(crate) what: KeptWhat,
 }
 
+impl Kept {
+    /// Whether this says as much of the request as `other` does: checkpoints may come late, after newer ones and after the end.
+    fn covers(&self, other: &Kept) -> bool {
+        match (self.what, other.what) {
+            (KeptWhat::Delivered, KeptWhat::Delivered) => {
+                self.counts.completion >= other.counts.completion
+            }
+            (KeptWhat::Ended { .. }, KeptWhat::Delivered) => true,
+            (_, KeptWhat::Ended { .. }) => self == other,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeptWhat {
     /// The tokens delivered by then; the request went on.

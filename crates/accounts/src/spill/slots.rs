@@ -139,12 +139,7 @@ impl SlotFile {
 
     fn write_kept(&mut self, kept: &Kept) -> io::Result<()> {
         let (number, written) = match self.used.get(&kept.hold) {
-            Some(slot) if slot.kept == *kept => return Ok(()),
-            Some(slot)
-                if slot.kept.what != KeptWhat::Delivered && kept.what == KeptWhat::Delivered =>
-            {
-                return Ok(());
-            }
+            Some(slot) if slot.kept.covers(kept) => return Ok(()),
             Some(slot) => (slot.number, slot.written),
             None => self.free.pop().ok_or_else(|| {
                 io::Error::new(

@@ -41,6 +41,8 @@ fn what_was_kept_is_found_again() {
     for kept in [
         kept(1, KeptWhat::Delivered, 10),
         kept(2, KeptWhat::Delivered, 5),
+        // An older checkpoint, which waited for the database meanwhile.
+        kept(2, KeptWhat::Delivered, 4),
         kept(1, KeptWhat::Delivered, 20),
         kept(3, ENDED, 30),
         kept(1, ENDED, 25),
@@ -51,6 +53,7 @@ fn what_was_kept_is_found_again() {
     }
     let full = file.put(&kept(4, ENDED, 1)).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
+    assert_eq!(sorted(&file)[1], kept(2, KeptWhat::Delivered, 5));
     file.free(2);
     file.put(&kept(4, ENDED, 1)).unwrap();
     let expected = [kept(1, ENDED, 25), kept(3, ENDED, 30), kept(4, ENDED, 1)];
