@@ -1,4 +1,4 @@
-//! What a token costs to sample, in microseconds: `cargo run --release -p weir-engine --example sampling_cost`.
+//! The cost of sampling a token, in microseconds: `cargo run --release -p weir-engine --example sampling_cost`.
 
 #![expect(clippy::print_stdout, reason = "its purpose")]
 #![expect(
@@ -39,7 +39,7 @@ fn main() {
     }
 }
 
-/// What log-probabilities add to a token.
+/// The cost that log-probabilities add to a token.
 fn score(top: usize, logits: &[f32]) {
     let mut scratch = Scratch::default();
     let mut score = || {

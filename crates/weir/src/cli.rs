@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Accounts: who holds a balance
     #[command(subcommand)]
     Account(Account),
-    /// What an account has, and what its open requests hold
+    /// Show the balance of an account, and how much its open requests hold
     Balance(Balance),
     /// Pay into an account
     Credit(Credit),
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Models of the config
     #[command(subcommand)]
     Model(Model),
-    /// What the requests of an account cost, newest first; or all of it as a file
+    /// List the requests of an account with their costs, newest first; or export them all
     Usage(Usage),
     /// Who changed what, newest first
     Audit(Audit),
@@ -231,7 +231,7 @@ pub(crate) struct Chat {
     /// The server, such as http://127.0.0.1:8080; the config's if absent
     #[arg(long, value_name = "URL", env = "WEIR_BASE_URL")]
     pub(crate) base_url: Option<String>,
-    /// What the model is told before the conversation
+    /// The system message, which the model gets before the conversation
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// The longest answer, in tokens

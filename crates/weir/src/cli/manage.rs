@@ -10,9 +10,9 @@ use crate::cli::value::{Length, OrNone, When};
 pub(crate) enum Account {
     /// Add an account
     Add {
-        /// Its name, not used by another
+        /// The name, which no other account has
         name: String,
-        /// What it starts with, in dollars such as 5 or 0.25
+        /// The balance to start with, in dollars, such as 5 or 0.25
         #[arg(long, value_name = "USD", default_value = "0")]
         credit: Nanos,
         #[command(flatten)]
@@ -163,7 +163,7 @@ pub(crate) enum Key {
 pub(crate) struct AddKey {
     /// Name or id of the account
     pub(crate) account: String,
-    /// What to call it
+    /// A name to tell the key by
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
     /// inference uses models; admin, billing and viewer administer, and use none
@@ -187,7 +187,7 @@ pub(crate) struct AddKey {
 pub(crate) struct SetKey {
     /// The id as `key list` shows it
     pub(crate) id: String,
-    /// What to call it
+    /// A name to tell the key by
     #[arg(long, value_name = "TEXT|none")]
     pub(crate) name: Option<OrNone<String>>,
     /// When it ends: a time, or how long from now
@@ -196,7 +196,7 @@ pub(crate) struct SetKey {
     /// The only model that it may use; may be given several times
     #[arg(long = "model", value_name = "ID", conflicts_with = "any_model")]
     pub(crate) models: Vec<String>,
-    /// It may use every model
+    /// Allow every model
     #[arg(long)]
     pub(crate) any_model: bool,
     #[command(flatten)]
@@ -219,7 +219,7 @@ pub(crate) struct Credit {
     /// Dollars such as 5 or 0.25
     #[arg(value_name = "USD")]
     pub(crate) amount: Nanos,
-    /// What it is for
+    /// The reason, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "credit")]
     pub(crate) reason: String,
     /// The payment's own number: the same one again changes nothing
@@ -239,7 +239,7 @@ pub(crate) struct Promo {
     /// When it expires: a time, or how long from now
     #[arg(long, value_name = "TIME")]
     pub(crate) expires: When,
-    /// What it is for
+    /// The reason, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "promotional credit")]
     pub(crate) reason: String,
     /// The gift's own number: the same one again changes nothing

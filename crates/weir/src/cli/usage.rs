@@ -41,10 +41,10 @@ pub(crate) struct ExportUsage {
     /// A line for each record, or for each key, model, price and UTC day
     #[arg(long, value_name = "record|day", default_value = "record", value_parser = by)]
     pub(crate) by: By,
-    /// What ended then or later; of days, those that the time touches
+    /// Requests that ended then or later; with --by day, all of the days that the time touches
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<Moment>,
-    /// What ended before
+    /// Requests that ended before
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Option<Moment>,
     /// Only of this account: its name or id
