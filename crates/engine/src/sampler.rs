@@ -8,11 +8,11 @@
 //! all logits: [`logits`] reads them in blocks, [`filter`] collects the few that can be chosen.
 
 mod adjust;
+mod exponential_race;
 mod filter;
-mod lanes;
 mod logits;
 mod logprobs;
-mod race;
+mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +22,10 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::Token;
 use crate::request::Sampling;
 use adjust::Adjustments;
+use exponential_race::Key;
 use filter::Candidate;
 use logits::{Best, Logits, Softmax};
 pub use logprobs::{LOGPROB_MIN, Score, rank, score};
-use race::Key;
 
 /// Below this temperature the best token is taken, as in vLLM: the division would overflow.
 const TEMPERATURE_MIN: f32 = 1e-5;
@@ -164,7 +164,7 @@ fn choose(
             .unwrap_or(best.token);
     }
     filter::support(sampling, logits, softmax, buffers);
-    race::draw(&buffers.candidates, key).unwrap_or(best.token)
+    exponential_race::draw(&buffers.candidates, key).unwrap_or(best.token)
 }
 
 fn random_stream(seed: i64, choice: u32) -> ChaCha8Rng {

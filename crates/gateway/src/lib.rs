@@ -3,6 +3,7 @@
 //!
 //! This crate depends on engines and accounts. It knows no JSON, no status codes, no SQL and no kernels.
 
+mod account_view;
 mod admitted;
 mod bill;
 pub mod catalog;
@@ -11,7 +12,6 @@ mod early;
 mod embed;
 mod generation;
 pub mod limits;
-mod own;
 mod refusal;
 mod tiers;
 mod watch;
@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, KeyError, KeyRole, Trouble};
 use weir_engine::{Allowance, Request};
 
+pub use crate::account_view::BILLS_PER_MINUTE;
 pub use crate::admitted::{Admitted, Estimate};
 use crate::bill::{Bill, HEAD_START_TOKENS, Order};
 pub use crate::catalog::{Catalog, Offer};
@@ -34,7 +35,6 @@ pub use crate::clock::Clock;
 pub use crate::embed::EmbedJob;
 pub use crate::generation::Generation;
 use crate::limits::{Limits, Quota, Quotas, Subject};
-pub use crate::own::BILLS_PER_MINUTE;
 pub use crate::refusal::Refusal;
 pub use crate::tiers::TierRule;
 use crate::tiers::Tiers;
@@ -344,7 +344,7 @@ impl Gateway {
 
     /// Runs maintenance until `stop`: ends the holds of vanished processes, books what has expired and deletes old
     /// usage records.
-    pub async fn keep_house(&self, stop: CancellationToken) {
+    pub async fn run_maintenance(&self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EXPIRE_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prune_at = Instant::now();

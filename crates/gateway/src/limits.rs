@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub use weir_accounts::Quotas;
 
 use self::memory::{Correction, Memory};
-use self::store::{Seat, Store};
+use self::store::{Lease, Store};
 pub use self::store::{StoreError, StoreFailure, StoreOptions, is_store_address};
 
 /// A thing that has limits, for example a key, or an account's use of a model.
@@ -104,7 +104,7 @@ impl Limits {
         let mut permit = Permit {
             limits: self.clone(),
             subjects,
-            seat: None,
+            lease: None,
             entered: false,
             reservation: None,
         };
@@ -151,7 +151,7 @@ pub struct Permit {
     subjects: Vec<Subject>,
     /// The request's slot in the store's sets of concurrent requests. Also released if the store never answered, since
     /// the store may have counted the request.
-    seat: Option<Seat>,
+    lease: Option<Lease>,
     entered: bool,
     reservation: Option<Reservation>,
 }
@@ -178,12 +178,12 @@ impl Permit {
             self.entered = true;
             return Ok(());
         };
-        let seat = self.seat.insert(store.seat(&self.subjects));
-        match store.admit_request(&self.subjects, seat, now).await {
+        let lease = self.lease.insert(store.lease(&self.subjects));
+        match store.admit_request(&self.subjects, lease, now).await {
             Ok(verdict) => {
                 memory.follow(&self.subjects, &verdict.levels, now);
                 if let Some(denied) = verdict.denied {
-                    self.seat = None;
+                    self.lease = None;
                     return Err(denied.into());
                 }
                 memory.enter(&self.subjects, now);
@@ -195,7 +195,7 @@ impl Permit {
             },
         }
         self.entered = true;
-        store.keep(seat);
+        store.keep(lease);
         Ok(())
     }
 
@@ -246,7 +246,7 @@ impl Permit {
         }
     }
 
-    fn finish(&mut self, tokens_used: u64, now: Instant) -> Option<store::Told> {
+    fn finish(&mut self, tokens_used: u64, now: Instant) -> Option<store::Release> {
         let reservation = self.reservation.take();
         let correction = reservation.map(|reservation| Correction {
             reserved: reservation.tokens,
@@ -259,11 +259,11 @@ impl Permit {
         if std::mem::take(&mut self.entered) {
             self.limits.memory.leave(&self.subjects);
         }
-        let seat = self.seat.take()?;
+        let lease = self.lease.take()?;
         let stored_at = reservation.and_then(|reservation| reservation.stored_at);
         let correction = correction.zip(stored_at);
         let store = self.limits.store.as_ref()?;
-        Some(store.end(seat, &self.subjects, correction, now))
+        Some(store.end(lease, &self.subjects, correction, now))
     }
 }
 

@@ -365,7 +365,7 @@ async fn usage_is_kept_as_long_as_wanted() {
     };
     let kept = tokio::select! {
         kept = kept() => kept,
-        () = gateway.keep_house(CancellationToken::new()) => panic!("nobody stops it"),
+        () = gateway.run_maintenance(CancellationToken::new()) => panic!("nobody stops it"),
     };
     let kept: Vec<_> = kept.iter().map(|record| &*record.request).collect();
     assert_eq!(kept, ["young"]);

@@ -1,16 +1,16 @@
 //! Webhooks: delivers the events in the accounts' outbox.
 //!
-//! Each webhook has a lane of its own: a worker that makes one delivery after the other, signed as specified by
+//! Each webhook has a worker of its own, a task that makes one delivery after the other, signed as specified by
 //! [Standard Webhooks](https://www.standardwebhooks.com) and sent through the egress guard, until the receiver takes it
 //! or it is given up. Deliveries and the times of their next attempts are in the database, so that nothing is lost with
 //! the process. This crate knows nothing of requests, and no request waits for it.
 
 mod backoff;
 mod egress;
-mod lane;
 mod post;
 mod signature;
 mod target;
+mod worker;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use weir_accounts::{Accounts, EventKind, StoreError, Subscription};
 
 pub use crate::egress::{Addresses, Resolve};
-use crate::lane::Lane;
 use crate::post::Post;
 pub use crate::signature::{SigningKey, WrongKey};
 pub use crate::target::{Target, WrongTarget};
+use crate::worker::Worker;
 
-/// How often a lane looks for due deliveries: the command line writes to the outbox, too.
+/// How often a worker looks for due deliveries: the command line writes to the outbox, too.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// A webhook of the config: its receiver, and the events that it gets.
@@ -48,7 +48,7 @@ pub struct Webhook {
 
 /// The clock, randomness and name resolution that this crate uses, as arguments so that tests can replace them.
 #[derive(Clone)]
-pub struct World {
+pub struct Deps {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Random numbers, which spread the attempts of many deliveries.
     pub random: fn() -> u64,
@@ -56,9 +56,9 @@ pub struct World {
     pub poll_every: Duration,
 }
 
-impl World {
+impl Deps {
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static, random: fn() -> u64) -> Self {
-        World {
+        Deps {
             now: Arc::new(now),
             random,
             resolve: egress::system(),
@@ -67,16 +67,16 @@ impl World {
     }
 }
 
-impl fmt::Debug for World {
+impl fmt::Debug for Deps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("World")
+        f.write_str("Deps")
     }
 }
 
 /// All webhooks of a process.
 #[derive(Debug)]
 pub struct Webhooks {
-    lanes: Vec<Lane>,
+    workers: Vec<Worker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ impl Webhooks {
     pub async fn start(
         accounts: Accounts,
         webhooks: Vec<Webhook>,
-        world: World,
+        deps: Deps,
     ) -> Result<Self, StartError> {
         let wanted = webhooks.iter().map(|webhook| Subscription {
             webhook: webhook.name.clone(),
@@ -100,22 +100,24 @@ impl Webhooks {
         });
         accounts.subscribe(wanted.collect()).await?;
         if webhooks.is_empty() {
-            return Ok(Webhooks { lanes: Vec::new() });
+            return Ok(Webhooks {
+                workers: Vec::new(),
+            });
         }
-        let post = Arc::new(Post::new(Arc::clone(&world.resolve)).map_err(StartError::Tls)?);
-        let lane = |webhook| Lane {
+        let post = Arc::new(Post::new(Arc::clone(&deps.resolve)).map_err(StartError::Tls)?);
+        let worker = |webhook| Worker {
             webhook,
             accounts: accounts.clone(),
             post: Arc::clone(&post),
-            world: world.clone(),
+            deps: deps.clone(),
         };
         Ok(Webhooks {
-            lanes: webhooks.into_iter().map(lane).collect(),
+            workers: webhooks.into_iter().map(worker).collect(),
         })
     }
 
     /// Delivers until `stop`. A running attempt is then cancelled, and made again by the next process that serves.
     pub async fn run(&self, stop: CancellationToken) {
-        join_all(self.lanes.iter().map(|lane| lane.run(&stop))).await;
+        join_all(self.workers.iter().map(|worker| worker.run(&stop))).await;
     }
 }

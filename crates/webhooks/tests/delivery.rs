@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weir_accounts::{AccountId, Accounts, EventKind, Nanos, Options, Role};
-use weir_webhooks::{Addresses, Webhook, Webhooks, World};
+use weir_webhooks::{Addresses, Deps, Webhook, Webhooks};
 
 use crate::receiver::{Answer, Received, Receiver};
 
@@ -77,23 +77,23 @@ impl Fixture {
             running: JoinSet::new(),
             stop: CancellationToken::new(),
         };
-        let world = fixture.world();
-        fixture.start(world).await;
+        let deps = fixture.deps();
+        fixture.start(deps).await;
         fixture
     }
 
-    fn world(&self) -> World {
+    fn deps(&self) -> Deps {
         let clock = Arc::clone(&self.clock);
         let now = move || Timestamp::from_second(clock.load(Ordering::Relaxed)).unwrap();
-        World {
+        Deps {
             poll_every: Duration::from_millis(2),
-            ..World::new(now, half)
+            ..Deps::new(now, half)
         }
     }
 
-    async fn start(&mut self, world: World) {
+    async fn start(&mut self, deps: Deps) {
         let webhooks = self.webhooks.clone();
-        let started = Webhooks::start(self.accounts.clone(), webhooks, world).await;
+        let started = Webhooks::start(self.accounts.clone(), webhooks, deps).await;
         let (started, stop) = (started.unwrap(), self.stop.clone());
         self.running.spawn(async move { started.run(stop).await });
     }
@@ -103,14 +103,14 @@ impl Fixture {
         self.running.shutdown().await;
         self.accounts.close().await;
         self.accounts = open(&self.folder).await;
-        self.start(self.world()).await;
+        self.start(self.deps()).await;
     }
 
     async fn start_after_a_stop(&mut self) {
         self.stop.cancel();
         self.running.join_next().await.unwrap().unwrap();
         self.stop = CancellationToken::new();
-        self.start(self.world()).await;
+        self.start(self.deps()).await;
     }
 
     fn pass(&self, seconds: i64) {
@@ -165,12 +165,12 @@ async fn it_is_tried_until_it_is_taken() {
     let mut fixture = Fixture::with(vec![]).await;
     fixture.webhooks = vec![webhook];
     // Each look at the clock lets an hour pass, so that everything is due again at once.
-    let (mut world, clock) = (fixture.world(), Arc::clone(&fixture.clock));
-    world.now = Arc::new(move || {
+    let (mut deps, clock) = (fixture.deps(), Arc::clone(&fixture.clock));
+    deps.now = Arc::new(move || {
         let now = clock.fetch_add(HOUR, Ordering::Relaxed);
         Timestamp::from_second(now).unwrap()
     });
-    fixture.start(world).await;
+    fixture.start(deps).await;
     fixture.pay(5).await;
     let mut ids = Vec::new();
     for attempt in 1..=attempts {
@@ -272,15 +272,15 @@ async fn those_behind_one_that_fails_are_given_up_too() {
     let (asked, mut names) = mpsc::channel(100);
     let (answer, answers) = mpsc::channel::<Addresses>(1);
     let answers = Arc::new(tokio::sync::Mutex::new(answers));
-    let mut world = fixture.world();
-    world.resolve = Arc::new(move |name| {
+    let mut deps = fixture.deps();
+    deps.resolve = Arc::new(move |name| {
         let (asked, answers) = (asked.clone(), Arc::clone(&answers));
         Box::pin(async move {
             asked.send(name).await.unwrap();
             answers.lock().await.recv().await.unwrap()
         })
     });
-    fixture.start(world).await;
+    fixture.start(deps).await;
     for nanos in [1, 2, 3] {
         fixture.pay(nanos).await;
     }
@@ -327,8 +327,8 @@ async fn check(allow_private: bool, addresses: &[&str], reached: bool) {
     let mut fixture = Fixture::with(vec![]).await;
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
     let (asked, mut names) = mpsc::channel(100);
-    let mut world = fixture.world();
-    world.resolve = Arc::new(move |name| {
+    let mut deps = fixture.deps();
+    deps.resolve = Arc::new(move |name| {
         let (asked, addresses) = (asked.clone(), addresses.clone());
         Box::pin(async move {
             asked.send(name).await.unwrap();
@@ -336,7 +336,7 @@ async fn check(allow_private: bool, addresses: &[&str], reached: bool) {
         })
     });
     fixture.webhooks = vec![webhook];
-    fixture.start(world).await;
+    fixture.start(deps).await;
     fixture.pay(1).await;
     assert_eq!(names.recv().await.unwrap(), "hook.example");
     if reached {

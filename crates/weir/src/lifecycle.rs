@@ -99,7 +99,7 @@ async fn serve_with(
     let serving = async {
         let served = weir_server::serve(listener, app, stop.clone());
         let told = webhooks.run(stop.soft.clone());
-        let kept = gateway.keep_house(stop.soft.clone());
+        let kept = gateway.run_maintenance(stop.soft.clone());
         tokio::join!(served, kept, gateway.watch(stop.soft.clone()), told)
     };
     let stopping = async {

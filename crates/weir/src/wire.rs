@@ -28,7 +28,7 @@ use weir_engine::{embed::Shortening, local::EmbeddingEngine};
 use weir_gateway::limits::StoreOptions;
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_server::App;
-use weir_webhooks::{Webhooks, World};
+use weir_webhooks::{Deps, Webhooks};
 
 use crate::commands::accounts::DATABASE;
 use crate::config::limits::Limits;
@@ -243,8 +243,8 @@ pub(crate) async fn webhooks(
 ) -> anyhow::Result<Webhooks> {
     let random = || getrandom::u64().expect("the operating system has randomness");
     let time = accounts.clone();
-    let world = World::new(move || time.time(clock.now()), random);
-    let started = Webhooks::start(accounts, config.webhooks.clone(), world).await;
+    let deps = Deps::new(move || time.time(clock.now()), random);
+    let started = Webhooks::start(accounts, config.webhooks.clone(), deps).await;
     started.context("webhooks")
 }
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use pulp::Arch;
 
+use super::exponential_race::{Key, Race};
 use super::filter::Candidate;
-use super::lanes::{self, LANES};
-use super::race::{Key, Race};
+use super::simd::{self, LANES};
 use crate::Token;
 
 /// Logits that are read at once: they fit the processor's L1 cache.
@@ -46,7 +46,7 @@ pub(super) struct Softmax {
 impl Softmax {
     #[inline(always)]
     pub(super) fn weight(self, logit: f32) -> f32 {
-        lanes::exp((logit - self.max) * self.scale)
+        simd::exp((logit - self.max) * self.scale)
     }
 }
 
@@ -77,7 +77,7 @@ impl<'a> Logits<'a> {
                 maxima.resize(groups, f32::NEG_INFINITY);
             } else {
                 let block = self.read(range, &mut buffer);
-                lanes::push_maxima(self.arch, block, GROUP, maxima);
+                simd::push_maxima(self.arch, block, GROUP, maxima);
             }
         }
         let mut best = (0, f32::NEG_INFINITY);
@@ -110,7 +110,7 @@ impl<'a> Logits<'a> {
             let range = self.block(block);
             if !self.forbids(&range) {
                 let block = self.read(range, &mut buffer);
-                sum += lanes::sum_of_weights(self.arch, block, softmax.max, softmax.scale);
+                sum += simd::sum_of_weights(self.arch, block, softmax.max, softmax.scale);
             }
         }
         sum
@@ -127,7 +127,7 @@ impl<'a> Logits<'a> {
     ) -> Option<Token> {
         times.clear();
         for (block, maxima) in maxima.chunks(LANES).enumerate() {
-            let block = lanes::earliest::<GROUP>(self.arch, block, maxima, softmax, key);
+            let block = simd::earliest::<GROUP>(self.arch, block, maxima, softmax, key);
             times.extend_from_slice(&block[..maxima.len()]);
         }
         let mut race = Race::new(key);

@@ -1,11 +1,11 @@
 //! Counts that several nodes share, in Valkey or Redis. A Lua script there decides and counts atomically, by the
 //! store's own clock.
 //!
-//! While the store is unreachable, requests don't wait for it: [`mod@line`] notices the failure once, requests follow
+//! While the store is unreachable, requests don't wait for it: [`mod@connection`] notices the failure once, requests follow
 //! the configured policy, and a background task reconnects.
 
-mod courier;
-mod line;
+mod connection;
+mod release_queue;
 mod script;
 
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::courier::{Courier, Errand};
-use self::line::Line;
-pub(super) use self::line::OutOfReach;
+use self::connection::Connection;
+pub(super) use self::connection::OutOfReach;
+use self::release_queue::{Errand, ReleaseQueue};
 use self::script::Call;
 pub(super) use self::script::{Time, Verdict};
 use super::Subject;
@@ -88,20 +88,20 @@ pub(super) struct Store(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    line: Arc<Line>,
-    seats: Arc<Seats>,
-    next_seat: AtomicU64,
+    connection: Arc<Connection>,
+    leases: Arc<Leases>,
+    next_lease: AtomicU64,
     errands: mpsc::Sender<Errand>,
     options: StoreOptions,
     time: Time,
-    lease: Duration,
+    lease_time: Duration,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 /// A running request's slot in the store's sets of concurrent requests.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Lease {
     id: Arc<str>,
     /// The keys of the sets that the slot is a member of.
     places: Vec<String>,
@@ -109,17 +109,17 @@ pub(super) struct Seat {
 
 /// The slots of this process that are renewed, by their id.
 #[derive(Debug, Default)]
-struct Seats(Mutex<HashMap<Arc<str>, Vec<String>>>);
+struct Leases(Mutex<HashMap<Arc<str>, Vec<String>>>);
 
-/// A message to the store about an ended request. [`Told::done`] waits until it is delivered or given up.
+/// A message to the store about an ended request. [`Release::done`] waits until it is delivered or given up.
 #[derive(Debug)]
-pub(super) struct Told(Option<oneshot::Receiver<()>>);
+pub(super) struct Release(Option<oneshot::Receiver<()>>);
 
-impl Told {
+impl Release {
     pub(super) async fn done(self) {
-        if let Some(told) = self.0 {
+        if let Some(release) = self.0 {
             // The sender is dropped when the store is unreachable: then there is nothing to wait for.
-            let _ = told.await;
+            let _ = release.await;
         }
     }
 }
@@ -132,31 +132,31 @@ impl Store {
     pub(super) async fn open_with(
         options: StoreOptions,
         time: Time,
-        lease: Duration,
+        lease_time: Duration,
     ) -> Result<Self, StoreError> {
-        let line = Arc::new(Line::new(&options)?);
-        let seats = Arc::new(Seats::default());
+        let connection = Arc::new(Connection::new(&options)?);
+        let leases = Arc::new(Leases::default());
         let (errands, received) = mpsc::channel(ERRANDS_MAX);
-        let courier = Courier {
-            line: Arc::clone(&line),
-            seats: Arc::clone(&seats),
+        let release_queue = ReleaseQueue {
+            connection: Arc::clone(&connection),
+            leases: Arc::clone(&leases),
             time,
-            lease,
+            lease_time,
         };
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        line.start().await;
-        tasks.spawn(Arc::clone(&line).keep(stop.clone()));
-        tasks.spawn(courier.run(received, stop.clone()));
+        connection.start().await;
+        tasks.spawn(Arc::clone(&connection).keep(stop.clone()));
+        tasks.spawn(release_queue.run(received, stop.clone()));
         tasks.close();
         Ok(Store(Arc::new(Shared {
-            line,
-            seats,
-            next_seat: AtomicU64::new(0),
+            connection,
+            leases,
+            next_lease: AtomicU64::new(0),
             errands,
             options,
             time,
-            lease,
+            lease_time,
             stop,
             tasks,
         })))
@@ -167,12 +167,12 @@ impl Store {
     }
 
     /// A new slot for a request of these subjects. Its id is unique over all nodes.
-    pub(super) fn seat(&self, subjects: &[Subject]) -> Seat {
-        let number = self.0.next_seat.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn lease(&self, subjects: &[Subject]) -> Lease {
+        let number = self.0.next_lease.fetch_add(1, Ordering::Relaxed);
         let limited = subjects
             .iter()
             .filter(|subject| subject.quotas.concurrent_requests.is_some());
-        Seat {
+        Lease {
             id: format!("{:x}-{number:x}", self.0.options.node).into(),
             places: limited
                 .map(|subject| script::place(&subject.name))
@@ -181,21 +181,21 @@ impl Store {
     }
 
     /// Renews the slot from now on, until [`Store::end`].
-    pub(super) fn keep(&self, seat: &Seat) {
-        if !seat.places.is_empty() {
-            let mut seats = self.0.seats.lock();
-            seats.insert(Arc::clone(&seat.id), seat.places.clone());
+    pub(super) fn keep(&self, lease: &Lease) {
+        if !lease.places.is_empty() {
+            let mut leases = self.0.leases.lock();
+            leases.insert(Arc::clone(&lease.id), lease.places.clone());
         }
     }
 
     pub(super) async fn admit_request(
         &self,
         subjects: &[Subject],
-        seat: &Seat,
+        lease: &Lease,
         now: Instant,
     ) -> Result<Verdict, OutOfReach> {
         let time = self.0.time.argument(now);
-        let call = Call::request(subjects, &seat.id, self.0.lease, time);
+        let call = Call::request(subjects, &lease.id, self.0.lease_time, time);
         self.decide(call, subjects).await
     }
 
@@ -210,7 +210,7 @@ impl Store {
     }
 
     async fn decide(&self, call: Call, subjects: &[Subject]) -> Result<Verdict, OutOfReach> {
-        let reply = self.0.line.ask(&call).await?;
+        let reply = self.0.connection.ask(&call).await?;
         Verdict::read(&reply, subjects).ok_or_else(|| {
             tracing::error!("the store of the limits answers something else");
             OutOfReach
@@ -221,26 +221,26 @@ impl Store {
     /// store's clock.
     pub(super) fn end(
         &self,
-        seat: Seat,
+        lease: Lease,
         subjects: &[Subject],
         correction: Option<(Correction, u64)>,
         now: Instant,
-    ) -> Told {
-        self.0.seats.lock().remove(&seat.id);
-        if seat.places.is_empty() && correction.is_none() || !self.0.line.is_up() {
-            return Told(None);
+    ) -> Release {
+        self.0.leases.lock().remove(&lease.id);
+        if lease.places.is_empty() && correction.is_none() || !self.0.connection.is_up() {
+            return Release(None);
         }
         let time = self.0.time.argument(now);
-        let call = Call::end(subjects, &seat.id, correction, time);
-        let (done, told) = oneshot::channel();
+        let call = Call::end(subjects, &lease.id, correction, time);
+        let (done, release) = oneshot::channel();
         let queued = self.0.errands.try_send(Errand { call, done });
-        Told(queued.is_ok().then_some(told))
+        Release(queued.is_ok().then_some(release))
     }
 
     /// Waits until the store is reachable (`up`) or unreachable (`!up`).
     #[cfg(test)]
     pub(super) async fn up(&self, up: bool) {
-        self.0.line.until(up).await;
+        self.0.connection.until(up).await;
     }
 
     pub(super) async fn close(&self) {
@@ -249,7 +249,7 @@ impl Store {
     }
 }
 
-impl Seats {
+impl Leases {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<String>>> {
         // Nothing panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

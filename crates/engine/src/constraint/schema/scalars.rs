@@ -213,10 +213,15 @@ impl Compiler<'_> {
         if branch.is_whole == Some(false) {
             not.push(RegexAst::Regex(r"-?[0-9]+(\.0+)?".to_owned()));
         }
-        for literal in branch.excluded.iter().take(EXCLUDED_MAX) {
-            if let Literal::Number(number) = literal {
-                not.push(numbers::spellings(number));
-            }
+        let numbers = branch.excluded.iter().filter_map(|literal| match literal {
+            Literal::Number(number) => Some(numbers::spellings(number)),
+            _ => None,
+        });
+        let numbers: Vec<_> = numbers.collect();
+        if numbers.len() > EXCLUDED_MAX {
+            self.relax_layers(branch, "not", "it takes out too many values to be enforced");
+        } else {
+            not.extend(numbers);
         }
         if !not.is_empty() {
             parts.push(numbers::without_exponent());
@@ -250,8 +255,8 @@ impl Compiler<'_> {
                 .and_then(|digits| least_common_multiple(multiple, digits));
             multiple = next.unwrap_or(u64::MAX);
         }
-        // Every whole number is a multiple of 1. Numbers with a fraction aren't excluded here.
-        if places == 0 && multiple == 1 {
+        // Every whole number is a multiple of 1.
+        if places == 0 && multiple == 1 && branch.is_whole == Some(true) {
             return None;
         }
         if multiple > MULTIPLES_MAX || places > MULTIPLE_PLACES_MAX {

@@ -54,12 +54,17 @@ pub(in crate::limits) struct Verdict {
 }
 
 impl Call {
-    pub(super) fn request(subjects: &[Subject], seat: &str, lease: Duration, time: String) -> Self {
+    pub(super) fn request(
+        subjects: &[Subject],
+        lease_id: &str,
+        lease_time: Duration,
+        time: String,
+    ) -> Self {
         let mut arguments = vec![
             "request".to_owned(),
             time,
-            seat.to_owned(),
-            lease.as_micros().to_string(),
+            lease_id.to_owned(),
+            lease_time.as_micros().to_string(),
         ];
         for subject in subjects {
             arguments.push(request_cost(subject));
@@ -80,12 +85,12 @@ impl Call {
 
     pub(super) fn end(
         subjects: &[Subject],
-        seat: &str,
+        lease_id: &str,
         correction: Option<(Correction, u64)>,
         time: String,
     ) -> Self {
         let (correction, since) = correction.unzip();
-        let mut arguments = vec!["end".to_owned(), time, seat.to_owned(), or_empty(since)];
+        let mut arguments = vec!["end".to_owned(), time, lease_id.to_owned(), or_empty(since)];
         for subject in subjects {
             let costs = correction
                 .zip(subject.quotas.tokens_per_minute)
@@ -98,17 +103,17 @@ impl Call {
     }
 
     /// Renews slots. Each comes with the key of a set that it is a member of.
-    pub(super) fn renew(seats: &[(Arc<str>, String)], lease: Duration, time: String) -> Self {
+    pub(super) fn renew(leases: &[(Arc<str>, String)], lease_time: Duration, time: String) -> Self {
         let mut arguments = vec![
             "renew".to_owned(),
             time,
             String::new(),
-            lease.as_micros().to_string(),
+            lease_time.as_micros().to_string(),
         ];
-        arguments.extend(seats.iter().map(|(id, _)| id.to_string()));
+        arguments.extend(leases.iter().map(|(id, _)| id.to_string()));
         let both = |(_, place): &(_, String)| [place.clone(), place.clone()];
         Call {
-            keys: seats.iter().flat_map(both).collect(),
+            keys: leases.iter().flat_map(both).collect(),
             arguments,
         }
     }

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::Seats;
-use super::line::Line;
+use super::Leases;
+use super::connection::Connection;
 use super::script::{Call, Time};
 
 /// Number of queued calls that are sent in one pipeline.
@@ -18,11 +18,11 @@ const BATCH: usize = 256;
 const RENEWED_AT_ONCE: usize = 256;
 
 #[derive(Debug)]
-pub(super) struct Courier {
-    pub(super) line: Arc<Line>,
-    pub(super) seats: Arc<Seats>,
+pub(super) struct ReleaseQueue {
+    pub(super) connection: Arc<Connection>,
+    pub(super) leases: Arc<Leases>,
     pub(super) time: Time,
-    pub(super) lease: Duration,
+    pub(super) lease_time: Duration,
 }
 
 /// A call of the script, and the channel that hears when it was made, or dropped.
@@ -32,10 +32,10 @@ pub(super) struct Errand {
     pub(super) done: oneshot::Sender<()>,
 }
 
-impl Courier {
+impl ReleaseQueue {
     /// Runs until `stop`, and then sends what is still queued.
     pub(super) async fn run(self, mut errands: mpsc::Receiver<Errand>, stop: CancellationToken) {
-        let mut renewals = tokio::time::interval(self.lease / 3);
+        let mut renewals = tokio::time::interval(self.lease_time / 3);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -58,7 +58,7 @@ impl Courier {
             .map(|errand| (errand.call, errand.done))
             .unzip();
         // Calls that fail aren't repeated: slots expire by themselves, and tokens come back with time.
-        let _ = self.line.tell(&calls).await;
+        let _ = self.connection.tell(&calls).await;
         for done in done {
             // Most receivers have been dropped.
             let _ = done.send(());
@@ -66,8 +66,8 @@ impl Courier {
     }
 
     async fn renew(&self, now: Instant) {
-        let seats: Vec<(Arc<str>, String)> = {
-            let seats = self.seats.lock();
+        let leases: Vec<(Arc<str>, String)> = {
+            let leases = self.leases.lock();
             let each = |(id, places): (&Arc<str>, &Vec<String>)| {
                 let id = Arc::clone(id);
                 places
@@ -75,11 +75,11 @@ impl Courier {
                     .into_iter()
                     .map(move |place| (Arc::clone(&id), place))
             };
-            seats.iter().flat_map(each).collect()
+            leases.iter().flat_map(each).collect()
         };
-        for some in seats.chunks(RENEWED_AT_ONCE) {
-            let call = Call::renew(some, self.lease, self.time.argument(now));
-            if self.line.tell(&[call]).await.is_err() {
+        for some in leases.chunks(RENEWED_AT_ONCE) {
+            let call = Call::renew(some, self.lease_time, self.time.argument(now));
+            if self.connection.tell(&[call]).await.is_err() {
                 return;
             }
         }

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Time limit for connecting. No request waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) struct Line {
+pub(super) struct Connection {
     client: Client,
     timeout: Duration,
     /// The store's address, without user and password.
@@ -40,17 +40,17 @@ struct Link {
     number: u64,
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Line({})", self.shown)
+        write!(f, "Connection({})", self.shown)
     }
 }
 
-impl Line {
+impl Connection {
     pub(super) fn new(options: &StoreOptions) -> Result<Self, StoreError> {
         // The error isn't passed on: its text might repeat a password.
         let client = Client::open(options.url.as_str()).map_err(|_| StoreError::Address)?;
-        Ok(Line {
+        Ok(Connection {
             shown: client.get_connection_info().addr().to_string(),
             client,
             timeout: options.timeout,
@@ -80,8 +80,8 @@ impl Line {
     /// Runs the script for each call, in order, and ignores the replies.
     pub(super) async fn tell(&self, calls: &[Call]) -> Result<(), OutOfReach> {
         let link = self.link()?;
-        let told = tokio::time::timeout(self.timeout, link.tell(calls)).await;
-        self.or_lose(link.number, told)
+        let release = tokio::time::timeout(self.timeout, link.tell(calls)).await;
+        self.or_lose(link.number, release)
     }
 
     /// Reconnects to the store whenever it is unreachable, until `stop`.
@@ -99,7 +99,7 @@ impl Line {
         stop.run_until_cancelled(looking).await;
     }
 
-    /// Connects to the store when the node starts. If that fails, [`Line::keep`] tries again.
+    /// Connects to the store when the node starts. If that fails, [`Connection::keep`] tries again.
     pub(super) async fn start(&self) {
         if let Err(error) = self.connect().await {
             self.out_of_reach(&error.to_string());
@@ -203,7 +203,7 @@ impl Link {
                 load.exec_async(&mut connection).await?;
                 pipeline.exec_async(&mut connection).await
             }
-            told => told,
+            release => release,
         }
     }
 }

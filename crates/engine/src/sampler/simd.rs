@@ -6,8 +6,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::exponential_race::Key;
 use super::logits::Softmax;
-use super::race::Key;
 use crate::Token;
 
 pub(super) const LANES: usize = 16;

@@ -1,4 +1,4 @@
-//! The lane of a webhook: a worker that makes one delivery after the other, the oldest that is due first.
+//! The worker of a webhook: a task that makes one delivery after the other, the oldest that is due first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use weir_accounts::{Accounts, Delivery, StoreError};
 
 use crate::backoff;
 use crate::post::{Failure, Message, Post};
-use crate::{Webhook, World};
+use crate::{Deps, Webhook};
 
 /// How long a claim outlasts the time limit of its attempt: by then the attempt's outcome is written.
 const CLAIM_MARGIN: Duration = Duration::from_secs(20);
@@ -18,16 +18,16 @@ const CLAIM_MARGIN: Duration = Duration::from_secs(20);
 const STORE_RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Worker {
     pub(crate) webhook: Webhook,
     pub(crate) accounts: Accounts,
     pub(crate) post: Arc<Post>,
-    pub(crate) world: World,
+    pub(crate) deps: Deps,
 }
 
-impl Lane {
+impl Worker {
     pub(crate) async fn run(&self, stop: &CancellationToken) {
-        let mut every = tokio::time::interval(self.world.poll_every);
+        let mut every = tokio::time::interval(self.deps.poll_every);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             if let Err(error) = self.deliver_due(stop).await {
@@ -39,7 +39,7 @@ impl Lane {
 
     async fn deliver_due(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
-            let now = (self.world.now)();
+            let now = (self.deps.now)();
             let until = later(now, self.webhook.timeout.saturating_add(CLAIM_MARGIN));
             let name = &self.webhook.name;
             let claimed = self.accounts.claim_delivery(name, now, until).await?;
@@ -81,8 +81,8 @@ impl Lane {
             ..
         } = &self.webhook;
         let (event, attempts) = (&delivery.event, delivery.attempts);
-        let now = (self.world.now)();
-        let next_at = later(now, backoff::delay(attempts, (self.world.random)()));
+        let now = (self.deps.now)();
+        let next_at = later(now, backoff::delay(attempts, (self.deps.random)()));
         // Nothing is given up by a clock that may be wrong.
         let trusted = self.accounts.clock(now).await?.trusted;
         if next_at < later(delivery.created_at, *give_up_after) || !trusted {
