@@ -133,8 +133,11 @@ impl SlotFile {
     ///
     /// A file that was moved away is written as well, in case it comes back, but the result is an error.
     pub(super) fn put(&mut self, kept: &Kept) -> io::Result<()> {
-        self.write_kept(kept)?;
-        self.check_place()
+        let place = self.check_place();
+        if place.is_ok() || self.file.metadata()?.nlink() > 0 {
+            self.write_kept(kept)?;
+        }
+        place
     }
 
     fn write_kept(&mut self, kept: &Kept) -> io::Result<()> {

@@ -183,27 +183,31 @@ async fn slow_clients_are_cut_off() {
 
 #[tokio::test]
 async fn connections_over_the_limit_wait() {
-    Server::run(
-        short(|options| options.connections_max = 1),
-        async |server| {
-            const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
-            let mut first = server.connect().await;
-            first.write_all(REQUEST).await.unwrap();
-            read_until(&mut first, "}").await;
-            let mut second = server.connect().await;
-            second.write_all(REQUEST).await.unwrap();
-            // Each answer on the first connection gives the server time to answer on the second one.
-            for _ in 0..20 {
-                first.write_all(REQUEST).await.unwrap();
-                read_until(&mut first, "}").await;
-            }
-            let early = second.try_read(&mut [0; 1]).unwrap_err();
-            assert_eq!(early.kind(), ErrorKind::WouldBlock);
-            drop(first);
-            read_until(&mut second, "}").await;
-        },
-    )
+    let (mut setup, probe, gate) = endless();
+    setup.options.connections_max = 1;
+    Server::run(setup, async |server| {
+        let mut first = server.connect().await;
+        let request = server.request(&chat(json!({"stream": true})));
+        first.write_all(request.as_bytes()).await.unwrap();
+        read_until(&mut first, "role").await;
+        let mut second = server.connect().await;
+        second
+            .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        // Each chunk on the first connection gives the server time to answer on the second one.
+        for _ in 0..10 {
+            gate.pass(8);
+            read_until(&mut first, "data: ").await;
+        }
+        let early = second.try_read(&mut [0; 1]).unwrap_err();
+        assert_eq!(early.kind(), ErrorKind::WouldBlock);
+        drop(first);
+        gate.open();
+        read_until(&mut second, "}").await;
+    })
     .await;
+    probe.freed().await;
 }
 
 pub(crate) fn endless() -> (Setup, weir_engine::sim::Probe, weir_engine::sim::Gate) {

@@ -156,7 +156,7 @@ fn multiples_within_bounds() {
 
 #[test]
 fn a_multiple_of_one_is_whole() {
-    let inside = ["0", "-7", "12", "3.0"];
+    let inside = ["0", "-7", "12"];
     check_texts(
         json!({"type": "number", "multipleOf": 1}),
         &inside,
