@@ -93,6 +93,9 @@ pub enum AdminError {
     /// The account can't be deleted: it has open requests, or a balance.
     #[error("{0}")]
     NotEmpty(String),
+    /// The text is the rule that a key must keep, after "has".
+    #[error("an idempotency key has {0}")]
+    BadIdempotencyKey(String),
     #[error("the idempotency key {0:?} was used for something else")]
     IdempotencyConflict(String),
     /// The key's secret was shown when it was made, and isn't stored.

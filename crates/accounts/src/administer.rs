@@ -16,7 +16,7 @@ use crate::usage::report::{export, list as usage_list};
 use crate::{
     Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
     KeyChange, KeyId, KeyInfo, KeyOptions, KeySpend, LedgerRecord, Moved, Nanos, NewKey, Page,
-    PromoGift, Refund, StoreError, UsageDay, UsageEntry, UsageFilter, account, audit, key,
+    PromoGift, Refund, StoreError, UsageDay, UsageEntry, UsageFilter, account, audit, clock, key,
 };
 
 impl Accounts {
@@ -184,14 +184,22 @@ impl Accounts {
             .await
     }
 
-    /// Generates a key, and writes nothing.
-    pub fn draft_key(
+    /// Generates a key, and writes nothing. An expiry that would be refused is refused now.
+    pub async fn draft_key(
         &self,
         account: &AccountId,
         options: KeyOptions,
         by: impl Into<By>,
     ) -> Result<KeyDraft, AdminError> {
-        KeyDraft::new(account, options, by.into())
+        let draft = KeyDraft::new(account, options, by.into())?;
+        draft.0.expires_at(self.lapse(draft.0.now()).await?)?;
+        Ok(draft)
+    }
+
+    /// The time by which things expire.
+    async fn lapse(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        let newest = clock::newest(&self.0.readers).await?;
+        Ok(clock::lapse_by(newest, now))
     }
 
     /// Writes a drafted key: from now on it is valid.
@@ -244,14 +252,16 @@ impl Accounts {
             .await
     }
 
-    /// Generates a new secret for a key, and writes nothing.
-    pub fn draft_rotation(
+    /// Generates a new secret for a key, and writes nothing. A grace period that would be refused is refused now.
+    pub async fn draft_rotation(
         &self,
         id: &str,
         grace: SignedDuration,
         by: impl Into<By>,
     ) -> Result<RotationDraft, AdminError> {
-        RotationDraft::new(id, grace, by.into())
+        let draft = RotationDraft::new(id, grace, by.into())?;
+        draft.0.check_grace(self.lapse(draft.0.now()).await?)?;
+        Ok(draft)
     }
 
     /// Writes a drafted rotation: from now on the new secret is valid, and the old one until the grace is over.

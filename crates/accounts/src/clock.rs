@@ -108,7 +108,12 @@ pub(crate) async fn lapse(
 ) -> Result<Timestamp, StoreError> {
     let row = connection.row("SELECT newest FROM clock", &[]).await?;
     let newest = row.map_or(Ok(now), |row| row.time(0))?;
-    Ok(if near(now, newest) { now } else { newest })
+    Ok(lapse_by(newest, now))
+}
+
+/// The same for the newest time that was read from the books.
+pub(crate) fn lapse_by(newest: Timestamp, now: Timestamp) -> Timestamp {
+    if near(now, newest) { now } else { newest }
 }
 
 /// Whether `now` can be trusted for acts that can't be undone.

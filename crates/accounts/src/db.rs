@@ -79,6 +79,14 @@ impl Database {
         }
     }
 
+    /// An error if the books of a database that has none must have been lost.
+    pub(crate) fn refuse_without_books(&self) -> Result<(), OpenError> {
+        match self {
+            Database::Sqlite(database) => database.refuse_without_books(),
+            Database::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Writes the database's id beside a SQLite file, so that a later start notices when the file is lost.
     pub(crate) fn remember(&self, id: &str) -> Result<(), OpenError> {
         match self {

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::account::{AccountId, AdminError};
 use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
+use crate::expiry::Expiry;
 use crate::key::cap::SpendCaps;
 use crate::quotas::Quotas;
 
@@ -107,7 +108,7 @@ impl KeyRole {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyOptions {
     pub name: Option<String>,
-    pub expires_at: Option<Timestamp>,
+    pub expires_at: Option<Expiry>,
     /// The only models that the key may use; `None` is every model.
     pub models: Option<Vec<String>>,
     pub role: KeyRole,

@@ -15,6 +15,7 @@ mod clock;
 mod db;
 mod deliveries;
 mod events;
+mod expiry;
 mod failpoint;
 mod health;
 mod identity;
@@ -57,6 +58,7 @@ pub use crate::clock::{CLOCK_GAP_MAX, ClockState};
 pub use crate::db::{Location, OpenError, PostgresUrl, Schema, StoreError, Trouble, UrlError};
 pub use crate::deliveries::{Delivery, Subscription};
 pub use crate::events::EventKind;
+pub use crate::expiry::Expiry;
 #[cfg(feature = "failpoints")]
 pub use crate::failpoint::{PLACES, at_each_place};
 pub use crate::key::admin::{KeyChange, KeyDraft};
@@ -67,7 +69,7 @@ pub use crate::key::{KeyId, KeyInfo, KeyOptions, KeyRole, NewKey, Secret};
 pub use crate::lease::Uptime;
 pub use crate::ledger::hold::{Hold, HoldError, NewHold, PendingHold};
 pub use crate::ledger::list::LedgerRecord;
-pub use crate::ledger::movement::{Adjustment, Expiry, Moved, PromoGift, Refund};
+pub use crate::ledger::movement::{Adjustment, IDEMPOTENCY_KEY_MAX, Moved, PromoGift, Refund};
 pub use crate::ledger::recover::Recovered;
 pub use crate::ledger::settle::{Outcome, SettleError, Settlement, Source};
 pub use crate::money::{AmountError, Counts, Nanos, Price};
@@ -158,7 +160,16 @@ pub async fn schema(location: &Location, timeout: Duration) -> Result<Schema, Op
     }
     let mut database = Database::at(location, timeout, 1)?;
     database.prepare_reading()?;
-    Ok(database.connect().await?.schema().await?)
+    found_schema(&database).await
+}
+
+/// The schema of a database that is there. An error if it has lost its books.
+async fn found_schema(database: &Database) -> Result<Schema, OpenError> {
+    let schema = database.connect().await?.schema().await?;
+    if schema.is_empty() {
+        database.refuse_without_books()?;
+    }
+    Ok(schema)
 }
 
 impl Accounts {
@@ -173,7 +184,7 @@ impl Accounts {
         let serves = options.role == Role::Server;
         let lock = if serves { database.lock()? } else { None };
         let mut connection = database.connect().await?;
-        connection.migrate(now).await?;
+        connection.migrate(&database, now).await?;
         let identity = identity::open(&mut connection).await?;
         database.remember(&identity)?;
         let newest = clock::open(&mut connection, now).await?;
@@ -224,7 +235,7 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<Accounts, OpenError> {
         database.prepare_reading()?;
-        let schema = database.connect().await?.schema().await?;
+        let schema = found_schema(&database).await?;
         let Schema { found, known } = schema;
         if schema.is_newer() {
             return Err(OpenError::Newer { found, known });

@@ -53,6 +53,11 @@ pub(crate) trait Operation: Send + Sync + 'static {
         None
     }
 
+    /// Whether its success shows that a hold could be written, too.
+    fn writes_as_much_as_a_hold(&self) -> bool {
+        self.account().is_some()
+    }
+
     /// Whether the operation may well be refused after it has changed something: then it gets a savepoint at once.
     fn is_risky(&self) -> bool {
         true
@@ -84,6 +89,9 @@ trait Job: Send {
     fn reset(&mut self);
     fn plainly(&mut self, written: many::Written);
     fn is_applied(&self) -> bool;
+    fn writes_as_much_as_a_hold(&self) -> bool;
+    /// Whether it has been applied and not refused.
+    fn is_done(&self) -> bool;
     fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied>;
     fn doubt(&self);
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -126,6 +134,14 @@ impl<O: Operation> Job for Waiting<O> {
 
     fn is_applied(&self) -> bool {
         self.outcome.is_some()
+    }
+
+    fn writes_as_much_as_a_hold(&self) -> bool {
+        self.operation.writes_as_much_as_a_hold()
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.outcome, Some(Ok(Ok(_))))
     }
 
     fn doubt(&self) {
@@ -372,10 +388,15 @@ impl Writer {
             return;
         }
         let written = self.write(batch, &noted).await;
-        self.health.wrote(match &written {
+        let outcome = match &written {
             Ok(()) => Ok(()),
             Err(Failure { error, .. }) => Err(error.clone()),
-        });
+        };
+        // A hold that was refused has written nothing.
+        let with_hold = batch
+            .iter()
+            .any(|job| job.writes_as_much_as_a_hold() && (outcome.is_err() || job.is_done()));
+        self.health.wrote(outcome, with_hold);
         if let Err(Failure { error, doubtful }) = &written {
             tracing::error!(%error, doubtful, operations = batch.len(), "a transaction failed");
             self.connection = None;

@@ -183,7 +183,7 @@ fn refuse(path: &str, error: &serde_json::Error, what: &str) -> ApiError {
     let message = without_echo(message.strip_suffix(&place).unwrap_or(&message));
     match &*with_missing(path, &message) {
         "" => unreadable(format!("{what}: {message}")),
-        path => ApiError::invalid(path, format!("{path}: {message}")),
+        path => ApiError::invalid(path, placed(path, &message)),
     }
 }
 
@@ -209,6 +209,19 @@ fn with_missing(path: &str, message: &str) -> String {
         (path, None) => path.to_owned(),
         ("", Some(field)) => field.to_owned(),
         (path, Some(field)) => format!("{path}.{field}"),
+    }
+}
+
+/// The message after the place that it is about, without the name of a field that the message names itself.
+fn placed(path: &str, message: &str) -> String {
+    let named = ["missing field `", "unknown field `"]
+        .into_iter()
+        .find_map(|words| message.strip_prefix(words)?.split_once('`'));
+    let parent = named.and_then(|(field, _)| path.strip_suffix(field));
+    match parent.map(|parent| (parent, parent.strip_suffix('.'))) {
+        Some(("", _)) => message.to_owned(),
+        Some((_, Some(parent))) => format!("{parent}: {message}"),
+        Some((_, None)) | None => format!("{path}: {message}"),
     }
 }
 

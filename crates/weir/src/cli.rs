@@ -104,6 +104,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The ids of models that a key or an account's limits are made for.
+    pub(crate) fn models(&self) -> &[String] {
+        match self {
+            Command::Key(Key::Add(add)) => &add.models,
+            Command::Key(Key::Set(set)) => &set.models,
+            Command::Account(Account::Set(set)) => set.model.as_slice(),
+            _ => &[],
+        }
+    }
+
     /// Whether the command changes nothing in the books. Then its output may be left unread, and it works on a read-only
     /// database.
     pub(crate) fn only_reads(&self) -> bool {

@@ -108,7 +108,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 true => Role::Reader,
                 false => Role::Tool,
             };
-            let opened = accounts::open(options(&place, role)?, adds, now).await?;
+            let (options, offered) = books(&place, role)?;
+            models::warn_of_unknown(offered.as_deref(), command.models());
+            let opened = accounts::open(options, adds, now).await?;
             let done = Box::pin(manage(&opened, command, now)).await;
             opened.close().await;
             done?;
@@ -237,8 +239,16 @@ fn configured(place: &Place) -> anyhow::Result<Config> {
 
 /// The options to open the database. With `--data` no config is read.
 fn options(place: &Place, role: Role) -> anyhow::Result<Options> {
-    match &place.data {
-        Some(data) => Ok(Options::new(data.join(accounts::DATABASE), role)),
-        None => Ok(wire::options(&configured(place)?, role)),
+    Ok(books(place, role)?.0)
+}
+
+/// How to open the database, and the ids of the models that the config offers; with `--data` no config is read.
+fn books(place: &Place, role: Role) -> anyhow::Result<(Options, Option<Vec<String>>)> {
+    if let Some(data) = &place.data {
+        let options = Options::new(data.join(accounts::DATABASE), role);
+        return Ok((options, None));
     }
+    let config = configured(place)?;
+    let offered = config.models.iter().map(|model| model.id.clone());
+    Ok((wire::options(&config, role), Some(offered.collect())))
 }

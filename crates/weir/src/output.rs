@@ -15,10 +15,16 @@ use serde_json::Value;
 pub(crate) use self::printable::printable;
 use crate::cli::Json;
 
-/// A command's output couldn't be written.
+/// A command's output couldn't be written. The message has its cause, so the error has no source.
 #[derive(Debug, thiserror::Error)]
 #[error("stdout can't be written: {0}")]
-pub(crate) struct StdoutError(#[from] io::Error);
+pub(crate) struct StdoutError(io::Error);
+
+impl From<io::Error> for StdoutError {
+    fn from(error: io::Error) -> Self {
+        StdoutError(error)
+    }
+}
 
 impl StdoutError {
     /// Whether the reader closed the pipe, as `head` does when it has read enough.

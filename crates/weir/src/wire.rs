@@ -30,7 +30,7 @@ use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_server::App;
 use weir_webhooks::{Deps, Webhooks};
 
-use crate::commands::accounts::DATABASE;
+use crate::commands::accounts::{DATABASE, not_opened};
 use crate::config::limits::Limits;
 use crate::config::{Config, Database, Http, Llama, Model};
 #[cfg(feature = "llama")]
@@ -61,9 +61,9 @@ pub(crate) fn options(config: &Config, role: Role) -> Options {
 /// Opens the database for serving, and settles or releases holds that dead processes left open.
 pub(crate) async fn accounts(config: &Config, clock: &Clock) -> anyhow::Result<Accounts> {
     let options = options(config, Role::Server);
-    let shown = options.database.to_string();
+    let location = options.database.clone();
     let opening = Accounts::open(options, clock.now()).await;
-    let accounts = opening.with_context(|| format!("can't open {shown}"))?;
+    let accounts = opening.map_err(|error| not_opened(&location, error))?;
     let recovered = accounts
         .recover(clock.now())
         .await

@@ -145,17 +145,19 @@ pub enum OpenError {
     #[error("there is no database at {}", .0.display())]
     Missing(PathBuf),
     #[error(
-        "the database {} is missing or empty, but there was one: {} is still there. Restore it from a backup; \
-         or, to start anew with empty books, remove {} first",
-        path.display(), trace.display(), trace.display()
+        "the database {} is missing or empty, but there was one, which has left {1}. Restore it from a backup; \
+         or, to start anew with empty books, remove {1} first",
+        path.display(), listed(traces)
     )]
-    Lost { path: PathBuf, trace: PathBuf },
+    Lost { path: PathBuf, traces: Vec<PathBuf> },
     #[error(
         "the database has schema {found}, this weir reads {known}: `weir migrate`, or the next start of the server, brings it up to date"
     )]
     Older { found: i64, known: i64 },
     #[error("the database has schema {found}, this weir knows up to {known}: use a newer weir")]
     Newer { found: i64, known: i64 },
+    #[error("this user has no permission to {what} {}: run weir as the user that it belongs to, or change its owner", path.display())]
+    NoPermission { path: PathBuf, what: &'static str },
     #[error("can't open {}: {error}", path.display())]
     File {
         path: PathBuf,
@@ -165,4 +167,31 @@ pub enum OpenError {
     Spill(#[from] SpillError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// Whether the message says which database it is about.
+    pub fn names_place(&self) -> bool {
+        match self {
+            OpenError::InUse(_)
+            | OpenError::OtherName(_)
+            | OpenError::HardLinked(_)
+            | OpenError::Missing(_)
+            | OpenError::Lost { .. }
+            | OpenError::NoPermission { .. }
+            | OpenError::File { .. } => true,
+            OpenError::Older { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Spill(_)
+            | OpenError::Store(_) => false,
+        }
+    }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(" and ")
 }

@@ -25,6 +25,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0007_model_limits.sql"),
     include_str!("../../migrations/postgres/0008_guards.sql"),
     include_str!("../../migrations/postgres/0009_deleted_accounts.sql"),
+    include_str!("../../migrations/postgres/0010_probe.sql"),
 ];
 /// PostgreSQL ends a slow statement itself (`statement_timeout`) and says why; this side waits this much longer for that
 /// answer.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Connection, Driver, OpenError, StoreError, postgres, sqlite, values};
+use super::{Connection, Database, Driver, OpenError, StoreError, postgres, sqlite, values};
 use crate::failpoint;
 
 /// How the schema of a database compares to what this program knows.
@@ -21,6 +21,11 @@ impl Schema {
     fn new(found: i64, migrations: &[&str]) -> Self {
         let known = i64::try_from(migrations.len()).expect("there are few migrations");
         Schema { found, known }
+    }
+
+    /// The database has no books yet, or has lost them.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found == 0
     }
 
     pub fn is_current(&self) -> bool {
@@ -79,11 +84,18 @@ impl Connection {
     }
 
     /// Brings the schema up to date, in one transaction, so that several processes can start at once.
-    pub(crate) async fn migrate(&mut self, now: Timestamp) -> Result<(), OpenError> {
+    pub(crate) async fn migrate(
+        &mut self,
+        database: &Database,
+        now: Timestamp,
+    ) -> Result<(), OpenError> {
         let schema = self.begin_migrating().await?;
         let Schema { found, known } = schema;
         if schema.is_newer() {
             return Err(OpenError::Newer { found, known });
+        }
+        if schema.is_empty() {
+            database.refuse_without_books()?;
         }
         for (version, sql) in (1i64..)
             .zip(self.migrations())

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::{FromSql, ToSqlOutput, Value as Owned, ValueRef};
-use rusqlite::{ErrorCode, OpenFlags, ToSql};
+use rusqlite::{ErrorCode, OpenFlags, ToSql, ffi};
 use tempfile::TempDir;
 
 use self::file::Place;
@@ -40,6 +40,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0007_model_limits.sql"),
     include_str!("../../migrations/sqlite/0008_guards.sql"),
     include_str!("../../migrations/sqlite/0009_deleted_accounts.sql"),
+    include_str!("../../migrations/sqlite/0010_probe.sql"),
 ];
 
 pub(super) const CLOCK_MS: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
@@ -57,6 +58,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
             Some(ErrorCode::CannotOpen) => Trouble::Moved,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Trouble::Locked,
+            Some(ErrorCode::SystemIoFailure) if is_about_writing(&error) => Trouble::Other,
             Some(
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure,
             ) => Trouble::Damaged,
@@ -64,6 +66,20 @@ impl From<rusqlite::Error> for StoreError {
         };
         StoreError::new(error.to_string(), kind).with(trouble)
     }
+}
+
+/// Whether the system refused to write, as beyond a limit of a file's size: then nothing is damaged.
+fn is_about_writing(error: &rusqlite::Error) -> bool {
+    let codes = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMSIZE,
+    ];
+    let error = error.sqlite_error();
+    error.is_some_and(|error| codes.contains(&error.extended_code))
 }
 
 #[derive(Debug, Clone)]
@@ -147,6 +163,11 @@ impl Database {
         if let Some(place) = &self.place {
             place.forget_log();
         }
+    }
+
+    /// An error if there was a database here that had books.
+    pub(super) fn refuse_without_books(&self) -> Result<(), OpenError> {
+        file::refuse_without_books(&self.path)
     }
 
     /// Writes this database's id into a file beside it.

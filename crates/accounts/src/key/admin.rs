@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use crate::account::delete::deleted;
 use crate::account::{AccountId, AdminError};
 use crate::audit::{Act, By, record};
+use crate::clock;
 use crate::db::{Connection, StoreError, values};
 use crate::events::{self, Event};
+use crate::expiry::Expiry;
 use crate::key::cap::SpendCaps;
 use crate::key::{
     KeyId, KeyInfo, KeyOptions, NewKey, PREFIX, PUBLIC_LEN, SECRET_LEN, Secret, columns, hash,
@@ -17,6 +19,8 @@ use crate::quotas::Quotas;
 use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
+/// What a refusal calls a key.
+const A_KEY: &str = "a key";
 const NAME_MAX: usize = 64;
 /// The most models that a key may be restricted to.
 const MODELS_MAX: usize = 1000;
@@ -27,7 +31,7 @@ const IDEMPOTENCY_KEY_MAX: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
     pub name: Option<Option<String>>,
-    pub expires_at: Option<Option<Timestamp>>,
+    pub expires_at: Option<Option<Expiry>>,
     /// `Some(None)` is every model.
     pub models: Option<Option<Vec<String>>>,
     pub limits: Option<Quotas>,
@@ -163,7 +167,11 @@ impl AddKey {
         })
     }
 
-    async fn insert(&self, connection: &mut Connection) -> Result<Option<KeyInfo>, StoreError> {
+    async fn insert(
+        &self,
+        connection: &mut Connection,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Option<KeyInfo>, StoreError> {
         let options = &self.options;
         let models = options.models.as_ref().map(|models| models.join("\n"));
         let [requests, tokens, concurrent] = options.limits.columns();
@@ -185,7 +193,7 @@ impl AddKey {
                     hash(self.secret.expose()).as_slice(),
                     models.as_deref(),
                     self.by.now,
-                    options.expires_at,
+                    expires_at,
                     options.role.name(),
                     requests,
                     tokens,
@@ -198,6 +206,16 @@ impl AddKey {
             )
             .await?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// When the key expires, where things expire by the time `lapse`.
+    pub(crate) fn expires_at(&self, lapse: Timestamp) -> Result<Option<Timestamp>, AdminError> {
+        let checked = |expiry: Expiry| expiry.checked(A_KEY, self.by.now, lapse);
+        self.options.expires_at.map(checked).transpose()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.by.now
     }
 
     /// The outcome if the idempotency key was used before: done, if this very key was made (the transaction runs
@@ -246,7 +264,12 @@ impl Operation for AddKey {
         if let Some(before) = self.made_before(connection).await? {
             return Ok(before);
         }
-        let Some(made) = self.insert(connection).await? else {
+        let lapse = clock::lapse(connection, self.by.now).await?;
+        let expires_at = match self.expires_at(lapse) {
+            Ok(expires_at) => expires_at,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(made) = self.insert(connection, expires_at).await? else {
             // Another node was faster.
             let before = self.made_before(connection).await?;
             return before.ok_or_else(|| StoreError::contradiction("a key was made by nobody"));
@@ -308,15 +331,26 @@ impl UpdateKey {
         Ok(UpdateKey { id, change, by })
     }
 
-    fn changed(&self, old: &KeyInfo) -> KeyInfo {
+    /// The key after the change, where things expire by the time `lapse`.
+    fn changed(&self, old: &KeyInfo, lapse: Timestamp) -> Result<KeyInfo, AdminError> {
         let change = self.change.clone();
-        KeyInfo {
+        Ok(KeyInfo {
             name: change.name.unwrap_or_else(|| old.name.clone()),
-            expires_at: change.expires_at.unwrap_or(old.expires_at),
+            expires_at: self.expires_at(old, lapse)?,
             models: change.models.unwrap_or_else(|| old.models.clone()),
             limits: change.limits.unwrap_or(old.limits),
             caps: change.caps.unwrap_or(old.caps),
             ..old.clone()
+        })
+    }
+
+    /// When the key expires after the change. A time that stays the same may be past.
+    fn expires_at(&self, old: &KeyInfo, lapse: Timestamp) -> Result<Option<Timestamp>, AdminError> {
+        match self.change.expires_at {
+            None => Ok(old.expires_at),
+            Some(None) => Ok(None),
+            Some(Some(Expiry::At(at))) if Some(at) == old.expires_at => Ok(old.expires_at),
+            Some(Some(expiry)) => expiry.checked(A_KEY, self.by.now, lapse).map(Some),
         }
     }
 }
@@ -333,7 +367,11 @@ impl Operation for UpdateKey {
         if old.revoked_at.is_some() {
             return Ok(Err(revoked(&self.id)));
         }
-        let new = self.changed(&old);
+        let lapse = clock::lapse(connection, self.by.now).await?;
+        let new = match self.changed(&old, lapse) {
+            Ok(new) => new,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         if new == old {
             return Ok(Ok(old));
         }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use subtle::ConstantTimeEq;
 
 use crate::account::AccountId;
+use crate::clock;
 use crate::db::{Readers, StoreError, values};
 use crate::key::cap::SpendCaps;
 use crate::key::{KeyId, KeyRole, columns, hash, parse, read};
@@ -88,7 +89,8 @@ pub(crate) async fn authenticate(
                 columns!(),
                 ", secret_hash, previous_hash, account.requests_per_minute, account.tokens_per_minute,
                     account.concurrent_requests, account.tier, account.suspended_at, account.model_limits,
-                    secret_used_at, balance.posted + balance.credit_limit - balance.held, balance.held
+                    secret_used_at, balance.posted + balance.credit_limit - balance.held, balance.held,
+                    (SELECT newest FROM clock)
                  FROM api_key JOIN account ON account.id = api_key.account JOIN balance ON balance.account = account.id
                  WHERE api_key.id = $1"
             ),
@@ -107,7 +109,8 @@ pub(crate) async fn authenticate(
         .filter(|_| bool::from(current | previous))
         .ok_or(KeyError::Rejected)?;
     let key = read(&row)?;
-    let ended = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+    let lapse = clock::lapse_by(row.time(28)?, now);
+    let ended = |end: Option<Timestamp>| end.is_some_and(|end| end <= lapse);
     let outdated = !bool::from(current) && ended(key.previous_until);
     if outdated || key.revoked_at.is_some() || ended(key.expires_at) {
         return Err(KeyError::Rejected);

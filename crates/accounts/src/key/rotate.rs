@@ -39,6 +39,19 @@ impl RotateKey {
             by,
         })
     }
+
+    /// Refuses a grace where things expire by a time `lapse` that isn't now: it would be counted from a clock that can't
+    /// be trusted.
+    pub(crate) fn check_grace(&self, lapse: Timestamp) -> Result<(), AdminError> {
+        match self.grace.is_positive() && lapse != self.by.now {
+            true => Err(AdminError::untrusted_clock("grace_seconds")),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.by.now
+    }
 }
 
 /// A rotation that isn't done yet: the new secret can be shown while the old one is still in force.
@@ -65,18 +78,19 @@ impl Operation for RotateKey {
         let Some(old) = locked(connection, &self.id).await? else {
             return Ok(Err(no_key(&self.id)));
         };
-        if self.grace.is_positive() && !clock::is_trusted(connection, self.by.now).await? {
-            return Ok(Err(AdminError::untrusted_clock("grace_seconds")));
+        let lapse = clock::lapse(connection, self.by.now).await?;
+        if let Err(refusal) = self.check_grace(lapse) {
+            return Ok(Err(refusal));
         }
         if old.revoked_at.is_some() {
             return Ok(Err(revoked(&self.id)));
         }
-        let until = self.by.now.saturating_add(self.grace);
+        let until = lapse.saturating_add(self.grace);
         let row = connection
             .row(
                 concat!(
                     "UPDATE api_key SET secret_hash = $3, rotated_at = $4, secret_used_at = NULL, previous_until = $2,
-                         previous_hash = CASE WHEN secret_used_at IS NULL AND previous_until > $4 THEN previous_hash
+                         previous_hash = CASE WHEN secret_used_at IS NULL AND previous_until > $5 THEN previous_hash
                              ELSE secret_hash END
                      WHERE id = $1 RETURNING ",
                     columns!()
@@ -86,6 +100,7 @@ impl Operation for RotateKey {
                     until.unwrap_or(Timestamp::MAX),
                     hash(self.secret.expose()).as_slice(),
                     self.by.now,
+                    lapse,
                 ],
             )
             .await?;

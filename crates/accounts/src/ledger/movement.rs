@@ -19,10 +19,12 @@ use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
 pub(crate) use self::what::What;
-pub use self::what::{Adjustment, Expiry, Moved, PromoGift, Refund};
+pub use self::what::{Adjustment, Moved, PromoGift, Refund};
 
-/// The longest idempotency key and the longest reason, in bytes.
-const TEXT_MAX: usize = 256;
+/// The most characters of an idempotency key.
+pub const IDEMPOTENCY_KEY_MAX: usize = 200;
+/// The most characters of a reason.
+const REASON_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Move {
@@ -52,23 +54,8 @@ impl Move {
         by: By,
     ) -> Result<Self, AdminError> {
         what.check()?;
-        // A top-up needs no reason; the unusual movements do.
-        let needs_reason = !matches!(what, What::Credit { .. });
-        let plain = |text: &str| text.len() <= TEXT_MAX && is_plain(text);
-        let wrong = if idempotency_key.is_empty() || !plain(idempotency_key) {
-            Some("Idempotency-Key")
-        } else if !plain(reason) || needs_reason && reason.is_empty() {
-            Some("reason")
-        } else {
-            None
-        };
-        if let Some(field) = wrong {
-            let message = format!(
-                "an idempotency key has 1 to {TEXT_MAX} bytes and {PLAIN}, and so has the reason of a \
-                 refund, an adjustment or a gift"
-            );
-            return Err(AdminError::invalid(field, message));
-        }
+        check_idempotency_key(idempotency_key)?;
+        check_reason(&what, reason)?;
         Ok(Move {
             idempotency_key: idempotency_key.to_owned(),
             what,
@@ -94,7 +81,7 @@ impl Move {
         values.extend(keys.iter().map(|key| Value::from(key.as_str())));
         let row = connection
             .row(
-                "SELECT t.id, t.posted, t.created_at, t.kind, m.asked, p.expires_at, u.request, u.attempt,
+                "SELECT t.id, t.posted, t.created_at, t.kind, m.asked, p.expires_at, u.request, u.attempt, t.reason,
                      (SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT) FROM entry e
                       WHERE e.ledger_transaction = t.id AND (e.book LIKE 'wallet:%' OR e.book LIKE 'promo:%'))
                  FROM ledger_transaction t
@@ -112,7 +99,7 @@ impl Move {
         let moved = Moved {
             transaction: row.integer(0)?,
             account: account.clone(),
-            amount: row.nanos(8)?,
+            amount: row.nanos(9)?,
             posted: row.nanos(1)?,
             at: row.time(2)?,
             replayed: true,
@@ -121,7 +108,8 @@ impl Move {
             Some(asked) => asked == self.what.asked(),
             None => self.did(&row, moved.amount)?,
         };
-        Ok(match same {
+        let reason = row.text_or_null(8)?.unwrap_or_default();
+        Ok(match same && reason == self.reason {
             true => Ok(Some(moved)),
             false => Err(self.conflict()),
         })
@@ -341,6 +329,23 @@ impl Move {
     }
 }
 
+fn check_idempotency_key(key: &str) -> Result<(), AdminError> {
+    let good = (1..=IDEMPOTENCY_KEY_MAX).contains(&key.chars().count()) && is_plain(key);
+    let rule = || format!("1 to {IDEMPOTENCY_KEY_MAX} characters and {PLAIN}");
+    good.then_some(())
+        .ok_or_else(|| AdminError::BadIdempotencyKey(rule()))
+}
+
+/// A payment needs no reason; what is unusual does.
+fn check_reason(what: &What, reason: &str) -> Result<(), AdminError> {
+    let least = usize::from(!matches!(what, What::Credit { .. }));
+    if (least..=REASON_MAX).contains(&reason.chars().count()) && is_plain(reason) {
+        return Ok(());
+    }
+    let message = format!("a reason has {least} to {REASON_MAX} characters and {PLAIN}");
+    Err(AdminError::invalid("reason", message))
+}
+
 /// The idempotency keys of old versions, which had a name space for each kind of movement and each way it came.
 fn old_keys(key: &str) -> Vec<String> {
     let kinds = ["credit", "adjustment", "promo", "refund"];
@@ -428,15 +433,11 @@ impl Operation for Move {
                 expires_at,
             } => {
                 let now = self.by.now;
-                let relative = matches!(expires_at, Expiry::In(_));
-                if relative && !clock::is_trusted(connection, now).await? {
-                    return Ok(Err(Err(AdminError::untrusted_clock("expires_at"))));
-                }
-                let expires_at = expires_at.after(now);
-                if expires_at <= now {
-                    let message = "promotional credit must expire later than now";
-                    return Ok(Err(Err(AdminError::invalid("expires_at", message))));
-                }
+                let lapse = clock::lapse(connection, now).await?;
+                let expires_at = match expires_at.checked("promotional credit", now, lapse) {
+                    Ok(expires_at) => expires_at,
+                    Err(refusal) => return Ok(Err(Err(refusal))),
+                };
                 self.promo(connection, account, *amount, expires_at).await?
             }
             What::Refund {

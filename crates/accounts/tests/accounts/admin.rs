@@ -119,7 +119,7 @@ async fn a_key_is_changed_in_parts() {
     let changed = change(KeyChange {
         name: Some(None),
         models: Some(None),
-        expires_at: Some(Some(at(9))),
+        expires_at: Some(Some(at(9).into())),
         ..KeyChange::default()
     })
     .await

@@ -54,13 +54,17 @@ async fn credits_that_make_no_sense_are_refused() {
             .credit(account, amount, key, "", at(1))
             .await
             .unwrap_err();
-        assert!(matches!(refused, AdminError::Invalid { .. }), "{refused:?}");
+        let is_invalid = matches!(
+            refused,
+            AdminError::Invalid { .. } | AdminError::BadIdempotencyKey(_)
+        );
+        assert!(is_invalid, "{refused:?}");
         assert!(refused.to_string().contains(message), "{refused}");
     };
     check(Nanos::ZERO, "a", "more than 0").await;
     check(nanos(-1), "a", "more than 0").await;
     check(nanos(1), "", "idempotency key").await;
-    check(nanos(1), &"x".repeat(257), "idempotency key").await;
+    check(nanos(1), &"x".repeat(201), "idempotency key").await;
     check(Nanos::MAX, "a", "too large a balance").await;
     assert_eq!(fixture.balance().await, (1, 0));
     fixture.assert_books().await;

@@ -1,6 +1,9 @@
 //! A system clock that is far off destroys nothing.
 
-use weir_accounts::{Accounts, By, KeyOptions, Nanos, PromoGift, Role, SpendCaps};
+use jiff::SignedDuration;
+use weir_accounts::{
+    Accounts, By, Expiry, KeyChange, KeyOptions, Nanos, PromoGift, Role, SpendCaps,
+};
 
 use crate::fixture::{Fixture, at, nanos, open, success, tokens};
 
@@ -119,7 +122,7 @@ async fn a_daily_cap_is_not_moved_by_a_clock_that_was_ahead() {
 async fn a_clock_that_is_far_behind_is_not_gone_by() {
     let fixture = Fixture::with(1_000).await;
     let options = KeyOptions {
-        expires_at: Some(at(60)),
+        expires_at: Some(at(60).into()),
         ..KeyOptions::default()
     };
     let key = fixture
@@ -159,17 +162,119 @@ async fn an_accepted_clock_is_seen_by_the_server() {
     assert_eq!(promo(&fixture).await, nanos(0));
 }
 
-/// By a clock that is ahead, a grace would keep the old secret valid for that much longer.
+/// Nothing is granted for a length of time from a clock that is far off, and no secret is shown for it.
+#[tokio::test]
+async fn no_length_of_time_counts_from_a_clock_that_is_far_off() {
+    let fixture = Fixture::with(1_000).await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let id = fixture.caller.key.as_str();
+    let month = SignedDuration::from_hours(30 * 24);
+    let expiring = || KeyOptions {
+        expires_at: Some(Expiry::In(month)),
+        ..KeyOptions::default()
+    };
+    let change = || KeyChange {
+        expires_at: Some(Some(Expiry::In(month))),
+        ..KeyChange::default()
+    };
+    let gift = || PromoGift {
+        account: account.clone(),
+        amount: nanos(1),
+        expires_at: Expiry::In(month),
+        idempotency_key: "gift".to_owned(),
+        reason: "a test".to_owned(),
+    };
+    for second in [3_650 * DAY, -400 * DAY] {
+        let by = By::from(at(second));
+        let outcomes = [
+            accounts
+                .add_key_with(account, expiring(), by.clone())
+                .await
+                .map(drop),
+            accounts
+                .draft_key(account, expiring(), by.clone())
+                .await
+                .map(drop),
+            accounts
+                .update_key(id, change(), by.clone())
+                .await
+                .map(drop),
+            accounts.rotate_key(id, month, by.clone()).await.map(drop),
+            accounts
+                .draft_rotation(id, month, by.clone())
+                .await
+                .map(drop),
+            accounts.give_promo(gift(), by).await.map(drop),
+        ];
+        for (way, outcome) in outcomes.into_iter().enumerate() {
+            let said = outcome.unwrap_err().to_string();
+            assert!(said.contains("weir clock accept"), "{way}: {said}");
+        }
+    }
+    let by = By::from(at(0));
+    accounts.give_promo(gift(), by.clone()).await.unwrap();
+    accounts.update_key(id, change(), by.clone()).await.unwrap();
+    accounts
+        .add_key_with(account, expiring(), by)
+        .await
+        .unwrap();
+}
+
+/// Years ahead, a key and an old secret that haven't expired by the newest time in the books are accepted, and those that
+/// have expired by it are not, until the clock is accepted.
+#[tokio::test]
+async fn keys_expire_by_the_newest_time_in_the_books() {
+    let fixture = Fixture::with(1_000).await;
+    let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
+    let ahead = 3_650 * DAY;
+    let expiring = |second: i64| KeyOptions {
+        expires_at: Some(at(second).into()),
+        ..KeyOptions::default()
+    };
+    let made = async |expires: i64, now: i64| {
+        let key = accounts.add_key_with(account, expiring(expires), at(now));
+        key.await.map(|key| key.secret.expose().to_owned())
+    };
+    let past = made(0, -10).await.unwrap();
+    let future = made(5 * DAY, 0).await.unwrap();
+    let future_by_a_wrong_clock = made(5 * DAY, ahead).await.unwrap();
+    assert!(made(0, ahead).await.is_err());
+    let rotated = accounts.add_key(account, None, at(0)).await.unwrap();
+    let day = SignedDuration::from_hours(24);
+    let id = rotated.id.as_str();
+    accounts.rotate_key(id, day, at(0)).await.unwrap();
+    let at_once = accounts.add_key(account, None, at(0)).await.unwrap();
+    let id = at_once.id.as_str();
+    let zero = SignedDuration::ZERO;
+    accounts.rotate_key(id, zero, at(ahead)).await.unwrap();
+    let rows = [
+        (past.as_str(), false, false),
+        (&future, true, false),
+        (&future_by_a_wrong_clock, true, false),
+        (rotated.secret.expose(), true, false),
+        (at_once.secret.expose(), false, false),
+    ];
+    let accepted = async |secret: &str| accounts.authenticate(secret, at(ahead)).await.is_ok();
+    for (row, (secret, before, _)) in rows.iter().enumerate() {
+        assert_eq!(accepted(secret).await, *before, "row {row}");
+    }
+    accounts.accept_clock(at(ahead)).await.unwrap();
+    for (row, (secret, _, after)) in rows.iter().enumerate() {
+        assert_eq!(accepted(secret).await, *after, "row {row}, accepted");
+    }
+}
+
+/// A secret that is rotated by a clock that is ahead would be accepted for as long.
 #[tokio::test]
 async fn no_grace_is_given_by_a_clock_that_is_far_off() {
     let fixture = Fixture::with(1_000).await;
     let id = fixture.caller.key.as_str();
     for second in [400 * DAY, -400 * DAY] {
         let by = By::from(at(second));
-        let hour = jiff::SignedDuration::from_hours(1);
+        let hour = SignedDuration::from_hours(1);
         let refused = fixture.accounts.rotate_key(id, hour, by.clone()).await;
         assert!(refused.is_err(), "{refused:?}");
-        let zero = jiff::SignedDuration::ZERO;
+        let zero = SignedDuration::ZERO;
         fixture.accounts.rotate_key(id, zero, by).await.unwrap();
     }
 }

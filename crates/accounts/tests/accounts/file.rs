@@ -92,7 +92,7 @@ async fn the_lock_is_on_the_file_itself() {
 #[tokio::test]
 async fn a_lost_database_is_not_made_anew() {
     type Act = fn(&Path);
-    let lose: [(&str, Act); 6] = [
+    let lose: [(&str, Act); 9] = [
         ("removed", |path| std::fs::remove_file(path).unwrap()),
         ("emptied", |path| std::fs::write(path, "").unwrap()),
         ("emptied, without its log", |path| {
@@ -112,6 +112,23 @@ async fn a_lost_database_is_not_made_anew() {
             std::fs::remove_file(path).unwrap();
             symlink("/nowhere/weir.db", path).unwrap();
         }),
+        ("made anew by SQLite, and empty", |path| {
+            replace(path, "PRAGMA user_version = 1; VACUUM");
+        }),
+        ("made anew by SQLite, with another's table", |path| {
+            replace(path, "CREATE TABLE x (a)");
+        }),
+        (
+            "made anew by SQLite, with only unsettled requests beside it",
+            |path| {
+                replace(path, "VACUUM");
+                std::fs::rename(
+                    path.with_extension("db-id"),
+                    path.with_file_name("unsettled-0"),
+                )
+                .unwrap();
+            },
+        ),
     ];
     for (how, lose) in lose {
         let folder = tempfile::tempdir().unwrap();
@@ -132,6 +149,15 @@ async fn a_lost_database_is_not_made_anew() {
     }
 }
 
+/// Puts another database in the place of this one.
+fn replace(path: &Path, sql: &str) {
+    for name in ["weir.db", "weir.db-wal", "weir.db-shm"] {
+        std::fs::remove_file(path.with_file_name(name)).unwrap();
+    }
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch(sql).unwrap();
+}
+
 /// The message says how to start anew on purpose, and that works.
 #[tokio::test]
 async fn one_can_start_anew_on_purpose() {
@@ -140,11 +166,18 @@ async fn one_can_start_anew_on_purpose() {
     server.add_account("demo", at(0)).await.unwrap();
     server.close().await;
     std::fs::remove_file(database(folder.path())).unwrap();
+    // As a server leaves it that keeps a place for unsettled requests.
+    std::fs::write(folder.path().join("unsettled-0"), "weir").unwrap();
     let refused = Accounts::open(options(folder.path(), Role::Server).await, at(0)).await;
-    let Err(OpenError::Lost { trace, .. }) = refused else {
+    let said = refused.as_ref().unwrap_err().to_string();
+    let Err(OpenError::Lost { traces, .. }) = refused else {
         panic!("{refused:?}")
     };
-    std::fs::remove_file(trace).unwrap();
+    assert_eq!(traces.len(), 2);
+    for trace in traces {
+        assert!(said.contains(trace.to_str().unwrap()), "{said}");
+        std::fs::remove_file(trace).unwrap();
+    }
     let anew = open(folder.path(), Role::Server).await;
     assert_eq!(anew.accounts().await.unwrap(), []);
 }

@@ -62,7 +62,7 @@ async fn a_key_ends_when_it_is_revoked_or_expires() {
     let fixture = Fixture::with(0).await;
     let accounts = &fixture.accounts;
     let options = KeyOptions {
-        expires_at: Some(at(10)),
+        expires_at: Some(at(10).into()),
         ..KeyOptions::default()
     };
     let expiring = accounts

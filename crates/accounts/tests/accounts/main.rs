@@ -9,6 +9,7 @@ mod cluster;
 mod deletion;
 mod file;
 mod fixture;
+mod health;
 mod holds;
 mod keys;
 mod model;

@@ -116,7 +116,7 @@ async fn an_adjustment_never_overdraws() {
         idempotency_key: "e".to_owned(),
         reason: String::new(),
     };
-    refused(fixture.accounts.adjust(empty, at(1)).await, "the reason");
+    refused(fixture.accounts.adjust(empty, at(1)).await, "a reason has");
 }
 
 #[tokio::test]
@@ -362,7 +362,62 @@ async fn a_number_is_used_once_whatever_for() {
     fixture.assert_books().await;
 }
 
-/// Asked again tomorrow, 30 days from now are another day, and yet the same request.
+/// The reason is a part of what was asked.
+#[tokio::test]
+async fn a_number_with_another_reason_is_refused() {
+    let fixture = Fixture::with(1_000).await;
+    spend(&fixture, "r1", 100, 1).await;
+    let accounts = &fixture.accounts;
+    let account = fixture.caller.account.clone();
+    let ask = async |way: &str, reason: &str| {
+        let (amount, reason) = (nanos(50), reason.to_owned());
+        let (account, idempotency_key) = (account.clone(), format!("the number of a {way}"));
+        match way {
+            "credit" => {
+                let key = &idempotency_key;
+                accounts.credit(&account, amount, key, &reason, at(2)).await
+            }
+            "promo" => {
+                let gift = PromoGift {
+                    account,
+                    amount,
+                    expires_at: at(500).into(),
+                    idempotency_key,
+                    reason,
+                };
+                accounts.give_promo(gift, at(2)).await
+            }
+            "adjustment" => {
+                let adjustment = Adjustment {
+                    account,
+                    amount,
+                    idempotency_key,
+                    reason,
+                };
+                accounts.adjust(adjustment, at(2)).await
+            }
+            _ => {
+                let refund = Refund {
+                    request: "r1".to_owned(),
+                    attempt: 0,
+                    amount: Some(amount),
+                    idempotency_key,
+                    reason,
+                };
+                accounts.refund(refund, at(2)).await
+            }
+        }
+    };
+    for way in ["credit", "promo", "adjustment", "refund"] {
+        assert!(!ask(way, "first").await.unwrap().replayed, "{way}");
+        refused(ask(way, "second").await, "used for something else");
+        assert!(ask(way, "first").await.unwrap().replayed, "{way}");
+    }
+    refused(ask("credit", "").await, "used for something else");
+    fixture.assert_books().await;
+}
+
+/// 30 days from now are another day tomorrow, and yet the same command.
 #[tokio::test]
 async fn a_gift_for_some_days_can_be_asked_for_again() {
     let fixture = Fixture::with(0).await;

@@ -14,6 +14,9 @@ impl From<AdminError> for ApiError {
             }
             AdminError::Invalid { field, message } => ApiError::invalid(field, message),
             AdminError::NotEmpty(message) => ApiError::new(Reason::AccountNotEmpty, message),
+            AdminError::BadIdempotencyKey(_) => {
+                ApiError::invalid("Idempotency-Key", error.to_string())
+            }
             // The key isn't repeated: the stored one has a prefix that the caller didn't send.
             AdminError::IdempotencyConflict(_) => ApiError::new(
                 Reason::IdempotencyConflict,

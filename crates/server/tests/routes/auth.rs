@@ -69,12 +69,15 @@ async fn routes_and_roles() {
     let revoked = app.key_with(KeyOptions::default()).await;
     let id = revoked.split('_').nth(1).unwrap().to_owned();
     app.accounts.revoke_key(&id, jiff(NOW)).await.unwrap();
+    let expires_now = KeyOptions {
+        expires_at: Some(jiff(NOW).into()),
+        ..KeyOptions::default()
+    };
+    let minute_ago = jiff(NOW - 60);
     let expired = app
-        .key_with(KeyOptions {
-            expires_at: Some(jiff(NOW)),
-            ..KeyOptions::default()
-        })
-        .await;
+        .accounts
+        .add_key_with(&app.account.id, expires_now, minute_ago);
+    let expired = expired.await.unwrap().secret.expose().to_owned();
     let elsewhere = app
         .key_with(KeyOptions {
             models: Some(vec!["other".to_owned()]),

@@ -50,26 +50,11 @@ impl FromStr for Length {
 
 /// A point in time: RFC 3339 such as `2027-01-01T00:00:00Z`, or a length of time from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    At(Timestamp),
-    In(SignedDuration),
-}
-
-impl When {
-    pub(crate) fn after(self, now: Timestamp) -> Timestamp {
-        match self {
-            When::At(at) => at,
-            When::In(length) => now.saturating_add(length).unwrap_or(Timestamp::MAX),
-        }
-    }
-}
+pub(crate) struct When(Expiry);
 
 impl From<When> for Expiry {
-    fn from(when: When) -> Self {
-        match when {
-            When::At(at) => Expiry::At(at),
-            When::In(length) => Expiry::In(length),
-        }
+    fn from(When(expiry): When) -> Self {
+        expiry
     }
 }
 
@@ -79,9 +64,10 @@ impl FromStr for When {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "a time is such as 2027-01-01T00:00:00Z, or 30d for in 30 days";
         if let Ok(Length(length)) = text.parse() {
-            return Ok(When::In(length));
+            return Ok(When(Expiry::In(length)));
         }
-        text.parse().map(When::At).map_err(|_| WRONG)
+        let at = text.parse().map(Expiry::At);
+        at.map(When).map_err(|_| WRONG)
     }
 }
 
@@ -103,15 +89,16 @@ mod tests {
 
     #[test]
     fn times_are_read() {
-        let check = |text: &str, when: Option<&str>| {
-            let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
-            let read = text.parse::<When>().ok().map(|read| read.after(now));
-            assert_eq!(read, when.map(|when| when.parse().unwrap()), "{text}");
+        let check = |text: &str, when: Option<Expiry>| {
+            let read = text.parse::<When>().ok().map(Expiry::from);
+            assert_eq!(read, when, "{text}");
         };
-        check("90s", Some("2026-01-31T12:01:30Z"));
-        check("12h", Some("2026-02-01T00:00:00Z"));
-        check("1d", Some("2026-02-01T12:00:00Z"));
-        check("2027-01-01T00:00:00Z", Some("2027-01-01T00:00:00Z"));
+        let in_seconds = |seconds| Some(Expiry::In(SignedDuration::from_secs(seconds)));
+        check("90s", in_seconds(90));
+        check("12h", in_seconds(43_200));
+        check("1d", in_seconds(86_400));
+        let new_year: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+        check("2027-01-01T00:00:00Z", Some(Expiry::At(new_year)));
         for text in [
             "",
             "d",

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weir_accounts::{
@@ -43,10 +43,17 @@ pub(crate) async fn open(
             Err(error) => bail!("the database in {folder} can't be looked for: {error}"),
         }
     }
-    let shown = options.database.to_string();
-    Accounts::open(options, now)
-        .await
-        .with_context(|| format!("can't open {shown}"))
+    let location = options.database.clone();
+    let opened = Accounts::open(options, now).await;
+    opened.map_err(|error| not_opened(&location, error))
+}
+
+/// The error of opening a database, which names the place once.
+pub(crate) fn not_opened(location: &Location, error: OpenError) -> anyhow::Error {
+    match error.names_place() {
+        true => error.into(),
+        false => anyhow::Error::new(error).context(format!("can't open {location}")),
+    }
 }
 
 async fn is_missing(options: &Options, now: Timestamp) -> bool {
@@ -291,7 +298,7 @@ pub(crate) async fn demo(accounts: &Accounts, now: Timestamp) -> anyhow::Result<
         name: Some("first start".to_owned()),
         ..KeyOptions::default()
     };
-    Ok(Some(accounts.draft_key(&account.id, options, now)?))
+    Ok(Some(accounts.draft_key(&account.id, options, now).await?))
 }
 
 #[cfg(test)]

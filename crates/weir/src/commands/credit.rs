@@ -1,8 +1,8 @@
 //! `weir credit`, `promo`, `refund` and `adjust`: money that isn't moved by a request.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde_json::json;
-use weir_accounts::{Accounts, Adjustment, By, Moved, PromoGift, Refund};
+use weir_accounts::{Accounts, Adjustment, AdminError, By, Moved, PromoGift, Refund};
 
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
@@ -22,7 +22,8 @@ pub(crate) async fn credit(
             &command.reason,
             by.clone(),
         )
-        .await?;
+        .await;
+    let moved = moved.map_err(of_reference)?;
     told(&account.name, "credited with", &moved, command.output)
 }
 
@@ -35,7 +36,8 @@ pub(crate) async fn promo(accounts: &Accounts, command: cli::Promo, by: &By) -> 
         idempotency_key: reference(command.reference)?,
         reason: command.reason,
     };
-    let moved = accounts.give_promo(gift, by.clone()).await?;
+    let moved = accounts.give_promo(gift, by.clone()).await;
+    let moved = moved.map_err(of_reference)?;
     told(&account.name, "given", &moved, command.output)
 }
 
@@ -51,7 +53,8 @@ pub(crate) async fn adjust(
         idempotency_key: reference(command.reference)?,
         reason: command.reason,
     };
-    let moved = accounts.adjust(adjustment, by.clone()).await?;
+    let moved = accounts.adjust(adjustment, by.clone()).await;
+    let moved = moved.map_err(of_reference)?;
     told(&account.name, "adjusted by", &moved, command.output)
 }
 
@@ -67,7 +70,8 @@ pub(crate) async fn refund(
         idempotency_key: reference(command.reference)?,
         reason: command.reason,
     };
-    let moved = accounts.refund(refund, by.clone()).await?;
+    let moved = accounts.refund(refund, by.clone()).await;
+    let moved = moved.map_err(of_reference)?;
     let account = accounts.account(moved.account.as_str()).await?;
     told(&account.name, "refunded", &moved, command.output)
 }
@@ -77,6 +81,18 @@ fn reference(given: Option<String>) -> anyhow::Result<String> {
     match given {
         Some(reference) => Ok(reference),
         None => Ok(format!("{:032x}", random()?)),
+    }
+}
+
+/// Says of the option `--reference` what the error says of an idempotency key.
+fn of_reference(error: AdminError) -> anyhow::Error {
+    match error {
+        AdminError::BadIdempotencyKey(rule) => anyhow!("a reference has {rule}"),
+        AdminError::IdempotencyConflict(reference) => anyhow!(
+            "the reference {reference:?} was used for something else: give another one, or exactly what was given the \
+             first time, the reason included"
+        ),
+        error => error.into(),
     }
 }
 
@@ -93,10 +109,13 @@ fn told(name: &str, done: &str, moved: &Moved, output: Json) -> anyhow::Result<(
         "balance": exact(moved.posted),
         "replayed": moved.replayed,
     });
-    let before = if moved.replayed { "was before " } else { "" };
-    let text = format!(
-        "{name} {before}{done} {} USD; balance {} USD",
-        moved.amount, moved.posted
-    );
+    let (amount, balance) = (moved.amount, moved.posted);
+    let text = match moved.replayed {
+        false => format!("{name} {done} {amount} USD; balance {balance} USD"),
+        true => format!(
+            "{name} was {done} {amount} USD by this reference before, and nothing is changed; the balance was {balance} USD \
+             then"
+        ),
+    };
     Ok(output::one(output, &data, &text)?)
 }

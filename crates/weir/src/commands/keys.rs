@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weir_accounts::{Accounts, By, KeyChange, KeyInfo, KeyOptions, NewKey, Quotas, SpendCaps};
+use weir_accounts::{
+    Accounts, By, Expiry, KeyChange, KeyInfo, KeyOptions, NewKey, Quotas, SpendCaps,
+};
 
 use super::accounts::{limits, or};
-use crate::cli::value::{OrNone, When};
+use crate::cli::value::OrNone;
 use crate::cli::{self, Json};
 use crate::output::{self, exact, secret};
 
@@ -17,8 +19,8 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
         cli::Key::Add(add) => {
             let output = add.output;
             let account = accounts.account(&add.account).await?;
-            let options = options(*add, by.now);
-            let draft = accounts.draft_key(&account.id, options, by.clone())?;
+            let options = options(*add);
+            let draft = accounts.draft_key(&account.id, options, by.clone()).await?;
             let NewKey { id, .. } = show_once(draft.key(), output, "it was not made")?;
             let made = accounts.make_key(draft).await;
             made.with_context(|| format!("the key {id} that was shown is not valid"))?;
@@ -33,7 +35,7 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
         cli::Key::Set(set) => {
             let output = set.output;
             let old = accounts.key(&set.id).await?;
-            let change = change(*set, &old, by.now);
+            let change = change(*set, &old);
             let key = accounts
                 .update_key(old.id.as_str(), change, by.clone())
                 .await?;
@@ -46,7 +48,9 @@ pub(crate) async fn key(accounts: &Accounts, command: cli::Key, by: &By) -> anyh
             if key.revoked_at.is_some() {
                 bail!("the key {} is revoked", key.id);
             }
-            let draft = accounts.draft_rotation(key.id.as_str(), grace.0, by.clone())?;
+            let draft = accounts
+                .draft_rotation(key.id.as_str(), grace.0, by.clone())
+                .await?;
             show_once(draft.key(), output, "it keeps the secret that it has")?;
             let rotated = accounts.make_rotation(draft).await;
             rotated.with_context(|| format!("the new secret of {} is not valid", key.id))?;
@@ -123,10 +127,10 @@ fn remark(output: Json) {
     }
 }
 
-fn options(add: cli::AddKey, now: Timestamp) -> KeyOptions {
+fn options(add: cli::AddKey) -> KeyOptions {
     KeyOptions {
         name: add.name,
-        expires_at: add.expires.map(|when| when.after(now)),
+        expires_at: add.expires.map(Expiry::from),
         models: (!add.models.is_empty()).then_some(add.models),
         role: add.role,
         limits: limits(Quotas::default(), add.limits),
@@ -135,16 +139,15 @@ fn options(add: cli::AddKey, now: Timestamp) -> KeyOptions {
     }
 }
 
-fn change(set: cli::SetKey, old: &KeyInfo, now: Timestamp) -> KeyChange {
+fn change(set: cli::SetKey, old: &KeyInfo) -> KeyChange {
     let models = match (set.any_model, set.models) {
         (true, _) => Some(None),
         (false, models) if models.is_empty() => None,
         (false, models) => Some(Some(models)),
     };
-    let after = |when: When| when.after(now);
     KeyChange {
         name: set.name.map(|OrNone(name)| name),
-        expires_at: set.expires.map(|OrNone(when)| when.map(after)),
+        expires_at: set.expires.map(|OrNone(when)| when.map(Expiry::from)),
         models,
         limits: Some(limits(old.limits, set.limits)),
         caps: Some(caps(old.caps, set.caps)),

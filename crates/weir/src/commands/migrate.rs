@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 use weir_accounts::{Accounts, Options, Schema};
 
+use super::accounts::not_opened;
 use crate::cli::Migrate;
 use crate::output;
 
@@ -22,13 +22,13 @@ pub(crate) async fn migrate(
     let (location, timeout) = (options.database.clone(), options.timeout);
     if !command.check {
         let opening = Accounts::open(options, now).await;
-        let opened = opening.with_context(|| format!("can't open {location}"))?;
+        let opened = opening.map_err(|error| not_opened(&location, error))?;
         opened.close().await;
     }
     let schema = match weir_accounts::schema(&location, timeout).await {
         Ok(schema) => schema,
         Err(error) => {
-            output::note(&format!("can't open {location}: {error}"));
+            output::note(&format!("{:#}", not_opened(&location, error)));
             return Ok(ExitCode::from(EXIT_UNKNOWN));
         }
     };

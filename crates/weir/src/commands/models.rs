@@ -34,6 +34,18 @@ pub(crate) fn list(config: &Config, output: Json) -> output::Result<()> {
     )
 }
 
+/// Warns of models that a key or an account is restricted to and that the config doesn't offer: most are misspelt.
+/// `offered` is `None` where no config was read.
+pub(crate) fn warn_of_unknown(offered: Option<&[String]>, asked: &[String]) {
+    let Some(offered) = offered else { return };
+    for model in asked.iter().filter(|model| !offered.contains(model)) {
+        output::note(&format!(
+            "warning: the config has no model {model:?}; its models are {}",
+            offered.join(", ")
+        ));
+    }
+}
+
 fn row(model: &Model) -> serde_json::Value {
     json!({
         "id": model.id,

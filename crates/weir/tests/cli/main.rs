@@ -9,6 +9,8 @@ mod secrets;
 mod server;
 mod signals;
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -209,6 +211,25 @@ fn money_is_moved_and_every_act_is_told() {
     let adjust = "adjust alice -0.5 --reason twice --reference a --data d";
     assert_eq!(json(at, adjust)["balance"], "11.5");
     assert_eq!(json(at, adjust)["replayed"], true);
+    let again = run(at, adjust);
+    assert_eq!(
+        String::from_utf8_lossy(&again.stdout),
+        "alice was adjusted by -0.5 USD by this reference before, and nothing is changed; the balance was 11.5 USD then\n"
+    );
+    fails(
+        at,
+        "adjust alice -0.5 --reason thrice --reference a --data d",
+        1,
+        "the reference \"a\" was used for something else",
+    );
+    for reference in [String::new(), "x".repeat(201)] {
+        fails(
+            at,
+            &format!("credit alice 1 --reference={reference} --data d"),
+            1,
+            "weir: a reference has 1 to 200 characters and no control",
+        );
+    }
     fails(
         at,
         "adjust alice -11 --reason much --data d",
@@ -304,6 +325,128 @@ fn a_server_without_its_model_starts_and_stops() {
         server.signal(Signal::TERM);
         assert_eq!(server.event()["event"], "draining");
         assert!(server.wait().success());
+    }
+}
+
+/// A misspelt model is told of where the config is known; the key is made, as the model may be offered later.
+#[test]
+fn a_model_that_the_config_does_not_offer_is_warned_of() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
+    json(at, "account add alice");
+    let said = |arguments: &str| {
+        let output = run(at, arguments);
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warning = "weir: warning: the config has no model \"zz\"; its models are m\n";
+    let limits = "account set alice --requests-per-minute 5 --model";
+    assert_eq!(said("key add alice --json --model zz --model m"), warning);
+    assert_eq!(said(&format!("{limits} zz")), warning);
+    for known in [
+        "key add alice --json --model m".to_owned(),
+        "key add alice --json --model zz --data data".to_owned(),
+        format!("{limits} m"),
+    ] {
+        assert_eq!(said(&known), "", "{known}");
+    }
+}
+
+/// A time that isn't later than now makes no key, and shows no secret.
+#[test]
+fn a_key_that_has_expired_is_not_made() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    json(at, "account add alice --data d");
+    const REFUSED: &str = "weir: a key must expire later than now";
+    for expires in ["0s", "2001-01-01T00:00:00Z"] {
+        let add = format!("key add alice --expires {expires} --data d");
+        fails(at, &add, 1, REFUSED);
+    }
+    let key = json(at, "key add alice --expires 30d --data d");
+    let id = key["id"].as_str().unwrap();
+    fails(
+        at,
+        &format!("key set {id} --expires 0s --data d"),
+        1,
+        REFUSED,
+    );
+    assert_eq!(json(at, "key list --data d").as_array().unwrap().len(), 1);
+}
+
+/// What this user may not do with the files is said once, and plainly. Root, who may do everything, tries it as another
+/// user.
+#[test]
+fn files_of_another_user_are_told_plainly() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mode = |path: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(at.join(path), mode).unwrap();
+    };
+    json(at, "account add alice --data d");
+    std::fs::copy(env!("CARGO_BIN_EXE_weir"), at.join("weir")).unwrap();
+    for path in [".", "d", "weir"] {
+        mode(path, 0o755);
+    }
+    let check = |arguments: &str, words: &str| {
+        let mut other = Command::new(at.join("weir"));
+        other.args(arguments.split_whitespace()).current_dir(at);
+        let output = other.uid(65_534).gid(65_534).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("weir: this user has no permission to {words}:");
+        assert!(errors.contains(&expected), "{arguments}: {errors}");
+        assert_eq!(
+            errors.matches("weir.db").count(),
+            1,
+            "{arguments}: {errors}"
+        );
+    };
+    let database = at.join("d/weir.db");
+    let database = std::fs::canonicalize(database).unwrap();
+    let database = database.display();
+    for command in ["account list", "credit alice 1", "migrate"] {
+        check(&format!("{command} --data d"), &format!("read {database}"));
+    }
+    mode("d/weir.db", 0o644);
+    for command in ["credit alice 1", "migrate"] {
+        check(&format!("{command} --data d"), &format!("write {database}"));
+    }
+    mode("d/weir.db", 0o666);
+    mode("d", 0o777);
+    check(
+        "credit alice 1 --data d",
+        &format!("keep others from reading {database}"),
+    );
+}
+
+#[test]
+fn a_full_disk_behind_stdout_is_told_once() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    json(at, "account add alice --data d");
+    for arguments in [
+        "usage export --data d",
+        "account list --data d",
+        "key add alice --data d",
+    ] {
+        let mut command = weir(at);
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        command.args(arguments.split_whitespace()).stdout(full);
+        let output = command.output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            errors.matches("os error 28").count(),
+            1,
+            "{arguments}: {errors}"
+        );
     }
 }
 

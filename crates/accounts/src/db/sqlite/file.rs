@@ -2,11 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::super::{OpenError, StoreError};
@@ -17,6 +20,8 @@ const ID: &str = "-id";
 const LOG: &str = "-wal";
 /// Suffix of SQLite's index of the log, shared by the processes that have the database open.
 const INDEX: &str = "-shm";
+/// The beginning of the names of files that a server keeps beside the database for unsettled requests.
+const UNSETTLED: &str = "unsettled-";
 /// How often the lock is tried, with [`LOCK_PAUSE`] between: a tool that looks for a server holds it for a moment.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -37,7 +42,19 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
         return Err(OpenError::HardLinked(path));
     }
     refuse_other_names(&path, found.len())?;
-    protect(&path, found.mode()).map_err(failed)?;
+    let protected = protect(&path, found.mode());
+    permit(&path, Access::READ_OK, "read")?;
+    permit(&path, Access::WRITE_OK, "write")?;
+    if !beside(&path, INDEX).exists() {
+        permit(folder(&path), Access::WRITE_OK, "make files in")?;
+    }
+    match protected {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let what = "keep others from reading";
+            return Err(OpenError::NoPermission { path, what });
+        }
+        protected => protected.map_err(failed)?,
+    }
     Ok(path)
 }
 
@@ -45,6 +62,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
 pub(super) fn prepare_reading(path: &Path) -> Result<PathBuf, OpenError> {
     match find(path)? {
         Some((path, found)) if found.len() > 0 => {
+            permit(&path, Access::READ_OK, "read")?;
             refuse_other_names(&path, found.len())?;
             Ok(path)
         }
@@ -62,7 +80,7 @@ fn find(path: &Path) -> Result<Option<(PathBuf, Metadata)>, OpenError> {
         // A dangling link pointed to a database once, which is lost.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return match fs::symlink_metadata(path) {
-                Ok(_) => Err(lost(path, path.to_owned())),
+                Ok(_) => Err(lost(path, vec![path.to_owned()])),
                 Err(_) => Ok(None),
             };
         }
@@ -76,16 +94,29 @@ fn find(path: &Path) -> Result<Option<(PathBuf, Metadata)>, OpenError> {
 }
 
 fn failure(path: &Path, error: io::Error) -> OpenError {
-    OpenError::File {
-        path: path.to_owned(),
-        error,
+    let path = path.to_owned();
+    match error.kind() {
+        ErrorKind::PermissionDenied => OpenError::NoPermission { path, what: "open" },
+        _ => OpenError::File { path, error },
     }
 }
 
-fn lost(path: &Path, trace: PathBuf) -> OpenError {
+/// Says plainly what SQLite wouldn't: that this user may not do something with a file or a folder.
+fn permit(path: &Path, access: Access, what: &'static str) -> Result<(), OpenError> {
+    match accessat(CWD, path, access, AtFlags::EACCESS) {
+        Err(Errno::ACCESS | Errno::PERM) => Err(OpenError::NoPermission {
+            path: path.to_owned(),
+            what,
+        }),
+        // Other troubles are told better by what is tried next.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn lost(path: &Path, traces: Vec<PathBuf>) -> OpenError {
     OpenError::Lost {
         path: path.to_owned(),
-        trace,
+        traces,
     }
 }
 
@@ -95,18 +126,49 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// An error if an earlier database has left its id, or a log with changes that aren't in the file.
+/// Refuses a database that is missing or has no bytes beside what an earlier one has left: also beside a log, which may
+/// have what was never moved into the database's file.
 fn refuse_traces(path: &Path) -> Result<(), OpenError> {
-    let traces = [ID, LOG].map(|suffix| beside(path, suffix));
-    let has = |trace: &PathBuf| size(trace) > 0;
-    match traces.into_iter().find(has) {
-        Some(trace) => Err(lost(path, trace)),
-        None => Ok(()),
+    let log = beside(path, LOG);
+    let mut traces = traces(path);
+    traces.extend((size(&log) > 0).then_some(log));
+    refuse_if_any(path, traces)
+}
+
+/// Refuses a database without books beside what an earlier one has left. SQLite has read the log by then.
+pub(super) fn refuse_without_books(path: &Path) -> Result<(), OpenError> {
+    refuse_if_any(path, traces(path))
+}
+
+fn refuse_if_any(path: &Path, traces: Vec<PathBuf>) -> Result<(), OpenError> {
+    match traces.is_empty() {
+        true => Ok(()),
+        false => Err(lost(path, traces)),
     }
 }
 
+/// The files by which an earlier database is known: its id, and what its server kept for unsettled requests.
+fn traces(path: &Path) -> Vec<PathBuf> {
+    let folder = folder(path);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let unsettled = entries.map(|entry| entry.file_name());
+    let unsettled = unsettled.filter(|name| name.as_bytes().starts_with(UNSETTLED.as_bytes()));
+    let mut traces: Vec<_> = unsettled.map(|name| folder.join(name)).collect();
+    traces.push(beside(path, ID));
+    traces.retain(|trace| size(trace) > 0);
+    traces.sort();
+    traces
+}
+
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|name| !name.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// The size of a file; 0 if there is none.
 fn size(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |found| found.len())
+    let found = fs::metadata(path).ok().filter(Metadata::is_file);
+    found.map_or(0, |found| found.len())
 }
 
 /// Copies the database and its log to a temporary folder: SQLite can't read a log on a read-only disk.
@@ -118,6 +180,7 @@ pub(super) fn copy(path: &Path) -> Result<TempDir, OpenError> {
         fs::copy(beside(path, LOG), beside(&copy, LOG))?;
         Ok(folder)
     };
+    permit(&beside(path, LOG), Access::READ_OK, "read")?;
     copy().map_err(|error| failure(path, error))
 }
 
@@ -197,10 +260,7 @@ pub(super) fn remember(path: &Path, id: &str) -> Result<(), OpenError> {
         let mut file = options.open(&note)?;
         writeln!(file, "{id}")?;
         file.sync_all()?;
-        let folder = note
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder(&note))?.sync_all()
     };
     written().map_err(|error| failure(&note, error))
 }

@@ -1,9 +1,10 @@
 //! The kinds of movements, and their result.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::account::{AccountId, AdminError};
+use crate::expiry::Expiry;
 use crate::money::Nanos;
 
 /// Corrects a balance by a signed amount of cash.
@@ -24,36 +25,6 @@ pub struct PromoGift {
     pub expires_at: Expiry,
     pub idempotency_key: String,
     pub reason: String,
-}
-
-/// An expiry, as it was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    At(Timestamp),
-    /// Relative to the movement's time. A replay with the same length is the same request, whenever it comes.
-    In(SignedDuration),
-}
-
-impl Expiry {
-    pub(crate) fn after(self, now: Timestamp) -> Timestamp {
-        match self {
-            Expiry::At(at) => at,
-            Expiry::In(length) => now.saturating_add(length).unwrap_or(Timestamp::MAX),
-        }
-    }
-
-    fn asked(self) -> String {
-        match self {
-            Expiry::At(at) => at.to_string(),
-            Expiry::In(length) => format!("in {} s", length.as_secs()),
-        }
-    }
-}
-
-impl From<Timestamp> for Expiry {
-    fn from(at: Timestamp) -> Self {
-        Expiry::At(at)
-    }
 }
 
 /// Gives back the cost of a request, or a part of it: cash as cash, and promo credit as such, where it has not expired.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use weir_accounts::{Account, AccountId, Accounts, Actor, By, Caller};
+use weir_accounts::{Account, AccountId, Accounts, Actor, By, Caller, IDEMPOTENCY_KEY_MAX};
 use weir_api::admin::Nothing;
 
 use super::openapi::{Operation, Schemas};
@@ -20,7 +20,6 @@ use crate::error::{ApiError, Reason};
 use crate::extract;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-const IDEMPOTENCY_KEY_MAX: usize = 200;
 
 /// A parsed request to the administrative API.
 pub(crate) struct Call<Q, I> {

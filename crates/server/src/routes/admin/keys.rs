@@ -3,10 +3,10 @@
 use axum::Json;
 use jiff::SignedDuration;
 use weir_accounts::{
-    AccountId, Accounts, AdminError, KeyChange, KeyInfo, KeyOptions, KeySpend, NewKey,
+    AccountId, Accounts, AdminError, Expiry, KeyChange, KeyInfo, KeyOptions, KeySpend, NewKey,
 };
 use weir_api::admin::{
-    self, Key, KeyDetail, KeySecret, KeyUpdate, Nothing, Page, PageQuery, Rotation, Spent,
+    self, Key, KeyDetail, KeySecret, KeyUpdate, Nothing, Page, PageQuery, Rotation, Spent, Time,
 };
 
 use super::endpoint::{Body, Call, MadeOnce};
@@ -50,9 +50,7 @@ pub(crate) async fn add(
     let expires_at = new.expires_at.as_ref();
     let options = KeyOptions {
         name: new.name.clone(),
-        expires_at: expires_at
-            .map(|at| timestamp("expires_at", at))
-            .transpose()?,
+        expires_at: expires_at.map(expiry).transpose()?,
         models: new.models.clone(),
         role: wire::key_role(new.role),
         limits: quotas(new.limits),
@@ -114,11 +112,15 @@ pub(crate) async fn revoke(call: Call<Nothing, Nothing>) -> Result<Json<Key>, Ap
     Ok(Json(shown(&key)))
 }
 
+fn expiry(at: &Time) -> Result<Expiry, ApiError> {
+    timestamp("expires_at", at).map(Expiry::At)
+}
+
 fn change(update: &KeyUpdate) -> Result<KeyChange, ApiError> {
-    let expires_at = update.expires_at.as_ref().map(|at| {
-        let at = at.as_ref().map(|at| timestamp("expires_at", at));
-        at.transpose()
-    });
+    let expires_at = update
+        .expires_at
+        .as_ref()
+        .map(|at| at.as_ref().map(expiry).transpose());
     let caps = update.caps.as_ref().map(|caps| match caps {
         Some(caps) => spend_caps(caps),
         None => Ok(Default::default()),

@@ -66,7 +66,7 @@ async fn files() {
         ("GET /usage/export?from=2026-11-22&to=2026-11-22", none(), r#"400 INVALID_REQUEST_BODY "from" from is not before to, and nothing is in between; a day is when it begins: all of 2027-01-31 is from 2027-01-31 to 2027-02-01"#),
         ("GET /usage/export?from=2026-11-23T00:00:00Z&to=2026-11-22", none(), r#"400 INVALID_REQUEST_BODY "from" from is not before to, and nothing is in between; a day is when it begins: all of 2027-01-31 is from 2027-01-31 to 2027-02-01"#),
         ("GET /usage/export?account=nobody", none(), r#"404 NOT_FOUND null there is no account "nobody""#),
-        ("GET /usage/export?modell=x", none(), r#"400 INVALID_REQUEST_BODY "modell" modell: unknown field `modell`, expected one of `format`, `by`, `from`, `to`, `account`, `key`, `model`"#),
+        ("GET /usage/export?modell=x", none(), r#"400 INVALID_REQUEST_BODY "modell" unknown field `modell`, expected one of `format`, `by`, `from`, `to`, `account`, `key`, `model`"#),
     ])
     .await;
     let bounds = "from=2026-11-22T12:00:00Z&to=2026-11-22T12:00:00.001Z";
