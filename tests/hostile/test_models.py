@@ -114,7 +114,7 @@ def test_zeros_in_the_weights(make_weir, copy):
     log_says(weir, "isn't the one that was served before")
 
 
-@pytest.mark.parametrize("how", ["truncated", "grown", "written over"])
+@pytest.mark.parametrize("how", ["truncated", "grown", "written over", "written over with the time put back"])
 def test_a_file_that_is_changed_while_it_is_served(make_weir, copy, how):
     served = copy()
     weir = make_weir(model(OTHER, served) + model(DEMO, DEMO_FILE)).start()
@@ -127,9 +127,12 @@ def test_a_file_that_is_changed_while_it_is_served(make_weir, copy, how):
         with served.open("ab") as file:
             file.write(b"more")
     else:
+        facts = served.stat()
         with served.open("r+b") as file:
-            file.seek(served.stat().st_size // 2)
+            file.seek(facts.st_size // 2)
             file.write(b"\0" * (1 << 20))
+        if how.endswith("put back"):
+            os.utime(served, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     # A stream ends with an error, not in silence: this one, or if it was finished before, one of the next.
     with pytest.raises(openai.APIError):
         while True:
@@ -150,8 +153,23 @@ def test_a_file_that_is_replaced_or_touched_while_it_is_served(make_weir, copy):
     log_says(weir, "checksum is remembered")
     os.utime(served)
     log_says(weir, "was touched, and is what it was")
+    # Another mode or another name isn't a write, and tells no time of one.
+    served.chmod(0o600)
+    wait_until(lambda: weir.log.read_text().count("was touched, and is what it was") == 2, "the mode is looked at")
+    os.link(served, served.with_suffix(".link"))
+    wait_until(lambda: weir.log.read_text().count("was touched, and is what it was") == 3, "the name is looked at")
     new.rename(served)
     assert works(weir, DEMO)
     served.unlink()
     assert works(weir, DEMO)
     assert "not available" not in weir.log.read_text()
+
+
+def test_without_a_checksum_another_mode_says_nothing_and_a_write_is_noticed(make_weir, copy):
+    served = copy()
+    weir = make_weir(model(DEMO, served) + "checksum = false\n").start()
+    served.chmod(0o600)
+    log_says(weir, "its bytes with their time put back", str(served))
+    assert works(weir, DEMO)
+    os.utime(served)
+    log_says(weir, "what it was isn't known", "not available until")

@@ -15,7 +15,8 @@ def test_streams_outlive_signals(make_weir):
     stream = weir.client().completions.create(**PROMPT, max_tokens=60, stream=True)
     chunks = [next(iter(stream))]
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXFSZ,
-                   signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT):
+                   signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGXCPU,
+                   *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)):
         weir.signal(number)
     weir.signal(signal.SIGQUIT)
     assert weir.next_event()["event"] == "draining"

@@ -45,7 +45,7 @@ impl Health {
         known.newest = Some((now, outcome));
     }
 
-    /// What the transactions of the last second say, if there were any that tell.
+    /// The outcome that the transactions of the last second tell, if there were any that tell something.
     fn fresh(&self) -> Option<Outcome> {
         let known = self.known();
         let (at, outcome) = match &known.hold_failed {

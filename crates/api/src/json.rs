@@ -64,8 +64,8 @@ impl<'de, const VALUES: usize> Deserialize<'de> for Schema<VALUES> {
     }
 }
 
-/// The error's message without the line and column, which count from the beginning of the schema, not of the body.
-fn without_place(error: &serde_json::Error) -> String {
+/// The error's message without the line and column, which count from the beginning of a part, not of the body.
+pub(crate) fn without_place(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     message.strip_suffix(&place).unwrap_or(&message).to_owned()

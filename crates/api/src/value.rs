@@ -4,6 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::json::without_place;
 
 /// Declares an object all of whose fields are optional; `..name` collects fields with unknown names. The last
 /// occurrence of a repeated field counts, as in the JSON parsers of other languages; serde's own derive would refuse
@@ -83,9 +86,9 @@ const F64_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole;
+        struct Whole<'a>(&'a str);
 
-        impl Visitor<'_> for Whole {
+        impl Visitor<'_> for Whole<'_> {
             type Value = Integer;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,13 +114,18 @@ impl<'de> Deserialize<'de> for Integer {
                 } else {
                     "not whole"
                 };
+                // The value may be another one than what was written.
                 Err(E::custom(format!(
-                    "expected an integer, but {value} is {what}"
+                    "expected an integer, but {} is {what}",
+                    self.0
                 )))
             }
         }
 
-        deserializer.deserialize_any(Whole)
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        serde_json::Deserializer::from_str(raw.get())
+            .deserialize_any(Whole(raw.get()))
+            .map_err(|error| D::Error::custom(without_place(&error)))
     }
 }
 

@@ -41,7 +41,18 @@ fn integers_are_whole_numbers() {
                 r#"{"seed": 1.5}"#,
                 "expected an integer, but 1.5 is not whole",
             ),
-            (r#"{"seed": 1e300}"#, "expected an integer, but 1000"),
+            (
+                r#"{"seed": 1e300}"#,
+                "expected an integer, but 1e300 is out of range",
+            ),
+            (
+                r#"{"seed": 99999999999999999999}"#,
+                "expected an integer, but 99999999999999999999 is out of range",
+            ),
+            (
+                r#"{"seed": -99999999999999999999}"#,
+                "expected an integer, but -99999999999999999999 is out of range",
+            ),
             (
                 r#"{"seed": "5"}"#,
                 "invalid type: string \"5\", expected an integer",

@@ -33,7 +33,7 @@ use llguidance::toktrie::SimpleVob;
 
 pub use self::admission::{
     Admission, AdmissionOptions, COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX,
-    CompilePermit, NotAdmitted,
+    CompilePermit, MASK_TIME_FREE, MaskTimeIsSpent, NotAdmitted,
 };
 pub use self::budget::{COMPILE_STEPS_MAX, Cancel};
 use self::compile::Compiler;
@@ -50,7 +50,7 @@ pub use self::schema::{
     BRANCHES_MAX, LENGTH_MAX, MULTIPLES_MAX, PROPERTIES_MAX, RELAXED_MAX, Relaxed,
     SCHEMA_BYTES_MAX, SCHEMA_ITEMS_MAX, UNIQUE_VALUES_MAX,
 };
-pub use self::walk::{Failure, MaskComputer, MaskJob, Next, Walk};
+pub use self::walk::{ComputedMask, Failure, MaskComputer, MaskJob, MaskStop, Next, Walk};
 use crate::model::Tokenizer;
 use crate::request::Invalid;
 

@@ -10,9 +10,11 @@ pub enum EngineError {
     /// The queue is full, or the engine is draining. A retry may succeed after about this time.
     #[error("the engine is busy; try again in {retry_after:?}")]
     Busy { retry_after: Duration },
-    /// The account has used up its share of grammar compilation. A retry may succeed after about this time.
-    #[error("too much is asked for by one account; try again in {retry_after:?}")]
-    TooMany { retry_after: Duration },
+    /// The account's schemas and grammars have taken as much work as they may. A retry may succeed after about this time.
+    #[error(
+        "the schemas and grammars of one account take too much work; try again in {retry_after:?}"
+    )]
+    TooMuchGrammarWork { retry_after: Duration },
     /// A value that only the model can check: a token id, a conversation that its template refuses.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -73,7 +75,7 @@ impl EngineError {
             EngineError::Invalid(_)
             | EngineError::TooLong { .. }
             | EngineError::Unsupported { .. }
-            | EngineError::TooMany { .. } => Whose::Caller,
+            | EngineError::TooMuchGrammarWork { .. } => Whose::Caller,
             EngineError::Busy { .. } => Whose::Load,
             EngineError::Unavailable(_) | EngineError::Fault(_) => Whose::Engine,
         }

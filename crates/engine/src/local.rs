@@ -7,6 +7,7 @@ mod embedding;
 mod fair_queue;
 mod generation;
 mod inbox;
+mod mask_watch;
 mod masks;
 mod pace;
 mod prepare;
@@ -214,13 +215,14 @@ impl LocalEngine {
         };
         let inbox = Arc::new(Inbox::new(options.queue_requests_max));
         let preparer = Arc::new(preparer);
-        let stepping = thread::spawn(model, &options, Arc::clone(&inbox))?;
+        let admission = Arc::new(Admission::new(options.grammar_compiles));
+        let stepping = thread::spawn(model, &options, Arc::clone(&inbox), Arc::clone(&admission))?;
         let threads = vec![stepping, read_vocabulary(Arc::clone(&preparer))?];
         Ok(LocalEngine {
             facts,
             preparer,
             workers: Arc::new(Workers::start(cores(), Purpose::Texts)?),
-            admission: Arc::new(Admission::new(options.grammar_compiles)),
+            admission,
             inbox,
             threads: Mutex::new(threads),
         })
@@ -254,11 +256,10 @@ impl LocalEngine {
     /// Compiles a grammar when it is the account's turn. Dropping the future cancels it.
     async fn compile(&self, grammar: Grammar, account: &Arc<str>) -> Result<Compiled, EngineError> {
         if let Some(kept) = self.preparer.constraints.kept(&grammar) {
-            return Ok(kept);
+            let admitted = self.admission.admit_kept(account, Instant::now());
+            return admitted.map(|()| kept).map_err(EngineError::from);
         }
-        let admitted = self.admission.admit(account, Instant::now()).await;
-        let permit =
-            admitted.map_err(|NotAdmitted { retry_after }| EngineError::TooMany { retry_after })?;
+        let permit = self.admission.admit(account, Instant::now()).await?;
         let (preparer, admission, charged) = (
             Arc::clone(&self.preparer),
             Arc::clone(&self.admission),
@@ -276,6 +277,12 @@ impl LocalEngine {
         let compiled = compiled.await;
         drop(leaving);
         compiled?
+    }
+}
+
+impl From<NotAdmitted> for EngineError {
+    fn from(NotAdmitted { retry_after }: NotAdmitted) -> Self {
+        EngineError::TooMuchGrammarWork { retry_after }
     }
 }
 

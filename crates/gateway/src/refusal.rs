@@ -57,6 +57,9 @@ pub enum Refusal {
     BillsTooFast { retry_after: Duration },
     #[error("too many requests")]
     RequestLimit { retry_after: Duration },
+    /// The account's schemas and grammars have taken as much work as they may.
+    #[error("too much work for schemas and grammars")]
+    GrammarWorkLimit { retry_after: Duration },
     #[error("too many concurrent requests")]
     ConcurrencyLimit { limit: u32, retry_after: Duration },
     #[error("too many tokens")]
@@ -78,7 +81,9 @@ impl Refusal {
         let model = || model.to_owned();
         match error {
             EngineError::Busy { retry_after } => Refusal::Overloaded { retry_after },
-            EngineError::TooMany { retry_after } => Refusal::RequestLimit { retry_after },
+            EngineError::TooMuchGrammarWork { retry_after } => {
+                Refusal::GrammarWorkLimit { retry_after }
+            }
             EngineError::Invalid(invalid) => Refusal::Invalid(invalid),
             EngineError::TooLong {
                 context,

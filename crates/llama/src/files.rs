@@ -2,7 +2,8 @@
 //!
 //! Replacing a file by a rename is harmless: the mapping keeps the old file. Writing over a file in place, as `cp` does, is
 //! not. If the file became shorter, the kernels' next read faults, which [`faults`] survives; if it kept its size nothing
-//! faults, and only its modification time tells ([`Files::look`]). In either case the weights aren't trusted any more, and
+//! faults, and only its times tell ([`Files::look`]): that of the last write, which a program may put back, and that of the last
+//! change, which no program can. In either case the weights aren't trusted any more, and
 //! nothing else is computed with them.
 
 mod faults;
@@ -12,7 +13,6 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
 
 use self::faults::Guard;
 use crate::checksum;
@@ -31,7 +31,23 @@ struct Part {
     /// Stays open, so that the checks see the mapped file, not another one that has taken its name.
     file: File,
     bytes: u64,
-    modified: Mutex<SystemTime>,
+    times: Mutex<Times>,
+}
+
+/// When a file's bytes were written last, and when anything about it changed last: its bytes, its times, its mode, its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Times {
+    fn of(facts: &Metadata) -> Self {
+        Times {
+            modified: (facts.mtime(), facts.mtime_nsec()),
+            changed: (facts.ctime(), facts.ctime_nsec()),
+        }
+    }
 }
 
 /// Whether the files have changed since they were opened.
@@ -40,8 +56,11 @@ pub enum Look {
     AsBefore,
     /// This file has the same size and a new modification time: only its bytes tell whether it was written to or just touched.
     Written(PathBuf),
-    /// A file has another size or can't be examined: the text says which.
-    Changed(String),
+    /// This one has the same size and the same time of the last write, and something about it changed: its mode, its names,
+    /// or its bytes and the time was put back. Its bytes tell.
+    Changed(PathBuf),
+    /// A file has another size, or can't be looked at.
+    Replaced(String),
 }
 
 impl Files {
@@ -112,9 +131,20 @@ impl Files {
         changed.unwrap_or(Look::AsBefore)
     }
 
-    /// Takes the files' modification times of now as good: their bytes were compared and haven't changed.
-    pub fn accept_times(&self) {
-        self.parts.iter().for_each(Part::accept_time);
+    /// The files' times as they are, where they can be told.
+    pub fn times(&self) -> Vec<Option<Times>> {
+        let of = |part: &Part| Some(Times::of(&part.file.metadata().ok()?));
+        self.parts.iter().map(of).collect()
+    }
+
+    /// The bytes were compared after the files had these times, and haven't changed: [`Files::look`] compares with these
+    /// times from now on.
+    pub fn accept(&self, times: &[Option<Times>]) {
+        for (part, times) in self.parts.iter().zip(times) {
+            if let Some(times) = times {
+                *part.times() = *times;
+            }
+        }
     }
 
     /// SHA-256 of each file, with its path; `None` once `go_on` has said no.
@@ -140,7 +170,7 @@ impl Part {
         Ok(Part {
             path: path.to_owned(),
             bytes: facts.len(),
-            modified: Mutex::new(facts.modified()?),
+            times: Mutex::new(Times::of(&facts)),
             file,
         })
     }
@@ -155,28 +185,24 @@ impl Part {
         let path = self.path.display();
         let facts = match self.file.metadata() {
             Ok(facts) => facts,
-            Err(error) => return Look::Changed(format!("{path} can't be looked at: {error}")),
+            Err(error) => return Look::Replaced(format!("{path} can't be looked at: {error}")),
         };
         if facts.len() != self.bytes {
             let (now, before) = (facts.len(), self.bytes);
-            return Look::Changed(format!(
+            return Look::Replaced(format!(
                 "{path} was written over: it has {now} bytes, and had {before}"
             ));
         }
-        match facts.modified() {
-            Ok(modified) if modified == *self.modified() => Look::AsBefore,
-            _ => Look::Written(self.path.clone()),
+        let (before, now) = (*self.times(), Times::of(&facts));
+        match before.modified == now.modified {
+            true if before == now => Look::AsBefore,
+            true => Look::Changed(self.path.clone()),
+            false => Look::Written(self.path.clone()),
         }
     }
 
-    fn accept_time(&self) {
-        if let Ok(modified) = self.file.metadata().and_then(|facts| facts.modified()) {
-            *self.modified() = modified;
-        }
-    }
-
-    fn modified(&self) -> MutexGuard<'_, SystemTime> {
-        self.modified.lock().unwrap_or_else(PoisonError::into_inner)
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the whole file without moving its offset, so that several threads may read at once.
@@ -196,5 +222,61 @@ impl Part {
             file: &self.file,
             at: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{FileTimes, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_told_apart_by_size_and_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let check =
+            |what: &str, change: &dyn Fn(&Path), expected: &dyn Fn(&Look, &Path) -> bool| {
+                let path = folder.path().join(what);
+                fs::write(&path, "before").unwrap();
+                // As a file that was written a minute ago.
+                let old = fs::metadata(&path).unwrap().modified().unwrap()
+                    - std::time::Duration::from_secs(60);
+                let set_time =
+                    |file: &File| file.set_times(FileTimes::new().set_modified(old)).unwrap();
+                set_time(&File::options().write(true).open(&path).unwrap());
+                let files = Files::open(std::slice::from_ref(&path)).unwrap();
+                assert_eq!(files.look(), Look::AsBefore, "{what}");
+                // The file system's clock may stand still for some milliseconds.
+                while files.look() == Look::AsBefore {
+                    change(&path);
+                }
+                assert!(expected(&files.look(), &path), "{what}: {:?}", files.look());
+                files.accept(&files.times());
+                let is_replaced = matches!(files.look(), Look::Replaced(_));
+                assert_ne!(files.look() == Look::AsBefore, is_replaced, "{what}");
+            };
+        let changed = |look: &Look, path: &Path| *look == Look::Changed(path.to_owned());
+        let written = |look: &Look, path: &Path| *look == Look::Written(path.to_owned());
+        let write = |path: &Path| fs::write(path, "behind").unwrap();
+        check("written", &write, &written);
+        let put_back = |path: &Path| {
+            let before = fs::metadata(path).unwrap().modified().unwrap();
+            write(path);
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_times(FileTimes::new().set_modified(before))
+                .unwrap();
+        };
+        check("written, with the time put back", &put_back, &changed);
+        let chmod = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        check("another mode", &chmod, &changed);
+        let link = |path: &Path| {
+            let other = path.with_extension("link");
+            let _ = fs::remove_file(&other);
+            fs::hard_link(path, &other).unwrap();
+        };
+        check("another name", &link, &changed);
+        let grow = |path: &Path| fs::write(path, "longer than before").unwrap();
+        check("grown", &grow, &|look, _| matches!(look, Look::Replaced(_)));
     }
 }

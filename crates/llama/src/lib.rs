@@ -49,7 +49,7 @@ pub use crate::checksum::checksum_of;
 pub use crate::dispatch::{PROBE_COMMAND, PROBE_WORKS, Unfit, probe};
 pub use crate::embedder::{LlamaEmbedder, Pooling};
 pub use crate::estimate::{Estimate, estimate, is_embedder};
-pub use crate::files::{Files, Look};
+pub use crate::files::{Files, Look, Times};
 pub use crate::load::{
     EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile,
     ServeOptions, Served, load, open,

@@ -189,6 +189,10 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
     /// The body of the answer.
     pub(crate) fn body(&self) -> ErrorBody {
         ErrorBody {

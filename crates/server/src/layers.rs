@@ -21,6 +21,7 @@ use weir_gateway::limits::{Gauge, Quota};
 
 use crate::App;
 use crate::error::ApiError;
+pub(crate) use crate::layers::log::StreamFailure;
 use crate::layers::log::{Line, Logged};
 use crate::redact::redact;
 

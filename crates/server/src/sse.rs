@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use weir_gateway::{Generation, Refusal};
 use crate::answer::{Envelope, Kind, Offset, broken, finish_reason, logprobs, usage};
 use crate::convert::Reply;
 use crate::error::ApiError;
+use crate::layers::StreamFailure;
 
 /// The body owns the generation: when a client hangs up, the body is dropped and the generation with it.
 pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -> Response {
@@ -37,7 +39,9 @@ pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -
         envelope,
         generation,
         place: Place::Start,
+        failure: StreamFailure::default(),
     };
+    let failure = frames.failure.clone();
     let body = Body::from_stream(stream::unfold(frames, async |mut frames| {
         let bytes = frames.next().await?;
         Some((Ok::<Bytes, Infallible>(bytes), frames))
@@ -54,7 +58,7 @@ pub(crate) fn stream(envelope: Envelope, reply: Reply, generation: Generation) -
             HeaderValue::from_static("no"),
         ),
     ];
-    (headers, body).into_response()
+    (headers, Extension(failure), body).into_response()
 }
 
 struct Frames {
@@ -62,6 +66,7 @@ struct Frames {
     usage: StreamUsage,
     generation: Generation,
     place: Place,
+    failure: StreamFailure,
     /// The offset of each choice's next token, if log-probabilities with offsets are wanted.
     offsets: Vec<Offset>,
     /// The tokens of each prompt, until a chunk has sent them.
@@ -208,6 +213,7 @@ impl Frames {
     /// Appends the last frame of a failed stream. `[DONE]` doesn't follow.
     fn fail(&mut self, frames: &mut Vec<u8>, error: &ApiError) {
         encode(frames, &error.frame());
+        self.failure.set(error.reason());
         self.place = Place::End;
     }
 

@@ -19,7 +19,7 @@ use crate::quotas::Quotas;
 use crate::text::{PLAIN, is_plain};
 use crate::writer::{Operation, Written};
 
-/// What a refusal calls a key.
+/// The name of a key in a refusal.
 const A_KEY: &str = "a key";
 const NAME_MAX: usize = 64;
 /// The most models that a key may be restricted to.

@@ -6,9 +6,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use llguidance::TokenParser;
 use llguidance::api::StopReason;
 use llguidance::toktrie::SimpleVob;
+use llguidance::{CancellationHandle, TokenParser};
 
 use crate::Token;
 use crate::constraint::{Constraint, Prototype};
@@ -120,16 +120,72 @@ pub struct MaskJob {
     slot: Weak<Slot>,
 }
 
+/// Ends the computing of a mask from another thread; its choice fails as too complex.
+#[derive(Debug, Clone)]
+pub struct MaskStop(CancellationHandle);
+
+impl MaskStop {
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+}
+
 impl MaskJob {
-    /// Does nothing if the walk was dropped. Doesn't panic.
-    pub fn run(mut self) {
-        let Some(slot) = self.slot.upgrade() else {
-            return;
-        };
+    /// How to end the job once it is computed; nothing where there is nothing to compute.
+    pub fn stop(&mut self) -> Option<MaskStop> {
+        if let Place::Beginning(Constraint(grammar)) = &self.from {
+            self.from = Place::Middle(Box::new(Middle {
+                parser: grammar.parser.clone(),
+                mask: grammar.first.clone(),
+                grammar: Arc::clone(grammar),
+            }));
+        }
+        match &mut self.from {
+            Place::Middle(middle) => Some(MaskStop(middle.parser.enable_cancellation())),
+            Place::Beginning(_) | Place::End => None,
+        }
+    }
+
+    /// Computes the mask and hands it over. Doesn't panic.
+    pub fn run(self) {
+        if let Some(computed) = self.compute() {
+            computed.hand_over();
+        }
+    }
+
+    /// Computes the mask, unless nobody waits for it any more. Doesn't panic.
+    pub fn compute(mut self) -> Option<ComputedMask> {
+        let slot = self.slot.upgrade()?;
         let from = std::mem::replace(&mut self.from, Place::End);
         let token = self.token;
         let result = catch_unwind(AssertUnwindSafe(|| from.then(token)));
-        slot.put(result.unwrap_or_else(|_| Err(Failure::Broken("a mask's panic".to_owned()))));
+        let result = result.unwrap_or_else(|_| Err(Failure::Broken("a mask's panic".to_owned())));
+        // The slot gets its result later, not the one of a job that is dropped.
+        self.slot = Weak::new();
+        Some(ComputedMask { slot, result })
+    }
+}
+
+/// A mask that is computed, and that its choice doesn't have yet.
+pub struct ComputedMask {
+    slot: Arc<Slot>,
+    result: Result<Place, Failure>,
+}
+
+impl ComputedMask {
+    pub fn hand_over(self) {
+        self.slot.put(self.result);
+    }
+
+    /// Fails the choice: its grammar takes more time than its account has.
+    pub fn refuse(self) {
+        self.slot.put(Err(Failure::TooComplex));
+    }
+}
+
+impl std::fmt::Debug for ComputedMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ComputedMask").finish_non_exhaustive()
     }
 }
 
@@ -196,7 +252,9 @@ pub(super) fn is_only_ends(mask: &SimpleVob, ends: &SimpleVob) -> bool {
 
 fn failure(parser: &TokenParser, error: &impl std::fmt::Display) -> Failure {
     match parser.stop_reason() {
-        StopReason::LexerTooComplex | StopReason::ParserTooComplex => Failure::TooComplex,
+        StopReason::LexerTooComplex | StopReason::ParserTooComplex | StopReason::Cancelled => {
+            Failure::TooComplex
+        }
         reason => Failure::Broken(format!("{reason}: {error}")),
     }
 }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::EngineError;
+use crate::constraint::Admission;
 use crate::event::Event;
 use crate::local::Options;
 use crate::local::core::{Core, Progress};
@@ -21,10 +22,11 @@ pub(crate) fn spawn<M: Model>(
     model: M,
     options: &Options,
     inbox: Arc<Inbox>,
+    admission: Arc<Admission>,
 ) -> std::io::Result<JoinHandle<()>> {
     let masks = {
         let inbox = Arc::clone(&inbox);
-        MaskWorkers::start(options.mask_threads, move || inbox.wake())?
+        MaskWorkers::start(options.mask_threads, admission, move || inbox.wake())?
     };
     let mut core = Core::new(model, options, Box::new(masks), Box::new(monotonic()));
     let span = tracing::Span::current();

@@ -79,6 +79,12 @@ impl From<Refusal> for ApiError {
                 "rate limit exceeded: too many requests per minute",
             )
             .retry_after(retry_after),
+            Refusal::GrammarWorkLimit { retry_after } => ApiError::new(
+                Reason::RateLimitExceeded,
+                "rate limit exceeded: the schemas and grammars of this account take too much work; send fewer or simpler ones, or \
+                 wait as long as Retry-After says",
+            )
+            .retry_after(retry_after),
             Refusal::ConcurrencyLimit { limit, retry_after } => ApiError::new(
                 Reason::RateLimitExceeded,
                 format!("rate limit exceeded: more than {limit} concurrent requests"),

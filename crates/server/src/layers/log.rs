@@ -1,6 +1,7 @@
 //! A line in the log for each request.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, HttpBody};
@@ -20,6 +21,22 @@ use crate::redact::redact;
 /// Number of characters of an unknown path that are logged.
 const PATH_CHARS_MAX: usize = 100;
 
+/// The reason of the error with which a streamed answer ended, set by whoever writes its frames. An answer has it as an
+/// extension.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamFailure(Arc<OnceLock<Reason>>);
+
+impl StreamFailure {
+    pub(crate) fn set(&self, reason: Reason) {
+        // The first error ends the stream.
+        let _ = self.0.set(reason);
+    }
+
+    fn get(&self) -> Option<Reason> {
+        self.0.get().copied()
+    }
+}
+
 /// The log line of a request, written when it is dropped.
 pub(crate) struct Line {
     span: Span,
@@ -29,9 +46,18 @@ pub(crate) struct Line {
     route: String,
     status: Option<u16>,
     reason: Option<Reason>,
+    failure: StreamFailure,
     caller: Option<Caller>,
     first_byte_ms: Option<u64>,
-    complete: bool,
+    end: End,
+}
+
+/// How far the body of an answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Complete,
+    Broken,
 }
 
 impl Line {
@@ -43,9 +69,10 @@ impl Line {
             route: shown(request.uri().path()),
             status: None,
             reason: None,
+            failure: StreamFailure::default(),
             caller: None,
             first_byte_ms: None,
-            complete: false,
+            end: End::Open,
         }
     }
 
@@ -56,6 +83,7 @@ impl Line {
         let extensions = response.extensions_mut();
         self.reason = extensions.remove();
         self.caller = extensions.remove();
+        self.failure = extensions.remove().unwrap_or_default();
         if let Some(route) = extensions.remove::<MatchedPath>() {
             self.route = route.as_str().to_owned();
         }
@@ -69,17 +97,20 @@ fn shown(path: &str) -> String {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let outcome = match (self.status, self.complete) {
-            (None, _) => "gone before the answer",
-            (Some(_), false) => "gone during the answer",
-            (Some(_), true) => "complete",
+        let failure = self.failure.get();
+        let outcome = match (self.status, self.end, failure) {
+            (None, ..) => "gone before the answer",
+            (Some(_), End::Broken, _) | (Some(_), _, Some(_)) => "failed during the answer",
+            (Some(_), End::Open, None) => "gone during the answer",
+            (Some(_), End::Complete, None) => "complete",
         };
+        let reason = self.reason.or(failure);
         tracing::info!(
             parent: &self.span,
             method = %self.method,
             route = self.route,
             status = self.status,
-            reason = self.reason.map(|reason| reason.row().reason),
+            reason = reason.map(|reason| reason.row().reason),
             account = self.caller.as_ref().map(|caller| caller.account.as_str()),
             key = self.caller.as_ref().map(|caller| caller.key.as_str()),
             first_byte_ms = self.first_byte_ms,
@@ -90,7 +121,7 @@ impl Drop for Line {
     }
 }
 
-/// An answer's body, which marks its log line as complete when it has been read to the end.
+/// An answer's body, which notes in its log line that it has been read to the end, or that it broke off.
 pub(crate) struct Logged {
     body: Body,
     line: Line,
@@ -98,7 +129,9 @@ pub(crate) struct Logged {
 
 impl Logged {
     pub(crate) fn new(body: Body, mut line: Line) -> Self {
-        line.complete = body.is_end_stream();
+        if body.is_end_stream() {
+            line.end = End::Complete;
+        }
         Logged { body, line }
     }
 }
@@ -115,8 +148,10 @@ impl HttpBody for Logged {
         let frame = span.in_scope(|| Pin::new(&mut self.body).poll_frame(context));
         let frame = ready!(frame);
         // A reader of a body with a known length doesn't poll past its last frame.
-        if frame.is_none() || self.body.is_end_stream() {
-            self.line.complete = true;
+        if matches!(frame, Some(Err(_))) {
+            self.line.end = End::Broken;
+        } else if frame.is_none() || self.body.is_end_stream() {
+            self.line.end = End::Complete;
         }
         Poll::Ready(frame)
     }

@@ -134,7 +134,12 @@ async fn what_is_not_honoured() {
         "repeat_last_n": 64, "n_predict": -1, "samplers": [], "grammar": "", "options": {}, "verbosity": "medium",
         "priority": 3, "cache_salt": "x", "request_id": "y", "mm_processor_kwargs": {"a": 1}, "stream_interval": 2,
     });
-    check_in(&app, BOTH, &[(defaults, OK)]).await;
+    let more = json!({
+        "num_beams": 1, "num_return_sequences": 1, "topK": -1, "max_output_tokens": null, "stop_sequences": [], "text": {},
+        "response_mime_type": "text/plain", "extra_body": {}, "safe_prompt": false, "suppress_tokens": [], "num_ctx": null,
+        "prompt_truncation": "OFF", "seed": null, "random_seed": -1, "instructions": "", "keep_alive": "5m", "pad_token_id": 0,
+    });
+    check_in(&app, BOTH, &[(defaults, OK), (more, OK)]).await;
     let names = [
         ("use_beam_search", json!(true)),
         ("length_penalty", json!(1.1)),
@@ -154,6 +159,31 @@ async fn what_is_not_honoured() {
         ("verbosity", json!("low")),
         ("return_hidden_states", json!("last")),
         ("chat_template", json!("{{ x }}")),
+        ("stop_sequences", json!(["a"])),
+        ("stop_strings", json!("a")),
+        ("max_output_tokens", json!(5)),
+        ("maxTokens", json!(5)),
+        ("random_seed", json!(5)),
+        ("safe_prompt", json!(true)),
+        ("response_schema", json!({"type": "object"})),
+        ("response_mime_type", json!("application/json")),
+        ("generation_config", json!({"temperature": 0})),
+        ("text", json!({"format": {"type": "json_object"}})),
+        ("instructions", json!("Be brief.")),
+        ("guided_decoding", json!({"regex": "a"})),
+        ("guided_options_request", json!({"guided_regex": "a"})),
+        ("suppress_tokens", json!([5])),
+        ("bad_words_ids", json!([[5]])),
+        ("eos_token_id", json!(5)),
+        ("num_beams", json!(2)),
+        ("num_return_sequences", json!(2)),
+        ("topK", json!(5)),
+        ("topP", json!(0.5)),
+        ("num_ctx", json!(512)),
+        ("system_prompt", json!("Be brief.")),
+        ("prefill", json!("{")),
+        ("sampling_params", json!({"temperature": 0})),
+        ("extra_body", json!({"top_k": 5})),
     ];
     let rows: Vec<_> = names
         .into_iter()
@@ -169,6 +199,10 @@ async fn what_is_not_honoured() {
         (json!({"documents": [{"text": "a"}]}), bad("documents")),
         (json!({"reasoning": {"effort": "low"}}), bad("reasoning")),
         (json!({"thinking": {"type": "disabled"}}), bad("thinking")),
+        (
+            json!({"max_thinking_tokens": 5}),
+            bad("max_thinking_tokens"),
+        ),
         (
             json!({"add_special_tokens": true}),
             bad("add_special_tokens"),

@@ -7,7 +7,8 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 use weir_accounts::{KeyOptions, KeyRole};
-use weir_testkit::{TestApp, body};
+use weir_engine::sim::{Faults, SimModel, SimOptions};
+use weir_testkit::{Setup, TestApp, body, offer};
 
 use crate::chat;
 
@@ -65,6 +66,42 @@ impl<'a> MakeWriter<'a> for Log {
     fn make_writer(&'a self) -> Log {
         self.clone()
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_with_an_error_is_logged_as_failed() {
+    let faults = Faults {
+        fault_at: Some(3),
+        ..Faults::default()
+    };
+    let broken = SimModel::new(SimOptions {
+        faults,
+        end_probability: 0.0,
+        ..SimOptions::default()
+    });
+    let app = TestApp::start(Setup {
+        offers: vec![offer("sim/chat", Some(broken))],
+        ..Setup::default()
+    })
+    .await;
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(log.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let answer = app.post(CHAT, chat(json!({"stream": true}))).await;
+    drop(guard);
+    assert!(answer.frames().last().unwrap().get("error").is_some());
+    let failed = json!([
+        "POST",
+        CHAT,
+        200,
+        "INTERNAL_ERROR",
+        "failed during the answer",
+        true
+    ]);
+    assert_eq!(log.requests(), [failed]);
 }
 
 #[tokio::test]

@@ -436,7 +436,9 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "Processor time that an account may use for compiling at once, beyond `grammar_compile_ms_per_second`. After that, new \
          schemas, regular expressions and grammars of the account are refused with 429; those that are compiled already stay \
-         usable. The time is estimated by counting steps of about a microsecond. Absent: 6000.",
+         usable. The time is estimated by counting steps of about a microsecond. \
+         Enforcing a token counts, too, as far as it takes more than 2 ms; an account whose tokens alone have used that much time is refused compiled \
+         ones as well. Absent: 6000.",
     ),
     key(
         "models[].engines[].grammar_compile_ms_per_second",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::task::{Context, Poll};
 
 use anyhow::Context as _;
@@ -15,13 +16,15 @@ const STOPS: [SignalName; 3] = [
 ];
 
 /// Signals that would end a process by default and are ignored here: log rotation sends some, a closing terminal and timers send
-/// others, and SIGXFSZ comes when a file may not grow any more, which the write reports as well.
-const IGNORED: [SignalName; 10] = [
+/// others, SIGXCPU comes at a soft limit of processor time, and SIGXFSZ when a file may not grow any more, which the write reports as well.
+/// Real-time signals are ignored, too.
+const IGNORED: [SignalName; 11] = [
     SignalName("SIGHUP", SignalKind::hangup()),
     SignalName("SIGUSR1", SignalKind::user_defined1()),
     SignalName("SIGUSR2", SignalKind::user_defined2()),
     SignalName("SIGALRM", SignalKind::alarm()),
     SignalName("SIGIO", SignalKind::io()),
+    by_number("SIGXCPU", rustix::process::Signal::XCPU),
     by_number("SIGXFSZ", rustix::process::Signal::XFSZ),
     by_number("SIGVTALRM", rustix::process::Signal::VTALARM),
     by_number("SIGPROF", rustix::process::Signal::PROF),
@@ -33,13 +36,24 @@ const fn by_number(name: &'static str, signal: rustix::process::Signal) -> Signa
     SignalName(name, SignalKind::from_raw(signal.as_raw()))
 }
 
+/// The real-time signals that programs may use: the C library keeps the first two for its threads.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
+
+/// A signal's name; empty for a real-time signal, which is called by its number.
 #[derive(Debug, Clone, Copy)]
 struct SignalName(&'static str, SignalKind);
 
 impl fmt::Display for SignalName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        match self.0 {
+            "" => write!(f, "SIG{}", self.1.as_raw_value()),
+            name => f.write_str(name),
+        }
     }
+}
+
+fn real_time() -> impl Iterator<Item = SignalName> {
+    REAL_TIME.map(|number| SignalName("", SignalKind::from_raw(number)))
 }
 
 /// The handlers of all these signals, from `new` on.
@@ -57,7 +71,9 @@ impl Signals {
         };
         Ok(Signals {
             stops: STOPS.iter().map(listen).collect::<Result<_, _>>()?,
-            ignored: IGNORED.iter().map(listen).collect::<Result<_, _>>()?,
+            ignored: (IGNORED.into_iter().chain(real_time()))
+                .map(|name| listen(&name))
+                .collect::<Result<_, _>>()?,
         })
     }
 

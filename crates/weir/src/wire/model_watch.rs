@@ -85,6 +85,8 @@ impl Drop for Watch {
 struct Written {
     watched: Watched,
     path: PathBuf,
+    /// Whether the time of its last write is another one, not only that of its last change.
+    is_write: bool,
     /// Whether the model has such a job already.
     busy: Arc<AtomicBool>,
 }
@@ -98,20 +100,26 @@ fn look_after(watched: Vec<Watched>, jobs: &SyncSender<Written>, ended: &Receive
         // Files of models that aren't used any more needn't be watched.
         watched.retain(|(watched, _)| watched.files.distrusted().is_none());
         for (watched, busy) in &watched {
-            match watched.files.look() {
-                Look::AsBefore => {}
-                Look::Changed(why) => distrust(watched, why),
-                Look::Written(path) if !busy.swap(true, Ordering::AcqRel) => {
-                    let written = Written {
-                        watched: watched.clone(),
-                        path,
-                        busy: Arc::clone(busy),
-                    };
-                    if jobs.try_send(written).is_err() {
-                        busy.store(false, Ordering::Release);
-                    }
+            let (path, is_write) = match watched.files.look() {
+                Look::AsBefore => continue,
+                Look::Replaced(why) => {
+                    distrust(watched, why);
+                    continue;
                 }
-                Look::Written(_) => {}
+                Look::Written(path) => (path, true),
+                Look::Changed(path) => (path, false),
+            };
+            if busy.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let written = Written {
+                watched: watched.clone(),
+                path,
+                is_write,
+                busy: Arc::clone(busy),
+            };
+            if jobs.try_send(written).is_err() {
+                busy.store(false, Ordering::Release);
             }
         }
     }
@@ -191,26 +199,49 @@ impl Reader {
         }
     }
 
-    /// Compares a file that was written to while it was served with its bytes before. If they differ, it isn't used any more.
-    fn check_written(&self, Written { watched, path, .. }: &Written) {
+    /// Compares a file that was written to, or changed, while it was served with its bytes before. If they differ, it isn't used
+    /// any more.
+    fn check_written(&self, written: &Written) {
+        let Written { watched, path, .. } = written;
         let (files, shown) = (&watched.files, path.display());
+        // A write that comes while the bytes are read is seen at the next look.
+        let times = files.times();
         let Some(before) = self.known.sums_of(files.path(), &watched.identity) else {
-            let why = format!("{shown} was written to, and what it was isn't known");
-            return distrust(watched, why);
+            return self.check_unknown(written);
         };
         tracing::warn!(
             model = watched.model,
             path = %shown,
-            "the model file was written to while it is served; its bytes are compared"
+            "the model file was changed while it is served; its bytes are compared"
         );
         match self.sums(watched) {
             Ok(Some(now)) if now == before => {
-                files.accept_times();
+                files.accept(&times);
                 tracing::info!(model = watched.model, path = %shown, "the model file was touched, and is what it was");
             }
             Ok(Some(_)) => distrust(watched, format!("{shown} was written over")),
             Ok(None) => {}
             Err(error) => distrust(watched, format!("{shown} can't be read: {error}")),
+        }
+    }
+
+    /// Handles a change of a file whose bytes before aren't known: a write takes its model out of service, another change (of its mode, of its names) doesn't.
+    fn check_unknown(&self, written: &Written) {
+        let Written { watched, path, .. } = written;
+        let shown = path.display();
+        if written.is_write {
+            let why = format!("{shown} was written to, and what it was isn't known");
+            return distrust(watched, why);
+        }
+        tracing::warn!(
+            model = watched.model,
+            path = %shown,
+            "the model file was changed while it is served: its mode, its names, or its bytes with their time put back; what it was isn't \
+             known, and it is used as it is"
+        );
+        watched.files.accept(&watched.files.times());
+        if watched.checksum {
+            self.check(watched);
         }
     }
 

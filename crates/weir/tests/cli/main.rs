@@ -375,8 +375,7 @@ fn a_key_that_has_expired_is_not_made() {
     assert_eq!(json(at, "key list --data d").as_array().unwrap().len(), 1);
 }
 
-/// What this user may not do with the files is said once, and plainly. Root, who may do everything, tries it as another
-/// user.
+/// A missing permission is reported once, and plainly. Root, who may do everything, tries it as another user.
 #[test]
 fn files_of_another_user_are_told_plainly() {
     let home = TempDir::new().unwrap();

@@ -1,5 +1,7 @@
 //! Signals to a server.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -16,6 +18,7 @@ fn signals_that_mean_nothing_end_nothing() {
         Signal::USR2,
         Signal::ALARM,
         Signal::XFSZ,
+        Signal::XCPU,
         Signal::PIPE,
         Signal::WINCH,
         Signal::CONT,
@@ -27,14 +30,34 @@ fn signals_that_mean_nothing_end_nothing() {
             "{signal:?}"
         );
     }
+    // Real-time signals, which have no names here: kill sends them by number.
+    let process = server.process.id().to_string();
+    for number in 34..=64 {
+        let sent = Command::new("kill")
+            .args([&format!("-{number}"), &process])
+            .status();
+        assert!(sent.unwrap().success(), "{number}");
+        assert!(
+            server.get("/health").starts_with("HTTP/1.1 200 "),
+            "{number}"
+        );
+    }
     server.signal(Signal::TERM);
     assert_eq!(server.event()["event"], "draining");
     // Ignored signals don't count as the second signal to stop, which would cut answers.
     server.signal(Signal::HUP);
     assert!(server.wait().success());
     let log = server.log();
-    for name in ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXFSZ"] {
+    for name in [
+        "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXFSZ", "SIGXCPU",
+    ] {
         assert!(log.contains(&format!("signal={name}")), "{name}: {log}");
+    }
+    for number in 34..=64 {
+        assert!(
+            log.contains(&format!("signal=SIG{number}")),
+            "{number}: {log}"
+        );
     }
     assert!(!log.contains("running answers are cut"), "{log}");
 }

@@ -204,7 +204,7 @@ async fn compiling_more_than_a_share_is_refused() {
     assert!(ask(form()).await.is_ok());
     assert!(matches!(
         ask(Format::JsonObject).await,
-        Err(EngineError::TooMany { .. })
+        Err(EngineError::TooMuchGrammarWork { .. })
     ));
     assert!(ask(form()).await.is_ok(), "a kept one costs nothing");
 }
@@ -223,4 +223,43 @@ async fn a_format_that_takes_too_much_work_is_named() {
         panic!("{:?}", answer.end)
     };
     assert_eq!(invalid.param, "structured_outputs.json");
+}
+
+#[tokio::test]
+async fn the_time_of_long_masks_is_counted_and_refuses_a_kept_grammar_too() {
+    let options = Options {
+        grammar_compiles: AdmissionOptions {
+            burst: Duration::from_micros(1),
+            per_second: Duration::from_micros(1),
+            ..AdmissionOptions::default()
+        },
+        ..sim::options()
+    };
+    let engine = LocalEngine::spawn(SimModel::new(SimOptions::default()), options).unwrap();
+    // The n-th "a" has as many readings as n has sums. The "b" that would end the text is forbidden.
+    let grammar = r#"root ::= ("a"{1,2000}){1,2000} "b""#;
+    let fields = SamplingFields {
+        logit_bias: vec![(2 + u32::from(b'b'), -100.0)],
+        ..SamplingFields::default()
+    };
+    let ask = |account: &str| Request {
+        account: account.into(),
+        sampling: Sampling::new(fields.clone()).unwrap(),
+        ..with_format(Format::Grammar(grammar.into(), "grammar"), "a", 2_000)
+    };
+    let mut prepared = engine.prepare(ask("a")).await.unwrap();
+    prepared.account = "a".into();
+    assert!(engine.prepare(ask("a")).await.is_ok(), "it is kept");
+    let answer = read(engine.generate(prepared).await.unwrap(), 1).await;
+    let Some(Err(EngineError::Invalid(invalid))) = answer.end else {
+        panic!("{:?}", answer.end)
+    };
+    assert_eq!(invalid.param, "grammar");
+    let refused = engine.prepare(ask("a")).await.map(drop);
+    assert!(
+        matches!(refused, Err(EngineError::TooMuchGrammarWork { .. })),
+        "{refused:?}"
+    );
+    assert!(engine.prepare(ask("b")).await.is_ok(), "another account");
+    assert!(engine.prepare(request("a", 1)).await.is_ok(), "no format");
 }
