@@ -10,6 +10,7 @@ mod budget;
 mod compile;
 mod decimal;
 mod ebnf;
+mod ecmascript;
 mod emit;
 mod formats;
 mod grammar;
@@ -21,6 +22,7 @@ mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod text_set;
 mod vocabulary;
 mod walk;
 

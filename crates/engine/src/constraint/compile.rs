@@ -51,6 +51,8 @@ pub(super) struct Compiler {
 enum Attempt {
     Refused(Invalid),
     Cancelled,
+    /// Nothing is left of what is written under its schemas, but they may allow something.
+    TooNarrow(Invalid),
     /// May succeed if less of its schemas is enforced.
     TooComplex,
 }
@@ -85,18 +87,30 @@ impl Compiler {
         cancel: &Cancel,
     ) -> Result<Compiled, CompileError> {
         let mut budget = Budget::new(COMPILE_STEPS_MAX, cancel.clone());
-        for coarse in [Coarse::Exact, Coarse::WithoutPatterns, Coarse::Open] {
-            match self.attempt(grammar, coarse, &mut budget) {
-                Ok(compiled) => return Ok(compiled),
-                Err(Attempt::Refused(invalid)) => return Err(invalid.into()),
-                Err(Attempt::Cancelled) => return Err(CompileError::Cancelled),
-                Err(Attempt::TooComplex) if grammar.0.may_relax() => {
-                    budget.refill(COMPILE_STEPS_MAX / 4);
+        let mut coarse = Coarse::Exact;
+        loop {
+            coarse = match (self.attempt(grammar, coarse, &mut budget), coarse) {
+                (Ok(compiled), _) => return Ok(compiled),
+                (Err(Attempt::Cancelled), _) => return Err(CompileError::Cancelled),
+                (Err(Attempt::TooNarrow(_)), Coarse::Exact) if grammar.0.may_relax() => {
+                    Coarse::Wide
                 }
-                Err(Attempt::TooComplex) => break,
-            }
+                (Err(Attempt::Refused(invalid) | Attempt::TooNarrow(invalid)), _) => {
+                    return Err(invalid.into());
+                }
+                (Err(Attempt::TooComplex), Coarse::Exact | Coarse::Wide)
+                    if grammar.0.may_relax() =>
+                {
+                    Coarse::WithoutPatterns
+                }
+                (Err(Attempt::TooComplex), Coarse::WithoutPatterns) => Coarse::Open,
+                (Err(Attempt::TooComplex), _) => {
+                    let why = "it is too complex to be enforced";
+                    return Err(refused(grammar.param(), why).into());
+                }
+            };
+            budget.refill(COMPILE_STEPS_MAX / 4);
         }
-        Err(refused(grammar.param(), "it is too complex to be enforced").into())
     }
 
     fn attempt(
@@ -108,6 +122,7 @@ impl Compiler {
         let mut build = Build {
             rules: Rules::new(),
             relaxed: Vec::new(),
+            narrowed: None,
             coarse,
             budget,
         };
@@ -120,6 +135,9 @@ impl Compiler {
             part => {
                 let start = build.start(part)?;
                 if !build.rules.prune(start) {
+                    if let Some(narrowed) = build.narrowed {
+                        return Err(Attempt::TooNarrow(narrowed));
+                    }
                     let params = part.params();
                     let param = params.first().copied().unwrap_or("tools");
                     return Err(Attempt::Refused(refused(param, "nothing satisfies it")));
@@ -197,6 +215,8 @@ impl From<EmitError> for Attempt {
 struct Build<'a> {
     rules: Rules,
     relaxed: Vec<Relaxed>,
+    /// The first place where less is written than is allowed.
+    narrowed: Option<Invalid>,
     coarse: Coarse,
     budget: &'a mut Budget,
 }
@@ -275,21 +295,27 @@ impl Build<'_> {
             self.coarse
         };
         let compiled = schema::compile(schema, start, &mut self.rules, coarse, self.budget);
-        let relaxed = match compiled {
-            Ok(relaxed) => relaxed,
+        let schema::Deviations { relaxed, narrowed } = match compiled {
+            Ok(deviations) => deviations,
             Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
             Err(Failure::Refused(why)) => {
                 return Err(Attempt::Refused(refused(schema.param(), &why)));
             }
         };
-        if let Some(Relaxed { pointer, reason }) = relaxed.first().filter(|_| schema.is_strict()) {
+        let not_enforced = |Relaxed { pointer, reason }: &Relaxed| {
             let place = if pointer.is_empty() {
                 "the schema"
             } else {
                 pointer
             };
             let why = format!("{place} can't be enforced, and the schema is strict: {reason}");
-            return Err(Attempt::Refused(refused(schema.param(), &why)));
+            refused(schema.param(), &why)
+        };
+        if let Some(relaxed) = relaxed.first().filter(|_| schema.is_strict()) {
+            return Err(Attempt::Refused(not_enforced(relaxed)));
+        }
+        if self.narrowed.is_none() {
+            self.narrowed = narrowed.first().map(not_enforced);
         }
         self.relaxed
             .extend(relaxed.into_iter().map(|relaxed| Relaxed {

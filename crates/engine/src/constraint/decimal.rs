@@ -170,9 +170,24 @@ impl Decimal {
         }
     }
 
+    /// Whether the number is a whole multiple of another one; false if the other one is 0 or its digits don't fit into 64 bits.
+    pub(crate) fn is_multiple_of(&self, of: &Decimal) -> bool {
+        let Some((divisor, places)) = of.scaled().filter(|&(divisor, _)| divisor != 0) else {
+            return false;
+        };
+        // Multiples of divisor / 10^places have no more places.
+        let Some(zeros) = (places as usize).checked_sub(self.fraction.len()) else {
+            return false;
+        };
+        let digits = (self.whole.bytes().chain(self.fraction.bytes()))
+            .map(|digit| u128::from(digit - b'0'))
+            .chain(std::iter::repeat_n(0, zeros));
+        digits.fold(0, |rest, digit| (rest * 10 + digit) % u128::from(divisor)) == 0
+    }
+
     /// The absolute value as `digits / 10^places`. `None` for zero, or if `digits` doesn't fit in 64 bits.
     pub(crate) fn scaled(&self) -> Option<(u64, u32)> {
-        let digits = format!("{}{}", self.whole, self.fraction).parse().ok()?;
+        let digits = format!("0{}{}", self.whole, self.fraction).parse().ok()?;
         Some((digits, u32::try_from(self.fraction.len()).ok()?))
     }
 }
@@ -234,6 +249,30 @@ mod tests {
         assert!(Decimal::parse("1e99999999999999999999").is_none());
         assert!(Decimal::parse(&"9".repeat(401)).is_none());
         assert!(Decimal::parse("0e99999999999").is_some());
+    }
+
+    #[test]
+    fn multiples_are_exact() {
+        for (number, of, expected) in [
+            ("0", "3", true),
+            ("0.0", "0.01", true),
+            ("-9", "3", true),
+            ("10", "3", false),
+            ("0.25", "0.5", false),
+            ("1.5", "0.5", true),
+            ("1.50", "0.05", true),
+            ("100", "0.3", false),
+            ("100.2", "0.3", true),
+            ("1e30", "3", false),
+            ("3e30", "3", true),
+            ("3e399", "7", false),
+            ("1e-300", "3", false),
+            ("18446744073709551616", "2", true),
+            ("5", "0", false),
+        ] {
+            let is_multiple = decimal(number).is_multiple_of(&decimal(of));
+            assert_eq!(is_multiple, expected, "{number} of {of}");
+        }
     }
 
     #[test]

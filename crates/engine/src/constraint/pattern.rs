@@ -1,10 +1,13 @@
 //! JSON Schema's regular expressions (ECMAScript's), as sets of strings that llguidance can match.
 
 use jsonschema_regex::to_rust_regex;
-use llguidance::derivre::{RegexAst, RegexBuilder};
+use llguidance::derivre::{ExprRef, RegexAst, RegexBuilder};
 use regex_syntax::ast::ErrorKind;
 use regex_syntax::hir::{Class, Hir, HirKind};
 use regex_syntax::utf8::Utf8Sequences;
+
+use super::ecmascript::{Groups, Untranslatable};
+use super::text_set::TextSet;
 
 /// Limit on the bytes of one pattern.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
@@ -24,25 +27,7 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// The strings in which an ECMAScript pattern finds a match. The error is a message for callers.
-    pub(crate) fn search(pattern: &str) -> Result<Self, &'static str> {
-        if pattern.len() > PATTERN_BYTES_MAX {
-            return Err("the pattern is too long");
-        }
-        let (lookaheads, rest) = lookaheads(pattern)?;
-        let mut parts = vec![Pattern::from(Part::of(&rest)?)];
-        for (is_negative, inner) in lookaheads {
-            let Part { ast, positions } = Part::of(&format!("^(?:{inner})"))?;
-            parts.push(match is_negative {
-                true => Pattern::from(Part { ast, positions }).negated(),
-                false => Part { ast, positions }.into(),
-            });
-        }
-        let patterns = parts;
-        all_of(patterns.iter()).ok_or("its look-aheads are too complex together")
-    }
-
-    /// The strings that an expression of this crate matches as a whole. The expression isn't checked.
+    /// The strings that match as a whole. Trusted: one of ours.
     pub(crate) fn whole(regex: &str) -> Self {
         let positions = regex_syntax::parse(regex).map_or(POSITIONS_MAX, |hir| positions(&hir).0);
         Pattern {
@@ -57,9 +42,10 @@ impl Pattern {
         if regex.len() > PATTERN_BYTES_MAX {
             return Err("the expression is too long");
         }
-        let Part { positions, .. } = Part::of(regex)?;
+        let regex = with_ascii_classes(regex)?;
+        let Part { positions, .. } = Part::of(regex.clone())?;
         Ok(Pattern {
-            ast: RegexAst::Regex(rust_syntax(regex)?),
+            ast: RegexAst::Regex(regex),
             positions,
             is_closed: true,
         })
@@ -124,6 +110,55 @@ impl Pattern {
     }
 }
 
+/// The strings in which an ECMAScript pattern finds something; why not, in words for callers.
+pub(crate) fn search(pattern: &str) -> Result<TextSet, &'static str> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err("the pattern is too long");
+    }
+    let LookAheads {
+        is_anchored,
+        found,
+        rest,
+    } = lookaheads(pattern)?;
+    let groups = Groups::of(pattern);
+    let part = |part: &str| {
+        groups.to_rust(part).map_err(|why| match why {
+            Untranslatable::Malformed => MALFORMED,
+            Untranslatable::Unsupported => UNSUPPORTED,
+        })
+    };
+    if found.is_empty() {
+        return Ok(TextSet::exact(Part::of(part(pattern)?)?.into()));
+    }
+    let mut parts = vec![Pattern::from(Part::of(format!("^{}", part(rest)?))?)];
+    for (is_negative, inner) in &found {
+        let part = Pattern::from(Part::of(format!("^(?:{})", part(inner)?))?);
+        parts.push(match is_negative {
+            true => part.negated(),
+            false => part,
+        });
+    }
+    let too_complex = "its look-aheads are too complex together";
+    let from_start = all_of(parts.iter()).ok_or(too_complex)?;
+    if is_anchored {
+        return Ok(TextSet::exact(from_start));
+    }
+    // Strings in which it is found at the beginning are written; in others it is found later.
+    let mut anywhere = vec![Pattern::from(Part::of(part(rest)?)?)];
+    for (_, inner) in &found {
+        anywhere.push(Part::of(part(inner)?)?.into());
+    }
+    let anywhere = all_of(anywhere.iter()).ok_or(too_complex)?;
+    let later = Pattern {
+        ast: RegexAst::Concat(vec![
+            RegexAst::Regex("(?s:.*)".to_owned()),
+            from_start.ast(),
+        ]),
+        ..from_start
+    };
+    Ok(TextSet::between(from_start, anywhere, later, |_| true))
+}
+
 struct Part {
     ast: RegexAst,
     positions: usize,
@@ -140,12 +175,9 @@ impl From<Part> for Pattern {
 }
 
 impl Part {
-    fn of(pattern: &str) -> Result<Self, &'static str> {
-        let translated = rust_syntax(pattern)?;
-        let hir = regex_syntax::parse(&translated).map_err(|_| UNSUPPORTED)?;
-        if hir.properties().minimum_len().is_none() {
-            return Err("no text matches the pattern");
-        }
+    /// `regex` is in Rust's syntax.
+    fn of(regex: String) -> Result<Self, &'static str> {
+        let hir = regex_syntax::parse(&regex).map_err(|_| UNSUPPORTED)?;
         let (positions, is_plain) = positions(&hir);
         if !is_plain {
             return Err(UNSUPPORTED);
@@ -153,21 +185,27 @@ impl Part {
         if positions > POSITIONS_MAX {
             return Err("the pattern is too large");
         }
-        let ast = RegexAst::SearchRegex(translated);
-        // This finds anchors within a pattern.
-        RegexBuilder::new().mk(&ast).map_err(|_| UNSUPPORTED)?;
+        let ast = RegexAst::SearchRegex(regex);
+        // Anchors within a pattern are found out here.
+        let expression = RegexBuilder::new().mk(&ast).map_err(|_| UNSUPPORTED)?;
+        if expression == ExprRef::NO_MATCH {
+            return Err("no text matches the pattern");
+        }
         Ok(Part { ast, positions })
     }
 }
 
 const UNSUPPORTED: &str = "the pattern uses what can't be enforced: look-behind, back-references, word boundaries, \
-                           look-ahead but at its beginning, or anchors within";
+                           look-ahead but at its beginning, anchors within, or halves of characters";
+const MALFORMED: &str = "the pattern is no regular expression";
 
-fn rust_syntax(pattern: &str) -> Result<String, &'static str> {
-    to_rust_regex(pattern)
+/// An expression in Rust's syntax, but with `\d`, `\w`, `\s` and `.` as ECMAScript has them: Unicode's digits and letters are
+/// too many for a grammar.
+fn with_ascii_classes(regex: &str) -> Result<String, &'static str> {
+    to_rust_regex(regex)
         .map(std::borrow::Cow::into_owned)
-        .map_err(|()| match is_malformed(pattern) {
-            true => "the pattern is no regular expression",
+        .map_err(|()| match is_malformed(regex) {
+            true => MALFORMED,
             false => UNSUPPORTED,
         })
 }
@@ -225,9 +263,16 @@ fn positions(hir: &Hir) -> (usize, bool) {
 /// Whether a look-ahead is negative, and the pattern inside it.
 type LookAhead = (bool, String);
 
-/// Splits off the look-aheads with which a pattern begins, as in `^(?=.*[0-9])(?!admin)`.
-fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
-    let (anchored, mut rest) = match pattern.strip_prefix('^') {
+/// A pattern that begins with look-aheads, as `^(?=.*[0-9])(?!admin)` does.
+struct LookAheads<'a> {
+    is_anchored: bool,
+    found: Vec<LookAhead>,
+    /// The pattern without them, and without its anchor.
+    rest: &'a str,
+}
+
+fn lookaheads(pattern: &str) -> Result<LookAheads<'_>, &'static str> {
+    let (is_anchored, mut rest) = match pattern.strip_prefix('^') {
         Some(rest) => (true, rest),
         None => (false, pattern),
     };
@@ -240,22 +285,22 @@ fn lookaheads(pattern: &str) -> Result<(Vec<LookAhead>, String), &'static str> {
         };
         let end = group_end(rest).ok_or(UNSUPPORTED)?;
         let inner = &rest[3..end - 1];
-        // Without an anchor a look-ahead may hold anywhere in a text. One that begins with `.*` is meant to hold from the
-        // beginning, and is read so.
-        if !anchored && (is_negative || !inner.starts_with(".*")) {
+        // Without an anchor the pattern is looked for anywhere, and nearly always there at the beginning.
+        if !is_anchored && (is_negative || !inner.starts_with(".*")) {
             return Err(UNSUPPORTED);
         }
         found.push((is_negative, inner.to_owned()));
         rest = &rest[end..];
     }
-    if found.is_empty() {
-        return Ok((found, pattern.to_owned()));
-    }
-    // The look-aheads don't apply to an alternative (`|`) beside them.
-    if has_alternatives(rest) {
+    // An alternative to the look-aheads would be outside of them.
+    if !found.is_empty() && has_alternatives(rest) {
         return Err(UNSUPPORTED);
     }
-    Ok((found, format!("^{rest}")))
+    Ok(LookAheads {
+        is_anchored,
+        found,
+        rest,
+    })
 }
 
 /// The end of the group with which a pattern begins.
@@ -349,7 +394,7 @@ mod tests {
     #[test]
     fn patterns_mean_what_they_do_in_ecmascript() {
         let check = |pattern: &str, inside: &[&str], outside: &[&str]| {
-            let set = Pattern::search(pattern).unwrap_or_else(|why| panic!("{pattern}: {why}"));
+            let set = search(pattern).unwrap_or_else(|why| panic!("{pattern}: {why}"));
             for text in inside {
                 assert_eq!(set.contains(text), Some(true), "{pattern} in {text:?}");
             }
@@ -373,7 +418,8 @@ mod tests {
             &["abcd", "1234", "admin1", "a1"],
         );
         check("^(?!foo$).*$", &["", "fo", "foobar"], &["foo"]);
-        check(r"(?=.*\d).{2,}", &["a1"], &["ab", "1"]);
+        check(r"(?=.*\d).{2,}", &["a1", "\na1"], &["ab", "1", "1\na"]);
+        check(r"(?=.*\d)x", &["x1", "ax1", "x\nx1"], &["x", "1x", "x\n1"]);
         check("^(?:a(?<year>[0-9]{4})|b)$", &["a1999", "b"], &["a1"]);
         check("^\\u0041\\x42$", &["AB"], &["ab"]);
         for unsupported in [
@@ -384,25 +430,27 @@ mod tests {
             "^(?=a)b|c",
             "(?!a)b",
             "a^b",
-            "(?<stop>a)b",
             "(",
             "[b-a]",
             &"a".repeat(PATTERN_BYTES_MAX + 1),
             r"\p{L}{3}\p{Lu}\p{Ll}[\p{L}a][\p{L}b][\p{L}c][\p{L}d]",
         ] {
-            assert!(Pattern::search(unsupported).is_err(), "{unsupported}");
+            assert!(search(unsupported).is_err(), "{unsupported}");
         }
+        assert!(Pattern::whole_checked("(?<stop>a)b").is_err());
+        // The engine's look-ahead has a name, which is none here.
+        check("^(?<stop>a)b$", &["ab"], &["a"]);
     }
 
     #[test]
     fn many_patterns_at_once() {
         let patterns: Vec<_> = (0..20)
-            .map(|i| Pattern::search(&format!("^[a-z]{{{i},}}$")).unwrap())
+            .map(|i| search(&format!("^[a-z]{{{i},}}$")).unwrap().written)
             .collect();
         let all = all_of(patterns.iter()).unwrap();
         assert_eq!(all.contains(&"x".repeat(19)), Some(true));
         assert_eq!(all.contains(&"x".repeat(18)), Some(false));
-        let large = Pattern::search(r"^\p{L}+$").unwrap();
+        let large = search(r"^\p{L}+$").unwrap().written;
         assert!(all_of([&large; 40].into_iter()).is_none());
     }
 }

@@ -14,6 +14,7 @@ mod arrays;
 mod branch;
 mod constants;
 mod disjoint;
+mod draft;
 mod keywords;
 mod merge;
 mod names;
@@ -57,6 +58,8 @@ pub struct Relaxed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coarse {
     Exact,
+    /// Where fewer values are written than are allowed, any are.
+    Wide,
     WithoutPatterns,
     /// Any JSON is allowed.
     Open,
@@ -126,6 +129,16 @@ pub(super) struct Compiler<'a> {
     current: Conjunction,
     relaxed: Vec<Relaxed>,
     relaxed_at: HashSet<String>,
+    narrowed: Vec<Relaxed>,
+    overlapping: HashMap<NodeId, merge::Alternatives>,
+    unions: HashMap<Vec<NodeId>, NodeId>,
+}
+
+/// The difference between the rules and their schema.
+pub(super) struct Deviations {
+    pub(super) relaxed: Vec<Relaxed>,
+    /// Places where the rules allow so much less than the schema that they may allow nothing though the schema does.
+    pub(super) narrowed: Vec<Relaxed>,
 }
 
 /// Adds the rules of a schema. Afterwards `start` has its alternatives, though it may be that no text satisfies them.
@@ -135,7 +148,7 @@ pub(super) fn compile(
     rules: &mut Rules,
     coarse: Coarse,
     budget: &mut Budget,
-) -> Result<Vec<Relaxed>, Failure> {
+) -> Result<Deviations, Failure> {
     let text = schema.text();
     if text.len() > SCHEMA_BYTES_MAX {
         let bytes = text.len();
@@ -178,6 +191,9 @@ pub(super) fn compile(
         given_up: HashSet::new(),
         relaxed: Vec::new(),
         relaxed_at: HashSet::new(),
+        narrowed: Vec::new(),
+        overlapping: HashMap::new(),
+        unions: HashMap::new(),
     };
     let root = compiler.node(Document::ROOT);
     let mut whole = vec![merge::positive(root)];
@@ -188,7 +204,10 @@ pub(super) fn compile(
     compiler.conjunctions.insert(whole.clone(), start);
     compiler.queue.push((whole, start));
     compiler.work_off()?;
-    Ok(compiler.relaxed)
+    Ok(Deviations {
+        relaxed: compiler.relaxed,
+        narrowed: compiler.narrowed,
+    })
 }
 
 impl Compiler<'_> {
@@ -269,8 +288,13 @@ impl Compiler<'_> {
         let Some(branches) = keywords.only_any_of() else {
             return Ok(None);
         };
+        let joined = self.joined(branches)?;
+        if joined.contains(&NodeId::TRUE) {
+            let anything = self.anything();
+            return Ok(Some(vec![vec![Symbol::Rule(anything)]]));
+        }
         let mut alternatives = Vec::new();
-        for node in self.joined(branches)? {
+        for node in joined {
             self.budget.spend(4)?;
             alternatives.push(vec![self.conjunction(vec![merge::positive(node)])]);
         }

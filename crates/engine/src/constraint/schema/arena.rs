@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::super::pattern::Pattern;
+use super::super::pattern;
+use super::super::text_set::TextSet;
 use super::keywords::{Keywords, NamedPattern, NodeId};
 use super::{Coarse, Compiler, Failure, JsonValue, Node, ValueId};
 
@@ -58,6 +59,22 @@ impl Compiler<'_> {
         opposite
     }
 
+    /// The schema that any of some schemas is enough for.
+    pub(super) fn union(&mut self, nodes: Vec<NodeId>) -> NodeId {
+        if let [only] = *nodes {
+            return only;
+        }
+        if let Some(&known) = self.unions.get(&nodes) {
+            return known;
+        }
+        let union = self.derive(Keywords {
+            any_of: vec![nodes.clone()],
+            ..Keywords::default()
+        });
+        self.unions.insert(nodes, union);
+        union
+    }
+
     pub(super) fn insert(&mut self, node: Node) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         self.nodes.push(node);
@@ -92,14 +109,14 @@ impl Compiler<'_> {
         text: &str,
         place: ValueId,
     ) -> Result<Result<Rc<NamedPattern>, &'static str>, Failure> {
-        self.named_pattern(&format!("pattern {text}"), place, || Pattern::search(text))
+        self.named_pattern(&format!("pattern {text}"), place, || pattern::search(text))
     }
 
     pub(super) fn named_pattern(
         &mut self,
         name: &str,
         place: ValueId,
-        make: impl FnOnce() -> Result<Pattern, &'static str>,
+        make: impl FnOnce() -> Result<TextSet, &'static str>,
     ) -> Result<Result<Rc<NamedPattern>, &'static str>, Failure> {
         if let Some(known) = self.patterns.get(name) {
             return Ok(known.clone());
@@ -110,16 +127,16 @@ impl Compiler<'_> {
             Coarse::WithoutPatterns => {
                 Err("the patterns and formats of the schema are too complex together")
             }
-            Coarse::Exact | Coarse::Open => make(),
+            Coarse::Exact | Coarse::Wide | Coarse::Open => make(),
         };
-        let pattern = made.map(|pattern| {
+        let pattern = made.map(|texts| {
             Rc::new(NamedPattern {
                 name: name.to_owned(),
-                pattern,
+                texts,
             })
         });
         if let Ok(pattern) = &pattern {
-            self.budget.spend(pattern.pattern.positions())?;
+            self.budget.spend(pattern.texts.written.positions())?;
         }
         self.patterns.insert(name.to_owned(), pattern.clone());
         Ok(pattern)

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::super::rules::{Alternative, Spacing, Symbol};
-use super::branch::{Branch, least_of};
-use super::keywords::{Contains, Literal, TypeSet, distinct};
+use super::branch::{Branch, Scopes, least_of, written_most};
+use super::draft::Draft;
+use super::keywords::{Contains, Literal, NodeId, SCHEMA_ITEMS_MAX, TypeSet, distinct};
 use super::merge::{negative, positive};
 use super::{Compiler, Conjunction, Failure, Term};
 
@@ -38,15 +39,20 @@ impl Compiler<'_> {
             least: layers().map(|array| array.least).max().unwrap_or(0),
             most: layers().fold(None, |most, array| least_of(most, array.most)),
         };
+        let length = Length {
+            most: written_most(length.most, length.least, SCHEMA_ITEMS_MAX),
+            ..length
+        };
         let prefix = layers().map(|array| array.prefix.len()).max().unwrap_or(0);
         // Places after the end of the longest allowed array don't matter.
         let prefix = length.most.map_or(prefix, |most| {
             prefix.min(usize::try_from(most).unwrap_or(usize::MAX))
         });
+        let found = self.found_items(branch);
         let mut items = Vec::with_capacity(prefix + 1);
         for place in 0..=prefix {
             self.budget.spend(1 + branch.layers.len())?;
-            items.push(self.item(branch, place));
+            items.push(self.item(branch, place, &found));
         }
         let contains: Vec<Contains> = layers()
             .filter_map(|array| array.contains.clone())
@@ -79,8 +85,21 @@ impl Compiler<'_> {
         self.plain(items, &length)
     }
 
-    /// The schemas of the item in a place.
-    fn item(&mut self, branch: &Branch, place: usize) -> Conjunction {
+    /// The schemas of `contains` that evaluate items, and the scopes that see it.
+    fn found_items(&self, branch: &Branch) -> Vec<(NodeId, Scopes)> {
+        let mut found = Vec::new();
+        for layer in branch.layers.iter().filter(|layer| layer.scopes != 0) {
+            let draft = (layer.keywords.value)
+                .map_or(Draft::V2020, |value| Draft::of(self.document, value));
+            let contains = layer.keywords.array.contains.as_ref();
+            let contains = contains.filter(|_| draft.contains_evaluates());
+            found.extend(contains.map(|contains| (contains.node, layer.scopes)));
+        }
+        found
+    }
+
+    /// The schemas that the item in a place must satisfy.
+    fn item(&mut self, branch: &Branch, place: usize, found: &[(NodeId, Scopes)]) -> Conjunction {
         let mut schema = Conjunction::new();
         let mut evaluated = 0;
         for layer in &branch.layers {
@@ -97,7 +116,11 @@ impl Compiler<'_> {
         }
         for (index, scope) in branch.scopes.iter().enumerate() {
             if let Some(node) = scope.items.filter(|_| evaluated & (1 << index) == 0) {
-                schema.push(positive(node));
+                let seen = found
+                    .iter()
+                    .filter(|(_, scopes)| scopes & (1 << index) != 0);
+                let nodes = [node].into_iter().chain(seen.map(|&(node, _)| node));
+                schema.push(positive(self.union(nodes.collect())));
             }
         }
         schema
@@ -174,9 +197,9 @@ impl Compiler<'_> {
             .iter()
             .map(|contains| contains.most.unwrap_or(contains.least))
             .collect();
-        let counts = caps
-            .iter()
-            .try_fold(1_u64, |product, cap| product.checked_mul(cap + 1));
+        let counts = caps.iter().try_fold(1_u64, |product, cap| {
+            product.checked_mul(cap.checked_add(1)?)
+        });
         let states = counts.and_then(|counts| counts.checked_mul(places + 1));
         if contains.len() > CONTAINS_MAX || states.is_none_or(|states| states > COUNTED_MAX as u64)
         {

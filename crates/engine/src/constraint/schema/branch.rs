@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::super::decimal::Decimal;
 use super::super::numbers::Range;
-use super::keywords::{Keywords, Literal, NamedPattern, NodeId, TypeSet};
+use super::keywords::{Keywords, LENGTH_MAX, Literal, NamedPattern, NodeId, TypeSet};
 
 /// The `unevaluated…` keywords that see what a schema evaluates: a bit for each [`Scope`] of a branch.
 pub(super) type Scopes = u32;
@@ -78,6 +78,20 @@ impl Branch {
         self.types.has(kind) && self.literals.is_none()
     }
 
+    /// The length of the longest string that is written.
+    pub(super) fn most_written_length(&self) -> Option<u64> {
+        written_most(self.most_length, self.least_length, LENGTH_MAX)
+    }
+
+    /// Whether there may be strings that satisfy it and aren't written.
+    pub(super) fn narrows_strings(&self) -> bool {
+        self.most_written_length() != self.most_length
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| !pattern.texts.is_exact())
+    }
+
     /// Adds the conditions of one schema; false if nothing satisfies the branch any more.
     pub(super) fn add(&mut self, keywords: &Keywords) -> bool {
         if let Some(types) = keywords.types {
@@ -126,6 +140,11 @@ impl Branch {
                     .any(|literal| self.types.has(literal.kind()))
             })
     }
+}
+
+/// An upper limit of what is written: one beyond what is enforced is taken for that.
+pub(super) fn written_most(most: Option<u64>, least: u64, enforced: u64) -> Option<u64> {
+    most.map(|most| most.min(enforced.max(least)))
 }
 
 /// The smaller of two upper limits.

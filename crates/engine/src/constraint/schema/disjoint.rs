@@ -143,8 +143,13 @@ impl Compiler<'_> {
         Ok((others, twice))
     }
 
-    /// Whether it is certain that no value satisfies both schemas.
-    fn are_disjoint(&mut self, one: NodeId, other: NodeId, depth: usize) -> Result<bool, Failure> {
+    /// Whether it is certain that no value satisfies both.
+    pub(super) fn are_disjoint(
+        &mut self,
+        one: NodeId,
+        other: NodeId,
+        depth: usize,
+    ) -> Result<bool, Failure> {
         self.budget.spend(2)?;
         if one == NodeId::FALSE || other == NodeId::FALSE {
             return Ok(true);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::super::decimal::Decimal;
 use super::super::json::ValueId;
 use super::super::numbers::{Bound, Range};
-use super::super::pattern::Pattern;
+use super::super::text_set::TextSet;
 
 /// Limit on `minLength`. A larger `maxLength` is lowered to it.
 pub const LENGTH_MAX: u64 = 20_000;
@@ -104,7 +104,7 @@ impl Literal {
 #[derive(Debug)]
 pub(super) struct NamedPattern {
     pub(super) name: String,
-    pub(super) pattern: Pattern,
+    pub(super) texts: TextSet,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -154,6 +154,13 @@ pub(super) struct Conditional {
     pub(super) condition: NodeId,
     pub(super) then: NodeId,
     pub(super) otherwise: NodeId,
+}
+
+impl Conditional {
+    /// Whether it allows every value; it may still evaluate parts of one.
+    pub(super) fn allows_all(&self) -> bool {
+        self.then == NodeId::TRUE && self.otherwise == NodeId::TRUE
+    }
 }
 
 /// The keywords of a schema. By default there are none, and the schema allows everything.
@@ -257,7 +264,10 @@ impl Keywords {
             && self.all_of.is_empty()
             && self.one_of.is_empty()
             && self.not.is_none()
-            && self.conditional.is_none()
+            && self
+                .conditional
+                .as_ref()
+                .is_none_or(Conditional::allows_all)
     }
 
     fn says_nothing_of_kinds(&self) -> bool {

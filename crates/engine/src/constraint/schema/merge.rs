@@ -5,12 +5,20 @@ use std::rc::Rc;
 
 use super::branch::{Branch, Layer, Scope, Scopes};
 use super::keywords::{Keywords, NodeId, TypeSet, distinct};
-use super::{Compiler, Failure, Term};
+use super::{Coarse, Compiler, Failure, Term};
 
 /// Limit on the branches of one conjunction: products of `anyOf`, `oneOf`, `if`, `not` and `dependent…`.
 pub const BRANCHES_MAX: usize = 2_048;
 /// Limit on the `unevaluatedProperties` and `unevaluatedItems` that apply to one value.
 const SCOPES_MAX: usize = 32;
+
+/// Alternatives of an `anyOf` whose parts are looked at, beyond its branches.
+const OVERLAPPING_MAX: usize = 16;
+/// The condition that every value satisfies.
+const ANYTHING: Term = Term {
+    node: NodeId::TRUE,
+    is_negated: false,
+};
 
 /// A keyword that leaves a choice between alternatives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -221,13 +229,83 @@ impl Compiler<'_> {
             .collect();
         draft.todo.extend(parts.into_iter().rev());
         for &(by, ref alternatives) in self.open(node, keywords)?.iter() {
-            if !self.given_up.contains(&(node, by)) {
-                draft.choices.push(Choice {
-                    node,
-                    by,
-                    alternatives: Rc::clone(alternatives),
-                    scopes: if by == Choosing::Enum { 0 } else { inner },
-                });
+            let scopes = if by == Choosing::Enum { 0 } else { inner };
+            // What allows every value matters only to those who ask what it evaluates.
+            let is_free = scopes == 0 && alternatives.iter().any(|terms| *terms == [ANYTHING]);
+            if is_free || self.given_up.contains(&(node, by)) {
+                continue;
+            }
+            let alternatives = match by {
+                Choosing::AnyOf if scopes != 0 => self.overlapping(node, alternatives)?,
+                _ => Rc::clone(alternatives),
+            };
+            draft.choices.push(Choice {
+                node,
+                by,
+                alternatives,
+                scopes,
+            });
+        }
+        Ok(true)
+    }
+
+    /// The alternatives of an `anyOf` and those of them that hold together: what any of them evaluates is evaluated.
+    fn overlapping(
+        &mut self,
+        node: NodeId,
+        alternatives: &Alternatives,
+    ) -> Result<Alternatives, Failure> {
+        if let Some(known) = self.overlapping.get(&node) {
+            return Ok(Rc::clone(known));
+        }
+        let branches: Vec<NodeId> = alternatives
+            .iter()
+            .flatten()
+            .map(|term| term.node)
+            .collect();
+        let mut all: Vec<Vec<usize>> = (0..branches.len()).map(|place| vec![place]).collect();
+        let mut next = 0;
+        while next < all.len() && all.len() <= OVERLAPPING_MAX {
+            let set = all[next].clone();
+            next += 1;
+            let after = set.last().map_or(0, |last| last + 1);
+            for more in after..branches.len() {
+                if !self.may_overlap(&branches, &set, more)? {
+                    continue;
+                }
+                all.push([&set[..], &[more]].concat());
+            }
+        }
+        if all.len() > OVERLAPPING_MAX.max(branches.len()) {
+            all.truncate(OVERLAPPING_MAX.max(branches.len()));
+            let reason =
+                "more of its branches may hold at once than are told apart beside `unevaluated…`";
+            if let Some(place) = self.place(node) {
+                self.narrow(
+                    self.document.member(place, "anyOf").unwrap_or(place),
+                    reason,
+                );
+            }
+        }
+        let terms = |set: Vec<usize>| set.iter().map(|&place| positive(branches[place])).collect();
+        let all: Alternatives = all.into_iter().map(terms).collect();
+        self.overlapping.insert(node, Rc::clone(&all));
+        Ok(all)
+    }
+
+    /// Whether a branch may hold together with some others, and adds something to them.
+    fn may_overlap(
+        &mut self,
+        branches: &[NodeId],
+        set: &[usize],
+        more: usize,
+    ) -> Result<bool, Failure> {
+        for &place in set {
+            if branches[place] == NodeId::TRUE
+                || branches[more] == NodeId::TRUE
+                || self.are_disjoint(branches[place], branches[more], 0)?
+            {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -241,6 +319,18 @@ impl Compiler<'_> {
             items: says(items),
         };
         if scope.properties.is_none() && scope.items.is_none() {
+            return 0;
+        }
+        if self.coarse == Coarse::Wide {
+            let reason = "more of what it sees may hold at once than is told apart".to_owned();
+            for (keyword, says) in [
+                ("unevaluatedProperties", scope.properties),
+                ("unevaluatedItems", scope.items),
+            ] {
+                if says.is_some() {
+                    self.relax_node(node, keyword, reason.clone());
+                }
+            }
             return 0;
         }
         if draft.branch.scopes.len() == SCOPES_MAX {
@@ -285,7 +375,12 @@ impl Compiler<'_> {
         if let Some(not) = keywords.not {
             open.push((Choosing::Not, Rc::from([vec![negative(not)]])));
         }
-        if let Some(conditional) = &keywords.conditional {
+        if let Some(conditional) = &keywords.conditional
+            && conditional.allows_all()
+        {
+            let alternatives = [vec![positive(conditional.condition)], vec![ANYTHING]];
+            open.push((Choosing::If, Rc::from(alternatives)));
+        } else if let Some(conditional) = &keywords.conditional {
             let holds = vec![positive(conditional.condition), positive(conditional.then)];
             let fails = vec![
                 negative(conditional.condition),
@@ -339,7 +434,7 @@ impl Compiler<'_> {
                     None => others.push(branch),
                 },
                 Some(None) => {}
-                None => return Ok(vec![NodeId::TRUE]),
+                None => others.push(NodeId::TRUE),
             }
         }
         if !literals.is_empty() {

@@ -129,10 +129,10 @@ impl Compiler<'_> {
         let mut key = String::from("name");
         for (place, pattern) in patterns.iter().enumerate() {
             let is_in = matched.contains(&place);
-            parts.push(if is_in {
-                pattern.pattern.clone()
-            } else {
-                pattern.pattern.negated()
+            let texts = &pattern.texts;
+            parts.push(match is_in {
+                true => texts.written.clone(),
+                false => texts.negated().written,
             });
             key += &format!(" {is_in} {}", pattern.name);
         }
@@ -223,7 +223,7 @@ impl Compiler<'_> {
         let mut parts: Vec<_> = only
             .patterns
             .iter()
-            .map(|pattern| pattern.pattern.clone())
+            .map(|pattern| pattern.texts.written.clone())
             .collect();
         let names: Vec<_> = only.patterns.iter().map(|pattern| &*pattern.name).collect();
         let mut key = format!(" {names:?} {} {:?}", only.least_length, only.most_length);
@@ -234,7 +234,10 @@ impl Compiler<'_> {
             {
                 return Ok(None);
             }
-            parts.push(Pattern::length(only.least_length, only.most_length));
+            parts.push(Pattern::length(
+                only.least_length,
+                only.most_written_length(),
+            ));
         }
         let strings = |literals: &[Literal]| -> Vec<RegexAst> {
             let texts = literals.iter().filter_map(|literal| match literal {

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use super::super::numbers::Bound;
 use super::keywords::{
-    ArrayRules, Contains, Keywords, NamedPattern, NodeId, ObjectRules, StringRules, TypeSet,
+    ArrayRules, Contains, Keywords, LENGTH_MAX, NamedPattern, NodeId, ObjectRules,
+    SCHEMA_ITEMS_MAX, StringRules, TypeSet,
 };
 use super::merge::{Alternatives, negative, positive};
 use super::{Compiler, Failure, Term};
@@ -93,13 +94,13 @@ impl Negation<'_, '_> {
         if !keywords.multiples.is_empty() {
             return None;
         }
-        self.strings(&keywords.string);
+        self.strings(&keywords.string)?;
         self.arrays(&keywords.array)?;
         self.objects(&keywords.object)?;
         self.applicators(keywords)
     }
 
-    fn strings(&mut self, string: &StringRules) {
+    fn strings(&mut self, string: &StringRules) -> Option<()> {
         let mut or = |string: StringRules| {
             self.or(Keywords {
                 string,
@@ -113,6 +114,9 @@ impl Negation<'_, '_> {
             });
         }
         if let Some(most) = string.most {
+            if most >= LENGTH_MAX {
+                return None;
+            }
             or(StringRules {
                 least: most + 1,
                 ..StringRules::default()
@@ -122,11 +126,12 @@ impl Negation<'_, '_> {
             or(StringRules {
                 patterns: vec![Rc::new(NamedPattern {
                     name: format!("not {}", pattern.name),
-                    pattern: pattern.pattern.negated(),
+                    texts: pattern.texts.negated(),
                 })],
                 ..StringRules::default()
             });
         }
+        Some(())
     }
 
     fn arrays(&mut self, array: &ArrayRules) -> Option<()> {
@@ -140,6 +145,9 @@ impl Negation<'_, '_> {
             }));
         }
         if let Some(most) = array.most {
+            if most >= SCHEMA_ITEMS_MAX {
+                return None;
+            }
             self.or(Keywords::of_array(ArrayRules {
                 least: most + 1,
                 ..ArrayRules::default()
@@ -217,6 +225,9 @@ impl Negation<'_, '_> {
             }));
         }
         if let Some(most) = object.most {
+            if most >= SCHEMA_ITEMS_MAX {
+                return None;
+            }
             self.or(Keywords::of_object(ObjectRules {
                 least: most + 1,
                 ..ObjectRules::default()
@@ -272,7 +283,9 @@ impl Negation<'_, '_> {
         if let Some(not) = keywords.not {
             self.alternatives.push(vec![positive(not)]);
         }
-        if let Some(conditional) = &keywords.conditional {
+        if let Some(conditional) = &keywords.conditional
+            && !conditional.allows_all()
+        {
             self.alternatives.push(vec![
                 positive(conditional.condition),
                 negative(conditional.then),

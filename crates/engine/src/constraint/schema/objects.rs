@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::super::rules::{Alternative, Spacing, Symbol};
-use super::branch::{Branch, least_of};
-use super::keywords::NodeId;
+use super::branch::{Branch, least_of, written_most};
+use super::keywords::{NodeId, SCHEMA_ITEMS_MAX};
 use super::merge::positive;
 use super::{Compiler, Conjunction, Failure};
 
@@ -110,7 +110,7 @@ impl Compiler<'_> {
                 let mut matched = own.contains_key(&*name);
                 for (pattern, node) in &object.patterns {
                     self.budget.spend(20)?;
-                    if pattern.pattern.contains(&name) != Some(false) {
+                    if pattern.texts.contains(&name) != Some(false) {
                         schema.push(positive(*node));
                         matched = true;
                     }
@@ -164,7 +164,7 @@ impl Compiler<'_> {
         let to_usize = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let mut counts = Counts {
             least: to_usize(least),
-            most: most.map(to_usize),
+            most: written_most(most, least, SCHEMA_ITEMS_MAX).map(to_usize),
         };
         // A model may write the same free name twice, which counts as one member: only one free name is counted on.
         let named = members

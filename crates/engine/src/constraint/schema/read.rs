@@ -6,7 +6,6 @@ use super::super::decimal::Decimal;
 use super::super::formats;
 use super::super::json::{JsonValue, ValueId};
 use super::super::numbers::Bound;
-use super::super::pattern::Pattern;
 use super::keywords::{
     Conditional, Contains, Keywords, LENGTH_MAX, NamedPattern, NodeId, SCHEMA_ITEMS_MAX, TypeSet,
     distinct,
@@ -66,11 +65,11 @@ impl Reader<'_, '_> {
             },
             "multipleOf" => self.multiple(value),
             "minLength" => self.keywords.string.least = self.least(value, LENGTH_MAX),
-            "maxLength" => self.keywords.string.most = self.most(value, LENGTH_MAX),
+            "maxLength" => self.keywords.string.most = self.count(value),
             "minItems" => self.keywords.array.least = self.least(value, SCHEMA_ITEMS_MAX),
-            "maxItems" => self.keywords.array.most = self.most(value, SCHEMA_ITEMS_MAX),
+            "maxItems" => self.keywords.array.most = self.count(value),
             "minProperties" => self.keywords.object.least = self.least(value, SCHEMA_ITEMS_MAX),
-            "maxProperties" => self.keywords.object.most = self.most(value, SCHEMA_ITEMS_MAX),
+            "maxProperties" => self.keywords.object.most = self.count(value),
             "pattern" => {
                 if let Some(pattern) = self.pattern(value)? {
                     self.keywords.string.patterns.push(pattern);
@@ -124,13 +123,11 @@ impl Reader<'_, '_> {
             let mut branch =
                 |value: Option<ValueId>| value.map_or(NodeId::TRUE, |value| self.schema_of(value));
             let (then, otherwise) = (branch(then), branch(otherwise));
-            if then != NodeId::TRUE || otherwise != NodeId::TRUE {
-                self.keywords.conditional = Some(Conditional {
-                    condition: self.schema_of(condition),
-                    then,
-                    otherwise,
-                });
-            }
+            self.keywords.conditional = Some(Conditional {
+                condition: self.schema_of(condition),
+                then,
+                otherwise,
+            });
         }
         let (prefix, items, additional) =
             (get("prefixItems"), get("items"), get("additionalItems"));
@@ -147,7 +144,7 @@ impl Reader<'_, '_> {
             self.keywords.array.contains = Some(Contains {
                 node: self.schema_of(contains),
                 least: least.map_or(1, |least| self.least(least, SCHEMA_ITEMS_MAX)),
-                most: most.and_then(|most| self.most(most, SCHEMA_ITEMS_MAX)),
+                most: most.and_then(|most| self.count(most)),
             });
         }
         Ok(())
@@ -306,11 +303,6 @@ impl Reader<'_, '_> {
         count
     }
 
-    /// Reads an upper limit, lowered to `most`: a model may always write less than a schema allows.
-    fn most(&mut self, value: ValueId, most: u64) -> Option<u64> {
-        self.count(value).map(|count| count.min(most))
-    }
-
     fn pattern(&mut self, value: ValueId) -> Result<Option<Rc<NamedPattern>>, Failure> {
         let Some(text) = self.compiler.document.get(value).as_str() else {
             self.unfit(value, "should be a string");
@@ -329,13 +321,11 @@ impl Reader<'_, '_> {
     /// Reads `format`. An unknown format is an annotation.
     fn format(&mut self, value: ValueId) -> Result<(), Failure> {
         let name = self.compiler.document.get(value).as_str();
-        let known = name.and_then(|name| Some((name, formats::regexes(name)?)));
-        for regex in known.iter().flat_map(|(_, regexes)| regexes) {
+        for set in name.and_then(formats::sets).unwrap_or_default() {
+            let key = format!("format {}", set.written);
             let pattern = self
                 .compiler
-                .named_pattern(&format!("format {regex}"), value, || {
-                    Ok(Pattern::whole(regex))
-                })?;
+                .named_pattern(&key, value, || Ok(set.texts()))?;
             match pattern {
                 Ok(pattern) => self.keywords.string.patterns.push(pattern),
                 Err(why) => {

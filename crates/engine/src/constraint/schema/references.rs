@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::super::json::{Document, JsonValue, ValueId};
+use super::draft::Draft;
 
 /// The resources (schemas with `$id`) and anchors of a schema.
 #[derive(Debug)]
@@ -16,8 +17,6 @@ pub(super) struct References {
     anchors: HashMap<(ValueId, Box<str>), ValueId>,
     /// Addresses and anchors that occur more than once, so that a reference to them is ambiguous.
     ambiguous: HashSet<String>,
-    /// Schemas whose address depends on the draft of JSON Schema.
-    doubtful: HashSet<ValueId>,
 }
 
 /// The role of a value in a schema's document. Only [`Role::Schema`] can have addresses and anchors.
@@ -60,7 +59,6 @@ impl References {
             addresses: HashMap::new(),
             anchors: HashMap::new(),
             ambiguous: HashSet::new(),
-            doubtful: HashSet::new(),
         };
         let none = Url::parse(NO_ADDRESS).ok();
         references
@@ -77,21 +75,13 @@ impl References {
                 continue;
             }
             let text = |name| document.get(document.member(id, name)?).as_str();
-            // Draft 4 has `id` instead. Below the root it isn't read as an address, since it may be a name like others.
-            let address = text("$id").or_else(|| text("id").filter(|_| id == Document::ROOT));
-            if let Some(address) = address
-                && !address.starts_with('#')
-                && let Some(base) = references.base(document, id)
-                && let Ok(url) = base.1.join(address)
+            if let Some(address) = own_address(document, id)
+                && let Some((_, base)) = references.base(document, id)
+                && let Some(url) = join(base, address)
             {
                 let plain = without_fragment(&url);
-                // Up to draft 7 an `$id` beside `$ref` is ignored, so that this address isn't certain.
                 if references.resources.insert(plain.clone(), id).is_some() {
-                    references.ambiguous.insert(plain.clone());
-                }
-                if text("$ref").is_some() {
                     references.ambiguous.insert(plain);
-                    references.doubtful.insert(id);
                 }
                 references.addresses.insert(id, url);
             }
@@ -170,9 +160,8 @@ impl References {
         let (base, url) = self.base(document, from)?;
         let resource = match address {
             "" => base,
-            _ if self.doubtful.contains(&base) => return None,
             address => {
-                let plain = without_fragment(&url.join(address).ok()?);
+                let plain = without_fragment(&join(url, address)?);
                 if self.ambiguous.contains(&plain) {
                     return None;
                 }
@@ -196,6 +185,22 @@ impl References {
         };
         anchor(resource).or_else(|| anchor(Document::ROOT))
     }
+}
+
+/// The address that a schema gives itself.
+fn own_address(document: &Document, id: ValueId) -> Option<&str> {
+    let text = |name| document.get(document.member(id, name)?).as_str();
+    let address = text("$id").or_else(|| text("id"))?;
+    let draft = Draft::of(document, id);
+    let is_named = text("$id").is_some() || draft == Draft::Four || id == Document::ROOT;
+    let is_ignored = draft.ref_hides_its_siblings() && text("$ref").is_some();
+    (is_named && !is_ignored && !address.starts_with('#')).then_some(address)
+}
+
+/// An address as it is meant within another one. Beside a URN, which has no path, a relative one is itself.
+fn join(base: &Url, address: &str) -> Option<Url> {
+    let relative_to_nothing = || Url::parse(NO_ADDRESS).ok()?.join(address).ok();
+    base.join(address).ok().or_else(relative_to_nothing)
 }
 
 fn without_fragment(url: &Url) -> String {

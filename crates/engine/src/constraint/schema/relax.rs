@@ -51,6 +51,16 @@ impl Compiler<'_> {
         }
     }
 
+    /// Fewer values are written than a keyword allows, perhaps none.
+    pub(super) fn narrow(&mut self, value: ValueId, reason: &str) {
+        if self.narrowed.len() < RELAXED_MAX {
+            self.narrowed.push(Relaxed {
+                pointer: self.document.pointer(value),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
     /// A schema's place in the document; `None` for a schema that was derived from others.
     pub(super) fn place(&self, node: NodeId) -> Option<ValueId> {
         match &self.nodes[node.0 as usize] {

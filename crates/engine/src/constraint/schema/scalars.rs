@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use llguidance::derivre::{JsonQuoteOptions, RegexAst, RegexBuilder};
 
 use super::super::decimal::Decimal;
-use super::super::json::Document;
+use super::super::json::{Document, ValueId};
 use super::super::numbers::{self, Range};
 use super::super::pattern::{Pattern, all_of};
 use super::super::rules::{Alternative, Rules, Spacing, Symbol, Terminal};
 use super::branch::Branch;
-use super::keywords::{Literal, TypeSet};
+use super::keywords::{Literal, NamedPattern, TypeSet};
 use super::read::{MULTIPLE_PLACES_MAX, MULTIPLES_MAX};
-use super::{Compiler, Failure};
+use super::{Coarse, Compiler, Failure};
 
 /// Allowed escapes in strings, after the backslash. Without `u` a name has only one spelling, so that a free name can't
 /// be another spelling of a declared one.
@@ -153,9 +153,13 @@ impl Compiler<'_> {
         }
         for pattern in &branch.patterns {
             self.budget.spend(50 + text.len())?;
-            // A value that takes too much work to test counts as not allowed.
-            if pattern.pattern.contains(text) != Some(true) {
-                return Ok(false);
+            match pattern.texts.contains(text) {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                None => self.relax_pattern(
+                    pattern,
+                    "it takes too much work to compare with a listed value",
+                ),
             }
         }
         Ok(true)
@@ -214,7 +218,10 @@ impl Compiler<'_> {
             not.push(RegexAst::Regex(r"-?[0-9]+(\.0+)?".to_owned()));
         }
         let numbers = branch.excluded.iter().filter_map(|literal| match literal {
-            Literal::Number(number) => Some(numbers::spellings(number)),
+            // Excluded numbers cost digits (see `short`), so those out of range are left out.
+            Literal::Number(number) if branch.range.contains(number) => {
+                Some(numbers::spellings(number))
+            }
             _ => None,
         });
         let numbers: Vec<_> = numbers.collect();
@@ -308,14 +315,16 @@ impl Compiler<'_> {
         let mut patterns: Vec<_> = branch
             .patterns
             .iter()
-            .map(|pattern| pattern.pattern.clone())
+            .map(|pattern| pattern.texts.written.clone())
             .collect();
         if has_length {
-            patterns.push(Pattern::length(branch.least_length, branch.most_length));
+            patterns.push(Pattern::length(
+                branch.least_length,
+                branch.most_written_length(),
+            ));
         }
-        if !excluded.is_empty() {
-            patterns.push(Pattern::excluding(excluded));
-        }
+        let excluding = (!excluded.is_empty()).then(|| Pattern::excluding(excluded));
+        patterns.extend(excluding.clone());
         let is_checked = patterns.len() > 1 || !branch.patterns.is_empty();
         self.budget
             .spend(patterns.iter().map(Pattern::positions).sum())?;
@@ -323,21 +332,54 @@ impl Compiler<'_> {
             self.relax_patterns(branch);
             return Ok(Some(free_string(self.rules)));
         };
+        let controls_key = format!("{key} with controls");
         let found = match self.checked(&key, quoted(all.ast()), is_checked) {
             // Perhaps all strings of the set have control characters, which need `\u`.
             Ok(None) => self.checked(
-                &format!("{key} with controls"),
+                &controls_key,
                 quoted_with(all.ast(), &format!("{ESCAPES}u")),
                 true,
             ),
             found => found,
         };
         match found {
-            Err(Failure::Refused(_)) => {
-                self.relax_patterns(branch);
-                Ok(Some(free_string(self.rules)))
+            Ok(None) if self.has_unwritten(branch, excluding)? => {
+                // Another schema with the same strings has to note it as well.
+                self.rules.named.remove(&key);
+                self.rules.named.remove(&controls_key);
+                if self.coarse != Coarse::Wide {
+                    self.narrow_patterns(branch);
+                    return Ok(None);
+                }
             }
-            known => known,
+            Err(Failure::Refused(_)) => {}
+            known => return known,
+        }
+        self.relax_patterns(branch);
+        Ok(Some(free_string(self.rules)))
+    }
+
+    /// Whether a string may satisfy a branch though none that is written does.
+    fn has_unwritten(
+        &mut self,
+        branch: &Branch,
+        excluding: Option<Pattern>,
+    ) -> Result<bool, Failure> {
+        if !branch.narrows_strings() {
+            return Ok(false);
+        }
+        let patterns = branch.patterns.iter();
+        let mut patterns: Vec<_> = patterns
+            .map(|pattern| pattern.texts.all().clone())
+            .collect();
+        patterns.push(Pattern::length(branch.least_length, branch.most_length));
+        patterns.extend(excluding);
+        let Some(all) = all_of(patterns.iter()) else {
+            return Ok(true);
+        };
+        match is_empty(&all.ast(), self) {
+            Err(Failure::Refused(_)) => Ok(true),
+            decided => decided.map(|is_empty| !is_empty),
         }
     }
 
@@ -360,17 +402,40 @@ impl Compiler<'_> {
         Ok(symbol)
     }
 
-    fn relax_patterns(&mut self, branch: &Branch) {
-        for pattern in &branch.patterns {
-            let place = self
-                .pattern_places
-                .get(&pattern.name)
-                .copied()
-                .unwrap_or(Document::ROOT);
-            let reason =
-                "the patterns, formats and lengths of this string are too complex together";
-            self.relax_value(place, reason.to_owned());
+    fn narrow_patterns(&mut self, branch: &Branch) {
+        let own = self.current.first().and_then(|term| self.place(term.node));
+        let mut places: Vec<_> = (branch.patterns.iter())
+            .map(|pattern| self.pattern_place(pattern))
+            .collect();
+        if places.is_empty() {
+            places.push(own.unwrap_or(Document::ROOT));
         }
+        for place in places {
+            self.narrow(
+                place,
+                "only a part of the strings that it allows is written",
+            );
+        }
+    }
+
+    fn relax_patterns(&mut self, branch: &Branch) {
+        let reason = "the patterns, formats and lengths of this string are too complex together";
+        for pattern in &branch.patterns {
+            self.relax_pattern(pattern, reason);
+        }
+        if branch.patterns.is_empty() {
+            self.relax_layers(branch, "maxLength", reason);
+        }
+    }
+
+    fn relax_pattern(&mut self, pattern: &NamedPattern, reason: &str) {
+        self.relax_value(self.pattern_place(pattern), reason.to_owned());
+    }
+
+    fn pattern_place(&self, pattern: &NamedPattern) -> ValueId {
+        let name = pattern.name.trim_start_matches("not ");
+        let place = self.pattern_places.get(name).copied();
+        place.unwrap_or(Document::ROOT)
     }
 }
 
@@ -415,21 +480,7 @@ fn is_number_of(number: &Decimal, branch: &Branch) -> bool {
         && branch
             .multiples
             .iter()
-            .all(|multiple| is_multiple(number, multiple))
-}
-
-fn is_multiple(number: &Decimal, of: &Decimal) -> bool {
-    let (Some((digits, places)), Some((of_digits, of_places))) = (number.scaled(), of.scaled())
-    else {
-        return false;
-    };
-    let scale = |digits: u64, less: u32| {
-        u128::from(digits).checked_mul(10_u128.checked_pow(places.max(of_places) - less)?)
-    };
-    match (scale(digits, places), scale(of_digits, of_places)) {
-        (Some(digits), Some(of)) => of != 0 && digits % of == 0,
-        _ => false,
-    }
+            .all(|multiple| number.is_multiple_of(multiple))
 }
 
 fn least_common_multiple(a: u64, b: u64) -> Option<u64> {

@@ -336,6 +336,33 @@ fn values_are_exact() {
 }
 
 #[test]
+fn listed_values_are_compared_with_what_they_must_be_multiples_of() {
+    check_texts(json!({"const": 0, "multipleOf": 3}), &["0"], &["3"]);
+    check_texts(json!({"const": 0.0, "multipleOf": 0.01}), &["0"], &["1"]);
+    check_texts(
+        json!({"enum": [0, 5, 7, -6, 3e25], "multipleOf": 3}),
+        &["0", "-6", "30000000000000000000000000"],
+        &["5", "7"],
+    );
+    check_texts(
+        json!({"enum": [[0], [3], [4]], "items": {"multipleOf": 3}}),
+        &["[0]", "[3]"],
+        &["[4]"],
+    );
+    // A number that is excluded and out of bounds anyway takes nothing away.
+    check_texts(
+        json!({"type": "integer", "minimum": 1e20, "not": {"const": 5}}),
+        &["100000000000000000000"],
+        &["5"],
+    );
+    check_texts(
+        json!({"type": "integer", "multipleOf": 3, "minimum": 0, "maximum": 0}),
+        &["0"],
+        &["3"],
+    );
+}
+
+#[test]
 fn keywords_that_choose_are_enforced() {
     check_texts(
         json!({"type": "object", "properties": {"kind": {"enum": ["a", "b"]}, "size": {"type": "integer"}}, "required": ["kind"],
@@ -487,4 +514,226 @@ fn references_lead_where_they_should() {
     // A reference that could lead to two places isn't enforced.
     let two = json!({"$dynamicAnchor": "x", "properties": {"a": {"$dynamicRef": "#x"}}, "$defs": {"b": {"$id": "b", "$dynamicAnchor": "x"}}});
     assert_eq!(relaxed(&two), ["/properties/a/$dynamicRef"]);
+}
+
+#[test]
+fn references_are_resolved_against_the_address_beside_them() {
+    let check = |schema: Value| check_texts(schema, &["true"], &["1"]);
+    let yes = || json!({"type": "boolean"});
+    for (id, reference) in [
+        ("https://e.com/r", "https://e.com/r#/$defs/x"),
+        ("https://e.com/r", "r#/$defs/x"),
+        ("https://e.com/r", "#/$defs/x"),
+        ("r", "r#/$defs/x"),
+        ("urn:example:r", "urn:example:r#/$defs/x"),
+        ("urn:example:r", "#/$defs/x"),
+        ("urn:example:r", "#named"),
+        ("https://e.com/a/b/c/", "../../d.json"),
+        ("https://e.com/a/b/c/", "https://e.com/a/d.json"),
+        ("https://e.com/a/b/c/", "/a/d.json"),
+        ("urn:example:r", "../../d.json"),
+    ] {
+        let (mut named, mut other) = (yes(), yes());
+        named["$anchor"] = json!("named");
+        other["$id"] = json!("../../d.json");
+        check(json!({"$id": id, "$ref": reference, "$defs": {"x": named, "d": other}}));
+    }
+    // Below the root, from one resource to another.
+    check(json!({
+        "$id": "https://e.com/root.json", "$ref": "x.json",
+        "$defs": {
+            "x": {"$id": "x.json", "$ref": "deep/y.json#/$defs/z"},
+            "y": {"$id": "deep/y.json", "$ref": "../x.json", "$defs": {"z": {"$ref": "y.json#yes"}, "yes": {"$anchor": "yes", "type": "boolean"}}},
+        },
+    }));
+    // Up to draft 7 an address beside a reference is none, and in draft 4 it has another name.
+    let old = |draft: &str, name: &str| {
+        json!({
+            "$schema": format!("http://json-schema.org/draft-{draft}/schema#"),
+            name: "https://e.com/root.json",
+            "allOf": [{name: "https://e.com/deep/", "$ref": "x.json"}],
+            "definitions": {"x": {name: "x.json", "type": "boolean"}, "y": {name: "deep/x.json", "type": "number"}},
+        })
+    };
+    check(old("07", "$id"));
+    check(old("06", "$id"));
+    check(old("04", "id"));
+    let mut new = old("07", "$id");
+    new["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    check_texts(new, &["1"], &["true"]);
+}
+
+/// A format may be written by fewer strings than it has; its opposite has none of them.
+#[test]
+fn the_opposite_of_a_format_has_no_string_of_it() {
+    let text = |value: &str| json!(value).to_string();
+    for (format, value) in [
+        ("uri", "file:///etc/passwd"),
+        ("uri", "http://[::1]/"),
+        ("uri", "a:"),
+        ("ipv6", "::ffff:1.2.3.4"),
+        ("ipv6", "2001:db8::192.0.2.1"),
+        ("hostname", "xn--bcher-kva.de"),
+        ("hostname", "a--b"),
+        ("email", "\"a b\"@c.de"),
+        ("email", "a@xn--bcher-kva.de"),
+        ("time", "23:59:60Z"),
+        ("time", "15:59:60-08:00"),
+        ("date", "0000-01-01"),
+        ("date-time", "1990-12-31T15:59:60-08:00"),
+        ("duration", "p1d"),
+    ] {
+        let value = text(value);
+        let listed = json!([serde_json::from_str::<Value>(&value).unwrap(), "-"]);
+        // The value is one of the format, wherever it stands.
+        check_texts(
+            json!({"enum": listed, "format": format}),
+            &[&value],
+            &["\"-\""],
+        );
+        check_texts(
+            json!({"enum": listed, "not": {"format": format}}),
+            &["\"-\""],
+            &[&value],
+        );
+        check_texts(
+            json!({"enum": listed, "if": {"format": format}, "then": false}),
+            &["\"-\""],
+            &[&value],
+        );
+        check_texts(
+            json!({"type": "string", "not": {"format": format}, "maxLength": 30}),
+            &[r#""""#, "\"-\""],
+            &[&value],
+        );
+        check_texts(
+            json!({"type": "string", "if": {"format": format}, "else": {"maxLength": 1}}),
+            &["\"-\""],
+            &["\"--\""],
+        );
+        let invalid = json!({"const": "-", "format": format});
+        let invalid = refusal(&invalid, false).unwrap().message;
+        assert!(
+            invalid.contains("nothing satisfies it"),
+            "{format}: {invalid}"
+        );
+    }
+    check_texts(
+        json!({"type": "string", "oneOf": [{"format": "uri"}, {"pattern": "^file:"}]}),
+        &[r#""http://a/""#, r#""file: ""#],
+        &[r#""file:///x""#, r#""file:x""#, "\"x\""],
+    );
+    check_texts(
+        json!({"type": "object", "properties": {"a": {"const": "file:///x"}, "b": {"type": "integer"}}, "required": ["a"],
+               "additionalProperties": false,
+               "if": {"properties": {"a": {"format": "uri"}}}, "then": {"required": ["b"]}, "else": false}),
+        &[r#"{"a":"file:///x","b":1}"#],
+        &[r#"{"a":"file:///x"}"#],
+    );
+    // Names, too.
+    check_texts(
+        json!({"type": "object", "required": ["file:///x"], "propertyNames": {"format": "uri"}}),
+        &[r#"{"file:///x":1}"#],
+        &["{}"],
+    );
+    check_texts(
+        json!({"type": "object", "patternProperties": {"(?=.*b)a": {"const": 1}}, "additionalProperties": {"const": 2}}),
+        &[r#"{"ab":1}"#, r#"{"x":2}"#],
+        &[r#"{"xab":2}"#, r#"{"ab":2}"#],
+    );
+    check_texts(
+        json!({"type": "string", "not": {"pattern": "(?=.*b)a"}, "maxLength": 5}),
+        &[r#""x""#],
+        &[r#""xab""#, r#""ab""#],
+    );
+    check_texts(
+        json!({"const": "xab", "pattern": "(?=.*b)a"}),
+        &[r#""xab""#],
+        &[],
+    );
+}
+
+#[test]
+fn a_limit_beyond_what_is_enforced_is_no_other_limit() {
+    let check = |schema: Value, pointer: &str| {
+        assert_eq!(relaxed(&schema), [pointer], "{schema}");
+        let message = refusal(&schema, true).unwrap().message;
+        assert!(message.contains("can't be enforced"), "{schema}: {message}");
+    };
+    for (keyword, kind) in [
+        ("maxLength", "string"),
+        ("maxItems", "array"),
+        ("maxProperties", "object"),
+    ] {
+        for limit in [json!(50_000), json!(1e25)] {
+            check(json!({"type": kind, "not": {keyword: limit}}), "/not");
+        }
+    }
+    let long = json!({"const": "x".repeat(25_000), "maxLength": 30_000});
+    assert_eq!(refusal(&long, true), None);
+    let message = refusal(
+        &json!({"const": "x".repeat(25_000), "maxLength": 24_999}),
+        false,
+    );
+    assert!(message.unwrap().message.contains("nothing satisfies it"));
+}
+
+#[test]
+fn what_is_evaluated_is_what_any_schema_that_holds_evaluates() {
+    let prefixed = json!({"type": "array", "prefixItems": [{"type": "integer"}], "contains": {"type": "string"}, "unevaluatedItems": false});
+    check_texts(
+        prefixed.clone(),
+        &[r#"[1,"a"]"#, r#"[1,"a","b"]"#],
+        &["[1]", r#"[1,"a",2]"#, r#"["a"]"#, r#"[1,2,"a"]"#],
+    );
+    let mut before = prefixed;
+    before["$schema"] = json!("https://json-schema.org/draft/2019-09/schema");
+    let invalid = refusal(&before, false).unwrap().message;
+    assert!(invalid.contains("nothing satisfies it"), "{invalid}");
+    check_texts(
+        json!({"type": "array", "allOf": [{"contains": {"const": 1}, "minContains": 0}, {"contains": {"const": 2}}],
+               "unevaluatedItems": {"type": "null"}, "maxItems": 3}),
+        &["[2]", "[1,2,null]", "[2,2]"],
+        &["[1]", "[2,3]", "[]"],
+    );
+    // Around the schema with `contains`, and in a tree.
+    check_texts(
+        json!({"type": "array", "unevaluatedItems": false, "anyOf": [{"contains": {"$ref": "#"}}, {"maxItems": 0}]}),
+        &["[[]]", "[[[]],[]]", "[]"],
+        &["[1]", "[[],1]"],
+    );
+    let both = |any_of: Value| json!({"type": "object", "properties": {"a": {"const": 1}}, "unevaluatedProperties": false, "anyOf": any_of, "required": ["a", "b"]});
+    check_texts(
+        both(json!([{"properties": {"b": {"const": 2}}, "required": ["b"]}, true])),
+        &[r#"{"a":1,"b":2}"#],
+        &[r#"{"a":1}"#, r#"{"a":1,"b":3}"#, r#"{"a":1,"b":2,"c":3}"#],
+    );
+    check_texts(
+        json!({"type": "object", "unevaluatedProperties": false, "required": ["a", "b"],
+               "anyOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}, {"properties": {"c": {"const": 3}}}]}),
+        &[r#"{"a":1,"b":2}"#, r#"{"a":1,"b":2,"c":3}"#],
+        &[r#"{"a":1,"b":3}"#, r#"{"a":1}"#, r#"{"a":1,"b":2,"d":4}"#],
+    );
+    // An `if` by itself evaluates as well.
+    check_texts(
+        json!({"type": "object", "unevaluatedProperties": false, "if": {"properties": {"a": {"const": 1}}, "required": ["a"]}, "required": ["a"]}),
+        &[r#"{"a":1}"#],
+        &[r#"{"a":2}"#, "{}"],
+    );
+    check_texts(
+        json!({"type": "integer", "if": {"multipleOf": 3}, "not": {"const": 1, "if": {"multipleOf": 3}}}),
+        &["2", "3"],
+        &["1"],
+    );
+    // More than are told apart: perhaps something satisfies it.
+    let names: Vec<_> = (0..8).map(|i| format!("p{i}")).collect();
+    let branches: Vec<_> = (names.iter())
+        .map(|name| json!({"properties": {name: {"const": 1}}}))
+        .collect();
+    let many = json!({"type": "object", "unevaluatedProperties": false, "required": names, "anyOf": branches});
+    assert_eq!(relaxed(&many), ["/unevaluatedProperties"]);
+    let invalid = refusal(&many, true).unwrap().message;
+    assert!(invalid.contains("/anyOf can't be enforced"), "{invalid}");
+    let narrow = json!({"type": "string", "format": "date", "pattern": "^0000-"});
+    assert_eq!(relaxed(&narrow), ["/format", "/pattern"]);
 }
