@@ -195,7 +195,10 @@ impl Hold {
             attempt: self.facts.attempt,
             counts,
             now,
-            number: checkpoints.asked.fetch_add(1, Ordering::Relaxed) + 1,
+            number: checkpoints
+                .asked
+                .fetch_add(1, Ordering::Relaxed)
+                .saturating_add(1),
             checkpoints,
         };
         self.notices.checkpoint(self.facts.id, checkpoint);

@@ -154,7 +154,7 @@ x ::= "a" | x x | x x x | x x x x"#;
 
     #[test]
     fn a_mask_that_takes_too_long_is_stopped() {
-        let grammar = Grammar(Part::Grammar(MANY_READINGS.into(), "grammar".into()));
+        let grammar = Grammar(Part::Grammar(MANY_READINGS.into(), "grammar"));
         let constraints = Constraints::new(Arc::new(SimTokenizer));
         let compiled = constraints.compile(&grammar, &Cancel::default());
         let mut walk = compiled.unwrap().constraint.begin();
