@@ -97,10 +97,9 @@ def check_cut(weir, stop):
     weir.signal(signal.SIGTERM)
     assert weir.next_event()["event"] == "draining"
     stop()
-    with pytest.raises(openai.APIError) as cut:
+    with pytest.raises(openai.APIConnectionError):
         for chunk in stream:
             seen.append(chunk)
-    assert "stopped" in cut.value.message, cut.value
     assert seen[-1].choices[0].finish_reason is None
     weir.wait()
     [row] = weir.usage("demo")
