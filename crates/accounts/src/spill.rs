@@ -83,7 +83,7 @@ enum Job {
     Free(i64),
 }
 
-/// Who is told when something is on the disk, or isn't.
+/// The place where the outcome of a write is reported.
 enum Wanted {
     Reply(oneshot::Sender<Result<(), SpillError>>),
     /// The checkpoints of a hold, of which the one with this number is kept.

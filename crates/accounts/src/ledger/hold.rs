@@ -174,15 +174,19 @@ impl Hold {
             source,
             now,
         } = settlement;
-        let kept = Kept {
+        let what = KeptWhat::Ended { outcome, source };
+        spill.keep(self.kept(what, counts, now)).await
+    }
+
+    fn kept(&self, what: KeptWhat, counts: Counts, at: Timestamp) -> Kept {
+        Kept {
             hold: self.facts.id,
             request: self.facts.request.to_string(),
             attempt: self.facts.attempt,
             counts,
-            at: now,
-            what: KeptWhat::Ended { outcome, source },
-        };
-        spill.keep(kept).await
+            at,
+            what,
+        }
     }
 
     pub(crate) fn note(&self, counts: Counts, now: Timestamp) {
@@ -219,14 +223,7 @@ impl Hold {
         let Some(spill) = self.notices.spill() else {
             return Ok(());
         };
-        let kept = Kept {
-            hold: self.facts.id,
-            request: self.facts.request.to_string(),
-            attempt: self.facts.attempt,
-            counts,
-            at: now,
-            what: KeptWhat::Delivered,
-        };
+        let kept = self.kept(KeptWhat::Delivered, counts, now);
         spill.keep(kept).await
     }
 

@@ -105,7 +105,7 @@ impl Notices {
         }
     }
 
-    /// Frees the spill slots of dropped holds whose end is in the database now.
+    /// Marks the checkpoints as durable, and frees the spill slots of dropped holds: both are in the database now.
     pub(crate) fn written(&self, noted: &Noted) {
         for checkpoint in noted.checkpoints.values() {
             checkpoint.checkpoints.reach(checkpoint.number);

@@ -1,7 +1,7 @@
 //! ECMAScript's regular expressions (<https://tc39.es/ecma262/#sec-patterns>) in Rust's syntax.
 //!
 //! Texts are code points, as under the flag `u`, and what means something only under that flag (`\p{…}`, `\u{…}`) means it.
-//! What is an error under `u` and none without it means what Annex B says: `{a}`, `[\w-.]`, `\z`.
+//! Syntax that is an error under `u` but not without it (`{a}`, `[\w-.]`, `\z`) means what Annex B says.
 
 use std::fmt::Write;
 
