@@ -47,7 +47,7 @@ def main():
 
 def measure(name, schemas, arguments):
     lines = "".join(json.dumps({"name": key, "schema": schema}) + "\n" for key, schema in schemas)
-    command = ["cargo", "run", "--locked", "--release", "-q", "-p", "weir-engine", "--features", "sim", "--example", "documents"]
+    command = ["cargo", "run", "--locked", "--release", "-q", "-p", "weir-inference", "--features", "sim", "--example", "documents"]
     done = subprocess.run([*command, "--", str(arguments.documents)], cwd=ROOT, input=lines, text=True, stdout=subprocess.PIPE, check=True)
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) == len(schemas)

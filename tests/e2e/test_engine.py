@@ -78,7 +78,7 @@ def test_split_cells_bound_the_context(make_weir):
 
 def test_a_long_prompt_that_nobody_wants_any_more_is_given_up(make_weir):
     weir = make_weir()
-    weir.start(env={"WEIR_LOG": "info,weir_engine=trace"})
+    weir.start(env={"WEIR_LOG": "info,weir_inference=trace"})
     # The prompt is computed by background prefill, in chunks of 256 tokens.
     turns = lambda: re.findall(r": aside turn=\S+ took=\S+ went=Ok\((\w+)\)", weir.log.read_text())
     body = json.dumps({"model": DEMO, "prompt": "river stone bridge " * 2000, "max_tokens": 1, "stream": True})

@@ -1,8 +1,11 @@
 //! Embeddings: the request to an engine, and its answer.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::Token;
+use futures::future::BoxFuture;
+
+use crate::EngineError;
 use crate::request::{Invalid, Prompt};
 
 /// The most inputs of one request; OpenAI's limit.
@@ -39,22 +42,34 @@ pub struct EmbedRequest {
     pub account: Arc<str>,
 }
 
-/// A tokenized request, whose size limits, hold and engine work with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The embeddings of an engine.
+pub trait Embeddings: Send + Sync + Debug {
+    /// Checks one attempt at a request, and finds out how many tokens it has.
+    fn prepare_embed(
+        &self,
+        request: EmbedRequest,
+    ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>>;
+}
+
+/// A request prepared for one attempt on one engine. Limits and the hold work with its size; only its engine knows the job.
+#[derive(Debug)]
 pub struct PreparedEmbed {
-    /// The tokens of each input; none of them is empty, and each fits the model.
-    pub inputs: Vec<Arc<[Token]>>,
-    /// The number of dimensions of each vector.
-    pub dimensions: u32,
-    /// The account that pays; accounts take turns.
-    pub account: Arc<str>,
+    /// The tokens that are billed if the request succeeds.
+    pub tokens: u64,
+    pub job: Box<dyn EmbedJob>,
 }
 
 impl PreparedEmbed {
-    /// The tokens that are billed if the request succeeds.
-    pub fn tokens(&self) -> u64 {
-        self.inputs.iter().map(|input| input.len() as u64).sum()
+    /// Computes one vector for each input. Dropping the future cancels the inputs that aren't being computed yet.
+    pub fn run(self) -> BoxFuture<'static, Result<Embedded, EngineError>> {
+        self.job.run()
     }
+}
+
+/// The engine's side of a [`PreparedEmbed`] request.
+pub trait EmbedJob: Send + Debug + 'static {
+    /// Computes one vector for each input. Dropping the future cancels the inputs that aren't being computed yet.
+    fn run(self: Box<Self>) -> BoxFuture<'static, Result<Embedded, EngineError>>;
 }
 
 /// The answer: vectors in the order of the inputs.

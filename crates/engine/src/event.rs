@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::dialect::{Readers, Reading};
 use crate::{EngineError, Token};
 
 /// Events of one generation that may wait for a slow reader; more if it has many choices.
@@ -114,17 +114,17 @@ pub struct Events {
     /// Closed when the engine has let go of the generation.
     engine: mpsc::Receiver<Infallible>,
     meter: Arc<Meter>,
-    readers: Readers,
-    /// Events that the output parser made of the engine's last event and that aren't handed out yet.
+    /// The engine's last stage, if it has one.
+    stage: Option<Box<dyn Stage>>,
+    /// Events that the last stage has returned and that aren't handed out yet.
     ready: VecDeque<Event>,
 }
 
 impl Events {
-    /// Adds the output parser, which splits reasoning and tool calls off the text. It runs in the task that takes the
-    /// events, not on the engine's thread.
+    /// Adds the engine's last stage. It runs in the task that takes the events, not on the engine's thread.
     #[must_use]
-    pub fn read(mut self, reading: Reading) -> Self {
-        self.readers = Readers::new(reading);
+    pub fn through(mut self, stage: Box<dyn Stage>) -> Self {
+        self.stage = Some(stage);
         self
     }
 
@@ -136,7 +136,10 @@ impl Events {
             }
             // Cancel-safe: no event is lost if the caller drops the future while it waits here.
             let event = self.receiver.recv().await?;
-            self.readers.read(event, &mut self.ready);
+            match &mut self.stage {
+                None => return Some(event),
+                Some(stage) => stage.push(event, &mut self.ready),
+            }
         }
     }
 
@@ -154,8 +157,22 @@ impl Events {
 
     /// The tokens computed and generated so far, whether or not their text was read.
     pub fn usage(&self) -> Usage {
-        self.readers.with_reasoning(self.meter.usage())
+        let reasoning = self.stage.as_ref().map_or(0, |stage| stage.reasoning());
+        Usage {
+            reasoning,
+            ..self.meter.usage()
+        }
     }
+}
+
+/// An engine's last stage, which turns its raw events into those that callers get: an output parser, for example, splits
+/// reasoning and tool calls off the text.
+pub trait Stage: Send + Debug {
+    /// Takes an event, and appends the resulting events to `ready`.
+    fn push(&mut self, event: Event, ready: &mut VecDeque<Event>);
+
+    /// The number of generated tokens so far that were reasoning.
+    fn reasoning(&self) -> u64;
 }
 
 /// The sending end, owned by the engine, which drops it when the generation has ended or the receiver is closed.
@@ -182,7 +199,7 @@ pub fn channel(capacity: usize) -> (EventSender, Events) {
             receiver,
             engine,
             meter,
-            readers: Readers::default(),
+            stage: None,
             ready: VecDeque::new(),
         },
     )

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use weir_accounts::{Counts, Nanos, Price};
-use weir_engine::constraint::Relaxed;
-use weir_engine::model::Tokenizer;
 use weir_engine::request::Invalid;
-use weir_engine::{Engine, Facts, Prepared, Request};
+use weir_engine::{Engine, Facts, Prepared, Relaxed, Request, Token, Tokenizer};
 
 use crate::limits::Permit;
 use crate::{Offer, Refusal};
@@ -40,29 +38,41 @@ impl Admitted {
 
     /// The model's tokenizer; refused if no engine of this process has it.
     pub fn tokenizer(&self) -> Result<Arc<dyn Tokenizer>, Refusal> {
-        self.engine.tokenizer().ok_or_else(|| Refusal::Unsupported {
-            model: self.offer.id.clone(),
-            feature: "tokenize",
-        })
+        self.engine.tokenizer().ok_or_else(|| self.no_tokenizer())
     }
 
-    /// Prepares the request for the engine: applies the model's output cap, and renders and tokenizes the prompt.
+    /// The tokens of a request's prompts, one after the other; refused if no engine of this process has its tokenizer.
+    pub async fn prompt_tokens(&self, request: Request) -> Result<Vec<Token>, Refusal> {
+        let prepared = self.prepare(request).await?;
+        let prompts = prepared.prompts.ok_or_else(|| self.no_tokenizer())?;
+        Ok(prompts.concat())
+    }
+
+    fn no_tokenizer(&self) -> Refusal {
+        Refusal::Unsupported {
+            model: self.offer.id.clone(),
+            feature: "tokenize",
+        }
+    }
+
+    /// Prepares the request on the engine, with the model's output cap.
     pub async fn prepare(&self, mut request: Request) -> Result<Prepared, Refusal> {
         request.output = self.offer.limit_output(request.output)?;
         // A caller that names a seed wants the same answer again.
         request.repeatable = request.sampling.seed().is_some();
         request.sampling = request.sampling.or_seed(entropy()?);
         request.account = Arc::clone(&self.account);
+        let request = Arc::new(request);
         self.engine
-            .prepare(request)
+            .prepare(&request)
             .await
             .map_err(|error| Refusal::from_engine(error, &self.offer.id))
     }
 
-    /// Runs `work`, CPU work on texts, on the engine's worker threads when it is the account's turn, and returns its
-    /// result.
+    /// Runs `work`, CPU work with the tokenizer, where the tokenizer wants it run, and returns its result.
     pub async fn work<T: Send + 'static>(
         &self,
+        tokenizer: &dyn Tokenizer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
@@ -70,7 +80,7 @@ impl Admitted {
             // The caller may have hung up, and the receiver be dropped.
             let _ = answer.send(work());
         });
-        let done = self.engine.work(&self.account, work).await;
+        let done = tokenizer.run(&self.account, work).await;
         done.map_err(|error| Refusal::from_engine(error, &self.offer.id))?;
         let answered = answered.await;
         answered.map_err(|_| Refusal::Internal("work with a text ended in a panic".to_owned()))
@@ -79,13 +89,17 @@ impl Admitted {
     /// Estimates the tokens that the request would need and the most that it could cost.
     pub async fn estimate(&self, request: Request) -> Result<Estimate, Refusal> {
         let prepared = self.prepare(request).await?;
-        let (prompt_tokens, output_tokens_max) =
-            (prepared.prompt_tokens(), prepared.output_tokens_max());
+        let Prepared {
+            prompt_tokens,
+            output_tokens_max,
+            relaxed,
+            ..
+        } = prepared;
         Ok(Estimate {
             prompt_tokens,
             output_tokens_max,
             cost_max: cost_max(&self.offer.price, prompt_tokens, output_tokens_max)?,
-            relaxed: prepared.relaxed,
+            relaxed,
         })
     }
 }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use weir_accounts::Price;
-use weir_engine::model::Tokenizer;
 use weir_engine::request::{Invalid, OutputLimit};
-use weir_engine::{Engine, Facts, Health};
+use weir_engine::{Engine, Facts, Health, Tokenizer};
 
 use crate::Refusal;
 

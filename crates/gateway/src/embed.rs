@@ -33,22 +33,24 @@ impl Gateway {
         } = self.admit(caller, &model).await?;
         request.account = account;
         let refused = |error| Refusal::from_engine(error, &offer.id);
-        let prepared = engine.prepare_embed(request).await.map_err(refused)?;
-        permit
-            .admit_tokens(prepared.tokens(), Instant::now())
-            .await?;
+        let embeddings = engine.embeddings().ok_or_else(|| Refusal::Unsupported {
+            model: offer.id.clone(),
+            feature: "embeddings",
+        })?;
+        let prepared = embeddings.prepare_embed(request).await.map_err(refused)?;
+        permit.admit_tokens(prepared.tokens, Instant::now()).await?;
         let order = Order {
             caller: caller.clone(),
             request_id,
             model,
             price: offer.price,
-            prompt_tokens: prepared.tokens(),
+            prompt_tokens: prepared.tokens,
             output_tokens_max: 0,
             explicit: true,
             allowance: Allowance::unlimited(),
         };
         let bill = Bill::open(self, order, permit).await?;
-        match engine.embed(prepared).await {
+        match prepared.run().await {
             Ok(embedded) => {
                 let used = Usage {
                     prompt: embedded.tokens,

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_accounts::Outcome;
-use weir_engine::constraint::Relaxed;
-use weir_engine::{EngineError, Event, Events, Usage};
+use weir_engine::{EngineError, Event, Events, Relaxed, Usage};
 
 use crate::bill::{Bill, Ending, Settled};
 use crate::{Delivery, Gateway, Refusal, STORE_RETRY};

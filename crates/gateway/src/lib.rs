@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, KeyError, KeyRole, Trouble};
-use weir_engine::{Allowance, Request};
+use weir_engine::{Allowance, Request, Terms};
 
 pub use crate::account_view::BILLS_PER_MINUTE;
 pub use crate::admitted::{Admitted, Estimate};
@@ -242,7 +242,7 @@ impl Gateway {
         let accepts = admitted.engine.accepts(&admitted.account);
         accepts.map_err(refusal)?;
         let explicit = request.output.tokens.is_some();
-        let mut prepared = admitted.prepare(request).await?;
+        let prepared = admitted.prepare(request).await?;
         admitted
             .permit
             .admit_tokens(prepared.tokens_max(), Instant::now())
@@ -250,28 +250,24 @@ impl Gateway {
 
         // The engine prefills the prompt while the hold becomes durable, and may generate the first token. No text
         // reaches the caller before the hold is durable, since the generation is returned only then.
-        prepared.allowance = Allowance::rolling(HEAD_START_TOKENS);
-        prepared.account = caller.account.as_str().into();
-        prepared.weight = self.0.tiers.weight(caller);
+        let terms = Terms {
+            allowance: Allowance::rolling(HEAD_START_TOKENS),
+            weight: self.0.tiers.weight(caller),
+        };
         let relaxed = Arc::clone(&prepared.relaxed);
-        let Admitted {
-            account: _,
-            offer,
-            engine,
-            permit,
-        } = admitted;
+        let Admitted { offer, permit, .. } = admitted;
         let order = Order {
             caller: caller.clone(),
             request_id,
             price: offer.price,
-            prompt_tokens: prepared.prompt_tokens(),
-            output_tokens_max: prepared.output_tokens_max(),
+            prompt_tokens: prepared.prompt_tokens,
+            output_tokens_max: prepared.output_tokens_max,
             explicit,
-            allowance: prepared.allowance.clone(),
+            allowance: terms.allowance.clone(),
             model,
         };
         // If the engine's queue is full, the request is refused at once, before anything is held.
-        let mut generating = engine.generate(prepared);
+        let mut generating = prepared.start(terms);
         let (bill, events) = match futures::poll!(&mut generating) {
             Poll::Ready(Err(error)) => return Err(Refusal::from_engine(error, &offer.id)),
             Poll::Ready(events) => (Bill::open(self, order, permit).await, events),

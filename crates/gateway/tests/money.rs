@@ -12,12 +12,12 @@ use weir_accounts::{
     AccountChange, AccountId, Accounts, Caller, Counts, EventKind, Nanos, Options, Outcome, Price,
     Role, Subscription,
 };
-use weir_engine::local::LocalEngine;
 use weir_engine::request::{Input, OutputLimit, Overflow, Prompt};
-use weir_engine::sim::{self, SimModel, SimOptions};
 use weir_engine::{Event, Request, Sampling, Usage};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, Offer, Refusal};
+use weir_inference::local::LocalEngine;
+use weir_inference::sim::{self, SimModel, SimOptions};
 
 const MODEL: &str = "test/model";
 /// Number of concurrent requests.

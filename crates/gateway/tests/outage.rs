@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use weir_accounts::{
     Accounts, Caller, Nanos, Options, Outcome, PostgresUrl, Price, Role, SpillOptions, Uptime,
 };
-use weir_engine::local::LocalEngine;
 use weir_engine::request::{Input, OutputLimit, Overflow, Prompt};
-use weir_engine::sim::{self, Gate, SimModel, SimOptions};
 use weir_engine::{Event, Request, Sampling, Usage};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, Offer, Refusal};
+use weir_inference::local::LocalEngine;
+use weir_inference::sim::{self, Gate, SimModel, SimOptions};
 
 fn noon() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()

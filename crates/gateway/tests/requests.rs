@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use weir_accounts::{
     Account, Accounts, Caller, KeyOptions, Nanos, Options, Outcome, Price, Role, UsageRecord,
 };
-use weir_engine::local::{LocalEngine, QUEUE_REQUESTS_MAX};
 use weir_engine::request::{
-    Choices, Input, Message, OutputLimit, Overflow, Prompt, Role as MessageRole, SamplingFields,
+    Choices, Input, Message, OutputLimit, Overflow, Prompt, Role as MessageRole,
 };
-use weir_engine::sim::{self, Faults, Gate, Probe, SimModel, SimOptions};
 use weir_engine::{Engine, Event, FinishReason, Request, Sampling, Usage};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Delivery, Gateway, Generation, Job, NotReady, Offer, Refusal};
+use weir_inference::local::{LocalEngine, QUEUE_REQUESTS_MAX};
+use weir_inference::sim::{self, Faults, Gate, Probe, SimModel, SimOptions};
 
 const MODEL: &str = "test/model";
 /// 1 USD per million prompt tokens, 2 USD per million generated ones: 1,000 and 2,000 nano-USD each.
@@ -637,35 +637,6 @@ async fn limits_refuse_and_permits_come_back() {
         "{refusal:?}"
     );
     bench.check_clean().await;
-}
-
-/// A request with a seed gets the same answer again, and no draft tokens.
-#[tokio::test]
-async fn a_request_with_a_seed_is_repeatable() {
-    let bench = Bench::new(Setup::default()).await;
-    let check = async |seed: Option<i64>, temperature: Option<f64>, expected: bool| {
-        let fields = SamplingFields {
-            seed,
-            temperature,
-            ..SamplingFields::default()
-        };
-        let request = Request {
-            sampling: Sampling::new(fields).unwrap(),
-            ..completion("hello", 10)
-        };
-        let admitted = bench.gateway.admit(&bench.caller, MODEL).await.unwrap();
-        let prepared = admitted.prepare(request).await.unwrap();
-        assert_eq!(
-            prepared.request.repeatable, expected,
-            "{seed:?}, {temperature:?}"
-        );
-        assert!(prepared.request.sampling.seed().is_some());
-    };
-    check(None, None, false).await;
-    check(None, Some(0.0), false).await;
-    check(Some(7), None, true).await;
-    check(Some(7), Some(0.0), true).await;
-    check(Some(-1), Some(1.0), true).await;
 }
 
 #[tokio::test]

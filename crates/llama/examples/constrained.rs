@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weir_engine::constraint::{Cancel, Constraints, Grammar, MaskComputer, MaskJob};
-use weir_engine::local::{LocalEngine, Options};
-use weir_engine::model::{Bos, Model, Tokenizer};
 use weir_engine::request::{
     Choices, Format, OutputLimit, Overflow, Prompt, Request, Sampling, SamplingFields,
 };
-use weir_engine::{Engine, Event, Input, Token};
+use weir_engine::{Event, Input, Token};
+use weir_inference::constraint::{Cancel, Constraints, Grammar, MaskComputer, MaskJob};
+use weir_inference::local::{LocalEngine, Options};
+use weir_inference::model::{Bos, Model, Tokenizer};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 const ROUNDS: usize = 5;
@@ -132,7 +132,7 @@ fn measure_streams(model: LlamaModel) {
             kept / free
         );
     }
-    engine.stop();
+    engine.stop_and_wait();
 }
 
 async fn stream(
@@ -157,9 +157,9 @@ async fn stream(
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text("A list:".to_owned())]))
     };
-    let prepared = engine.prepare(request).await.expect("a good request");
+    let prepared = engine.render(request).await.expect("a good request");
     let start = Instant::now();
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut tokens = 0;
     while let Some(event) = events.next().await {
         match event {

@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use weir_engine::model::{Model, Row, SequenceId};
+use weir_inference::model::{Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 const PROMPT: u32 = 128;

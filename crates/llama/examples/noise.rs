@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use weir_engine::Token;
-use weir_engine::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{Bos, Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 const PROMPT: usize = 128;

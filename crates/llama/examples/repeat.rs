@@ -15,9 +15,9 @@ use std::io::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options, Speculation};
 use weir_engine::request::{OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, Input, Request, Sampling};
+use weir_engine::{Event, Input, Request, Sampling};
+use weir_inference::local::{LocalEngine, Options, Speculation};
 use weir_llama::{LoadOptions, load};
 
 /// Tokens of each answer.
@@ -76,7 +76,7 @@ fn main() {
                     append(&results, &format!("{key}\t{differ}\t{}", first.len()));
                 }
             }
-            engine.stop();
+            engine.stop_and_wait();
         }
     }
     table(&results);
@@ -164,8 +164,8 @@ fn request(number: u64, temperature: f64, repeatable: bool) -> Request {
 }
 
 async fn answer(engine: &LocalEngine, request: Request) -> String {
-    let prepared = engine.prepare(request).await.expect("it fits the context");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits the context");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut answer = String::new();
     while let Some(event) = events.next().await {
         match event {

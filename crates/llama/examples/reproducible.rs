@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options};
 use weir_engine::request::{OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, Input, Request, Sampling};
+use weir_engine::{Event, Input, Request, Sampling};
+use weir_inference::local::{LocalEngine, Options};
 use weir_llama::{LoadOptions, load};
 
 /// Tokens of each stream.
@@ -54,7 +54,7 @@ fn main() {
             runtime.block_on(stream(&engine, 1_000, 1));
             let took = begin.elapsed().as_millis();
             println!("    first token of a prompt of 1,000: {took} ms");
-            engine.stop();
+            engine.stop_and_wait();
         }
     }
 }
@@ -74,8 +74,8 @@ async fn stream(engine: &LocalEngine, prompt: u32, tokens: u32) -> u64 {
         },
         ..Request::new(Input::Prompts(vec![Prompt::Tokens(prompt)]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits");
+    let mut events = engine.start(prepared).expect("it is accepted");
     while let Some(event) = events.next().await {
         if let Event::Done(usage) = event {
             return usage.completion;

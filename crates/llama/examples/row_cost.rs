@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use weir_engine::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{Bos, Model, Row, SequenceId};
 use weir_llama::{LoadOptions, load};
 
 const PROMPT: usize = 400;

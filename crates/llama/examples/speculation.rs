@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options, Speculation};
 use weir_engine::request::{OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, Input, Request, Sampling};
+use weir_engine::{Event, Input, Request, Sampling};
+use weir_inference::local::{LocalEngine, Options, Speculation};
 use weir_llama::{LoadOptions, load};
 
 /// Tokens of each stream.
@@ -70,7 +70,7 @@ fn main() {
             }
         }
         println!("  {:?}", engines[1].drafted());
-        engines.iter().for_each(LocalEngine::stop);
+        engines.iter().for_each(LocalEngine::stop_and_wait);
     }
 }
 
@@ -103,8 +103,8 @@ async fn stream(engine: &LocalEngine, work: &str, number: u32) -> u64 {
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text(text)]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits the context");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits the context");
+    let mut events = engine.start(prepared).expect("it is accepted");
     while let Some(event) = events.next().await {
         match event {
             Event::Done(usage) => return usage.completion,

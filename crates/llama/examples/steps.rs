@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use weir_engine::Token;
-use weir_engine::model::{Model, Row, SequenceId};
+use weir_inference::model::{Model, Row, SequenceId};
 use weir_llama::{FlashAttention, KvLayout, LlamaModel, LoadOptions, load};
 
 const DEPTHS: [u32; 3] = [0, 1_024, 3_000];

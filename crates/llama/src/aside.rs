@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::{AsideCapacity, DecodeError, Row, SequenceId};
+use weir_inference::model::{AsideCapacity, DecodeError, Row, SequenceId};
 
 pub(crate) use crate::aside::values::Values;
 use crate::batch::Batch;

@@ -1,7 +1,7 @@
 //! The tokens of a step in llama.cpp's layout: one array per field (`llama_batch`).
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::Row;
+use weir_inference::model::Row;
 
 /// Buffers of a `llama_batch`, reused from step to step.
 #[derive(Debug, Default)]

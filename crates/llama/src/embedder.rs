@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_engine::Token;
-use weir_engine::model::{DecodeError, Embedder, EmbedderFacts, Row, SequenceId, Tokenizer};
+use weir_inference::model::{DecodeError, Embedder, EmbedderFacts, Row, SequenceId, Tokenizer};
 
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};

@@ -1,4 +1,4 @@
-//! A [`Model`](weir_engine::model::Model) on llama.cpp's kernels: GGUF files on this machine's cores.
+//! A [`Model`](weir_inference::model::Model) on llama.cpp's kernels: GGUF files on this machine's cores.
 //!
 //! The only crate with `unsafe` and C++. It loads a file, computes the steps that the scheduler planned, and tokenizes;
 //! it knows nothing of requests, sampling or queues. Arguments for which llama.cpp would abort the process (wrong sizes,

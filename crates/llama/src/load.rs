@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use serde::{Deserialize, Serialize};
-use weir_engine::model::{Capacity, ModelFacts};
+use weir_inference::model::{Capacity, ModelFacts};
 
 use crate::backend;
 use crate::digest;

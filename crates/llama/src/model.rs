@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_engine::model::{
+use weir_inference::model::{
     Aside as Progress, AsideCapacity, Batching, Capacity, DecodeError, Forks, Model, ModelFacts,
     Row, SequenceId, Tokenizer,
 };

@@ -2,7 +2,7 @@
 
 use std::thread::available_parallelism;
 
-use weir_engine::model::{Batching, Forks};
+use weir_inference::model::{Batching, Forks};
 
 use crate::load::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
 

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use weir_engine::Token;
-use weir_engine::model::{Batching, DecodeError, Forks, Model, Row, SequenceId};
+use weir_inference::model::{Batching, DecodeError, Forks, Model, Row, SequenceId};
 
 use crate::LlamaModel;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use weir_engine::Token;
-use weir_engine::model::{Bos, Encoded, Tokenizer};
-use weir_engine::specials::{Fragment, Names, Special, SpecialKind, Specials};
+use weir_inference::model::{Bos, Encoded, Tokenizer};
+use weir_inference::specials::{Fragment, Names, Special, SpecialKind, Specials};
 
 use crate::shim::{self, Weights, guarded};
 use crate::tokenizer::long::{COUNTED_BYTES, CUT_TOKENS, PART_BYTES, with_stack};
@@ -333,7 +333,7 @@ impl Tokenizer for LlamaTokenizer {
         encoded
     }
 
-    fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
+    fn token_bytes(&self, token: Token, bytes: &mut Vec<u8>) {
         if !self.contains(token) || self.is_end(token) {
             return;
         }

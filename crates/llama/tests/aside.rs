@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_engine::Token;
-use weir_engine::model::{Aside, DecodeError, Model, SequenceId};
+use weir_inference::model::{Aside, DecodeError, Model, SequenceId};
 use weir_llama::{FlashAttention, KvFormat, KvLayout, LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]

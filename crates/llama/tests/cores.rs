@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use weir_engine::model::{Model, SequenceId};
+use weir_inference::model::{Model, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 #[path = "support/common.rs"]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use weir_engine::model::{Bos, Model, SequenceId};
+use weir_inference::model::{Bos, Model, SequenceId};
 use weir_llama::gguf::Gguf;
 use weir_llama::{EmbedOptions, LoadError, LoadOptions, ServeOptions, Served, open, try_out};
 
@@ -147,7 +147,7 @@ fn serve(path: &Path) {
     let served = open(path).and_then(|file| file.serve(&options));
     let Served { embedder, model } = served.expect("what was tried loads");
     if let Some(mut embedder) = embedder {
-        use weir_engine::model::Embedder;
+        use weir_inference::model::Embedder;
         embedder.embed(&[[0, 1, 2].into()]).expect("it was tried");
     }
     let Some(mut model) = model else { return };

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use weir_engine::Token;
-use weir_engine::model::{DecodeError, Model, Row, SequenceId};
+use weir_inference::model::{DecodeError, Model, Row, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
@@ -99,7 +99,7 @@ fn four_forks(model: &mut LlamaModel) {
     let ends = [" France are", " Japan are", " Italy are", " Brazil are"].map(|end| {
         let end = model
             .tokenizer()
-            .tokenize(end, weir_engine::model::Bos::Omit);
+            .tokenize(end, weir_inference::model::Bos::Omit);
         [stem.clone(), end].concat()
     });
     let alone = ends.clone().map(|prompt| {

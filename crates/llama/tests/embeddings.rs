@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weir_engine::Token;
-use weir_engine::model::{Bos, Embedder};
+use weir_inference::model::{Bos, Embedder};
 use weir_llama::{EmbedOptions, LlamaEmbedder, LoadOptions, ModelFile, Pooling, load, open};
 
 #[path = "support/common.rs"]

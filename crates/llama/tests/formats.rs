@@ -4,11 +4,11 @@
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use weir_engine::local::{LocalEngine, Options};
 use weir_engine::request::{
     Choices, Format, OutputLimit, Overflow, Prompt, Request, Sampling, SamplingFields,
 };
-use weir_engine::{Engine, Event, FinishReason, Input};
+use weir_engine::{Event, FinishReason, Input};
+use weir_inference::local::{LocalEngine, Options};
 use weir_llama::LoadOptions;
 
 #[path = "support/common.rs"]
@@ -118,8 +118,8 @@ async fn documents(engine: &LocalEngine, seed: i64) -> Vec<(String, Option<Finis
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text(prompt.to_owned())]))
     };
-    let prepared = engine.prepare(request).await.expect("a good schema");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("a good schema");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut documents = vec![(String::new(), None); choices];
     while let Some(event) = events.next().await {
         match event {
@@ -147,7 +147,7 @@ fn documents_at_a_high_temperature_are_valid() {
         .build()
         .expect("a runtime");
     let all = runtime.block_on(join_all((0..SEEDS).map(|seed| documents(&engine, seed))));
-    engine.stop();
+    engine.stop_and_wait();
 
     let all: Vec<_> = all.into_iter().flatten().collect();
     assert_eq!(all.len(), DOCUMENTS);

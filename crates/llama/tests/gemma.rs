@@ -1,6 +1,6 @@
 //! A model with a sliding window and a large vocabulary: Gemma 3 270M. Nothing is tested if the file isn't there.
 
-use weir_engine::model::{Bos, DecodeError, Model, SequenceId};
+use weir_inference::model::{Bos, DecodeError, Model, SequenceId};
 use weir_llama::LoadOptions;
 
 #[path = "support/common.rs"]
@@ -41,7 +41,7 @@ fn what_gemma_says_of_itself() {
     let tokens = tokenizer.tokenize(text, Bos::Omit);
     tokens
         .iter()
-        .for_each(|&token| tokenizer.piece(token, &mut bytes));
+        .for_each(|&token| tokenizer.token_bytes(token, &mut bytes));
     assert_eq!(String::from_utf8_lossy(&bytes), text);
     // Tokenized as a whole, this text would take minutes.
     assert!(tokenizer.tokenize(&"\0".repeat(1 << 20), Bos::Omit).len() > 32_768);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use weir_engine::model::{Model, SequenceId};
+use weir_inference::model::{Model, SequenceId};
 use weir_llama::{FlashAttention, KvFormat, LoadOptions, load};
 
 #[path = "support/common.rs"]
@@ -214,7 +214,7 @@ fn two_models_at_once_dont_disturb_each_other() {
     drop(second);
     assert_eq!(
         tokenizer
-            .tokenize("The", weir_engine::model::Bos::Omit)
+            .tokenize("The", weir_inference::model::Bos::Omit)
             .len(),
         1
     );

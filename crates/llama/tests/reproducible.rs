@@ -2,10 +2,10 @@
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options};
-use weir_engine::model::{Model, SequenceId};
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, Input, Request, Sampling, Token};
+use weir_engine::{Event, Input, Request, Sampling, Token};
+use weir_inference::local::{LocalEngine, Options};
+use weir_inference::model::{Model, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
@@ -149,8 +149,8 @@ async fn texts(engine: &LocalEngine, job: &Job) -> Vec<String> {
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text(essay(job.words))]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut texts = vec![String::new(); job.choices as usize];
     while let Some(event) = events.next().await {
         match event {
@@ -186,7 +186,7 @@ fn same_texts(load: impl Fn() -> LlamaModel) {
         .iter()
         .map(|target| runtime.block_on(texts(&engine, target)).concat())
         .collect();
-    engine.stop();
+    engine.stop_and_wait();
     drop(engine);
     assert!(alone.iter().all(|text| text.len() > 20), "{alone:?}");
     assert_ne!(alone[0], alone[1]);
@@ -198,7 +198,7 @@ fn same_texts(load: impl Fn() -> LlamaModel) {
     let many = [job(150, 1.0, TOKENS, 2), job(40, 1.0, TOKENS, 3)];
     let crowd: Vec<Job> = noise.chain(many).chain(targets).collect();
     let answers = runtime.block_on(join_all(crowd.iter().map(|job| texts(&engine, job))));
-    engine.stop();
+    engine.stop_and_wait();
     let told: Vec<&String> = answers[10..].iter().map(|choices| &choices[0]).collect();
     assert_eq!(told, alone.iter().collect::<Vec<_>>());
     assert_eq!([&answers[8][0], &answers[9][0]], [&alone[1], &alone[2]]);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use weir_engine::model::Model;
+use weir_inference::model::Model;
 use weir_llama::{
     Difference, KL_MEAN_MAX, LoadOptions, Requantized, SpeedOptions, for_speed, load,
 };

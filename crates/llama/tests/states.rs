@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures::future::join_all;
 use jiff::Timestamp;
 use weir_engine::Token;
-use weir_engine::local::{LocalEngine, Options, PrefixCache, Speculation};
-use weir_engine::model::{DecodeError, Forks, Model, Row, SequenceId};
+use weir_inference::local::{LocalEngine, Options, PrefixCache, Speculation};
+use weir_inference::model::{DecodeError, Forks, Model, Row, SequenceId};
 use weir_llama::{EmbedOptions, KvFormat, KvLayout, LlamaModel, LoadOptions, Workload, load, open};
 
 #[path = "support/common.rs"]
@@ -300,7 +300,7 @@ fn an_engine_shares_what_they_begin_with() {
                 }
                 one_by_one
             });
-            engine.stop();
+            engine.stop_and_wait();
             let (texts, usages): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             let cached: Vec<_> = usages.iter().map(|usage| usage.cached).collect();
             (texts, cached)

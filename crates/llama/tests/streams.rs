@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use weir_engine::local::{LocalEngine, Options, Speculation};
-use weir_engine::model::{Bos, Model, SequenceId, Tokenizer};
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, FinishReason, Input, Request, Sampling, Token, Usage};
+use weir_engine::{Event, FinishReason, Input, Request, Sampling, Token, Usage};
+use weir_inference::local::{LocalEngine, Options, Speculation};
+use weir_inference::model::{Bos, Model, SequenceId, Tokenizer};
 use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
@@ -61,7 +61,7 @@ struct Solo {
 
 fn piece(tokenizer: &dyn Tokenizer, token: Token) -> Vec<u8> {
     let mut bytes = Vec::new();
-    tokenizer.piece(token, &mut bytes);
+    tokenizer.token_bytes(token, &mut bytes);
     bytes
 }
 
@@ -119,8 +119,8 @@ async fn stream(engine: &LocalEngine, job: &Job) -> Answer {
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text(job.prompt.clone())]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits the context");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits the context");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut answer = Answer {
         choices: vec![Choice::default(); job.choices as usize],
         usage: Usage::default(),
@@ -205,7 +205,7 @@ fn check_streams(options: &LoadOptions, jobs: &[Job], solos: &[Solo]) {
         .build()
         .expect("a runtime");
     let answers = runtime.block_on(join_all(jobs.iter().map(|job| stream(&engine, job))));
-    engine.stop();
+    engine.stop_and_wait();
 
     let mut same = 0;
     for ((job, solo), answer) in jobs.iter().zip(solos).zip(&answers) {
@@ -244,7 +244,7 @@ fn drafts_do_not_change_what_is_said() {
     let alone = runtime.block_on(stream(&engine, &jobs[0]));
     let answers = runtime.block_on(join_all(jobs[1..].iter().map(|job| stream(&engine, job))));
     let drafted = engine.drafted();
-    engine.stop();
+    engine.stop_and_wait();
     for ((job, solo), answer) in jobs.iter().zip(&solos).zip([alone].iter().chain(&answers)) {
         check(job, solo, &answer.choices[0]);
     }

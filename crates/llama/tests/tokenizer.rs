@@ -3,7 +3,7 @@
 use std::thread;
 
 use weir_engine::Token;
-use weir_engine::model::{Bos, Model, Tokenizer};
+use weir_inference::model::{Bos, Model, Tokenizer};
 use weir_llama::LoadOptions;
 
 #[path = "support/common.rs"]
@@ -14,7 +14,7 @@ fn bytes(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> Vec<u8> {
     let mut bytes = Vec::new();
     tokens
         .iter()
-        .for_each(|&token| tokenizer.piece(token, &mut bytes));
+        .for_each(|&token| tokenizer.token_bytes(token, &mut bytes));
     bytes
 }
 

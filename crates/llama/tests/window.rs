@@ -12,9 +12,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use llama_cpp_sys_2 as sys;
 use weir_engine::event::TokenLogprob;
-use weir_engine::local::{LocalEngine, Options, PrefixCache};
 use weir_engine::request::{Logprobs, OutputLimit, Overflow, Prompt, SamplingFields};
-use weir_engine::{Engine, Event, Input, Request, Sampling, Token};
+use weir_engine::{Event, Input, Request, Sampling, Token};
+use weir_inference::local::{LocalEngine, Options, PrefixCache};
 use weir_llama::{LoadOptions, load};
 
 #[path = "support/common.rs"]
@@ -54,8 +54,8 @@ async fn answer(engine: &LocalEngine, prompt: &[Token], count: u32) -> (Vec<Toke
         },
         ..Request::new(Input::Prompts(vec![Prompt::Tokens(prompt.to_vec())]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut said = Vec::new();
     while let Some(event) = events.next().await {
         match event {
@@ -104,7 +104,7 @@ fn a_shared_prompt_beyond_the_window_is_continued_alike() {
             runtime.block_on(answer(&engine, prompt, 8));
         }
         let answer = runtime.block_on(answer(&engine, &second, 64));
-        engine.stop();
+        engine.stop_and_wait();
         answer
     };
     let (expected, none) = run(PrefixCache::Off, &[]);

@@ -12,8 +12,8 @@ mod tokens;
 mod tools;
 
 use weir_api::{Anything, Integer, LogitBias, StreamOptions};
-use weir_engine::model::Bos;
 use weir_engine::request::{Choices, Invalid, Stop, Tokenizing};
+use weir_engine::tokenizer::Bos;
 use weir_engine::{Feature, Input, Request, Token};
 use weir_gateway::Offer;
 

@@ -1,7 +1,7 @@
 //! The header that lists the parts of a request's schemas that aren't enforced.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use weir_engine::constraint::Relaxed;
+use weir_engine::Relaxed;
 
 /// A list of JSON pointers into the request, separated by commas.
 pub(crate) const X_WEIR_SCHEMA_RELAXED: HeaderName =

@@ -16,7 +16,7 @@ use axum::response::Response;
 use http::{Method, Uri};
 use weir_accounts::Caller;
 use weir_engine::Token;
-use weir_engine::model::Tokenizer;
+use weir_engine::Tokenizer;
 use weir_gateway::{Delivery, Job};
 
 use crate::answer::{self, Envelope, Kind, Shape};
@@ -113,7 +113,7 @@ fn shape(app: &App, model: &str, shown: Shown) -> Shape {
 fn detokenize_lossy(tokenizer: &dyn Tokenizer, tokens: &[Token]) -> String {
     let mut bytes = Vec::new();
     for &token in tokens {
-        tokenizer.piece(token, &mut bytes);
+        tokenizer.token_bytes(token, &mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use weir_accounts::{Account, Accounts, KeyOptions, Nanos, Price, Role};
 use weir_engine::Engine;
-use weir_engine::sim::{self, SimModel, SimOptions};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules, TierRule};
+use weir_inference::sim::{self, SimModel, SimOptions};
 use weir_server::{App, Options};
 
 use crate::{Answer, Scripted};

@@ -1,24 +1,28 @@
 //! An engine that says what a test tells it to say, and remembers what it was asked.
+//!
+//! It knows no tokenizer: like an engine on another server, it counts an upper bound of a prompt's tokens.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::future::BoxFuture;
-use weir_engine::embed::{EmbedRequest, Embedded, PreparedEmbed};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use weir_engine::embed::{EmbedJob, EmbedRequest, Embedded, Embeddings, PreparedEmbed};
 use weir_engine::event::{self, EVENTS_MAX};
-use weir_engine::model::{Bos, Tokenizer};
 use weir_engine::request::Prompt;
-use weir_engine::sim::SimTokenizer;
 use weir_engine::{
-    Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Prepared, Request, Token,
+    Engine, EngineError, Event, Events, Facts, Feature, Health, Input, Job, Prepared, Request,
+    Terms,
 };
 
-/// The tokenizer is that of the simulated model. A conversation counts one token per message.
+/// A message of a conversation counts as one token, a text as one more than its bytes.
 #[derive(Debug, Clone)]
 pub struct Scripted {
     facts: Facts,
-    script: Vec<Event>,
-    asked: Arc<Mutex<Vec<Request>>>,
+    script: Arc<[Event]>,
+    asked: Asked,
 }
+
+type Asked = Arc<Mutex<Vec<Request>>>;
 
 impl Scripted {
     /// An engine that supports all features, and answers each request with these events.
@@ -36,7 +40,7 @@ impl Scripted {
                 ],
                 fingerprint: "fp_0123456789".into(),
             },
-            script,
+            script: script.into(),
             asked: Arc::default(),
         }
     }
@@ -61,76 +65,112 @@ impl Engine for Scripted {
         &self.facts
     }
 
-    fn prepare(&self, request: Request) -> BoxFuture<'_, Result<Prepared, EngineError>> {
-        let prompts = match &request.input {
-            Input::Chat(conversation) => vec![vec![0; conversation.messages.len()].into()],
-            Input::Prompts(prompts) => prompts.iter().map(tokens).collect(),
-        };
-        let output_max = request.output.tokens.unwrap_or(64);
-        let prepared = Prepared::new(request, prompts, output_max);
-        Box::pin(async { Ok(prepared) })
+    fn health(&self) -> Health {
+        Health::Ready
     }
 
-    fn generate(&self, prepared: Prepared) -> BoxFuture<'_, Result<Events, EngineError>> {
+    fn prepare<'a>(
+        &'a self,
+        request: &'a Arc<Request>,
+    ) -> BoxFuture<'a, Result<Prepared, EngineError>> {
+        let (prompts, prompt_tokens) = match &request.input {
+            Input::Chat(conversation) => (1, conversation.messages.len() as u64),
+            Input::Prompts(prompts) => (
+                prompts.len() as u64,
+                prompts.iter().map(tokens_at_most).sum(),
+            ),
+        };
+        let output_max = u64::from(request.output.tokens.unwrap_or(64));
+        let prepared = Prepared {
+            prompt_tokens,
+            output_tokens_max: prompts * u64::from(request.choices.get()) * output_max,
+            prompts: None,
+            relaxed: Arc::default(),
+            job: Box::new(ScriptedJob {
+                request: Arc::clone(request),
+                prompt_tokens,
+                script: Arc::clone(&self.script),
+                asked: Arc::clone(&self.asked),
+            }),
+        };
+        ready(Ok(prepared)).boxed()
+    }
+
+    fn drain(&self) {}
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    fn embeddings(&self) -> Option<&dyn Embeddings> {
+        self.facts.embedding.is_some().then_some(self)
+    }
+}
+
+#[derive(Debug)]
+struct ScriptedJob {
+    request: Arc<Request>,
+    prompt_tokens: u64,
+    script: Arc<[Event]>,
+    asked: Asked,
+}
+
+impl Job for ScriptedJob {
+    fn start(self: Box<Self>, _terms: Terms) -> BoxFuture<'static, Result<Events, EngineError>> {
         let (sender, events) = event::channel(EVENTS_MAX.max(self.script.len()));
-        sender.meter().add_prompt(prepared.prompt_tokens(), 0);
-        for event in &self.script {
+        sender.meter().add_prompt(self.prompt_tokens, 0);
+        for event in &*self.script {
             if let Event::Text { tokens, .. } = event {
                 sender.meter().add_completion(u64::from(*tokens));
             }
             sender.send(event.clone());
         }
-        self.asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(prepared.request);
-        Box::pin(async { Ok(events) })
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.push(Request::clone(&self.request));
+        ready(Ok(events)).boxed()
     }
+}
 
+impl Embeddings for Scripted {
     fn prepare_embed(
         &self,
         request: EmbedRequest,
     ) -> BoxFuture<'_, Result<PreparedEmbed, EngineError>> {
-        let prepared = match self.facts.embedding {
-            None => Err(EngineError::Unsupported {
-                feature: "embeddings",
-            }),
-            Some(embedding) => {
-                let dimensions = embedding.dimensions(request.dimensions);
-                dimensions
-                    .map(|dimensions| PreparedEmbed {
-                        inputs: request.inputs.iter().map(tokens).collect(),
-                        dimensions,
-                        account: request.account.clone(),
-                    })
-                    .map_err(EngineError::from)
+        let embedding = self.facts.embedding.expect("the facts have embeddings");
+        let prepared = embedding.dimensions(request.dimensions).map(|dimensions| {
+            let sizes: Vec<u64> = request.inputs.iter().map(tokens_at_most).collect();
+            PreparedEmbed {
+                tokens: sizes.iter().sum(),
+                job: Box::new(ScriptedEmbedJob { sizes, dimensions }),
             }
-        };
-        Box::pin(async { prepared })
-    }
-
-    /// Each number of a vector is the input's number of tokens.
-    fn embed(&self, prepared: PreparedEmbed) -> BoxFuture<'_, Result<Embedded, EngineError>> {
-        let vector = |input: &Arc<[Token]>| vec![input.len() as f32; prepared.dimensions as usize];
-        let embedded = Embedded {
-            vectors: prepared.inputs.iter().map(vector).collect(),
-            tokens: prepared.tokens(),
-        };
-        Box::pin(async { Ok(embedded) })
-    }
-
-    fn health(&self) -> Health {
-        Health::Ready
-    }
-
-    fn tokenizer(&self) -> Option<Arc<dyn Tokenizer>> {
-        Some(Arc::new(SimTokenizer))
+        });
+        ready(prepared.map_err(EngineError::from)).boxed()
     }
 }
 
-fn tokens(prompt: &Prompt) -> Arc<[Token]> {
+#[derive(Debug)]
+struct ScriptedEmbedJob {
+    /// The tokens of each input.
+    sizes: Vec<u64>,
+    dimensions: u32,
+}
+
+impl EmbedJob for ScriptedEmbedJob {
+    /// Each number of a vector is the input's number of tokens.
+    fn run(self: Box<Self>) -> BoxFuture<'static, Result<Embedded, EngineError>> {
+        let vector = |&size: &u64| vec![size as f32; self.dimensions as usize];
+        let embedded = Embedded {
+            vectors: self.sizes.iter().map(vector).collect(),
+            tokens: self.sizes.iter().sum(),
+        };
+        ready(Ok(embedded)).boxed()
+    }
+}
+
+/// An upper bound of the prompt's tokens: a token has at least one byte, and a BOS token may come first.
+fn tokens_at_most(prompt: &Prompt) -> u64 {
     match prompt {
-        Prompt::Text(text) => SimTokenizer.tokenize(text, Bos::Add).into(),
-        Prompt::Tokens(tokens) => tokens.as_slice().into(),
+        Prompt::Text(text) => text.len() as u64 + 1,
+        Prompt::Tokens(tokens) => tokens.len() as u64,
     }
 }

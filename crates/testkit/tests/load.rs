@@ -5,8 +5,8 @@
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weir_engine::model::{Batching, Capacity, Forks};
-use weir_engine::sim::{END, SimModel, SimOptions};
+use weir_inference::model::{Batching, Capacity, Forks};
+use weir_inference::sim::{END, SimModel, SimOptions};
 use weir_server::Stop;
 use weir_testkit::load::{Closed, Ending, LongPrompt, Prompts, Target};
 use weir_testkit::{Setup, TestApp, offer};

@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weir-api", &[]),
     ("weir-engine", &[]),
     ("weir-accounts", &[]),
-    ("weir-llama", &["weir-engine"]),
+    ("weir-inference", &["weir-engine"]),
+    ("weir-llama", &["weir-engine", "weir-inference"]),
     ("weir-webhooks", &["weir-accounts"]),
     ("weir-gateway", &["weir-accounts", "weir-engine"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weir-accounts",
             "weir-engine",
             "weir-gateway",
+            "weir-inference",
             "weir-server",
         ],
     ),
@@ -40,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weir-api",
             "weir-engine",
             "weir-gateway",
+            "weir-inference",
             "weir-llama",
             "weir-server",
             "weir-webhooks",
@@ -61,7 +64,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("cc", &["weir-llama"]),
     ("clap", &["weir"]),
     ("toml", &["weir"]),
-    ("minijinja", &["weir-engine"]),
+    ("minijinja", &["weir-inference"]),
+    ("llguidance", &["weir-inference"]),
 ];
 
 fn metadata() -> Metadata {
@@ -258,10 +262,10 @@ fn no_sql_is_built_by_formatting() {
 
 #[test]
 fn the_scheduler_reads_no_clock_no_randomness_and_no_channel() {
-    for (path, text) in sources("engine") {
-        if !path.to_string_lossy().contains("/scheduler") {
-            continue;
-        }
+    let mut sources = sources("inference");
+    sources.retain(|(path, _)| path.to_string_lossy().contains("/scheduler"));
+    assert!(!sources.is_empty(), "the scheduler is in inference");
+    for (path, text) in sources {
         for (number, line) in code_lines(&text) {
             let impure = ["Instant", "Timestamp", "rand", "mpsc", "Mutex", "Atomic"];
             let found = impure.iter().find(|word| line.contains(**word));

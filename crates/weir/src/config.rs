@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use weir_accounts::PostgresUrl;
-use weir_engine::local::{PrefixCache, Speculation};
+use weir_inference::local::{PrefixCache, Speculation};
 use weir_server::TrustedProxies;
 use weir_webhooks::Webhook;
 

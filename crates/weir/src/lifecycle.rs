@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::TcpSocket;
 use weir_accounts::Accounts;
-use weir_engine::local::LocalEngine;
+use weir_engine::Engine;
 use weir_gateway::{Clock, Gateway};
 use weir_server::{App, Stop};
 use weir_webhooks::Webhooks;
@@ -212,12 +212,10 @@ fn unsettled(gateway: &Gateway, accounts: &Accounts) -> ExitCode {
     ExitCode::from(EXIT_UNSETTLED)
 }
 
-async fn end_engines(engines: Vec<Arc<LocalEngine>>) {
-    // `stop` waits for the running step, and so blocks.
-    let ended =
-        tokio::task::spawn_blocking(move || engines.iter().for_each(|engine| engine.stop()));
-    if ended.await.is_err() {
-        tracing::error!("an engine ended in a panic");
+async fn end_engines(engines: Vec<Arc<dyn Engine>>) {
+    engines.iter().for_each(|engine| engine.drain());
+    for engine in &engines {
+        engine.stop().await;
     }
 }
 

@@ -21,12 +21,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_accounts::{Accounts, Options, Price, Role, SpillOptions};
 use weir_engine::Engine;
-use weir_engine::constraint::AdmissionOptions;
-use weir_engine::local::LocalEngine;
 #[cfg(feature = "llama")]
-use weir_engine::{embed::Shortening, local::EmbeddingEngine};
+use weir_engine::embed::Shortening;
 use weir_gateway::limits::StoreOptions;
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
+use weir_inference::constraint::AdmissionOptions;
+#[cfg(feature = "llama")]
+use weir_inference::local::{EmbeddingEngine, LocalEngine};
 use weir_server::App;
 use weir_webhooks::{Deps, Webhooks};
 
@@ -102,7 +103,7 @@ async fn verify(accounts: &Accounts) {
 
 /// The running engines, which must be stopped in the end.
 pub(crate) struct Models {
-    pub(crate) engines: Vec<Arc<LocalEngine>>,
+    pub(crate) engines: Vec<Arc<dyn Engine>>,
     /// Watches the models' files.
     #[cfg(feature = "llama")]
     pub(crate) watch: Option<Watch>,
@@ -152,11 +153,9 @@ pub(crate) async fn models(config: &Config, clock: &Clock) -> (Catalog, Models) 
             identity: started.identity.clone(),
             checksum: model.engine.checksum,
         }));
-        let (engine, generator) = started.map_or((None, None), |started| {
-            (Some(started.engine), started.generator)
-        });
+        let engine = started.map(|started| started.engine);
+        engines.extend(engine.clone());
         offers.push(offer(model, engine, created));
-        engines.extend(generator);
     }
     let models = Models {
         engines,
@@ -176,8 +175,6 @@ fn watch(watched: Vec<Watched>, known: Arc<ModelFiles>, clock: &Clock) -> Option
 /// A started engine.
 struct Started {
     engine: Arc<dyn Engine>,
-    /// The engine that must be drained and stopped; `None` if the model only gives embeddings.
-    generator: Option<Arc<LocalEngine>>,
     #[cfg(feature = "llama")]
     files: Arc<weir_llama::Files>,
     #[cfg(feature = "llama")]
@@ -300,7 +297,7 @@ fn start_engine(
     #[cfg(feature = "llama")] known: &Arc<ModelFiles>,
 ) -> JoinHandle<anyhow::Result<Started>> {
     let clock = clock.clone();
-    let mut options = weir_engine::local::Options::new(move || clock.now());
+    let mut options = weir_inference::local::Options::new(move || clock.now());
     if let Some(queue) = model.engine.queue_requests_max {
         options.queue_requests_max = usize::try_from(queue).expect("a u32 fits");
     }
@@ -346,7 +343,7 @@ fn load(
     llama: Llama,
     known: &ModelFiles,
     requantized: &Path,
-    options: weir_engine::local::Options,
+    options: weir_inference::local::Options,
 ) -> anyhow::Result<Started> {
     model_file::check(&llama.path)?;
     let serve = serve_options(&llama);
@@ -370,19 +367,18 @@ fn load(
     } else {
         Shortening::Never
     };
-    let engine: Arc<dyn Engine> = match (served.embedder, &generator) {
+    let engine: Arc<dyn Engine> = match (served.embedder, generator) {
         (Some(embedder), generator) => Arc::new(EmbeddingEngine::spawn(
             embedder,
             shortening,
             queue_requests_max,
-            generator.clone(),
+            generator,
         )?),
-        (None, Some(generator)) => Arc::clone(generator) as Arc<dyn Engine>,
+        (None, Some(generator)) => generator,
         (None, None) => unreachable!("a model generates or embeds"),
     };
     Ok(Started {
         engine,
-        generator,
         files,
         identity,
     })
@@ -444,7 +440,7 @@ pub(crate) fn load_options(llama: &Llama) -> weir_llama::LoadOptions {
 }
 
 #[cfg(not(feature = "llama"))]
-fn load(llama: Llama, _options: weir_engine::local::Options) -> anyhow::Result<Started> {
+fn load(llama: Llama, _options: weir_inference::local::Options) -> anyhow::Result<Started> {
     let Llama { path, .. } = llama;
     model_file::check(&path)?;
     anyhow::bail!(

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::Invalid;
 use crate::Token;
-use crate::model::Bos;
-use crate::specials::Names;
+use crate::tokenizer::Bos;
 
 /// The most entries of `bad_words`.
 pub const BAD_WORDS_MAX: usize = 128;
@@ -26,15 +25,6 @@ impl Default for Tokenizing {
         Tokenizing {
             bos: Bos::Add,
             control_tokens: true,
-        }
-    }
-}
-
-impl Tokenizing {
-    pub fn names(self) -> Names<'static> {
-        match self.control_tokens {
-            true => Names::All,
-            false => Names::Words,
         }
     }
 }
@@ -107,16 +97,4 @@ impl TokenFilter {
     pub fn bad_words(&self) -> &[String] {
         &self.bad_words
     }
-}
-
-/// The limit of an answer's reasoning, and the marks around it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ThinkingLimit {
-    pub tokens: u32,
-    pub open: &'static str,
-    pub close: &'static str,
-    /// The tokens of `close`.
-    pub closing: Arc<[Token]>,
-    /// Whether the prompt itself opens the reasoning.
-    pub is_open: bool,
 }

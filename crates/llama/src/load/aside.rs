@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use weir_engine::model::AsideCapacity;
+use weir_inference::model::AsideCapacity;
 
 use crate::aside::{Aside, Places, SEQUENCES, Values};
 use crate::load::{LoadOptions, kv_type, metadata};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use weir_engine::Token;
-use weir_engine::model::{Embedder, EmbedderFacts};
+use weir_inference::model::{Embedder, EmbedderFacts};
 
 use crate::embedder::{LlamaEmbedder, Pooling};
 use crate::load::{EmbedOptions, LoadError, count, metadata, vocabulary};

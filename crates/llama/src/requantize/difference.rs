@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use weir_engine::Token;
-use weir_engine::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{Bos, Model, Row, SequenceId};
 
 use crate::load::{LoadError, LoadOptions, load};
 use crate::model::LlamaModel;

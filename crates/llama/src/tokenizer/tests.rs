@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use weir_engine::specials::ByteSet;
+use weir_inference::specials::ByteSet;
 
 use super::*;
 use crate::load::open;
@@ -28,7 +28,7 @@ fn bytes(tokenizer: &LlamaTokenizer, tokens: &[Token]) -> String {
     let mut bytes = Vec::new();
     tokens
         .iter()
-        .for_each(|&token| tokenizer.piece(token, &mut bytes));
+        .for_each(|&token| tokenizer.token_bytes(token, &mut bytes));
     String::from_utf8(bytes).expect("whole characters")
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_engine::Token;
-use weir_engine::model::{Bos, DecodeError, Embedder, Model, Row, SequenceId, Tokenizer};
+use weir_inference::model::{Bos, DecodeError, Embedder, Model, Row, SequenceId, Tokenizer};
 
 use crate::load::Served;
 
@@ -68,7 +68,7 @@ fn tokens(tokenizer: &dyn Tokenizer) -> Result<Vec<Token>, String> {
     let mut bytes = Vec::new();
     for token in 0..vocabulary {
         bytes.clear();
-        tokenizer.piece(token, &mut bytes);
+        tokenizer.token_bytes(token, &mut bytes);
         tokenizer.is_end(token);
     }
     let tokens = tokenizer.tokenize(TEXT, Bos::Add);

@@ -10,10 +10,10 @@
 
 use std::path::PathBuf;
 
-use weir_engine::local::LocalEngine;
-use weir_engine::model::{Bos, Model, Row, SequenceId};
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Engine, Event, Input, Request, Sampling, Token, Usage};
+use weir_inference::local::LocalEngine;
+use weir_inference::model::{Bos, Model, Row, SequenceId};
 use weir_llama::{KvLayout, LlamaModel, LoadOptions, load};
 
 mod models;
@@ -64,7 +64,7 @@ pub fn text(model: &LlamaModel, tokens: &[Token]) -> String {
     let mut bytes = Vec::new();
     tokens
         .iter()
-        .for_each(|&token| model.tokenizer().piece(token, &mut bytes));
+        .for_each(|&token| model.tokenizer().token_bytes(token, &mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -192,8 +192,8 @@ pub async fn answers(
         },
         ..Request::new(Input::Prompts(vec![Prompt::Text(prompt.to_owned())]))
     };
-    let prepared = engine.prepare(request).await.expect("it fits the context");
-    let mut events = engine.generate(prepared).await.expect("it is accepted");
+    let prepared = engine.render(request).await.expect("it fits the context");
+    let mut events = engine.start(prepared).expect("it is accepted");
     let mut texts = vec![String::new(); choices as usize];
     while let Some(event) = events.next().await {
         match event {

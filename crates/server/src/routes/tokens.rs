@@ -9,7 +9,8 @@ use axum::{Extension, Json};
 use serde::{Serialize, Serializer};
 use weir_accounts::Caller;
 use weir_api::tokens::{Count, Counted, Detokenize, Detokenized, Tokenize, Tokenized};
-use weir_engine::model::{Encoded, Tokenizer};
+use weir_engine::Tokenizer;
+use weir_engine::tokenizer::Encoded;
 use weir_engine::{PromptSize, Token};
 use weir_gateway::Admitted;
 
@@ -42,26 +43,28 @@ pub(crate) async fn tokenize(
     let tokenizer = admitted.tokenizer()?;
     let tokens = match text {
         Text::Prompt(prompt, tokenizing) => {
-            let tokenizer = Arc::clone(&tokenizer);
-            let encode = move || tokenizer.encode(&prompt, tokenizing.names(), tokenizing.bos);
-            all(off_thread(&admitted, encode).await?)?
+            let encode = {
+                let tokenizer = Arc::clone(&tokenizer);
+                move || tokenizer.encode(&prompt, tokenizing)
+            };
+            all(off_thread(&admitted, &*tokenizer, encode).await?)?
         }
         Text::Chat(request) => {
             let refused = |refusal| ApiError::of(refusal, Kind::Chat, "max_tokens");
-            let prepared = admitted.prepare(*request).await.map_err(refused)?;
-            prepared.prompts.concat()
+            admitted.prompt_tokens(*request).await.map_err(refused)?
         }
     };
     let max_model_len = admitted.facts().context_tokens;
     let bytes_max = app.options.body_bytes_max;
     let answer_claim = app.bytes_in_flight.claim(&caller.key);
-    off_thread(&admitted, move || {
+    let texts = Arc::clone(&tokenizer);
+    off_thread(&admitted, &*tokenizer, move || {
         let tokenized = Tokenized {
             count: tokens.len(),
             max_model_len,
             tokens: &tokens,
             token_strs: wants_strings.then_some(TokenTexts {
-                tokenizer: &*tokenizer,
+                tokenizer: &*texts,
                 tokens: &tokens,
             }),
         };
@@ -97,8 +100,9 @@ pub(crate) async fn detokenize(
     }
     let bytes_max = app.options.body_bytes_max;
     let answer_claim = app.bytes_in_flight.claim(&caller.key);
-    off_thread(&admitted, move || {
-        let prompt = text_within(&*tokenizer, &tokens, bytes_max)?;
+    let texts = Arc::clone(&tokenizer);
+    off_thread(&admitted, &*tokenizer, move || {
+        let prompt = text_within(&*texts, &tokens, bytes_max)?;
         let answer = bounded::json(&Detokenized { prompt }, bytes_max, answer_claim, "tokens");
         drop(claim);
         answer
@@ -114,7 +118,7 @@ fn text_within(
 ) -> Result<String, ApiError> {
     let mut bytes = Vec::new();
     for &token in tokens {
-        tokenizer.piece(token, &mut bytes);
+        tokenizer.token_bytes(token, &mut bytes);
         if bytes.len() > bytes_max {
             let message = format!("tokens: their text is longer than {bytes_max} bytes");
             return Err(ApiError::invalid("tokens", message));
@@ -200,7 +204,8 @@ impl Serialize for TokenTexts<'_> {
 /// for it.
 async fn off_thread<T: Send + 'static>(
     admitted: &Admitted,
+    tokenizer: &dyn Tokenizer,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    Ok(admitted.work(work).await?)
+    Ok(admitted.work(tokenizer, work).await?)
 }

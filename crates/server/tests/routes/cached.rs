@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weir_engine::local::{LocalEngine, PrefixCache};
-use weir_engine::sim::{self, SimModel, SimOptions};
+use weir_inference::local::{LocalEngine, PrefixCache};
+use weir_inference::sim::{self, SimModel, SimOptions};
 use weir_testkit::{Setup, TestApp, now, offer_of};
 
 use crate::completion;

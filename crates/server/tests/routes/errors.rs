@@ -4,8 +4,8 @@ use http::{Method, Request};
 use insta::assert_snapshot;
 use serde_json::json;
 use weir_accounts::{AccountChange, KeyOptions, KeyRole, Nanos, SpendCaps, Standing};
-use weir_engine::sim::{Faults, SimModel, SimOptions};
 use weir_gateway::limits::Quotas;
+use weir_inference::sim::{Faults, SimModel, SimOptions};
 use weir_server::Reason;
 use weir_testkit::{Answer, NOW, Setup, TestApp, body, offer};
 

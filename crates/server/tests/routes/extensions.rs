@@ -478,3 +478,22 @@ async fn tokens_of_a_stream_are_those_of_the_whole() {
         assert!(of_whole.iter().any(|ids| ids.is_array()), "{path}");
     }
 }
+
+/// A request with a seed gets the same answer again, and no draft tokens.
+#[tokio::test]
+async fn a_request_with_a_seed_is_repeatable() {
+    let check = async |fields: Value, expected: bool| {
+        let engine = Scripted::new(vec![Event::Done(Usage::default())]);
+        let app = TestApp::scripted(&engine).await;
+        app.post("/v1/completions", completion(fields.clone()))
+            .await;
+        let [asked] = engine.asked().try_into().unwrap();
+        assert_eq!(asked.repeatable, expected, "{fields}");
+        assert!(asked.sampling.seed().is_some(), "{fields}");
+    };
+    check(json!({"seed": null}), false).await;
+    check(json!({"seed": null, "temperature": 0}), false).await;
+    check(json!({"seed": 7}), true).await;
+    check(json!({"seed": 7, "temperature": 0}), true).await;
+    check(json!({"seed": -1, "temperature": 1}), true).await;
+}

@@ -149,11 +149,11 @@ async fn of_a_completion() {
     let body = json!({"logprobs": 2, "prompt": "héllo"});
     let shown = choices(script(), COMPLETIONS, completion(body)).await;
     assert_snapshot!(shown, @r#"[{"text":"a€b","index":0,"logprobs":{"tokens":["a","bytes:\\xe2\\x82","bytes:\\xacb"],"token_logprobs":[-0.5,-1.0,-9999.0],"top_logprobs":[{"a":-0.5,"?":-4.5},{"bytes:\\xe2\\x82":-1.0,"?":-4.5},{"bytes:\\xacb":-9999.0,"?":-4.5}],"text_offset":[5,6,6]},"finish_reason":"stop"}]"#);
-    // 67 and 197 are `A` and the first byte of `ü`, 190 the second; 0 is the BOS token.
+    // Without a tokenizer the length of a prompt's text isn't known: offsets count from the answer.
     let body =
         json!({"logprobs": 0, "prompt": [0, 67, 197, 190], "return_tokens_as_token_ids": true});
     let shown = choices(script(), COMPLETIONS, completion(body)).await;
-    assert_eq!(shown[0]["logprobs"]["text_offset"], json!([2, 3, 3]));
+    assert_eq!(shown[0]["logprobs"]["text_offset"], json!([0, 1, 1]));
     assert_eq!(
         shown[0]["logprobs"]["tokens"],
         json!(["token_id:5", "token_id:6", "token_id:7"])
@@ -162,6 +162,16 @@ async fn of_a_completion() {
         shown[0]["logprobs"]["top_logprobs"][0],
         json!({"token_id:5": -0.5, "token_id:99": -4.5})
     );
+}
+
+#[tokio::test]
+async fn offsets_follow_the_text_of_a_prompt_of_tokens() {
+    let app = TestApp::new().await;
+    // 67 and 197 are `A` and the first byte of `ü`, 190 the second; 0 is the BOS token.
+    let body = json!({"logprobs": 0, "prompt": [0, 67, 197, 190]});
+    let answer = app.post(COMPLETIONS, completion(body)).await.json();
+    let offset = answer.pointer("/choices/0/logprobs/text_offset/0");
+    assert_eq!(offset, Some(&json!(2)), "{answer}");
 }
 
 #[tokio::test]

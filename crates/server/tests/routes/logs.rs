@@ -7,7 +7,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 use weir_accounts::{KeyOptions, KeyRole};
-use weir_engine::sim::{Faults, SimModel, SimOptions};
+use weir_inference::sim::{Faults, SimModel, SimOptions};
 use weir_testkit::{Setup, TestApp, body, offer};
 
 use crate::chat;

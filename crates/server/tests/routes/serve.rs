@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weir_engine::sim::{SimModel, SimOptions};
+use weir_inference::sim::{SimModel, SimOptions};
 use weir_server::{Options, Stop};
 use weir_testkit::{Setup, TestApp, offer};
 
@@ -210,7 +210,7 @@ async fn connections_over_the_limit_wait() {
     probe.freed().await;
 }
 
-pub(crate) fn endless() -> (Setup, weir_engine::sim::Probe, weir_engine::sim::Gate) {
+pub(crate) fn endless() -> (Setup, weir_inference::sim::Probe, weir_inference::sim::Gate) {
     let (model, gate) = SimModel::new(SimOptions {
         end_probability: 0.0,
         ..SimOptions::default()

@@ -6,7 +6,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use weir_engine::sim::{Faults, SimModel, SimOptions};
+use weir_inference::sim::{Faults, SimModel, SimOptions};
 use weir_testkit::{Setup, TestApp, offer};
 
 use crate::{chat, completion, lines};

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_accounts::{Accounts, Caller, Location, Options, Price, Role};
 use weir_engine::request::{Choices, Input, OutputLimit, Overflow, Prompt};
-use weir_engine::sim::{self, Faults, SimModel, SimOptions};
 use weir_engine::{Event, Request, Sampling, Token};
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Delivery, Gateway, Job, Offer};
+use weir_inference::sim::{self, Faults, SimModel, SimOptions};
 
 use super::{ACCOUNTS, CHECKPOINT_EVERY, Fact, MID_STREAM, Payment, Prices, Random};
 

@@ -164,7 +164,7 @@ impl std::fmt::Display for Settings {
 #[cfg(feature = "llama")]
 mod bench {
     use anyhow::Context;
-    use weir_engine::model::Model;
+    use weir_inference::model::Model;
     use weir_llama::{ModelFile, Workload};
 
     use super::search::Speed;

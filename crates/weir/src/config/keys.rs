@@ -31,7 +31,7 @@ pub(crate) enum Kind {
     Words {
         among: &'static [&'static str],
     },
-    /// Directives of the log's filter, such as `info,weir_engine=debug`.
+    /// Directives of the log's filter, such as `info,weir_inference=debug`.
     Filter,
     /// A list of web origins, or `*`.
     Origins,
@@ -670,7 +670,7 @@ pub(crate) const KEYS: &[Key] = &[
         "log.filter",
         Kind::Filter,
         Some("info"),
-        "What is logged, as in `info,weir_engine=debug`. The environment variable `WEIR_LOG` does the same.",
+        "What is logged, as in `info,weir_inference=debug`. The environment variable `WEIR_LOG` does the same.",
     ),
     key(
         "cors.origins",

@@ -339,7 +339,7 @@ pub(crate) fn expected(key: &Key) -> Cow<'static, str> {
         }
         Kind::Hidden { what } => what.into(),
         Kind::Words { among } => format!("a list of some of {}", quoted(among).join(", ")).into(),
-        Kind::Filter => "directives as info,weir_engine=debug".into(),
+        Kind::Filter => "directives as info,weir_inference=debug".into(),
         Kind::Origins => "a list of origins, as [\"https://example.com\"]".into(),
         Kind::Networks => "a list of addresses and networks, as [\"10.0.0.0/8\"]".into(),
     }

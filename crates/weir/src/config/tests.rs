@@ -613,8 +613,8 @@ fn docs_config_is_what_the_code_says() {
 /// The defaults that the reference describes are those of the engine.
 #[test]
 fn the_engines_defaults_are_those_of_the_reference() {
-    use weir_engine::constraint::{COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX};
-    use weir_engine::local::{INTER_TOKEN_TARGET, PROMPT_TOKENS_MIN, QUEUE_REQUESTS_MAX};
+    use weir_inference::constraint::{COMPILE_BURST, COMPILE_PER_SECOND, COMPILES_WAITING_MAX};
+    use weir_inference::local::{INTER_TOKEN_TARGET, PROMPT_TOKENS_MIN, QUEUE_REQUESTS_MAX};
     let reference = reference::markdown();
     for (key, default) in [
         ("queue_requests_max", QUEUE_REQUESTS_MAX.to_string()),

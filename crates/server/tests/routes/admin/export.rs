@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_accounts::{Accounts, Caller, Counts, Nanos, NewHold, Outcome, Price, Settlement, Source};
-use weir_engine::sim::{SimModel, SimOptions};
+use weir_inference::sim::{SimModel, SimOptions};
 use weir_testkit::{NOW, Setup, TestApp, now, offer};
 
 use super::{Desk, none};
