@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import openai
 import pytest
 
 from weir import DEMO, wait_until
@@ -54,7 +55,7 @@ def test_hanging_up_is_charged_for_what_was_produced(weir, account):
 def test_hanging_up_before_a_regular_answer_frees_the_engine(weir, account):
     name, key = account
     impatient = weir.client(key, timeout=0.5)
-    with pytest.raises(Exception):
+    with pytest.raises(openai.APITimeoutError):
         impatient.completions.create(model=DEMO, prompt="x", max_tokens=4000, logit_bias={"2": -100, "0": -100})
     [row] = settled(weir, name, 1)
     assert row["outcome"] == "disconnected" and row["completion_tokens"] < 2000

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tokio::time::Instant;
 use weir_accounts::{
     Accounts, Caller, Nanos, Options, Outcome, PostgresUrl, Price, Role, SpillOptions, Uptime,
 };
@@ -180,7 +179,6 @@ async fn a_stream_outlives_the_database_and_is_settled_when_it_is_back() {
     let outage = Outage::new(8).await;
     let mut generation = outage.start("r1", Delivery::Stream).await;
     outage.database("stop");
-    let began = Instant::now();
     let refused = outage.gateway.start(&outage.caller, job("r2")).await;
     let refused = refused.map(|_| ());
     assert!(
@@ -193,7 +191,6 @@ async fn a_stream_outlives_the_database_and_is_settled_when_it_is_back() {
     drop(generation);
     assert_eq!(done.completion, 20);
     assert_eq!(outage.accounts.kept(), 1, "durable before the last event");
-    assert!(began.elapsed() < Duration::from_secs(12), "{began:?}");
 
     outage.database("start");
     outage.gateway.settled().await;

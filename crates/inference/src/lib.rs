@@ -4,8 +4,8 @@
 //! and grammars come before its one thread, which only steps; the output parser comes after it. A model's kernels stand
 //! behind a trait, so that this crate has no C++, and `sim` has a simulated model that needs no file.
 
+pub mod chat_format;
 pub mod constraint;
-pub mod dialect;
 pub mod local;
 pub mod model;
 pub mod prepared;

@@ -9,14 +9,13 @@ mod generation;
 mod inbox;
 mod mask_watch;
 mod masks;
-mod pace;
 mod prepare;
 mod row_cost;
 mod score;
+mod step_budget;
 mod text_tokenizer;
 mod thread;
 mod token_limits;
-mod turns;
 mod workers;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -32,11 +31,11 @@ use weir_engine::{
     Engine, EngineError, Events, Facts, Feature, Health, Job, Prepared, Request, Terms, event,
 };
 
+use crate::chat_format::ChoiceParsers;
+use crate::chat_format::{ChatFormat, ChatTemplate};
 use crate::constraint::{
     Admission, AdmissionOptions, Cancel, Compiled, Constraints, Grammar, NotAdmitted,
 };
-use crate::dialect::Readers;
-use crate::dialect::{ChatTemplate, Dialect};
 use crate::local::inbox::{Inbox, Start};
 use crate::local::prepare::{Preparer, kept_to};
 use crate::local::text_tokenizer::TextTokenizer;
@@ -47,7 +46,7 @@ use crate::scheduler::Drafted;
 
 pub use crate::local::core::{Core, Monotonic, Progress};
 pub use crate::local::embedding::EmbeddingEngine;
-pub use crate::local::inbox::Load;
+pub use crate::local::inbox::QueueStats;
 pub use crate::local::masks::AccountMasks;
 pub use crate::local::prepare::ECHOED_LOGPROBS_MAX;
 
@@ -71,7 +70,7 @@ pub struct Options {
     pub prompt_tokens_min: u32,
     pub write_timeout: Duration,
     pub output_expected: u32,
-    pub prefix_cache: PrefixCache,
+    pub prefix_cache: CacheSharing,
     pub speculation: Speculation,
     /// Threads that compute token masks: which tokens a format allows next.
     pub mask_threads: usize,
@@ -89,7 +88,7 @@ impl Options {
             prompt_tokens_min: PROMPT_TOKENS_MIN,
             write_timeout: WRITE_TIMEOUT,
             output_expected: OUTPUT_EXPECTED,
-            prefix_cache: PrefixCache::Account,
+            prefix_cache: CacheSharing::Account,
             speculation: Speculation::Off,
             mask_threads: mask_threads(),
             grammar_compiles: AdmissionOptions::default(),
@@ -117,7 +116,7 @@ impl std::fmt::Debug for Options {
 /// Which requests share the prefix cache. Sharing tells something: if an answer begins fast, another caller has sent
 /// the same prefix before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrefixCache {
+pub enum CacheSharing {
     /// Requests of the same account.
     Account,
     /// All requests.
@@ -135,12 +134,12 @@ pub enum Speculation {
     Off,
 }
 
-impl PrefixCache {
-    fn salt(self, account: &Arc<str>) -> Option<Arc<str>> {
+impl CacheSharing {
+    fn cache_salt(self, account: &Arc<str>) -> Option<Arc<str>> {
         match self {
-            PrefixCache::Account => Some(Arc::clone(account)),
-            PrefixCache::Everybody => Some(Arc::default()),
-            PrefixCache::Off => None,
+            CacheSharing::Account => Some(Arc::clone(account)),
+            CacheSharing::Everybody => Some(Arc::default()),
+            CacheSharing::Off => None,
         }
     }
 }
@@ -195,26 +194,26 @@ impl LocalEngine {
         // A single sequence must fit the KV cache, even if the model's context is longer.
         let context_tokens = model_facts.context_tokens.min(capacity.cells);
         let tokenizer = model.tokenizer();
-        let dialect = match &model_facts.chat_template {
+        let chat_format = match &model_facts.chat_template {
             Some(source) => {
                 let template = ChatTemplate::parse(source, &model_facts.bos, &model_facts.eos)
                     .map_err(SpawnError::Template)?;
-                Some(Dialect::new(template, source, &*tokenizer))
+                Some(ChatFormat::new(template, source, &*tokenizer))
             }
             None => None,
         };
         let facts = Facts {
             context_tokens,
-            chat: dialect.is_some(),
+            chat: chat_format.is_some(),
             generates: true,
             embedding: None,
-            features: features(dialect.as_ref()),
+            features: features(chat_format.as_ref()),
             fingerprint: fingerprint(model_facts, &options),
         };
         let preparer = Preparer {
             constraints: Constraints::new(Arc::clone(&tokenizer)),
             tokenizer,
-            dialect,
+            chat_format,
             context_tokens,
             ends: OnceLock::new(),
             now: Arc::clone(&options.now),
@@ -401,7 +400,7 @@ fn enqueue(prepared: PreparedRequest, inbox: &Inbox) -> Result<Events, EngineErr
     // Two events per choice: each of them may send text and its end in one step. Each prompt has an event, too.
     let capacity = event::EVENTS_MAX.max(choices * 2 + 2) + prepared.prompts.len();
     let (sender, events) = event::channel(capacity);
-    let parser = Readers::from(prepared.reading.clone());
+    let parser = ChoiceParsers::from(prepared.parse_rules.clone());
     inbox.push(Start { prepared, sender })?;
     Ok(events.through(Box::new(parser)))
 }
@@ -427,8 +426,8 @@ fn join_blocking(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 /// Reads the vocabulary in the background, so that neither the start nor the first request with a format waits for all
 /// of it.
 fn read_vocabulary(preparer: Arc<Preparer>) -> std::io::Result<JoinHandle<()>> {
-    let reading = std::thread::Builder::new().name("weir-vocabulary".to_owned());
-    reading.spawn(move || preparer.constraints.read_vocabulary())
+    let parse_rules = std::thread::Builder::new().name("weir-vocabulary".to_owned());
+    parse_rules.spawn(move || preparer.constraints.read_vocabulary())
 }
 
 /// The fingerprint: `fp_` and ten hex digits, like OpenAI's.
@@ -450,11 +449,11 @@ fn fingerprint(model: &ModelFacts, options: &Options) -> Arc<str> {
 }
 
 /// The model's features. Every chat model can call tools, whether or not its template knows them.
-fn features(dialect: Option<&Dialect>) -> Vec<Feature> {
-    let Some(dialect) = dialect else {
+fn features(chat_format: Option<&ChatFormat>) -> Vec<Feature> {
+    let Some(chat_format) = chat_format else {
         return vec![Feature::StructuredOutputs];
     };
-    let reasoning = dialect.thinks().then_some(Feature::Reasoning);
+    let reasoning = chat_format.thinks().then_some(Feature::Reasoning);
     [Feature::FunctionCalling, Feature::StructuredOutputs]
         .into_iter()
         .chain(reasoning)

@@ -50,7 +50,7 @@ pub trait Model: Send + 'static {
     /// How many decode tokens (of all streams) an unused KV cell stays in the prefix cache at most. The attention of
     /// each decode token passes over unused cells too; after this many, that has cost as much as computing the cell
     /// again. `None` if attention skips unused cells.
-    fn keep_rows(&self) -> Option<u32> {
+    fn ttl_tokens(&self) -> Option<u32> {
         Some(5_000)
     }
 
@@ -58,10 +58,14 @@ pub trait Model: Send + 'static {
     /// what the cache holds of it. After an error the cache is as before, except after [`DecodeError::Lost`]. Models
     /// that can abort a step call `wanted` now and then, and fail with [`DecodeError::Unwanted`] when it returns
     /// `false`.
-    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError>;
+    fn decode_while(
+        &mut self,
+        rows: &[BatchToken],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError>;
 
     /// Computes a step without ever aborting it.
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn decode(&mut self, rows: &[BatchToken]) -> Result<(), DecodeError> {
         self.decode_while(rows, &|| true)
     }
 
@@ -76,7 +80,7 @@ pub trait Model: Send + 'static {
     /// Starts background prefill of a chunk of a sequence, in place of the chunk under way, if any. The chunk has at
     /// most [`AsideCapacity::rows`] tokens at consecutive positions that continue what the cache holds of the sequence;
     /// none of them is an output. Nothing is computed yet.
-    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn begin_aside(&mut self, rows: &[BatchToken]) -> Result<(), DecodeError> {
         let _ = rows;
         Err(DecodeError::Fault("nothing is computed aside".to_owned()))
     }
@@ -207,7 +211,7 @@ pub struct SequenceId(pub u32);
 
 /// A token of the batch that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
+pub struct BatchToken {
     pub token: Token,
     /// The token's position in its sequence, from 0.
     pub position: u32,

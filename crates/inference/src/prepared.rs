@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use weir_engine::{Allowance, Relaxed, Request, Token};
 
+use crate::chat_format::SharedParseRules;
 use crate::constraint::Constraint;
-use crate::dialect::Reading;
 
 /// A rendered and tokenized request, as the engine's thread takes it.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct PreparedRequest {
     /// How many tokens may be generated now, over all choices. The payer (the gateway) raises it.
     pub allowance: Allowance,
     /// How the output parser reads the answers' text.
-    pub reading: Reading,
+    pub parse_rules: SharedParseRules,
     /// The special tokens whose names appear in that text; other special tokens have no text.
     pub shown: ShownTokens,
     /// The account that pays. By default an account can't tell, from how fast its prompts are computed, what was
@@ -78,7 +78,7 @@ impl PreparedRequest {
             thinking: None,
             relaxed: Arc::default(),
             allowance: Allowance::unlimited(),
-            reading: Reading::PLAIN,
+            parse_rules: SharedParseRules::PLAIN,
             shown: ShownTokens::default(),
             weight: NonZeroU32::MIN,
         }

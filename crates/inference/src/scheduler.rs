@@ -9,7 +9,6 @@
 //! the cache is full, the youngest choice is preempted: it loses its cells and waits to be computed again.
 
 mod admit;
-mod alone;
 mod aside;
 mod fair;
 mod guesses;
@@ -20,6 +19,7 @@ mod prefix;
 mod repeat;
 mod runs;
 mod sequence;
+mod single_sequence;
 mod snapshots;
 mod speculation;
 
@@ -35,8 +35,8 @@ use crate::scheduler::aside::Aside;
 use crate::scheduler::fair::Accounts;
 pub use crate::scheduler::kv::{CacheOp, Kv};
 use crate::scheduler::ngrams::Ngrams;
-pub use crate::scheduler::plan::{Room, Sampled, Scored, Step};
-use crate::scheduler::prefix::Kept;
+pub use crate::scheduler::plan::{Sampled, Scored, Step, StepBudget};
+use crate::scheduler::prefix::PrefixCache;
 use crate::scheduler::sequence::Sequence;
 pub use crate::scheduler::speculation::{Chosen, Drafted};
 
@@ -63,7 +63,7 @@ pub struct Job {
     pub scored: bool,
     /// The scope of the prefix cache: requests with the same salt share prefixes. Without one, only the choices of a
     /// prompt share it.
-    pub salt: Option<Arc<str>>,
+    pub cache_salt: Option<Arc<str>>,
     /// The account that sent the request; accounts of equal weight get equal shares of each step and of the cache.
     pub account: Arc<str>,
     /// The account's weight: its number of shares.
@@ -95,7 +95,7 @@ pub struct Scheduler {
     running: BTreeMap<ChoiceId, (SequenceId, Sequence)>,
     /// The prompts, by their first choice.
     prompts: BTreeMap<ChoiceId, Prompt>,
-    kept: Kept,
+    kept: PrefixCache,
     accounts: Accounts,
     /// The number of steps that were computed.
     steps: u64,
@@ -128,9 +128,9 @@ struct Prompt {
 }
 
 impl Scheduler {
-    /// KV cells for `output_expected` tokens of each choice are kept free when it is admitted. `keep_rows` is
-    /// [`Model::keep_rows`](crate::model::Model::keep_rows).
-    pub fn new(capacity: Capacity, output_expected: u32, keep_rows: Option<u32>) -> Self {
+    /// KV cells for `output_expected` tokens of each choice are kept free when it is admitted. `ttl_tokens` is
+    /// [`Model::ttl_tokens`](crate::model::Model::keep_rows).
+    pub fn new(capacity: Capacity, output_expected: u32, ttl_tokens: Option<u32>) -> Self {
         assert!(
             capacity.batching == Batching::Together || capacity.forks == Forks::Anywhere,
             "steps of fixed shapes don't pause where others fork"
@@ -143,7 +143,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             prompts: BTreeMap::new(),
-            kept: Kept::new(capacity.forks, keep_rows),
+            kept: PrefixCache::new(capacity.forks, ttl_tokens),
             accounts: Accounts::default(),
             steps: 0,
             rows_max: capacity.rows,

@@ -20,9 +20,9 @@ use weir_engine::event::FinishReason;
 use weir_engine::request::{Sampling, Stop};
 
 use crate::constraint::{Constraint, Next};
-use crate::local::{LocalEngine, Options, PrefixCache, Speculation};
+use crate::local::{CacheSharing, LocalEngine, Options, Speculation};
 use crate::model::{
-    Aside, AsideCapacity, Batching, Capacity, DecodeError, Forks, Model, ModelFacts, Row,
+    Aside, AsideCapacity, BatchToken, Batching, Capacity, DecodeError, Forks, Model, ModelFacts,
     SequenceId, Tokenizer,
 };
 use crate::sampler::{Sampler, Scratch};
@@ -52,7 +52,7 @@ pub fn engine_with(model: SimModel) -> LocalEngine {
 /// requests hold cells, and a step yields one token of each choice.
 pub fn options() -> Options {
     let mut options = Options::new(|| Timestamp::UNIX_EPOCH);
-    options.prefix_cache = PrefixCache::Off;
+    options.prefix_cache = CacheSharing::Off;
     options.speculation = Speculation::Off;
     options
 }
@@ -129,7 +129,7 @@ pub struct SimModel {
 
 /// The background chunk under way, and how many of its tokens are left.
 struct Piece {
-    rows: Vec<Row>,
+    rows: Vec<BatchToken>,
     left: usize,
 }
 
@@ -182,7 +182,7 @@ impl SimModel {
         self.probe.clone()
     }
 
-    fn fault(&self, step: u64, rows: &[Row]) -> Result<(), DecodeError> {
+    fn fault(&self, step: u64, rows: &[BatchToken]) -> Result<(), DecodeError> {
         let faults = &self.options.faults;
         assert!(faults.panic_at != Some(step), "this step was to panic");
         if faults.damaged_from.is_some_and(|from| step >= from) {
@@ -224,7 +224,11 @@ impl Model for SimModel {
         self.options.capacity
     }
 
-    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
+    fn decode_while(
+        &mut self,
+        rows: &[BatchToken],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
         let capacity = self.options.capacity;
         let outputs = rows.iter().filter(|row| row.output).count();
         assert!(!rows.is_empty(), "a step without rows");
@@ -274,7 +278,7 @@ impl Model for SimModel {
         self.options.aside
     }
 
-    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn begin_aside(&mut self, rows: &[BatchToken]) -> Result<(), DecodeError> {
         let most = self.options.aside.expect("something is computed aside");
         let (first, last) = (rows[0], rows[rows.len() - 1]);
         assert!(
@@ -434,7 +438,7 @@ pub fn solo(
 
 /// The shape of a batch, on which real kernels' logits depend: with [`Batching::Together`] it matters only with
 /// `noise`.
-fn step_shape(options: &SimOptions, rows: &[Row]) -> u64 {
+fn step_shape(options: &SimOptions, rows: &[BatchToken]) -> u64 {
     let capacity = options.capacity;
     if capacity.batching == Batching::Together {
         return match options.noise && rows.len() > 1 {

@@ -18,7 +18,7 @@ use futures::FutureExt;
 use weir_engine::event::{self, Allowance, Event, Events};
 use weir_engine::request::{Choices, Input, Logprobs, Prompt, Request, Sampling, SamplingFields};
 use weir_inference::constraint::{Cancel, Constraint, Constraints, Grammar};
-use weir_inference::local::{Core, PrefixCache, Progress};
+use weir_inference::local::{CacheSharing, Core, Progress};
 use weir_inference::model::{AsideCapacity, Batching, Capacity, Forks};
 use weir_inference::prepared::PreparedRequest;
 use weir_inference::sim::{self, LateMasks, SimModel, SimOptions, SimTokenizer};
@@ -336,7 +336,7 @@ impl World {
         };
         let masks = LateMasks::default();
         let mut options = sim::options();
-        options.prefix_cache = PrefixCache::Account;
+        options.prefix_cache = CacheSharing::Account;
         let core = Core::new(model, &options, Box::new(masks.clone()), Box::new(clock));
         World {
             core,

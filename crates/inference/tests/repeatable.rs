@@ -8,7 +8,7 @@
 
 use weir_engine::request::{OutputLimit, Overflow, Prompt, Sampling, SamplingFields};
 use weir_engine::{Event, Input, Request};
-use weir_inference::local::{LocalEngine, PrefixCache, Speculation};
+use weir_inference::local::{CacheSharing, LocalEngine, Speculation};
 use weir_inference::model::AsideCapacity;
 use weir_inference::sim::{self, SimModel, SimOptions};
 
@@ -115,7 +115,7 @@ fn engine(kind: Kind) -> LocalEngine {
         ..SimOptions::default()
     });
     let mut options = sim::options();
-    options.prefix_cache = PrefixCache::Account;
+    options.prefix_cache = CacheSharing::Account;
     options.speculation = kind.speculation;
     LocalEngine::spawn(model, options).unwrap()
 }

@@ -21,7 +21,7 @@ use weir_engine::request::{
     Choices, Input, Logprobs, Prompt, Request, Sampling, SamplingFields, Stop,
 };
 use weir_inference::constraint::{Cancel, Constraint, Constraints, Grammar};
-use weir_inference::local::{Core, PrefixCache, Progress, Speculation};
+use weir_inference::local::{CacheSharing, Core, Progress, Speculation};
 use weir_inference::model::{AsideCapacity, Batching, Capacity, Forks, Tokenizer};
 use weir_inference::prepared::PreparedRequest;
 use weir_inference::scheduler::{Drafted, RequestId};
@@ -172,7 +172,7 @@ impl Random {
 struct World {
     random: Random,
     model: SimOptions,
-    prefix_cache: PrefixCache,
+    prefix_cache: CacheSharing,
     core: Core<SimModel>,
     masks: LateMasks,
     /// The percentage of masks that are ready one step after they were requested.
@@ -290,10 +290,10 @@ impl World {
         let mut options = sim::options();
         options.output_expected = random.one_of(&[0, 4, 16]);
         options.prefix_cache = random.one_of(&[
-            PrefixCache::Account,
-            PrefixCache::Account,
-            PrefixCache::Everybody,
-            PrefixCache::Off,
+            CacheSharing::Account,
+            CacheSharing::Account,
+            CacheSharing::Everybody,
+            CacheSharing::Off,
         ]);
         options.speculation = random.one_of(&[
             Speculation::Ngram,
@@ -538,7 +538,7 @@ impl World {
             self.model.capacity.sequences as usize,
             "sequences have leaked"
         );
-        if self.prefix_cache == PrefixCache::Off {
+        if self.prefix_cache == CacheSharing::Off {
             assert_eq!(kv.used_cells(), 0, "something is kept");
         }
         for client in &mut self.clients {
@@ -554,16 +554,16 @@ impl World {
             let others = self.clients.iter().filter(|other| {
                 other.request != client.request
                     && match self.prefix_cache {
-                        PrefixCache::Account => other.prepared.account == client.prepared.account,
-                        PrefixCache::Everybody => true,
-                        PrefixCache::Off => false,
+                        CacheSharing::Account => other.prepared.account == client.prepared.account,
+                        CacheSharing::Everybody => true,
+                        CacheSharing::Off => false,
                     }
             });
             let prompts = &client.prepared.prompts;
             let mut known: Vec<Vec<u32>> = others
                 .flat_map(|other| other.all_said(&self.model))
                 .collect();
-            if self.prefix_cache != PrefixCache::Off && prompts.len() > 1 {
+            if self.prefix_cache != CacheSharing::Off && prompts.len() > 1 {
                 known.extend(client.all_said(&self.model));
             }
             let most: u64 = prompts

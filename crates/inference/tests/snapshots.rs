@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use weir_engine::event::{self, Event};
 use weir_engine::request::{Choices, Input, Prompt, Request, Sampling, SamplingFields};
-use weir_inference::local::{Core, PrefixCache, Progress};
+use weir_inference::local::{CacheSharing, Core, Progress};
 use weir_inference::model::{Capacity, Forks};
 use weir_inference::prepared::PreparedRequest;
 use weir_inference::sim::{self, LateMasks, SimModel, SimOptions};
@@ -39,7 +39,7 @@ fn prepared(request: u32, choices: u32) -> PreparedRequest {
 }
 
 /// The answers to all requests, and the tokens of the batches that computed them.
-fn run(prefix_cache: PrefixCache, choices: u32, sequences: u32, apart: u32) -> (Vec<String>, u64) {
+fn run(prefix_cache: CacheSharing, choices: u32, sequences: u32, apart: u32) -> (Vec<String>, u64) {
     let model = SimModel::new(SimOptions {
         capacity: Capacity {
             sequences,
@@ -93,8 +93,8 @@ fn a_common_beginning_is_computed_about_once() {
         (2, 16, 100, 2),
     ] {
         let case = (choices, sequences, apart);
-        let (expected, all) = run(PrefixCache::Off, choices, sequences, apart);
-        let (texts, rows) = run(PrefixCache::Account, choices, sequences, apart);
+        let (expected, all) = run(CacheSharing::Off, choices, sequences, apart);
+        let (texts, rows) = run(CacheSharing::Account, choices, sequences, apart);
         assert_eq!(texts, expected, "{case:?}");
         let answers = u64::from(REQUESTS * choices * OUTPUT);
         let (stem, own) = (u64::from(STEM), u64::from(REQUESTS * OWN));

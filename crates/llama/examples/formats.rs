@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use weir_inference::model::{Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Model, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 const PROMPT: u32 = 128;
@@ -58,9 +58,9 @@ fn main() {
 }
 
 fn measure(model: &mut LlamaModel) -> Rates {
-    let prompt = |sequence, tokens: std::ops::Range<u32>| -> Vec<Row> {
+    let prompt = |sequence, tokens: std::ops::Range<u32>| -> Vec<BatchToken> {
         let end = tokens.end;
-        let row = |position| Row {
+        let row = |position| BatchToken {
             token: 500 + position * 7 % 900,
             position,
             sequence: SequenceId(sequence),
@@ -68,7 +68,7 @@ fn measure(model: &mut LlamaModel) -> Rates {
         };
         tokens.map(row).collect()
     };
-    let timed = |model: &mut LlamaModel, rows: &[Row]| {
+    let timed = |model: &mut LlamaModel, rows: &[BatchToken]| {
         let begin = Instant::now();
         model.decode(rows).expect("the step fits");
         begin.elapsed().as_secs_f64()

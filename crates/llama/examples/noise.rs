@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use weir_engine::Token;
-use weir_inference::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Bos, Model, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions, load};
 
 const PROMPT: usize = 128;
@@ -66,7 +66,7 @@ fn batches(model: &mut LlamaModel, tokens: &[Token]) {
 
 /// The logits after the prompt and after each of the next tokens, which `beside` sequences decode at once.
 fn run(model: &mut LlamaModel, tokens: &[Token], chunk: usize, beside: u32) -> Vec<Vec<f32>> {
-    let row = |at: usize, sequence, output| Row {
+    let row = |at: usize, sequence, output| BatchToken {
         token: tokens[at],
         position: at as u32,
         sequence: SequenceId(sequence),
@@ -75,7 +75,7 @@ fn run(model: &mut LlamaModel, tokens: &[Token], chunk: usize, beside: u32) -> V
     let mut all = Vec::new();
     let positions: Vec<usize> = (0..PROMPT).collect();
     for part in positions.chunks(chunk) {
-        let step: Vec<Row> = part
+        let step: Vec<BatchToken> = part
             .iter()
             .map(|&at| row(at, 0, at == PROMPT - 1))
             .collect();
@@ -84,7 +84,7 @@ fn run(model: &mut LlamaModel, tokens: &[Token], chunk: usize, beside: u32) -> V
     all.push(model.logits((PROMPT - 1) % chunk).to_vec());
     (1..beside).for_each(|to| model.fork(SequenceId(0), SequenceId(to), PROMPT as u32));
     for at in PROMPT..PROMPT + STEPS {
-        let step: Vec<Row> = (0..beside)
+        let step: Vec<BatchToken> = (0..beside)
             .map(|sequence| row(at, sequence, true))
             .collect();
         model.decode(&step).expect("the tokens fit");

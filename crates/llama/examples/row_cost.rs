@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use weir_inference::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Bos, Model, SequenceId};
 use weir_llama::{LoadOptions, load};
 
 const PROMPT: usize = 400;
@@ -31,9 +31,9 @@ fn main() {
         };
         let mut model = load(Path::new(&path), &options).expect("the model loads");
         let tokens = model.tokenizer().tokenize(text, Bos::Add);
-        let step = |from: usize, to: usize| -> Vec<Row> {
+        let step = |from: usize, to: usize| -> Vec<BatchToken> {
             let rows = from..to;
-            rows.map(|at| Row {
+            rows.map(|at| BatchToken {
                 token: tokens[at],
                 position: at as u32,
                 sequence: SequenceId(0),

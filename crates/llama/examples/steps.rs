@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use weir_engine::Token;
-use weir_inference::model::{Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Model, SequenceId};
 use weir_llama::{FlashAttention, KvLayout, LlamaModel, LoadOptions, load};
 
 const DEPTHS: [u32; 3] = [0, 1_024, 3_000];
@@ -111,7 +111,7 @@ fn beside_streams(model: &mut LlamaModel, threads: u32) {
     (0..BESIDE).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));
     let costs = ROWS_BESIDE.map(|rows| {
         let streams = (0..BESIDE).flat_map(|stream| piece(SequenceId(stream), LENGTH, 1));
-        let step: Vec<Row> = streams.chain(piece(sequence, BEHIND, rows)).collect();
+        let step: Vec<BatchToken> = streams.chain(piece(sequence, BEHIND, rows)).collect();
         let took = least(3, || {
             let took = timed(threads, || compute(model, &step));
             model.truncate(sequence, BEHIND);
@@ -135,7 +135,7 @@ fn streams(model: &mut LlamaModel, threads: u32, kept: &[u32]) {
             (0..streams).for_each(|stream| fill(model, SequenceId(stream), 0, LENGTH));
             let mut position = LENGTH;
             let took = least(4, || {
-                let rows: Vec<Row> = (0..streams)
+                let rows: Vec<BatchToken> = (0..streams)
                     .flat_map(|stream| piece(SequenceId(stream), position, 1))
                     .collect();
                 position += 1;
@@ -159,9 +159,9 @@ fn fill(model: &mut LlamaModel, sequence: SequenceId, from: u32, to: u32) {
 }
 
 /// Tokens of a sequence from position `from` on; the last one is an output.
-fn piece(sequence: SequenceId, from: u32, count: u32) -> Vec<Row> {
+fn piece(sequence: SequenceId, from: u32, count: u32) -> Vec<BatchToken> {
     (from..from + count)
-        .map(|position| Row {
+        .map(|position| BatchToken {
             token: Token::from(1_000 + (position * 7_919 + sequence.0 * 31) % 20_000),
             position,
             sequence,
@@ -170,7 +170,7 @@ fn piece(sequence: SequenceId, from: u32, count: u32) -> Vec<Row> {
         .collect()
 }
 
-fn compute(model: &mut LlamaModel, rows: &[Row]) {
+fn compute(model: &mut LlamaModel, rows: &[BatchToken]) {
     model.decode(rows).expect("there is room");
 }
 

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use llama_cpp_sys_2 as sys;
-use weir_inference::model::{AsideCapacity, DecodeError, Row, SequenceId};
+use weir_inference::model::{AsideCapacity, BatchToken, DecodeError, SequenceId};
 
 pub(crate) use crate::aside::values::Values;
 use crate::batch::Batch;
@@ -63,7 +63,7 @@ struct Held {
 struct Piece {
     sequence: SequenceId,
     from: u32,
-    rows: Vec<Row>,
+    rows: Vec<BatchToken>,
     stage: Stage,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Done {
 #[derive(Debug)]
 enum Work {
     Begin {
-        rows: Vec<Row>,
+        rows: Vec<BatchToken>,
         /// State that replaces the content of the cache.
         beginning: Option<Vec<u8>>,
         team: Team,
@@ -167,9 +167,9 @@ impl Aside {
     }
 
     /// Takes on a chunk, in place of the one before if that isn't done. Nothing is computed yet.
-    pub(crate) fn begin(&mut self, rows: &[Row], beginning: Option<Vec<u8>>) {
+    pub(crate) fn begin(&mut self, rows: &[BatchToken], beginning: Option<Vec<u8>>) {
         self.give_up();
-        let Some(&Row {
+        let Some(&BatchToken {
             sequence, position, ..
         }) = rows.first()
         else {
@@ -414,16 +414,16 @@ impl Worker {
 
     fn compute(
         &mut self,
-        rows: &[Row],
+        rows: &[BatchToken],
         beginning: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, DecodeError> {
         let from = rows.first().map_or(0, |row| row.position);
         self.bring(from, beginning)?;
         let mut batch = Batch::default();
         let whole = SequenceId(WHOLE.cast_unsigned());
-        let rows: Vec<Row> = rows
+        let rows: Vec<BatchToken> = rows
             .iter()
-            .map(|row| Row {
+            .map(|row| BatchToken {
                 sequence: whole,
                 ..*row
             })

@@ -1,7 +1,7 @@
 //! The tokens of a step in llama.cpp's layout: one array per field (`llama_batch`).
 
 use llama_cpp_sys_2 as sys;
-use weir_inference::model::Row;
+use weir_inference::model::BatchToken;
 
 /// Buffers of a `llama_batch`, reused from step to step.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Batch {
     /// Fills the buffers with the step's tokens, whose values must have been checked: they fit an `i32`. Tokens are ordered
     /// by sequence: with a split KV cache, llama.cpp computes tokens of several sequences together only if the sequences are
     /// consecutive in the batch.
-    pub(crate) fn fill(&mut self, rows: &[Row]) {
+    pub(crate) fn fill(&mut self, rows: &[BatchToken]) {
         self.order.clear();
         self.order.extend(0..rows.len());
         self.order.sort_by_key(|&row| rows[row].sequence);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_engine::Token;
-use weir_inference::model::{DecodeError, Embedder, EmbedderFacts, Row, SequenceId, Tokenizer};
+use weir_inference::model::{
+    BatchToken, DecodeError, Embedder, EmbedderFacts, SequenceId, Tokenizer,
+};
 
 use crate::batch::Batch;
 use crate::shim::{self, Context, guarded};
@@ -74,7 +76,7 @@ impl LlamaEmbedder {
         Err(DecodeError::Fault(fault.to_owned()))
     }
 
-    fn compute(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn compute(&mut self, rows: &[BatchToken]) -> Result<(), DecodeError> {
         let context = &mut self.context;
         self.batch.fill(rows);
         let computed = self.batch.lend(|batch| {
@@ -114,7 +116,7 @@ impl LlamaEmbedder {
     /// since it sees a whole text at once.
     fn pool(&mut self, inputs: &[Arc<[Token]>]) -> Result<Vec<Vec<f32>>, DecodeError> {
         let mut sums = vec![vec![0.0f64; self.facts.dimensions as usize]; inputs.len()];
-        let rows: Vec<Row> = (0..)
+        let rows: Vec<BatchToken> = (0..)
             .zip(inputs)
             .flat_map(|(at, input)| rows(at, input))
             .collect();
@@ -156,8 +158,8 @@ impl Embedder for LlamaEmbedder {
     }
 }
 
-fn rows(sequence: u32, input: &[Token]) -> impl Iterator<Item = Row> {
-    (0..).zip(input).map(move |(position, &token)| Row {
+fn rows(sequence: u32, input: &[Token]) -> impl Iterator<Item = BatchToken> {
+    (0..).zip(input).map(move |(position, &token)| BatchToken {
         token,
         position,
         sequence: SequenceId(sequence),

@@ -293,7 +293,7 @@ fn model(
         capacity,
         Costs {
             tile_rows: sizes.tile_rows(options.kv_format),
-            keep_rows: sizes.keep_rows(&traits),
+            ttl_tokens: sizes.ttl_tokens(&traits),
         },
         layout,
     );

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_inference::model::{
-    Aside as Progress, AsideCapacity, Batching, Capacity, DecodeError, Forks, Model, ModelFacts,
-    Row, SequenceId, Tokenizer,
+    Aside as Progress, AsideCapacity, BatchToken, Batching, Capacity, DecodeError, Forks, Model,
+    ModelFacts, SequenceId, Tokenizer,
 };
 
 use crate::aside::{A_LONG_TIME, Aside, Done, Went, fault};
@@ -41,7 +41,7 @@ pub struct LlamaModel {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Costs {
     pub(crate) tile_rows: u32,
-    pub(crate) keep_rows: Option<u32>,
+    pub(crate) ttl_tokens: Option<u32>,
 }
 
 /// How cells are divided between sequences.
@@ -126,7 +126,7 @@ impl LlamaModel {
     /// Computes two tokens by background prefill: the first one's cells must be taken by this context, and handed back for the second.
     fn try_aside(&mut self) -> Result<(), DecodeError> {
         for position in 0..2 {
-            let row = Row {
+            let row = BatchToken {
                 token: 0,
                 position,
                 sequence: SequenceId(0),
@@ -188,7 +188,7 @@ impl LlamaModel {
     }
 
     /// Checks the conditions that llama.cpp asserts, and sets `lengths_next`.
-    fn check(&mut self, rows: &[Row]) -> Result<(), String> {
+    fn check(&mut self, rows: &[BatchToken]) -> Result<(), String> {
         let Capacity {
             rows: rows_max,
             outputs: outputs_max,
@@ -214,7 +214,7 @@ impl LlamaModel {
         self.check_rows(rows)
     }
 
-    fn check_rows(&mut self, rows: &[Row]) -> Result<(), String> {
+    fn check_rows(&mut self, rows: &[BatchToken]) -> Result<(), String> {
         self.lengths_next.clone_from(&self.lengths);
         for row in rows {
             let SequenceId(sequence) = row.sequence;
@@ -245,7 +245,7 @@ impl LlamaModel {
         Ok(())
     }
 
-    fn check_aside(&mut self, rows: &[Row]) -> Result<(), String> {
+    fn check_aside(&mut self, rows: &[BatchToken]) -> Result<(), String> {
         let most = self.aside().ok_or("nothing is computed aside")?;
         self.check_rows(rows)?;
         let one = rows.iter().all(|row| row.sequence == rows[0].sequence);
@@ -388,11 +388,15 @@ impl Model for LlamaModel {
         self.costs.tile_rows
     }
 
-    fn keep_rows(&self) -> Option<u32> {
-        self.costs.keep_rows
+    fn ttl_tokens(&self) -> Option<u32> {
+        self.costs.ttl_tokens
     }
 
-    fn decode_while(&mut self, rows: &[Row], wanted: &dyn Fn() -> bool) -> Result<(), DecodeError> {
+    fn decode_while(
+        &mut self,
+        rows: &[BatchToken],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), DecodeError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -439,7 +443,7 @@ impl Model for LlamaModel {
         self.aside.as_ref().map(Aside::capacity)
     }
 
-    fn begin_aside(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+    fn begin_aside(&mut self, rows: &[BatchToken]) -> Result<(), DecodeError> {
         self.check_weights()?;
         self.check_aside(rows).map_err(DecodeError::Fault)?;
         let (sequence, from) = (rows[0].sequence, rows[0].position);

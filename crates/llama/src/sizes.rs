@@ -88,7 +88,7 @@ const CELLS_ALIASED: u32 = 2048;
 
 /// The cost of a product in unfused attention, relative to a product with a weight.
 const UNFUSED_COST: u64 = 8;
-/// The least result of [`Sizes::keep_rows`]: with small models, too, the prefix of one request is there for the next.
+/// The least result of [`Sizes::ttl_tokens`]: with small models, too, the prefix of one request is there for the next.
 const KEEP_ROWS_MIN: u32 = 256;
 
 impl Sizes {
@@ -127,11 +127,11 @@ impl Sizes {
         }
     }
 
-    /// How long the prefix cache may keep an unused cell, in tokens that streams compute meanwhile (`Model::keep_rows`). Computing a
+    /// How long the prefix cache may keep an unused cell, in tokens that streams compute meanwhile (`Model::ttl_tokens`). Computing a
     /// cell takes as many products as the model has weights; each token that passes over the cell takes `compared` products. Fused
     /// attention only reads the mask of another sequence's cell; without, such a product takes some eight times as long as one with a
     /// weight (measured on three models with heads of 64, 128 and 256: decision 0014).
-    pub(crate) fn keep_rows(&self, traits: &Traits) -> Option<u32> {
+    pub(crate) fn ttl_tokens(&self, traits: &Traits) -> Option<u32> {
         if !self.unified || traits.memory == Memory::State {
             return None;
         }
@@ -442,7 +442,11 @@ mod tests {
                 ..TRAITS
             };
             let sizes = Sizes::choose(&options, &traits).expect("they fit");
-            assert_eq!(sizes.keep_rows(&traits), expected, "{options:?} {traits:?}");
+            assert_eq!(
+                sizes.ttl_tokens(&traits),
+                expected,
+                "{options:?} {traits:?}"
+            );
         };
         let with = |flash_attention| LoadOptions {
             flash_attention,
@@ -474,7 +478,7 @@ mod tests {
             ..TRAITS
         };
         let sizes = Sizes::choose(&LoadOptions::default(), &small).expect("they fit");
-        assert_eq!(sizes.keep_rows(&small), Some(KEEP_ROWS_MIN));
+        assert_eq!(sizes.ttl_tokens(&small), Some(KEEP_ROWS_MIN));
     }
 
     #[test]

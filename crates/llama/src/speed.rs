@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use weir_engine::Token;
-use weir_inference::model::{Batching, DecodeError, Forks, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Batching, DecodeError, Forks, Model, SequenceId};
 
 use crate::LlamaModel;
 
@@ -116,7 +116,7 @@ fn first_speed(model: &mut LlamaModel) -> Result<f64, DecodeError> {
 fn fill(model: &mut LlamaModel, sequence: SequenceId, tokens: u32) -> Result<(), DecodeError> {
     let rows = model.capacity().rows as usize;
     let vocabulary = model.tokenizer().vocabulary();
-    let all: Vec<Row> = (0..tokens)
+    let all: Vec<BatchToken> = (0..tokens)
         .map(|position| row(vocabulary, sequence, position, position + 1 == tokens))
         .collect();
     all.chunks(rows).try_for_each(|rows| model.decode(rows))
@@ -134,7 +134,7 @@ fn step(
         let rows = sequences
             .iter()
             .map(|&sequence| row(vocabulary, sequence, position, true));
-        let rows: Vec<Row> = rows.collect();
+        let rows: Vec<BatchToken> = rows.collect();
         let began = Instant::now();
         match model.capacity().batching {
             Batching::Together => model.decode(&rows)?,
@@ -147,8 +147,8 @@ fn step(
 }
 
 /// A token of the batch. Its number is arbitrary, since the kernels take the same time for all.
-fn row(vocabulary: u32, sequence: SequenceId, position: u32, output: bool) -> Row {
-    Row {
+fn row(vocabulary: u32, sequence: SequenceId, position: u32, output: bool) -> BatchToken {
+    BatchToken {
         token: Token::from((position * 7_919 + sequence.0 * 31) % vocabulary),
         position,
         sequence,

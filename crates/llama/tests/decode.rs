@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use weir_engine::Token;
-use weir_inference::model::{DecodeError, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, DecodeError, Model, SequenceId};
 use weir_llama::{LlamaModel, LoadOptions};
 
 #[path = "support/common.rs"]
@@ -217,14 +217,14 @@ fn steps_that_would_abort_the_process_are_faults() {
         sequences: Some(2),
         ..small()
     });
-    let row = |token, position, sequence| Row {
+    let row = |token, position, sequence| BatchToken {
         token,
         position,
         sequence: SequenceId(sequence),
         output: true,
     };
     model.decode(&[row(1, 0, 0)]).unwrap();
-    let check = |model: &mut LlamaModel, rows: &[Row], expected: &str| {
+    let check = |model: &mut LlamaModel, rows: &[BatchToken], expected: &str| {
         let Err(DecodeError::Fault(fault)) = model.decode(rows) else {
             panic!("no fault: {expected}")
         };

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures::future::join_all;
 use jiff::Timestamp;
 use weir_engine::Token;
-use weir_inference::local::{LocalEngine, Options, PrefixCache, Speculation};
-use weir_inference::model::{DecodeError, Forks, Model, Row, SequenceId};
+use weir_inference::local::{CacheSharing, LocalEngine, Options, Speculation};
+use weir_inference::model::{BatchToken, DecodeError, Forks, Model, SequenceId};
 use weir_llama::{EmbedOptions, KvFormat, KvLayout, LlamaModel, LoadOptions, Workload, load, open};
 
 #[path = "support/common.rs"]
@@ -45,7 +45,7 @@ impl Stream {
         }
     }
 
-    fn step(&self, sequence: u32, chunk: usize) -> Vec<Row> {
+    fn step(&self, sequence: u32, chunk: usize) -> Vec<BatchToken> {
         let end = self.known.len().min(self.computed + chunk);
         let mut rows = rows(sequence, self.computed, &self.known[self.computed..end]);
         if let Some(last) = rows.last_mut() {
@@ -305,15 +305,15 @@ fn an_engine_shares_what_they_begin_with() {
             let cached: Vec<_> = usages.iter().map(|usage| usage.cached).collect();
             (texts, cached)
         };
-        let (expected, none) = run(PrefixCache::Off, false);
+        let (expected, none) = run(CacheSharing::Off, false);
         assert_eq!(none, [0; 5]);
         assert!(expected.iter().flatten().all(|text| text.len() == 20));
         for at_once in [false, true] {
-            let (texts, cached) = run(PrefixCache::Account, at_once);
+            let (texts, cached) = run(CacheSharing::Account, at_once);
             assert_eq!(texts, expected, "{name}, at once: {at_once}");
             let shared = cached.iter().filter(|&&tokens| tokens > 200).count();
             assert!(shared >= 3, "{name}, at once: {at_once}: {cached:?}");
-            let (texts, _) = run(PrefixCache::Off, at_once);
+            let (texts, _) = run(CacheSharing::Off, at_once);
             assert_eq!(texts, expected, "{name}, at once: {at_once}");
         }
     }

@@ -14,7 +14,7 @@ use llama_cpp_sys_2 as sys;
 use weir_engine::event::TokenLogprob;
 use weir_engine::request::{Logprobs, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Event, Input, Request, Sampling, Token};
-use weir_inference::local::{LocalEngine, Options, PrefixCache};
+use weir_inference::local::{CacheSharing, LocalEngine, Options};
 use weir_llama::{LoadOptions, load};
 
 #[path = "support/common.rs"]
@@ -107,11 +107,11 @@ fn a_shared_prompt_beyond_the_window_is_continued_alike() {
         engine.stop_and_wait();
         answer
     };
-    let (expected, none) = run(PrefixCache::Off, &[]);
+    let (expected, none) = run(CacheSharing::Off, &[]);
     // `first` continues beyond the point where `second` forks from it. In the cache it lies behind a short prompt, whose cells a third
     // prompt takes; the search for more cells then reaches those that `first` has left behind its window.
     let others = [&all[100..200], &all[300..700]];
-    let (shared, cached) = run(PrefixCache::Account, &[others[0], first, others[1]]);
+    let (shared, cached) = run(CacheSharing::Account, &[others[0], first, others[1]]);
     assert_eq!(none, 0);
     assert!(cached as usize >= WINDOW + 60, "{cached} tokens");
     let differs = (0..expected.len()).find(|&at| expected[at].token != shared[at].token);

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use weir_accounts::PostgresUrl;
-use weir_inference::local::{PrefixCache, Speculation};
+use weir_inference::local::{CacheSharing, Speculation};
 use weir_server::TrustedProxies;
 use weir_webhooks::Webhook;
 
@@ -126,7 +126,7 @@ pub(crate) struct Llama {
     pub(crate) inter_token_target: Option<Duration>,
     pub(crate) prompt_tokens_min: Option<u32>,
     pub(crate) aside_tokens: u32,
-    pub(crate) prefix_cache: PrefixCache,
+    pub(crate) prefix_cache: CacheSharing,
     pub(crate) speculation: Speculation,
 }
 
@@ -159,7 +159,7 @@ impl Llama {
             inter_token_target: None,
             prompt_tokens_min: None,
             aside_tokens: ASIDE_TOKENS,
-            prefix_cache: PrefixCache::Account,
+            prefix_cache: CacheSharing::Account,
             speculation: Speculation::Ngram,
         }
     }
@@ -547,9 +547,9 @@ impl Reader<'_> {
             prompt_tokens_min: self.narrow(&format!("{at}.prompt_tokens_min")),
             aside_tokens: self.narrow(&format!("{at}.aside_tokens"))?,
             prefix_cache: match self.value(&format!("{at}.prefix_cache")) {
-                Some(Value::Text(who)) if who == "everybody" => PrefixCache::Everybody,
-                Some(Value::Text(who)) if who == "off" => PrefixCache::Off,
-                _ => PrefixCache::Account,
+                Some(Value::Text(who)) if who == "everybody" => CacheSharing::Everybody,
+                Some(Value::Text(who)) if who == "off" => CacheSharing::Off,
+                _ => CacheSharing::Account,
             },
             speculation: match self.value(&format!("{at}.speculation")) {
                 Some(Value::Text(how)) if how == "off" => Speculation::Off,

@@ -9,16 +9,15 @@ use weir_engine::event::EventSender;
 use weir_engine::{EngineError, FinishReason};
 
 use crate::local::generation::{Generation, Outcome, Sweep, Tools};
-use crate::local::inbox::Load;
-use crate::local::pace::{Measured, Pace};
+use crate::local::inbox::QueueStats;
 use crate::local::row_cost::RowCost;
-use crate::local::turns;
-use crate::local::{AccountMasks, Options, PrefixCache, Speculation};
+use crate::local::step_budget::{self, BudgetPlanner, Measured};
+use crate::local::{AccountMasks, CacheSharing, Options, Speculation};
 use crate::model::{Aside, DecodeError, Model, Tokenizer};
 use crate::prepared::PreparedRequest;
 use crate::sampler::Scratch;
 use crate::scheduler::{
-    CacheOp, ChoiceId, Chosen, Next, RequestId, Room, Sampled, Scheduler, Step,
+    CacheOp, ChoiceId, Chosen, Next, RequestId, Sampled, Scheduler, Step, StepBudget,
 };
 
 /// A monotonic clock: the time since some fixed moment.
@@ -44,7 +43,7 @@ pub struct Core<M> {
     tokenizer: Arc<dyn Tokenizer>,
     scheduler: Scheduler,
     generations: BTreeMap<RequestId, Generation>,
-    pace: Pace,
+    budgets: BudgetPlanner,
     row_cost: RowCost,
     /// How long the background chunk under way has been computed for.
     aside_took: Duration,
@@ -56,7 +55,7 @@ pub struct Core<M> {
     inter_token_target: Duration,
     write_timeout: Duration,
     output_expected: u32,
-    prefix_cache: PrefixCache,
+    prefix_cache: CacheSharing,
     speculation: Speculation,
     damage: Option<String>,
     next: u64,
@@ -70,14 +69,14 @@ impl<M: Model> Core<M> {
         clock: Monotonic,
     ) -> Self {
         let (capacity, tile_rows) = (model.capacity(), model.tile_rows());
-        let (keep_rows, aside) = (model.keep_rows(), model.aside());
+        let (ttl_tokens, aside) = (model.ttl_tokens(), model.aside());
         Core {
             tokenizer: model.tokenizer(),
             model,
-            scheduler: Scheduler::new(capacity, options.output_expected, keep_rows)
+            scheduler: Scheduler::new(capacity, options.output_expected, ttl_tokens)
                 .with_aside(aside),
             generations: BTreeMap::new(),
-            pace: Pace::new(
+            budgets: BudgetPlanner::new(
                 options.inter_token_target,
                 capacity.rows,
                 options.prompt_tokens_min,
@@ -104,7 +103,7 @@ impl<M: Model> Core<M> {
     pub fn start(&mut self, prepared: PreparedRequest, sender: EventSender) -> RequestId {
         let request = RequestId(self.next);
         self.next += 1;
-        let salt = self.prefix_cache.salt(&prepared.account);
+        let salt = self.prefix_cache.cache_salt(&prepared.account);
         let generation = Generation::new(prepared, sender);
         self.scheduler
             .enqueue(request, &generation.job(salt, self.speculation));
@@ -121,16 +120,16 @@ impl<M: Model> Core<M> {
         let quota = |request: RequestId| generations.get(&request).map_or(0, Generation::quota);
         let was_aside = std::mem::take(&mut self.was_aside);
         let several = self.scheduler.accounts() > 1;
-        let room = if was_aside || self.scheduler.awaits_aside(quota) {
+        let budget = if was_aside || self.scheduler.awaits_aside(quota) {
             // Nothing is drafted: a draft token takes as long as a token of the prompt that waits, and may be wrong.
-            self.pace.room_beside_aside(streams, several)
+            self.budgets.budget_beside_background(streams, several)
         } else {
-            Room {
+            StepBudget {
                 row_cost: (self.speculation == Speculation::Ngram).then(|| self.row_cost.share()),
-                ..self.pace.room(streams, several)
+                ..self.budgets.budget(streams, several)
             }
         };
-        let step = self.scheduler.plan(room, quota);
+        let step = self.scheduler.plan(budget, quota);
         self.change_cache(step.cache.iter().copied());
         if !step.rows.is_empty() {
             self.decode(&step, begin, streams > 0 || several);
@@ -181,7 +180,7 @@ impl<M: Model> Core<M> {
         if step.prompt_rows == 0 {
             self.row_cost.measure(step.rows.len(), took);
         }
-        self.pace.measure(Measured {
+        self.budgets.measure(Measured {
             took,
             rows: u32::try_from(step.rows.len()).expect("a step's rows fit a u32"),
             prompt_rows: step.prompt_rows,
@@ -203,7 +202,7 @@ impl<M: Model> Core<M> {
         self.was_aside = true;
         let now = (self.clock)();
         let gone = now.saturating_sub(begin);
-        let turn = turns::next(self.inter_token_target, gone, streams > 0);
+        let turn = step_budget::background_time(self.inter_token_target, gone, streams > 0);
         let went = self.model.go_aside(turn);
         let took = (self.clock)().saturating_sub(now);
         self.aside_took += took;
@@ -212,7 +211,7 @@ impl<M: Model> Core<M> {
             Ok(Aside::Paused) => {}
             Ok(Aside::Done) => {
                 let rows = self.scheduler.commit_aside();
-                self.pace.measure(Measured {
+                self.budgets.measure(Measured {
                     took: self.aside_took,
                     rows,
                     prompt_rows: rows,
@@ -238,7 +237,7 @@ impl<M: Model> Core<M> {
     }
 
     /// The requests that wait for their first step.
-    pub fn load(&self) -> Load {
+    pub fn load(&self) -> QueueStats {
         let waiting = self
             .scheduler
             .not_begun()
@@ -250,10 +249,10 @@ impl<M: Model> Core<M> {
             tokens += next.tokens_expected(self.output_expected);
             *of_accounts.entry(Arc::clone(next.account())).or_default() += 1;
         }
-        Load {
+        QueueStats {
             requests,
             of_accounts,
-            wait: self.pace.estimate(tokens),
+            wait: self.budgets.estimate(tokens),
             drafted: self.scheduler.drafted(),
         }
     }

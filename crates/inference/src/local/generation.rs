@@ -124,9 +124,9 @@ impl Generation {
         }
     }
 
-    pub(crate) fn job(&self, salt: Option<Arc<str>>, speculation: Speculation) -> Job {
+    pub(crate) fn job(&self, cache_salt: Option<Arc<str>>, speculation: Speculation) -> Job {
         Job {
-            salt,
+            cache_salt,
             // With a format, the mask for the token after a draft token is computed beside the model, and isn't there
             // at once.
             drafts: speculation == Speculation::Ngram

@@ -25,7 +25,7 @@ pub(crate) struct Start {
 
 /// The requests inside the core that wait for their first step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct QueueStats {
     pub requests: usize,
     /// Requests by account.
     pub of_accounts: HashMap<Arc<str>, usize>,
@@ -49,7 +49,7 @@ struct State {
     /// Whether a token mask has come since the thread last looked.
     woken: bool,
     /// The load that the thread last reported.
-    load: Load,
+    load: QueueStats,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ enum Phase {
 
 /// The result of the thread's look into the inbox.
 #[derive(Debug)]
-pub(crate) enum Mail {
+pub(crate) enum Poll {
     Starts(VecDeque<Start>),
     Stop,
 }
@@ -87,7 +87,7 @@ impl State {
 
 /// How long the thread waits for something new.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Patience {
+pub(crate) enum WaitMode {
     None,
     Short(Duration),
     Endless,
@@ -99,7 +99,7 @@ impl Inbox {
             phase: Phase::Open,
             starts: VecDeque::new(),
             woken: false,
-            load: Load::default(),
+            load: QueueStats::default(),
         };
         Inbox {
             requests_max,
@@ -156,29 +156,29 @@ impl Inbox {
         }
     }
 
-    /// For the engine's thread: reports its load, waits as `patience` says, and takes the new requests.
-    pub(crate) fn take(&self, load: Load, patience: Patience) -> Mail {
+    /// For the engine's thread: reports its load, waits as `wait_mode` says, and takes the new requests.
+    pub(crate) fn take(&self, load: QueueStats, wait_mode: WaitMode) -> Poll {
         let mut state = self.lock();
         state.load = load;
         let waiting = |state: &mut State| {
             state.starts.is_empty() && !state.woken && state.phase != Phase::Stopping
         };
-        state = match patience {
-            Patience::None => state,
-            Patience::Short(time) => {
+        state = match wait_mode {
+            WaitMode::None => state,
+            WaitMode::Short(time) => {
                 self.changed
                     .wait_timeout_while(state, time, waiting)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
             }
-            Patience::Endless => self
+            WaitMode::Endless => self
                 .changed
                 .wait_while(state, waiting)
                 .unwrap_or_else(PoisonError::into_inner),
         };
         state.woken = false;
         if state.phase == Phase::Stopping {
-            return Mail::Stop;
+            return Poll::Stop;
         }
         let starts = std::mem::take(&mut state.starts);
         // The requests count as waiting until the thread reports how many of them still wait.
@@ -187,7 +187,7 @@ impl Inbox {
             let account = Arc::clone(&start.prepared.account);
             *state.load.of_accounts.entry(account).or_default() += 1;
         }
-        Mail::Starts(starts)
+        Poll::Starts(starts)
     }
 
     /// Called when the engine's thread ends: refuses all further requests with `why`, and returns those that the thread

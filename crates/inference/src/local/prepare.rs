@@ -12,8 +12,8 @@ use weir_engine::request::{
 };
 use weir_engine::{EngineError, Input, PromptSize, Request, Token};
 
+use crate::chat_format::{self, ChatFormat, PromptText, ReasoningMarks, SharedParseRules};
 use crate::constraint::{Cancel, CompileError, Compiled, Constraints, Grammar};
-use crate::dialect::{self, Dialect, PromptText, Reading, ReasoningMarks};
 use crate::local::prepare::limits::token_limits;
 use crate::model::{Bos, Encoded, Tokenizer};
 use crate::prepared::PreparedRequest;
@@ -29,7 +29,7 @@ const CANCELLED_RETRY: Duration = Duration::from_secs(1);
 /// The model's tokenizer, chat format and grammars. Used from any thread.
 pub(crate) struct Preparer {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
-    pub(crate) dialect: Option<Dialect>,
+    pub(crate) chat_format: Option<ChatFormat>,
     pub(crate) constraints: Constraints,
     pub(crate) context_tokens: u32,
     /// All EOS tokens, once they were needed.
@@ -71,20 +71,21 @@ impl Preparer {
     /// Prepares everything but the grammar, which may take much longer.
     pub(crate) fn render(&self, request: Arc<Request>) -> Result<RenderedRequest, EngineError> {
         self.check_tokens(&request)?;
-        let (mut reading, mut shown) = (Reading::PLAIN, ShownTokens::default());
+        let (mut parse_rules, mut shown) = (SharedParseRules::PLAIN, ShownTokens::default());
         let mut reasoning = None;
         let grammar;
         let (prompts, param) = match &request.input {
             Input::Chat(conversation) => {
-                let dialect = self.dialect()?;
-                let spoken = dialect.speak(conversation, &request.format, (self.now)())?;
-                (reading, shown) = (spoken.reading, spoken.shown);
-                reasoning = spoken.reasoning;
-                grammar = spoken.grammar;
-                (vec![self.encode_rendered(&spoken.prompt)], "messages")
+                let chat_format = self.chat_format()?;
+                let rendered =
+                    chat_format.render_prompt(conversation, &request.format, (self.now)())?;
+                (parse_rules, shown) = (rendered.parse_rules, rendered.shown);
+                reasoning = rendered.reasoning;
+                grammar = rendered.grammar;
+                (vec![self.encode_rendered(&rendered.prompt)], "messages")
             }
             Input::Prompts(prompts) => {
-                grammar = dialect::text_grammar(&request.format);
+                grammar = chat_format::text_grammar(&request.format);
                 let encode = |prompt| self.encode(prompt, request.tokenizing);
                 let prompts = prompts.iter().map(encode);
                 (prompts.collect::<Result<Vec<_>, _>>()?, "prompt")
@@ -103,7 +104,7 @@ impl Preparer {
         let ends = || Arc::clone(self.ends.get_or_init(|| ends(&*self.tokenizer)));
         Ok(RenderedRequest {
             prepared: PreparedRequest {
-                reading,
+                parse_rules,
                 shown,
                 limits: token_limits(&request, &*self.tokenizer, ends),
                 thinking,
@@ -217,8 +218,8 @@ impl Preparer {
         }))
     }
 
-    fn dialect(&self) -> Result<&Dialect, EngineError> {
-        self.dialect
+    fn chat_format(&self) -> Result<&ChatFormat, EngineError> {
+        self.chat_format
             .as_ref()
             .ok_or(EngineError::Unsupported { feature: "chat" })
     }
@@ -380,7 +381,7 @@ fn check_scores(request: &Request, prompts: &[Arc<[Token]>]) -> Result<(), Inval
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::ChatTemplate;
+    use crate::chat_format::ChatTemplate;
     use crate::sim::SimTokenizer;
     use weir_engine::request::{Message, Role};
 
@@ -390,7 +391,7 @@ mod tests {
             let template = ChatTemplate::parse(source, "<|bos|>", "<|end|>").unwrap();
             let preparer = Preparer {
                 tokenizer: Arc::new(SimTokenizer),
-                dialect: Some(Dialect::new(template, source, &SimTokenizer)),
+                chat_format: Some(ChatFormat::new(template, source, &SimTokenizer)),
                 constraints: Constraints::new(Arc::new(SimTokenizer)),
                 context_tokens: 100,
                 ends: OnceLock::new(),

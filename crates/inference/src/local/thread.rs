@@ -11,7 +11,7 @@ use weir_engine::event::Event;
 use crate::constraint::Admission;
 use crate::local::Options;
 use crate::local::core::{Core, Progress};
-use crate::local::inbox::{Inbox, Mail, Patience};
+use crate::local::inbox::{Inbox, Poll, WaitMode};
 use crate::local::masks::MaskWorkers;
 use crate::model::Model;
 
@@ -68,20 +68,20 @@ enum End {
 }
 
 fn run<M: Model>(core: &mut Core<M>, inbox: &Inbox) -> End {
-    let mut patience = Patience::Endless;
+    let mut wait_mode = WaitMode::Endless;
     loop {
-        match inbox.take(core.load(), patience) {
-            Mail::Stop => return End::Stopped,
-            Mail::Starts(starts) => {
+        match inbox.take(core.load(), wait_mode) {
+            Poll::Stop => return End::Stopped,
+            Poll::Starts(starts) => {
                 for start in starts {
                     core.start(start.prepared, start.sender);
                 }
             }
         }
-        patience = match core.step() {
-            Progress::Stepped => Patience::None,
-            Progress::Blocked => Patience::Short(BLOCKED_WAIT),
-            Progress::Idle => Patience::Endless,
+        wait_mode = match core.step() {
+            Progress::Stepped => WaitMode::None,
+            Progress::Blocked => WaitMode::Short(BLOCKED_WAIT),
+            Progress::Idle => WaitMode::Endless,
             Progress::Damaged => {
                 return End::Damaged(core.damage().unwrap_or_default().to_owned());
             }

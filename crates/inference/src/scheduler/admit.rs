@@ -6,8 +6,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use crate::model::SequenceId;
-use crate::scheduler::plan::Draft;
-use crate::scheduler::prefix::Source;
+use crate::scheduler::plan::StepBuilder;
+use crate::scheduler::prefix::PrefixMatch;
 use crate::scheduler::sequence::Sequence;
 use crate::scheduler::{ChoiceId, Scheduler};
 
@@ -25,8 +25,12 @@ pub(super) enum Reserve {
 
 impl Scheduler {
     /// Admits the next choice, if it fits.
-    pub(super) fn begin_next(&mut self, draft: &Draft<'_>, reserve: Reserve) -> Option<ChoiceId> {
-        let (choice, source) = self.next_to_begin(draft)?;
+    pub(super) fn begin_next(
+        &mut self,
+        builder: &StepBuilder<'_>,
+        reserve: Reserve,
+    ) -> Option<ChoiceId> {
+        let (choice, source) = self.next_to_begin(builder)?;
         self.begin(choice, source, reserve)
     }
 
@@ -64,28 +68,28 @@ impl Scheduler {
         Some(choice)
     }
 
-    pub(super) fn next_to_begin(&self, draft: &Draft<'_>) -> Option<(ChoiceId, Beginning)> {
-        let mut accounts = self.in_turn(draft.rows_max()).into_iter();
-        accounts.find_map(|account| self.next_of(&account, draft))
+    pub(super) fn next_to_begin(&self, builder: &StepBuilder<'_>) -> Option<(ChoiceId, Beginning)> {
+        let mut accounts = self.in_turn(builder.rows_max()).into_iter();
+        accounts.find_map(|account| self.next_of(&account, builder))
     }
 
     /// The account's oldest choice that can be computed now, with its cached prefix.
     pub(super) fn next_of(
         &self,
         account: &str,
-        draft: &Draft<'_>,
+        builder: &StepBuilder<'_>,
     ) -> Option<(ChoiceId, Beginning)> {
         let choices = self.accounts.choices(account);
         let mut next = choices.first().copied();
         while let Some(choice) = next {
             let mut skipped = choice;
-            if draft.is_blocked(choice.request) {
+            if builder.is_blocked(choice.request) {
                 skipped = *choice.request.all().end();
             } else if let Some(sequence) = self.waiting.get(&choice) {
-                let beginning = match self.source(draft, choice) {
-                    Source::Computing => None,
-                    Source::Ready { from, length } => Some(Some((from, length))),
-                    Source::Nowhere => Some(None),
+                let beginning = match self.source(builder, choice) {
+                    PrefixMatch::Computing => None,
+                    PrefixMatch::Ready { from, length } => Some(Some((from, length))),
+                    PrefixMatch::Nowhere => Some(None),
                 };
                 let length = beginning.flatten().map_or(0, |(_, length)| length);
                 match beginning {
@@ -108,9 +112,9 @@ impl Scheduler {
         self.kv.free_sequences() + self.kept() > 0 && self.fits(choice, source, Reserve::Kept)
     }
 
-    pub(super) fn oldest_ready(&self, draft: &Draft<'_>) -> Option<ChoiceId> {
+    pub(super) fn oldest_ready(&self, builder: &StepBuilder<'_>) -> Option<ChoiceId> {
         let mut waiting = self.waiting.keys().copied();
-        waiting.find(|choice| !draft.is_blocked(choice.request))
+        waiting.find(|choice| !builder.is_blocked(choice.request))
     }
 
     /// Whether the cells that the choice needs are free and, with [`Reserve::Kept`], those that it and the running

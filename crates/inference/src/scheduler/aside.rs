@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{AsideCapacity, Row, SequenceId};
-use crate::scheduler::plan::{Draft, ROWS_ALIGNED};
+use crate::model::{AsideCapacity, BatchToken, SequenceId};
+use crate::scheduler::plan::{ROWS_ALIGNED, StepBuilder};
 use crate::scheduler::sequence::{PromptAside, Sequence};
 use crate::scheduler::{ChoiceId, RequestId, Scheduler};
 
@@ -78,7 +78,7 @@ impl Scheduler {
 
     /// Starts the next background chunk of a choice's prompt, unless another chunk of the same account is under way,
     /// for which the choice waits. `false` if the prompt continues in steps.
-    pub(super) fn place_aside(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) -> bool {
+    pub(super) fn place_aside(&mut self, builder: &mut StepBuilder<'_>, choice: ChoiceId) -> bool {
         let (id, sequence) = &self.running[&choice];
         let (id, from) = (*id, self.kv.length(*id));
         let Some(rows) = self.piece(choice, sequence, from) else {
@@ -87,7 +87,7 @@ impl Scheduler {
         if self.aside.piece.is_some() {
             return true;
         }
-        let cells = draft.rows() + rows;
+        let cells = builder.rows() + rows;
         // Nothing is evicted for a chunk that doesn't fit anyway.
         if self.kv.free_cells() + self.kv.idle_cells() < cells || !self.make_room(cells) {
             return false;
@@ -95,7 +95,7 @@ impl Scheduler {
         self.kv.reserve(rows);
         let (_, sequence) = self.running.get_mut(&choice).expect("it was there");
         sequence.aside = PromptAside::Begun(from);
-        draft.step.aside = piece_rows(id, sequence, from, rows);
+        builder.step.aside = piece_rows(id, sequence, from, rows);
         self.aside.piece = Some(Piece {
             choice,
             account: Arc::clone(&sequence.account),
@@ -148,9 +148,9 @@ impl Scheduler {
     }
 }
 
-fn piece_rows(id: SequenceId, sequence: &Sequence, from: u32, rows: u32) -> Vec<Row> {
+fn piece_rows(id: SequenceId, sequence: &Sequence, from: u32, rows: u32) -> Vec<BatchToken> {
     let tokens = sequence.tokens.from(from).take(rows as usize);
-    let row = |(position, token)| Row {
+    let row = |(position, token)| BatchToken {
         token,
         position,
         sequence: id,

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::scheduler::admit::Reserve;
-use crate::scheduler::plan::{Draft, Room, Step};
+use crate::scheduler::plan::{Step, StepBudget, StepBuilder};
 use crate::scheduler::{ChoiceId, RequestId, Scheduler};
 
 /// Streams of an account of weight 1 that get their next token in every step. Halved for each class that the account is
@@ -208,9 +208,13 @@ impl Scheduler {
     /// one account, or if all accounts are of the same class and everything else is done. Otherwise they are a few of
     /// each account, and the tokens that are left in the step go to more streams and to prompts, the lightest account's
     /// first.
-    pub(super) fn share_rows(&self, ready: BTreeSet<ChoiceId>, room: Room) -> BTreeSet<ChoiceId> {
+    pub(super) fn share_rows(
+        &self,
+        ready: BTreeSet<ChoiceId>,
+        budget: StepBudget,
+    ) -> BTreeSet<ChoiceId> {
         if self.accounts.active() < 2 {
-            return self.longest_unstepped(ready, room.longest);
+            return self.longest_unstepped(ready, budget.longest);
         }
         let (mut chosen, mut others) = (BTreeSet::new(), Vec::new());
         let accounts = self.accounts.by_class(|_| ());
@@ -219,9 +223,9 @@ impl Scheduler {
             .iter()
             .all(|(_, account)| account.class() == lightest);
         if equals && self.waiting.is_empty() && self.all_decode() {
-            return self.longest_unstepped(ready, room.longest);
+            return self.longest_unstepped(ready, budget.longest);
         }
-        let rows = if equals { room.streams } else { room.rows };
+        let rows = if equals { budget.streams } else { budget.rows };
         for (_, account) in accounts {
             let choices = &account.choices;
             let least = (account.streams() >> (account.class() - lightest).min(32)).max(1);
@@ -311,20 +315,21 @@ impl Scheduler {
 
     /// Preempts choices of accounts that hold more than their share of cells or sequences, to admit a waiting choice
     /// whose account stays within its share.
-    pub(super) fn make_fair(&mut self, draft: &Draft<'_>) {
+    pub(super) fn make_fair(&mut self, builder: &StepBuilder<'_>) {
         if self.accounts.active() < 2 {
             return;
         }
-        let mut accounts = self.in_turn(draft.rows_max());
+        let mut accounts = self.in_turn(builder.rows_max());
         // Accounts without a running choice go first.
         accounts.sort_by_key(|account| self.accounts.has_running(account));
         let mut accounts = accounts.into_iter();
-        let Some(account) = accounts.find(|account| self.next_of(account, draft).is_some()) else {
+        let Some(account) = accounts.find(|account| self.next_of(account, builder).is_some())
+        else {
             return;
         };
         let mut made_way = false;
         // The cached prefix is looked up again each time: a preemption may have changed the sequence that has it.
-        while let Some((choice, source)) = self.next_of(&account, draft) {
+        while let Some((choice, source)) = self.next_of(&account, builder) {
             if self.may_begin(choice, source) {
                 // Admit the choice at once: otherwise the preempted one might take its cells back.
                 if made_way {
@@ -332,7 +337,7 @@ impl Scheduler {
                 }
                 return;
             }
-            let Some(rival) = self.rival(choice, |request| draft.is_blocked(request)) else {
+            let Some(rival) = self.rival(choice, |request| builder.is_blocked(request)) else {
                 return;
             };
             self.preempt(rival);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use weir_engine::Token;
 
-use crate::model::{Batching, Row, SequenceId};
+use crate::model::{BatchToken, Batching, SequenceId};
 use crate::scheduler::admit::Reserve;
 use crate::scheduler::{Admission, CacheOp, ChoiceId, RequestId, Scheduler};
 
@@ -14,7 +14,7 @@ pub(super) const ROWS_ALIGNED: u32 = 4;
 
 /// The token budget of a step, so that the step ends in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Room {
+pub struct StepBudget {
     /// Tokens in all, unless `prompts` allows more.
     pub rows: u32,
     /// Decode tokens if all accounts are of the same class. They may be more, up to `longest`, if nothing else waits.
@@ -32,9 +32,9 @@ pub struct Room {
 pub struct Step {
     /// Operations on the cache, to be done first and in this order, even if `rows` is empty.
     pub cache: Vec<CacheOp>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<BatchToken>,
     /// The tokens of a background chunk that begins with this step; empty if none does.
-    pub aside: Vec<Row>,
+    pub aside: Vec<BatchToken>,
     pub sampled: Vec<Sampled>,
     pub scored: Vec<Scored>,
     /// The range of `rows` that has a choice's draft tokens. The logits after a draft token are used only if that token
@@ -70,18 +70,18 @@ pub struct Scored {
 impl Scheduler {
     /// Plans the next step. `quota` says how many tokens of a request may be sampled now. A request with a quota of 0
     /// is blocked: nothing of it is computed, and its cells are the first to be taken away.
-    pub fn plan(&mut self, room: Room, quota: impl Fn(RequestId) -> u32) -> Step {
-        let mut draft = Draft::new(self.rows_max, self.capacity.outputs, &quota);
+    pub fn plan(&mut self, budget: StepBudget, quota: impl Fn(RequestId) -> u32) -> Step {
+        let mut builder = StepBuilder::new(self.rows_max, self.capacity.outputs, &quota);
         if self.admission == Admission::Open {
-            self.make_fair(&draft);
+            self.make_fair(&builder);
         }
         loop {
             let preemptions = self.preemptions;
             match self.capacity.batching {
-                Batching::Together => self.fill(&mut draft, room),
-                Batching::OneSequence => self.fill_alone(&mut draft),
+                Batching::Together => self.fill(&mut builder, budget),
+                Batching::OneSequence => self.fill_single_sequence(&mut builder),
             }
-            if !draft.step.rows.is_empty() || self.aside().is_some() {
+            if !builder.step.rows.is_empty() || self.aside().is_some() {
                 break;
             }
             // The choice whose turn it was may have been preempted itself: then it is another's turn.
@@ -89,86 +89,86 @@ impl Scheduler {
                 continue;
             }
             // Nothing to compute: either no choice is ready, or the cells are held by choices that aren't.
-            let begun = self.begin_next(&draft, Reserve::Spent);
-            if begun.is_none() && !self.make_way(&draft) {
+            let begun = self.begin_next(&builder, Reserve::Spent);
+            if begun.is_none() && !self.make_way(&builder) {
                 break;
             }
         }
-        let mut step = draft.step;
+        let mut step = builder.step;
         step.cache = self.kv.take_ops();
         step
     }
 
-    fn fill(&mut self, draft: &mut Draft<'_>, room: Room) {
-        self.decode(draft, room);
-        let left = room.rows.saturating_sub(draft.rows());
-        draft.open_prompts(left.max(room.prompts).max(1));
-        self.prefill(draft);
-        self.speculate(draft, room);
+    fn fill(&mut self, builder: &mut StepBuilder<'_>, budget: StepBudget) {
+        self.decode(builder, budget);
+        let left = budget.rows.saturating_sub(builder.rows());
+        builder.open_prompts(left.max(budget.prompts).max(1));
+        self.prefill(builder);
+        self.speculate(builder, budget);
     }
 
     /// Adds the next token of each choice that has caught up.
-    fn decode(&mut self, draft: &mut Draft<'_>, room: Room) {
+    fn decode(&mut self, builder: &mut StepBuilder<'_>, budget: StepBudget) {
         let ready = self.caught_up();
-        let ready = ready.filter(|choice| !draft.is_blocked(choice.request));
-        for choice in self.share_rows(ready.collect(), room) {
-            if !draft.may_sample(choice.request) {
+        let ready = ready.filter(|choice| !builder.is_blocked(choice.request));
+        for choice in self.share_rows(ready.collect(), budget) {
+            if !builder.may_sample(choice.request) {
                 continue;
             }
-            while self.running.contains_key(&choice) && !self.make_room(draft.rows() + 1) {
-                self.preempt_for(draft, choice);
+            while self.running.contains_key(&choice) && !self.make_room(builder.rows() + 1) {
+                self.preempt_for(builder, choice);
             }
             // The choice may have been preempted itself.
             if self.running.contains_key(&choice) {
-                self.place(draft, choice, 1);
+                self.place(builder, choice, 1);
             }
         }
     }
 
     /// Adds prompts, and tokens that were lost by preemption, in chunks: account by account, running choices before
     /// waiting ones. If the next waiting choice doesn't fit, no other one may take its cells.
-    fn prefill(&mut self, draft: &mut Draft<'_>) {
+    fn prefill(&mut self, builder: &mut StepBuilder<'_>) {
         let mut admits = self.admission == Admission::Open;
-        for account in self.in_turn(draft.prompt_room) {
+        for account in self.in_turn(builder.prompt_room) {
             for choice in self.running_prompts(&account) {
                 // A safeguard: nothing in this loop preempts a running choice.
-                if self.running.contains_key(&choice) && !draft.is_blocked(choice.request) {
-                    self.place_prompt(draft, choice);
+                if self.running.contains_key(&choice) && !builder.is_blocked(choice.request) {
+                    self.place_prompt(builder, choice);
                 }
             }
             while admits
-                && draft.prompt_room > 0
-                && let Some((choice, source)) = self.next_of(&account, draft)
+                && builder.prompt_room > 0
+                && let Some((choice, source)) = self.next_of(&account, builder)
             {
                 admits = self.begin(choice, source, Reserve::Kept).is_some();
                 if admits {
-                    self.place_prompt(draft, choice);
+                    self.place_prompt(builder, choice);
                 }
             }
         }
     }
 
-    pub(super) fn place_prompt(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) {
-        if self.place_aside(draft, choice) {
+    pub(super) fn place_prompt(&mut self, builder: &mut StepBuilder<'_>, choice: ChoiceId) {
+        if self.place_aside(builder, choice) {
             return;
         }
-        let before = draft.rows();
-        self.place(draft, choice, draft.prompt_room);
-        let placed = draft.rows() - before;
-        draft.prompt_room -= placed;
-        draft.step.prompt_rows += placed;
+        let before = builder.rows();
+        self.place(builder, choice, builder.prompt_room);
+        let placed = builder.rows() - before;
+        builder.prompt_room -= placed;
+        builder.step.prompt_rows += placed;
     }
 
     /// Adds up to `most` tokens of a choice that aren't in the cache yet to the step.
-    pub(super) fn place(&mut self, draft: &mut Draft<'_>, choice: ChoiceId, most: u32) {
+    pub(super) fn place(&mut self, builder: &mut StepBuilder<'_>, choice: ChoiceId, most: u32) {
         self.snapshot(choice);
         let (id, sequence) = &self.running[&choice];
         let (id, from) = (*id, self.kv.length(*id));
         let missing = sequence.known() - from;
         let pause = self.pause(choice, from);
         let most = pause.map_or(most, |place| most.min(place - from));
-        let rows = draft.rows();
-        let room = most.min(draft.rows_max - rows).min(missing);
+        let rows = builder.rows();
+        let room = most.min(builder.rows_max - rows).min(missing);
         self.make_room(rows + room);
         let room = room.min(self.kv.free_cells() - rows);
         let sequence = &self.running[&choice].1;
@@ -177,46 +177,46 @@ impl Scheduler {
         let unscored = prompt.unscored.clone();
         // One output is left for the last token, which is sampled.
         let complete = room == missing
-            && draft.may_sample(choice.request)
-            && overlap(from, missing, &unscored) < draft.outputs_left;
+            && builder.may_sample(choice.request)
+            && overlap(from, missing, &unscored) < builder.outputs_left;
         let count = if complete {
             missing
         } else {
-            draft.scorable(from, room.min(missing - 1), &unscored)
+            builder.scorable(from, room.min(missing - 1), &unscored)
         };
         let tokens = sequence.tokens.from(from).take(count as usize);
-        draft.push(choice, id, from, tokens);
-        draft.score(first, from, count, &unscored);
+        builder.push(choice, id, from, tokens);
+        builder.score(first, from, count, &unscored);
         if complete {
-            draft.sample(choice, prompt.cached.unwrap_or(0));
+            builder.sample(choice, prompt.cached.unwrap_or(0));
         }
     }
 
     /// Frees cells for a choice that needs one: preempts a blocked choice, else the youngest, which may be the choice
     /// itself.
-    fn preempt_for(&mut self, draft: &Draft<'_>, choice: ChoiceId) {
-        let victim = self.victim(draft, |other| {
-            other == choice || !draft.placed.contains(&other)
+    fn preempt_for(&mut self, builder: &StepBuilder<'_>, choice: ChoiceId) {
+        let victim = self.victim(builder, |other| {
+            other == choice || !builder.placed.contains(&other)
         });
         self.preempt(victim.unwrap_or(choice));
     }
 
     /// Frees cells so that the oldest choice that is ready can be computed. `false` if none is ready, or if it has all
     /// cells but those of older parked choices.
-    fn make_way(&mut self, draft: &Draft<'_>) -> bool {
-        let waiting = self.oldest_ready(draft);
+    fn make_way(&mut self, builder: &StepBuilder<'_>) -> bool {
+        let waiting = self.oldest_ready(builder);
         let mut running = self.running.keys().copied();
         let running =
-            running.find(|&choice| !draft.is_blocked(choice.request) && !self.is_parked(choice));
+            running.find(|&choice| !builder.is_blocked(choice.request) && !self.is_parked(choice));
         let (age, keep) = match (waiting, running) {
             (None, None) => return false,
             (Some(waiting), Some(choice)) if waiting < choice => (waiting, None),
             (Some(waiting), None) => (waiting, None),
             (_, Some(choice)) => (choice, Some(choice)),
         };
-        let victim = self.victim(draft, |other| {
+        let victim = self.victim(builder, |other| {
             let goes_first = other < age && self.is_parked(other);
-            Some(other) != keep && (!goes_first || draft.is_blocked(other.request))
+            Some(other) != keep && (!goes_first || builder.is_blocked(other.request))
         });
         let Some(victim) = victim else {
             return false;
@@ -225,7 +225,11 @@ impl Scheduler {
         true
     }
 
-    fn victim(&self, draft: &Draft<'_>, may: impl Fn(ChoiceId) -> bool) -> Option<ChoiceId> {
+    fn victim(
+        &self,
+        builder: &StepBuilder<'_>,
+        may: impl Fn(ChoiceId) -> bool,
+    ) -> Option<ChoiceId> {
         let running = || {
             self.running
                 .keys()
@@ -233,13 +237,13 @@ impl Scheduler {
                 .copied()
                 .filter(|&choice| may(choice))
         };
-        let blocked = running().find(|choice| draft.is_blocked(choice.request));
+        let blocked = running().find(|choice| builder.is_blocked(choice.request));
         blocked.or_else(|| running().next())
     }
 }
 
 /// A step that is being built.
-pub(super) struct Draft<'a> {
+pub(super) struct StepBuilder<'a> {
     pub(super) step: Step,
     placed: HashSet<ChoiceId>,
     rows_max: u32,
@@ -250,9 +254,9 @@ pub(super) struct Draft<'a> {
     sampled: HashMap<RequestId, u32>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> StepBuilder<'a> {
     fn new(rows_max: u32, outputs_max: u32, quota: &'a dyn Fn(RequestId) -> u32) -> Self {
-        Draft {
+        StepBuilder {
             step: Step::default(),
             placed: HashSet::new(),
             rows_max,
@@ -311,12 +315,14 @@ impl<'a> Draft<'a> {
     ) {
         let before = self.rows();
         let rows = (from..).zip(tokens);
-        self.step.rows.extend(rows.map(|(position, token)| Row {
-            token,
-            position,
-            sequence: id,
-            output: false,
-        }));
+        self.step
+            .rows
+            .extend(rows.map(|(position, token)| BatchToken {
+                token,
+                position,
+                sequence: id,
+                output: false,
+            }));
         let count = self.rows() - before;
         if count > 0 {
             self.placed.insert(choice);

@@ -12,25 +12,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::model::{Batching, Forks, SequenceId};
-use crate::scheduler::plan::Draft;
+use crate::scheduler::plan::StepBuilder;
 use crate::scheduler::sequence::{Sequence, Tokens};
 use crate::scheduler::{ChoiceId, Scheduler};
 
 /// The shortest prefix that is worth a fork: any two prompts of one chat template have a few tokens in common.
 pub(super) const SHARED_MIN: u32 = 16;
 
-/// A kept sequence that isn't used expires after [`Model::keep_rows`](crate::model::Model::keep_rows) decode tokens at
+/// A kept sequence that isn't used expires after [`Model::ttl_tokens`](crate::model::Model::keep_rows) decode tokens at
 /// the latest: by then, keeping it has cost as much as it would save. Before anything was learnt, it expires after this
 /// fraction (1/8) of them.
-const PATIENCE_START: u64 = 8;
-/// Where nothing is ever reused, sequences expire after this fraction (1/32) of `keep_rows`.
-const PATIENCE_MIN: u64 = 32;
+const TTL_START: u64 = 8;
+/// Where nothing is ever reused, sequences expire after this fraction (1/32) of `ttl_tokens`.
+const TTL_MIN: u64 = 32;
 /// The number of expired sequences that are remembered, to find out whether they would have been of use.
 const MISSED_MAX: usize = 64;
 
 /// The cached prefix of a waiting choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum PrefixMatch {
     /// The first `length` tokens of the sequence `from` are the choice's.
     Ready {
         from: SequenceId,
@@ -43,7 +43,7 @@ pub(super) enum Source {
 
 /// The kept sequences of the prefix cache.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct PrefixCache {
     forks: Forks,
     entries: BTreeMap<SequenceId, Entry>,
     uses: u64,
@@ -51,8 +51,8 @@ pub(super) struct Kept {
     rows: u64,
     /// The decode tokens after which an unused entry expires. Raised when an entry is used, or would have been if it
     /// hadn't expired; lowered when an entry expires.
-    patience: u64,
-    patience_max: u64,
+    ttl: u64,
+    ttl_max: u64,
     /// The last entries that have expired, the oldest first. They have no cells.
     missed: VecDeque<Missed>,
 }
@@ -61,7 +61,7 @@ pub(super) struct Kept {
 struct Entry {
     /// The sequence's tokens: at least those that are in the cache.
     tokens: Tokens,
-    sharers: Sharers,
+    scope: CacheScope,
     origin: Origin,
     /// The number of the entry's last use.
     used: u64,
@@ -71,8 +71,8 @@ struct Entry {
 
 /// The choices that may reuse a kept sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sharers {
-    pub(super) salt: Option<Arc<str>>,
+pub(super) struct CacheScope {
+    pub(super) cache_salt: Option<Arc<str>>,
     /// Choices of the prompt with this first choice, as long as one of them waits.
     pub(super) siblings: Option<ChoiceId>,
 }
@@ -90,30 +90,30 @@ pub(super) enum Origin {
 #[derive(Debug)]
 struct Missed {
     tokens: Tokens,
-    salt: Arc<str>,
+    cache_salt: Arc<str>,
     /// The number of tokens that were in the cache.
     length: u32,
     /// The entry's `rows`.
     rows: u64,
 }
 
-impl Sharers {
+impl CacheScope {
     pub(super) fn include(&self, choice: ChoiceId, sequence: &Sequence) -> bool {
         self.siblings.as_ref() == Some(choice.siblings(sequence).start())
-            || (self.salt.is_some() && self.salt == sequence.salt)
+            || (self.cache_salt.is_some() && self.cache_salt == sequence.cache_salt)
     }
 }
 
-impl Kept {
-    pub(super) fn new(forks: Forks, keep_rows: Option<u32>) -> Self {
-        let patience_max = keep_rows.map_or(u64::MAX, u64::from);
-        Kept {
+impl PrefixCache {
+    pub(super) fn new(forks: Forks, ttl_tokens: Option<u32>) -> Self {
+        let ttl_max = ttl_tokens.map_or(u64::MAX, u64::from);
+        PrefixCache {
             forks,
             entries: BTreeMap::new(),
             uses: 0,
             rows: 0,
-            patience: patience_max / PATIENCE_START,
-            patience_max,
+            ttl: ttl_max / TTL_START,
+            ttl_max,
             missed: VecDeque::new(),
         }
     }
@@ -132,17 +132,17 @@ impl Kept {
     /// The kept sequence with the same prompt and the same salt. Without a salt nothing is shared.
     pub(super) fn of_prompt(&self, sequence: &Sequence) -> Option<SequenceId> {
         let is_same = |entry: &Entry| {
-            entry.sharers.salt.is_some()
-                && entry.sharers.salt == sequence.salt
+            entry.scope.cache_salt.is_some()
+                && entry.scope.cache_salt == sequence.cache_salt
                 && entry.tokens.prompt == sequence.tokens.prompt
         };
         let mut entries = self.entries.iter();
         entries.find(|(_, entry)| is_same(entry)).map(|(&id, _)| id)
     }
 
-    pub(super) fn entry(&self, id: SequenceId) -> Option<(&Tokens, &Sharers)> {
+    pub(super) fn entry(&self, id: SequenceId) -> Option<(&Tokens, &CacheScope)> {
         let entry = self.entries.get(&id)?;
-        Some((&entry.tokens, &entry.sharers))
+        Some((&entry.tokens, &entry.scope))
     }
 
     fn has(&self, id: SequenceId) -> bool {
@@ -151,7 +151,7 @@ impl Kept {
 
     pub(super) fn is_shared(&self, id: SequenceId) -> bool {
         let entry = self.entries.get(&id);
-        entry.is_some_and(|entry| entry.sharers.salt.is_some())
+        entry.is_some_and(|entry| entry.scope.cache_salt.is_some())
     }
 
     fn is_snapshot(&self, id: SequenceId) -> bool {
@@ -163,8 +163,8 @@ impl Kept {
     pub(super) fn release(&mut self, first: ChoiceId) -> Vec<SequenceId> {
         let mut useless = Vec::new();
         for (&id, entry) in &mut self.entries {
-            let sharers = &mut entry.sharers;
-            if sharers.siblings.take_if(|it| *it == first).is_some() && sharers.salt.is_none() {
+            let scope = &mut entry.scope;
+            if scope.siblings.take_if(|it| *it == first).is_some() && scope.cache_salt.is_none() {
                 useless.push(id);
             }
         }
@@ -172,15 +172,14 @@ impl Kept {
     }
 
     /// The tokens of all sequences that are kept for a salt, or expired lately. Without a salt nothing is shared.
-    pub(super) fn known(&self, salt: Option<&Arc<str>>) -> impl Iterator<Item = &Tokens> {
-        let kept = self
-            .entries
-            .values()
-            .filter(move |entry| salt.is_some() && entry.sharers.salt.as_ref() == salt);
+    pub(super) fn known(&self, cache_salt: Option<&Arc<str>>) -> impl Iterator<Item = &Tokens> {
+        let kept = self.entries.values().filter(move |entry| {
+            cache_salt.is_some() && entry.scope.cache_salt.as_ref() == cache_salt
+        });
         let missed = self
             .missed
             .iter()
-            .filter(move |missed| Some(&missed.salt) == salt);
+            .filter(move |missed| Some(&missed.cache_salt) == cache_salt);
         kept.map(|entry| &entry.tokens)
             .chain(missed.map(|missed| &missed.tokens))
     }
@@ -189,12 +188,12 @@ impl Kept {
         &mut self,
         id: SequenceId,
         tokens: Tokens,
-        sharers: Sharers,
+        scope: CacheScope,
         origin: Origin,
     ) {
         let entry = Entry {
             tokens,
-            sharers,
+            scope,
             origin,
             used: 0,
             rows: 0,
@@ -207,18 +206,18 @@ impl Kept {
     /// has them.
     pub(super) fn learn(&mut self, sequence: &Sequence, length: u32, was_kept: bool) {
         if was_kept || self.misses(sequence, length) {
-            self.patience = self.patience.saturating_mul(2).min(self.patience_max);
+            self.ttl = self.ttl.saturating_mul(2).min(self.ttl_max);
         }
     }
 
     fn was_of_no_use(&mut self, entry: Entry, length: u32) {
-        self.patience = (self.patience - self.patience / 8).max(self.patience_max / PATIENCE_MIN);
-        let Some(salt) = entry.sharers.salt else {
+        self.ttl = (self.ttl - self.ttl / 8).max(self.ttl_max / TTL_MIN);
+        let Some(cache_salt) = entry.scope.cache_salt else {
             return;
         };
         self.missed.push_back(Missed {
             tokens: entry.tokens,
-            salt,
+            cache_salt,
             length,
             rows: entry.rows,
         });
@@ -230,11 +229,11 @@ impl Kept {
     /// Whether more of a new sequence than `length` tokens would be cached, had an entry not expired. That entry is
     /// forgotten.
     fn misses(&mut self, sequence: &Sequence, length: u32) -> bool {
-        let oldest = self.rows.saturating_sub(self.patience_max);
+        let oldest = self.rows.saturating_sub(self.ttl_max);
         self.missed.retain(|entry| entry.rows >= oldest);
         let forks = self.forks;
         let missed = self.missed.iter().position(|missed| {
-            sequence.salt.as_ref() == Some(&missed.salt) && {
+            sequence.cache_salt.as_ref() == Some(&missed.cache_salt) && {
                 let common = sequence.tokens.common(&missed.tokens);
                 reusable(forks, common, missed.length) >= length + SHARED_MIN
             }
@@ -248,21 +247,21 @@ impl Kept {
 impl Scheduler {
     /// Ends the computation of a sequence. It is kept if another request may reuse it.
     pub(super) fn retire(&mut self, id: SequenceId, sequence: &Sequence) {
-        let salt = sequence.salt.clone();
+        let cache_salt = sequence.cache_salt.clone();
         let least = if sequence.repeatable { 2 } else { SHARED_MIN };
-        let Some(salt) = salt.filter(|_| self.kv.length(id) >= least) else {
+        let Some(cache_salt) = cache_salt.filter(|_| self.kv.length(id) >= least) else {
             return self.kv.forget(id);
         };
-        let sharers = Sharers {
-            salt: Some(salt),
+        let scope = CacheScope {
+            cache_salt: Some(cache_salt),
             siblings: None,
         };
-        if self.is_kept_already(id, &sequence.tokens, &sharers) {
+        if self.is_kept_already(id, &sequence.tokens, &scope) {
             return self.kv.forget(id);
         }
         self.kv.rest(id);
         let tokens = sequence.tokens.clone();
-        self.kept.keep(id, tokens, sharers, Origin::Ended);
+        self.kept.keep(id, tokens, scope, Origin::Ended);
     }
 
     /// Whether a kept sequence serves every choice that could reuse this one; that counts as a use of it.
@@ -270,14 +269,14 @@ impl Scheduler {
         &mut self,
         id: SequenceId,
         tokens: &Tokens,
-        sharers: &Sharers,
+        scope: &CacheScope,
     ) -> bool {
         let length = self.kv.length(id);
         let mut kept = self.kept.entries.iter_mut();
         let same = kept.find(|(other, entry)| {
             let there = self.kv.length(**other);
-            entry.sharers.salt == sharers.salt
-                && (sharers.salt.is_some() || entry.sharers == *sharers)
+            entry.scope.cache_salt == scope.cache_salt
+                && (scope.cache_salt.is_some() || entry.scope == *scope)
                 && match self.capacity.forks {
                     Forks::Anywhere => there >= length,
                     Forks::AtEnd => there == length,
@@ -288,7 +287,7 @@ impl Scheduler {
         let Some((&same, entry)) = same else {
             return false;
         };
-        entry.sharers.siblings = sharers.siblings.or(entry.sharers.siblings);
+        entry.scope.siblings = scope.siblings.or(entry.scope.siblings);
         self.kept.touch(same);
         true
     }
@@ -321,7 +320,7 @@ impl Scheduler {
     /// Evicts the kept sequences that have expired.
     pub(super) fn let_go_of_aged(&mut self) {
         while let Some(id) = self.oldest_kept(None)
-            && self.kept.rows - self.kept.entries[&id].rows > self.kept.patience
+            && self.kept.rows - self.kept.entries[&id].rows > self.kept.ttl
             && !self.is_awaited(id)
         {
             if let Some(entry) = self.kept.entries.remove(&id) {
@@ -420,9 +419,9 @@ impl Scheduler {
     }
 
     /// The longest cached prefix of a waiting choice, unless a longer one is being computed.
-    pub(super) fn source(&self, draft: &Draft<'_>, choice: ChoiceId) -> Source {
+    pub(super) fn source(&self, builder: &StepBuilder<'_>, choice: ChoiceId) -> PrefixMatch {
         if let Some((from, length)) = self.left_before(choice) {
-            return Source::Ready { from, length };
+            return PrefixMatch::Ready { from, length };
         }
         let sequence = &self.waiting[&choice];
         let siblings = choice.siblings(sequence);
@@ -446,27 +445,30 @@ impl Scheduler {
             let there = self.kv.length(*id);
             if siblings.contains(&other) {
                 if there + 1 < sequence.prompt_length() {
-                    return Source::Computing;
+                    return PrefixMatch::Computing;
                 }
                 search.see(*id, &running.tokens, there, 1);
-            } else if sequence.salt.is_some() && sequence.salt == running.salt {
+            } else if sequence.cache_salt.is_some() && sequence.cache_salt == running.cache_salt {
                 let common = search.see(*id, &running.tokens, there, SHARED_MIN);
                 // With [`Forks::AtEnd`], a sequence can be forked only where it pauses.
                 let coming = match self.capacity.forks {
                     Forks::Anywhere => common,
                     Forks::AtEnd => running.marks.last(there, common).unwrap_or(0),
                 };
-                if there < coming && !draft.is_blocked(other.request) {
+                if there < coming && !builder.is_blocked(other.request) {
                     search.coming = search.coming.max(coming);
                 }
             }
         }
         for (&id, entry) in &self.kept.entries {
             let there = self.kv.length(id);
-            let Sharers { salt, siblings: of } = &entry.sharers;
+            let CacheScope {
+                cache_salt,
+                siblings: of,
+            } = &entry.scope;
             if of.as_ref() == Some(siblings.start()) {
                 search.see(id, &entry.tokens, there, 1);
-            } else if salt.is_some() && *salt == sequence.salt {
+            } else if cache_salt.is_some() && *cache_salt == sequence.cache_salt {
                 search.see(id, &entry.tokens, there, SHARED_MIN);
             }
         }
@@ -519,14 +521,14 @@ impl Search<'_> {
         chunked / chunk * chunk
     }
 
-    fn found(self) -> Source {
+    fn found(self) -> PrefixMatch {
         let length = self.best.map_or(0, |(_, length)| length);
         if self.coming >= length + SHARED_MIN {
-            return Source::Computing;
+            return PrefixMatch::Computing;
         }
         match self.best {
-            Some((from, length)) => Source::Ready { from, length },
-            None => Source::Nowhere,
+            Some((from, length)) => PrefixMatch::Ready { from, length },
+            None => PrefixMatch::Nowhere,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use weir_engine::Token;
 
 use crate::scheduler::guesses::Guesses;
-use crate::scheduler::snapshots::Marks;
+use crate::scheduler::snapshots::BranchPoints;
 use crate::scheduler::{ChoiceId, Job};
 
 /// A choice and its known tokens. How many of them are in the cache, [`Kv`](crate::scheduler::Kv) knows.
@@ -18,13 +18,13 @@ pub(super) struct Sequence {
     /// Choices of the same prompt, this one included.
     siblings: Range<u32>,
     /// The scope of the prefix cache: sequences with the same salt share prefixes.
-    pub(super) salt: Option<Arc<str>>,
+    pub(super) cache_salt: Option<Arc<str>>,
     pub(super) account: Arc<str>,
     /// The number of the last step that computed tokens of the choice.
     pub(super) stepped: u64,
     /// The state of speculative decoding, if it is on for this choice.
     pub(super) guesses: Option<Guesses>,
-    pub(super) marks: Marks,
+    pub(super) marks: BranchPoints,
     pub(super) aside: PromptAside,
     pub(super) repeatable: bool,
 }
@@ -58,11 +58,11 @@ impl Sequence {
             },
             output_max: job.output_max,
             siblings,
-            salt: job.salt.clone(),
+            cache_salt: job.cache_salt.clone(),
             account: Arc::clone(&job.account),
             stepped: 0,
             guesses,
-            marks: Marks::default(),
+            marks: BranchPoints::default(),
             aside: PromptAside::Open,
             repeatable: job.repeatable,
         }

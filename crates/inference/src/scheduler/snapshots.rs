@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::model::{Forks, SequenceId};
-use crate::scheduler::prefix::{Origin, SHARED_MIN, Sharers};
+use crate::scheduler::prefix::{CacheScope, Origin, SHARED_MIN};
 use crate::scheduler::sequence::{Sequence, Tokens};
 use crate::scheduler::{ChoiceId, Scheduler};
 
@@ -19,16 +19,16 @@ const WAITING_SEEN: usize = 64;
 
 /// The branch points of a sequence, at which its computation pauses.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct BranchPoints {
     /// Positions in ascending order, at least [`SHARED_MIN`] apart.
     places: Vec<u32>,
     /// The number of tokens from the start that other sequences have as well, so that no branch point is needed there.
     shared: u32,
 }
 
-impl Marks {
+impl BranchPoints {
     fn new(shared: u32) -> Self {
-        Marks {
+        BranchPoints {
             places: Vec::new(),
             shared,
         }
@@ -76,11 +76,11 @@ impl Marks {
 impl Scheduler {
     /// Lets running sequences pause where a new sequence branches off them, if they aren't computed beyond that point.
     pub(super) fn mark_running(&mut self, new: &Sequence) {
-        if self.capacity.forks == Forks::Anywhere || new.salt.is_none() {
+        if self.capacity.forks == Forks::Anywhere || new.cache_salt.is_none() {
             return;
         }
         for (id, running) in self.running.values_mut() {
-            if running.salt == new.salt {
+            if running.cache_salt == new.cache_salt {
                 let common = running.tokens.common(&new.tokens).min(new.known() - 1);
                 running.marks.add(common, self.kv.length(*id));
             }
@@ -95,7 +95,7 @@ impl Scheduler {
         }
         let (id, sequence) = &self.running[&choice];
         let there = self.kv.length(*id);
-        let mut marks = Marks::new(shared);
+        let mut marks = BranchPoints::new(shared);
         let last = sequence.known() - 1;
         for (other, end) in self.alike(choice, sequence) {
             let common = sequence.tokens.common(other);
@@ -116,10 +116,12 @@ impl Scheduler {
         choice: ChoiceId,
         sequence: &'a Sequence,
     ) -> impl Iterator<Item = (&'a Tokens, u32)> {
-        let salt = sequence.salt.as_ref();
+        let cache_salt = sequence.cache_salt.as_ref();
         let siblings = choice.siblings(sequence);
         let is_alike = move |other: &ChoiceId, it: &Sequence| {
-            salt.is_some() && it.salt.as_ref() == salt && !siblings.contains(other)
+            cache_salt.is_some()
+                && it.cache_salt.as_ref() == cache_salt
+                && !siblings.contains(other)
         };
         let also = is_alike.clone();
         let waiting = self.waiting.iter().filter(move |(other, it)| {
@@ -132,7 +134,7 @@ impl Scheduler {
         let running = self.running.iter();
         let running = running.filter(move |(other, (_, it))| also(other, it));
         let running = running.map(|(_, (_, it))| &it.tokens);
-        let known = running.chain(self.kept.known(salt));
+        let known = running.chain(self.kept.known(cache_salt));
         waiting.chain(known.map(|tokens| (tokens, u32::MAX)))
     }
 
@@ -168,18 +170,18 @@ impl Scheduler {
         if !is_marked && !for_siblings {
             return;
         }
-        let salt = sequence.salt.clone();
-        let sharers = Sharers {
-            salt: salt.filter(|_| there >= SHARED_MIN),
+        let cache_salt = sequence.cache_salt.clone();
+        let scope = CacheScope {
+            cache_salt: cache_salt.filter(|_| there >= SHARED_MIN),
             siblings: for_siblings.then(|| *choice.siblings(sequence).start()),
         };
         let (tokens, account) = (sequence.tokens.clone(), Arc::clone(&sequence.account));
-        if self.is_kept_already(id, &tokens, &sharers) {
+        if self.is_kept_already(id, &tokens, &scope) {
             return;
         }
         if let Some(to) = self.fork(id, there, &account) {
             self.kv.rest(to);
-            self.kept.keep(to, tokens, sharers, Origin::Snapshot);
+            self.kept.keep(to, tokens, scope, Origin::Snapshot);
         }
     }
 
@@ -200,7 +202,7 @@ impl Scheduler {
     }
 
     fn awaiting_of(&self, id: SequenceId, counts: impl Fn(&Sequence) -> bool) -> usize {
-        let Some((tokens, sharers)) = self.kept.entry(id) else {
+        let Some((tokens, scope)) = self.kept.entry(id) else {
             return 0;
         };
         if self.capacity.forks == Forks::Anywhere {
@@ -210,7 +212,7 @@ impl Scheduler {
         let waiting = self.waiting.iter().take(WAITING_SEEN);
         let can_begin = waiting.filter(|(choice, it)| {
             counts(it)
-                && sharers.include(**choice, it)
+                && scope.include(**choice, it)
                 && length < it.known()
                 && it.tokens.at(length - 1) == tokens.at(length - 1)
                 && it.tokens.common(tokens) >= length

@@ -3,9 +3,9 @@
 
 use weir_engine::Token;
 
-use crate::model::{Row, SequenceId};
+use crate::model::{BatchToken, SequenceId};
 use crate::scheduler::guesses::Guess;
-use crate::scheduler::plan::{Draft, Room};
+use crate::scheduler::plan::{StepBudget, StepBuilder};
 use crate::scheduler::sequence::Sequence;
 use crate::scheduler::{ChoiceId, Next, Scheduler, Step};
 
@@ -49,25 +49,25 @@ struct Drafting {
 impl Scheduler {
     /// Adds draft tokens for choices that are sampled in the step, the likeliest first, as long as the step then yields
     /// more tokens per time than without.
-    pub(super) fn speculate(&mut self, draft: &mut Draft<'_>, room: Room) {
-        let Some(row_cost) = room.row_cost else {
+    pub(super) fn speculate(&mut self, builder: &mut StepBuilder<'_>, budget: StepBudget) {
+        let Some(row_cost) = budget.row_cost else {
             return;
         };
-        let rows_before = draft.rows();
-        let rows_max = room
+        let rows_before = builder.rows();
+        let rows_max = budget
             .rows
             .min(self.rows_max)
-            .min(rows_before + draft.outputs_left)
+            .min(rows_before + builder.outputs_left)
             .min(self.kv.free_cells());
         if rows_before >= rows_max || self.steps < self.drafts_from {
             return;
         }
-        let mut drafting = self.guesses(draft);
+        let mut drafting = self.guesses(builder);
         // Prompt tokens count as a yield too: clients wait for them.
-        let mut tokens = draft.rows() as f32;
+        let mut tokens = builder.rows() as f32;
         for rows in rows_before..rows_max {
             let open = drafting.iter_mut().filter(|it| {
-                it.guess.tokens.len() < it.tokens_max && draft.may_draft(it.choice.request)
+                it.guess.tokens.len() < it.tokens_max && builder.may_draft(it.choice.request)
             });
             let Some(likeliest) = open.max_by(|a, b| a.guess.chance.total_cmp(&b.guess.chance))
             else {
@@ -80,17 +80,17 @@ impl Scheduler {
             tokens += chance;
             let sequence = &self.running[&likeliest.choice].1;
             likeliest.guess.extend(&sequence.tokens);
-            draft.count_sampled(likeliest.choice.request);
+            builder.count_sampled(likeliest.choice.request);
         }
         for Drafting { choice, guess, .. } in drafting {
             let (id, sequence) = &self.running[&choice];
-            draft.push_guess(choice, *id, sequence.known(), &guess.tokens);
+            builder.push_guess(choice, *id, sequence.known(), &guess.tokens);
         }
     }
 
-    fn guesses(&mut self, draft: &Draft<'_>) -> Vec<Drafting> {
+    fn guesses(&mut self, builder: &StepBuilder<'_>) -> Vec<Drafting> {
         let mut drafting = Vec::new();
-        for sampled in &draft.step.sampled {
+        for sampled in &builder.step.sampled {
             let choice = sampled.choice;
             let Some((_, sequence)) = self.running.get_mut(&choice) else {
                 continue;
@@ -157,14 +157,14 @@ impl Scheduler {
     }
 }
 
-impl Draft<'_> {
+impl StepBuilder<'_> {
     /// Adds a choice's draft tokens, from position `from` on: after its last known token.
     fn push_guess(&mut self, choice: ChoiceId, id: SequenceId, from: u32, tokens: &[Token]) {
         if tokens.is_empty() {
             return;
         }
         let begin = self.step.rows.len();
-        let rows = (from..).zip(tokens).map(|(position, &token)| Row {
+        let rows = (from..).zip(tokens).map(|(position, &token)| BatchToken {
             token,
             position,
             sequence: id,

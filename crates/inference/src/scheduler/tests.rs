@@ -44,7 +44,7 @@ impl Bench {
                 choices,
                 output_max,
                 scored: false,
-                salt: None,
+                cache_salt: None,
                 account: Arc::default(),
                 weight: NonZeroU32::MIN,
                 repeatable: false,
@@ -59,7 +59,7 @@ impl Bench {
             choices,
             output_max: 2,
             scored: true,
-            salt: None,
+            cache_salt: None,
             account: Arc::default(),
             weight: NonZeroU32::MIN,
             repeatable: false,
@@ -70,14 +70,14 @@ impl Bench {
 
     fn plan(&mut self) -> Step {
         let blocked = self.blocked;
-        let room = Room {
+        let budget = StepBudget {
             rows: self.rows,
             streams: self.rows,
             longest: u32::MAX,
             prompts: self.budget,
             row_cost: None,
         };
-        self.scheduler.plan(room, |request| {
+        self.scheduler.plan(budget, |request| {
             if Some(request.0) == blocked {
                 0
             } else {
@@ -289,14 +289,14 @@ fn who_has_the_cache_alone_tries_fewer_rows_and_ends() {
 fn a_quota_is_kept_within_a_step() {
     let mut bench = Bench::new(100, 8);
     bench.enqueue(0, 1, 4, 9);
-    let room = Room {
+    let budget = StepBudget {
         rows: 100,
         streams: 100,
         longest: 100,
         prompts: 16,
         row_cost: None,
     };
-    let step = bench.scheduler.plan(room, |_| 3);
+    let step = bench.scheduler.plan(budget, |_| 3);
     assert_eq!(step.sampled.len(), 3);
     assert_eq!(bench.scheduler.not_begun().count(), 0);
 }

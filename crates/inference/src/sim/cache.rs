@@ -2,7 +2,7 @@
 
 use weir_engine::Token;
 
-use crate::model::{Capacity, Forks, Row, SequenceId};
+use crate::model::{BatchToken, Capacity, Forks, SequenceId};
 use crate::sim::tokenizer::{END, Partial, SimTokenizer};
 use crate::sim::{SimOptions, mix, unit};
 
@@ -100,7 +100,7 @@ impl Cache {
         u32::try_from(some).expect("as many as a u32 counted")
     }
 
-    pub(super) fn append(&mut self, row: Row, shape: u64) -> State {
+    pub(super) fn append(&mut self, row: BatchToken, shape: u64) -> State {
         let sequence = &mut self.sequences[row.sequence.0 as usize];
         assert_eq!(
             row.position as usize,

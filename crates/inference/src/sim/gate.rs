@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::model::Row;
+use crate::model::BatchToken;
 
 /// Holds the model's steps. Dropping it opens it for good.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Probe {
         self.0.faults.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn step(&self, rows: &[Row]) -> u64 {
+    pub(super) fn step(&self, rows: &[BatchToken]) -> u64 {
         let outputs = rows.iter().filter(|row| row.output).count();
         self.0.outputs.fetch_add(outputs as u64, Ordering::SeqCst);
         self.0.rows.fetch_add(rows.len() as u64, Ordering::SeqCst);

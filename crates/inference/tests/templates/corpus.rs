@@ -1,5 +1,5 @@
 //! Real templates render the same text as in `transformers`: see the README beside this file. This module is part of
-//! `dialect::template`, because a template renders more here than conversations.
+//! `chat_format::template`, because a template renders more here than conversations.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use minijinja::value::Serde;
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
-use crate::dialect::Dialect;
+use crate::chat_format::ChatFormat;
 use crate::sim::SimTokenizer;
 use weir_engine::request::{Format, Message, Role, Tool, ToolCall, Tools};
 
@@ -275,14 +275,14 @@ fn conversation(case: &Json) -> Conversation {
 fn the_tools_are_in_every_prompt() {
     let cases = read_json(&home().join("cases.json"));
     for real in Real::all() {
-        let dialect = Dialect::new(real.parse(), &real.source, &SimTokenizer);
-        match dialect.speak(
+        let chat_format = ChatFormat::new(real.parse(), &real.source, &SimTokenizer);
+        match chat_format.render_prompt(
             &conversation(&cases["tools_no_system"]),
             &Format::Text,
             now(),
         ) {
-            Ok(spoken) => {
-                let (name, prompt) = (&real.name, spoken.prompt.text);
+            Ok(rendered) => {
+                let (name, prompt) = (&real.name, rendered.prompt.text);
                 assert!(prompt.contains("get_weather"), "{name}: {prompt}");
             }
             // The template demands something else as well, as a system message.

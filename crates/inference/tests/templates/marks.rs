@@ -70,7 +70,7 @@ struct Subject {
     source: String,
     names: BTreeMap<String, SpecialKind>,
     tokenizer: Bytes,
-    dialect: Dialect,
+    chat_format: ChatFormat,
 }
 
 impl Subject {
@@ -101,7 +101,7 @@ impl Subject {
         let tokenizer = Bytes::new(names.clone());
         let template = ChatTemplate::parse(source, "<bos>", "<eos>").unwrap();
         Subject {
-            dialect: Dialect::new(template, source, &tokenizer),
+            chat_format: ChatFormat::new(template, source, &tokenizer),
             source: source.to_owned(),
             tokenizer,
             names,
@@ -110,10 +110,10 @@ impl Subject {
     }
 
     fn prompt(&self, conversation: &Conversation) -> Option<PromptText> {
-        let spoken = self
-            .dialect
-            .speak(conversation, &Format::Text, Timestamp::UNIX_EPOCH);
-        Some(spoken.ok()?.prompt)
+        let rendered =
+            self.chat_format
+                .render_prompt(conversation, &Format::Text, Timestamp::UNIX_EPOCH);
+        Some(rendered.ok()?.prompt)
     }
 
     fn text(&self, conversation: &Conversation) -> Option<String> {
@@ -283,7 +283,7 @@ const WORDS: [&str; 3] = ["<h1>", "   ", "<unlike>"];
 fn no_name_of_a_special_token_becomes_one() {
     let mut checked = 0;
     for subject in Subject::all() {
-        let thinking = subject.dialect.family.thinking;
+        let thinking = subject.chat_format.family.thinking;
         for place in PLACES {
             let mut check = |text: &str, plain: &str| {
                 let Some((expected, _)) = subject.told(&conversation(place, plain)) else {
@@ -380,7 +380,7 @@ fn words_stay_what_they_are() {
 #[test]
 fn marks_of_reasoning_stay_in_what_an_assistant_said() {
     for subject in Subject::all() {
-        let Some((open, close)) = subject.dialect.family.thinking else {
+        let Some((open, close)) = subject.chat_format.family.thinking else {
             continue;
         };
         let said = |text: &str| {
@@ -452,7 +452,7 @@ fn a_text_of_all_private_characters() {
         subject.text(&user(format!("{}<s>", &all[4..]))).unwrap(),
         format!("{}<s>", &all[4..])
     );
-    let refused = subject.dialect.speak(
+    let refused = subject.chat_format.render_prompt(
         &user(format!("{all}<s>")),
         &Format::Text,
         Timestamp::UNIX_EPOCH,

@@ -13,7 +13,7 @@ use super::*;
 use crate::sim::SimTokenizer;
 use weir_engine::request::{Message, Role, Tool, ToolCall, Tools};
 
-fn subjects() -> Vec<(String, Dialect)> {
+fn subjects() -> Vec<(String, ChatFormat)> {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");
     let others = std::env::var_os("WEIR_TEST_TEMPLATES").map(PathBuf::from);
     let mut paths: Vec<PathBuf> = [home]
@@ -31,17 +31,17 @@ fn subjects() -> Vec<(String, Dialect)> {
     let subject = |path: &PathBuf| {
         let source = fs::read_to_string(path).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        (name, dialect(&source))
+        (name, chat_format(&source))
     };
     paths.iter().map(subject).collect()
 }
 
-fn dialect(source: &str) -> Dialect {
+fn chat_format(source: &str) -> ChatFormat {
     let template = ChatTemplate::parse(source, "<bos>", "<eos>").unwrap();
-    Dialect::new(template, source, &SimTokenizer)
+    ChatFormat::new(template, source, &SimTokenizer)
 }
 
-fn prompt(dialect: &Dialect, messages: &[Message], tools: bool) -> Result<String, Invalid> {
+fn prompt(chat_format: &ChatFormat, messages: &[Message], tools: bool) -> Result<String, Invalid> {
     let tool = Tool {
         name: "look".to_owned(),
         description: None,
@@ -59,8 +59,9 @@ fn prompt(dialect: &Dialect, messages: &[Message], tools: bool) -> Result<String
         },
         ..Conversation::default()
     };
-    let spoken = dialect.speak(&conversation, &Format::Text, Timestamp::UNIX_EPOCH)?;
-    Ok(spoken.prompt.text)
+    let rendered =
+        chat_format.render_prompt(&conversation, &Format::Text, Timestamp::UNIX_EPOCH)?;
+    Ok(rendered.prompt.text)
 }
 
 const ARGUMENTS: [&str; 9] = [
@@ -133,10 +134,10 @@ fn no_conversation_is_refused() {
         ..ProptestConfig::default()
     };
     proptest!(config, |(messages in conversations(), at in 0..subjects.len(), tools: bool)| {
-        let (name, dialect) = &subjects[at];
+        let (name, chat_format) = &subjects[at];
         // This template can't render any conversation, not even in Python.
         prop_assume!(!name.contains("firefunction"));
-        let prompt = prompt(dialect, &messages, tools);
+        let prompt = prompt(chat_format, &messages, tools);
         let prompt = prompt.map_err(|refused| TestCaseError::fail(format!("{name}: {refused}")))?;
         // These templates render the system's text within the last user message, and only if that is the last message.
         let answered = messages.last().is_some_and(|last| last.role != Role::User);
@@ -149,7 +150,7 @@ fn no_conversation_is_refused() {
 /// The prompts of typical conversations of agents, and which message an error names.
 #[test]
 fn conversations_of_agents() {
-    let qwen = dialect(include_str!("qwen3.5.jinja"));
+    let qwen = chat_format(include_str!("qwen3.5.jinja"));
     let user = || Message::new(Role::User, "Weather?");
     let called = |arguments: &str| Message {
         tool_calls: calling(&["call_one"], arguments),
@@ -206,7 +207,7 @@ fn conversations_of_agents() {
         .map(|text| Message::new(Role::User, text))
         .into();
     let refused = prompt(
-        &dialect(&format!(
+        &chat_format(&format!(
             "{picky}{{% if messages|length == 1 and not messages[0].content %}}{{% endif %}}"
         )),
         &messages,
@@ -218,7 +219,7 @@ fn conversations_of_agents() {
         .into_iter()
         .flat_map(|message| [message, Message::new(Role::Assistant, "x")])
         .collect();
-    let refused = prompt(&dialect(picky), &apart, false).unwrap_err();
+    let refused = prompt(&chat_format(picky), &apart, false).unwrap_err();
     assert_eq!(
         (&*refused.param, &*refused.message),
         ("messages.6", "messages.6: Never.")
@@ -235,6 +236,6 @@ fn what_is_taken_stays() {
         Message::new(Role::User, "c"),
         Message::new(Role::User, "d"),
     ];
-    let prompt = prompt(&dialect(source), &messages, false).unwrap();
+    let prompt = prompt(&chat_format(source), &messages, false).unwrap();
     assert_eq!(prompt, "assistant:a;system:b;user:c;user:d;");
 }

@@ -16,8 +16,8 @@ fn mamba() -> LlamaModel {
     load(&Path::new(folder).join("tiny-mamba.gguf"), &options).expect("the fixture loads")
 }
 
-fn rows(sequence: u32, position: u32, tokens: &[Token]) -> Vec<Row> {
-    let row = |(position, &token)| Row {
+fn rows(sequence: u32, position: u32, tokens: &[Token]) -> Vec<BatchToken> {
+    let row = |(position, &token)| BatchToken {
         token,
         position,
         sequence: SequenceId(sequence),

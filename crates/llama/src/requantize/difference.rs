@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use weir_engine::Token;
-use weir_inference::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Bos, Model, SequenceId};
 
 use crate::load::{LoadError, LoadOptions, load};
 use crate::model::LlamaModel;
@@ -84,9 +84,9 @@ fn run(
     tokens: &[Token],
     mut each: impl FnMut(&[f32]),
 ) -> Result<(), LoadError> {
-    let rows: Vec<Row> = (0..)
+    let rows: Vec<BatchToken> = (0..)
         .zip(tokens)
-        .map(|(position, &token)| Row {
+        .map(|(position, &token)| BatchToken {
             token,
             position,
             sequence: SequenceId(0),

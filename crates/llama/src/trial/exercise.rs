@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_engine::Token;
-use weir_inference::model::{Bos, DecodeError, Embedder, Model, Row, SequenceId, Tokenizer};
+use weir_inference::model::{BatchToken, Bos, DecodeError, Embedder, Model, SequenceId, Tokenizer};
 
 use crate::load::Served;
 
@@ -28,17 +28,20 @@ fn generate(mut model: impl Model) -> Result<(), String> {
     let prompt: Vec<Token> = tokens.into_iter().chain([0]).take(PROMPT_TOKENS).collect();
     let capacity = model.capacity();
     let chunk = capacity.rows.min(model.facts().context_tokens) as usize;
-    let row = |(position, &token): (u32, &Token)| Row {
+    let row = |(position, &token): (u32, &Token)| BatchToken {
         token,
         position,
         sequence: SequenceId(0),
         output: position as usize + 1 == prompt.len(),
     };
-    let rows: Vec<Row> = (0..).zip(&prompt).map(row).collect();
+    let rows: Vec<BatchToken> = (0..).zip(&prompt).map(row).collect();
     for step in rows.chunks(chunk.max(1)) {
         model.decode(step).map_err(said)?;
     }
-    let last = rows.chunks(chunk.max(1)).last().map_or(0, <[Row]>::len);
+    let last = rows
+        .chunks(chunk.max(1))
+        .last()
+        .map_or(0, <[BatchToken]>::len);
     let logits = model.logits(last - 1);
     if logits.iter().any(|logit| logit.is_nan()) {
         return Err("what it computes is not a number: its weights are damaged".to_owned());

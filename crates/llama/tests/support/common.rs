@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use weir_engine::request::{Choices, OutputLimit, Overflow, Prompt, SamplingFields};
 use weir_engine::{Engine, Event, Input, Request, Sampling, Token, Usage};
 use weir_inference::local::LocalEngine;
-use weir_inference::model::{Bos, Model, Row, SequenceId};
+use weir_inference::model::{BatchToken, Bos, Model, SequenceId};
 use weir_llama::{KvLayout, LlamaModel, LoadOptions, load};
 
 mod models;
@@ -69,8 +69,8 @@ pub fn text(model: &LlamaModel, tokens: &[Token]) -> String {
 }
 
 /// Tokens of a batch that continue a sequence at `position`; the last one is an output.
-pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<Row> {
-    let row = |(i, &token)| Row {
+pub fn rows(sequence: u32, position: usize, tokens: &[Token]) -> Vec<BatchToken> {
+    let row = |(i, &token)| BatchToken {
         token,
         position: (position + i) as u32,
         sequence: SequenceId(sequence),

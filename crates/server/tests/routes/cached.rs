@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weir_inference::local::{LocalEngine, PrefixCache};
+use weir_inference::local::{CacheSharing, LocalEngine};
 use weir_inference::sim::{self, SimModel, SimOptions};
 use weir_testkit::{Setup, TestApp, now, offer_of};
 
@@ -12,7 +12,7 @@ use crate::completion;
 
 const PATH: &str = "/v1/completions";
 
-async fn app(prefix_cache: PrefixCache) -> TestApp {
+async fn app(prefix_cache: CacheSharing) -> TestApp {
     let mut options = sim::options();
     options.prefix_cache = prefix_cache;
     let engine = LocalEngine::spawn(SimModel::new(SimOptions::default()), options).unwrap();
@@ -55,9 +55,9 @@ async fn ask(app: &mut TestApp, key: &str, prompt: &str) -> (u64, u64) {
 async fn what_was_sent_before_is_cheaper_for_the_same_account() {
     let beginning = "The stone under the water is old, and nobody knows who put it there. ";
     let rows = [
-        (PrefixCache::Account, [true, false]),
-        (PrefixCache::Everybody, [true, true]),
-        (PrefixCache::Off, [false, false]),
+        (CacheSharing::Account, [true, false]),
+        (CacheSharing::Everybody, [true, true]),
+        (CacheSharing::Off, [false, false]),
     ];
     for (prefix_cache, [own, others]) in rows {
         let mut app = app(prefix_cache).await;

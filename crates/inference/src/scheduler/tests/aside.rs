@@ -21,7 +21,7 @@ fn enqueue(bench: &mut Bench, request: u64, account: &str, prompt: Range<u32>) {
         choices: 1,
         output_max: 9,
         scored: false,
-        salt: Some(Arc::from("salt")),
+        cache_salt: Some(Arc::from("salt")),
         account: Arc::from(account),
         weight: NonZeroU32::MIN,
         repeatable: false,

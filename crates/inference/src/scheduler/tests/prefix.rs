@@ -1,14 +1,19 @@
 use super::*;
-use crate::scheduler::prefix::Kept;
+use crate::scheduler::prefix::PrefixCache;
 
 /// Enqueues a request of one choice with these tokens and this salt.
-fn enqueue(bench: &mut Bench, request: u64, salt: &str, prompt: impl IntoIterator<Item = Token>) {
+fn enqueue(
+    bench: &mut Bench,
+    request: u64,
+    cache_salt: &str,
+    prompt: impl IntoIterator<Item = Token>,
+) {
     let job = Job {
         prompts: vec![prompt.into_iter().collect()],
         choices: 1,
         output_max: 9,
         scored: false,
-        salt: Some(salt.into()),
+        cache_salt: Some(cache_salt.into()),
         account: Arc::default(),
         weight: NonZeroU32::MIN,
         repeatable: false,
@@ -157,11 +162,11 @@ fn what_nobody_uses_is_let_go() {
     assert_eq!(last.last(), Some((129, 0)));
 }
 
-/// With `keep_rows` of `None`, because attention skips kept cells.
+/// With `ttl_tokens` of `None`, because attention skips kept cells.
 #[test]
 fn what_costs_nothing_is_kept_until_its_place_is_needed() {
     let mut bench = bench(80_000, 4);
-    bench.scheduler.kept = Kept::new(Forks::Anywhere, None);
+    bench.scheduler.kept = PrefixCache::new(Forks::Anywhere, None);
     bench.enqueue(1, 1, 1, 78_000);
     bench.step();
     enqueue(&mut bench, 2, "a", 0..30);
@@ -211,13 +216,13 @@ fn what_is_kept_already_is_not_kept_twice() {
         repeatable: false,
         drafts: false,
         scored: false,
-        salt: Some("a".into()),
+        cache_salt: Some("a".into()),
         account: "a".into(),
     };
-    for (request, salt, kept) in [(0, "a", 1), (1, "a", 1), (2, "b", 2)] {
-        let salt = Some(salt.into());
+    for (request, cache_salt, kept) in [(0, "a", 1), (1, "a", 1), (2, "b", 2)] {
+        let cache_salt = Some(cache_salt.into());
         let job = Job {
-            salt,
+            cache_salt,
             ..job.clone()
         };
         bench.scheduler.enqueue(RequestId(request), &job);

@@ -8,7 +8,7 @@ fn enqueue(bench: &mut Bench, request: u64, prompt: &[Token], choices: u32, repe
         choices,
         output_max: 9,
         scored: false,
-        salt: Some("a".into()),
+        cache_salt: Some("a".into()),
         account: Arc::default(),
         weight: NonZeroU32::MIN,
         repeatable,

@@ -11,7 +11,7 @@ fn enqueue(scheduler: &mut Scheduler, request: u64, prompt: &[Token], output_max
         choices: 1,
         output_max,
         scored: false,
-        salt: None,
+        cache_salt: None,
         account: Arc::default(),
         weight: NonZeroU32::MIN,
         repeatable: false,
@@ -33,7 +33,7 @@ fn scheduler(rows: u32, outputs: u32, cells: u32) -> Scheduler {
 }
 
 fn plan(scheduler: &mut Scheduler, row_cost: f32, quota: u32) -> Step {
-    let room = Room {
+    let room = StepBudget {
         rows: 300,
         streams: 300,
         longest: 300,
@@ -204,7 +204,7 @@ proptest! {
         }
         let mut generated = [0; 6];
         for right in right {
-            let room = Room { rows: room, streams: room, longest: room, prompts: 4, row_cost: Some(0.02) };
+            let room = StepBudget { rows: room, streams: room, longest: room, prompts: 4, row_cost: Some(0.02) };
             let step = scheduler.plan(room, |_| quota);
             let drafted: usize = step.drafted.values().map(|rows| rows.len()).sum();
             let others = step.rows.len() - drafted;

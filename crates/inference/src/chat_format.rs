@@ -2,29 +2,29 @@
 
 mod escape;
 mod family;
-mod forced;
 mod format;
 mod generic;
+mod output_parser;
 mod python;
 mod python_json;
-mod reader;
 mod repair;
 mod template;
+mod tool_grammar;
 
 use jiff::Timestamp;
 
 pub(crate) use self::escape::PromptText;
 use self::escape::{Escaped, Escaper, Rendered};
 use self::family::{Family, Systems};
-pub(crate) use self::forced::text_grammar;
-use self::forced::{Form, Thoughts};
 use self::format::HERMES;
-pub(crate) use self::reader::Readers;
-pub use self::reader::Reading;
-use self::reader::{Calls, Means, Thinking};
+pub(crate) use self::output_parser::ChoiceParsers;
+pub use self::output_parser::SharedParseRules;
+use self::output_parser::{Calls, ParseRules, Thinking};
 use self::repair::Repair;
 pub use self::template::{Abilities, ChatTemplate};
 use self::template::{Refused, Scene};
+pub(crate) use self::tool_grammar::text_grammar;
+use self::tool_grammar::{Form, Thoughts};
 use crate::constraint::Grammar;
 use crate::model::{Bos, Tokenizer};
 use crate::prepared::ShownTokens;
@@ -33,7 +33,7 @@ use weir_engine::request::{Conversation, Ending, Format, Invalid, Message};
 
 /// The chat format of one model: its template, what is known of its family, and its special tokens.
 #[derive(Debug)]
-pub(crate) struct Dialect {
+pub(crate) struct ChatFormat {
     template: ChatTemplate,
     family: Family,
     /// The family's marks that are special tokens of the vocabulary, and decode to no text.
@@ -43,9 +43,9 @@ pub(crate) struct Dialect {
 
 /// A rendered prompt, and how its answer is constrained and parsed.
 #[derive(Debug)]
-pub(crate) struct Spoken {
+pub(crate) struct RenderedPrompt {
     pub(crate) prompt: PromptText,
-    pub(crate) reading: Reading,
+    pub(crate) parse_rules: SharedParseRules,
     /// Special tokens whose names are part of the answer's text.
     pub(crate) shown: ShownTokens,
     /// The grammar that the answer must follow; `None` if it is free.
@@ -62,7 +62,7 @@ pub(crate) struct ReasoningMarks {
     pub(crate) is_open: bool,
 }
 
-impl Dialect {
+impl ChatFormat {
     pub(crate) fn new(template: ChatTemplate, source: &str, tokenizer: &dyn Tokenizer) -> Self {
         let family = Family::of(&template, source);
         let marks = family.marks().filter_map(|mark| {
@@ -79,7 +79,7 @@ impl Dialect {
             .into_iter()
             .flat_map(<[_; 2]>::from)
             .collect();
-        Dialect {
+        ChatFormat {
             marks: marks.collect(),
             escaper: Escaper::new(tokenizer.specials(), source, &names, &reasoning),
             template,
@@ -92,25 +92,25 @@ impl Dialect {
         self.family.harmony || self.family.thinking.is_some()
     }
 
-    pub(crate) fn speak(
+    pub(crate) fn render_prompt(
         &self,
         conversation: &Conversation,
         format: &Format,
         now: Timestamp,
-    ) -> Result<Spoken, Invalid> {
+    ) -> Result<RenderedPrompt, Invalid> {
         let rendered = self.rendered(conversation, now)?;
-        let mut means = self.means(conversation, &rendered.text);
-        let grammar = self.grammar(conversation, format, &rendered.text, &mut means)?;
-        let reasoning = means.thinking.as_ref().map(|thinking| ReasoningMarks {
+        let mut rules = self.rules(conversation, &rendered.text);
+        let grammar = self.grammar(conversation, format, &rendered.text, &mut rules)?;
+        let reasoning = rules.thinking.as_ref().map(|thinking| ReasoningMarks {
             open: thinking.open,
             close: thinking.close,
             is_open: thinking.opened.is_some(),
         });
-        let shown = self.family.shown(&means);
+        let shown = self.family.shown(&rules);
         let marks = self.marks.iter().copied();
-        Ok(Spoken {
+        Ok(RenderedPrompt {
             shown: ShownTokens::Some(marks.filter(|(_, mark)| shown.contains(mark)).collect()),
-            reading: Reading::new(means),
+            parse_rules: SharedParseRules::new(rules),
             prompt: rendered.restored(),
             grammar,
             reasoning,
@@ -215,7 +215,7 @@ impl Dialect {
         Invalid::new(param, message)
     }
 
-    fn means(&self, conversation: &Conversation, prompt: &str) -> Means {
+    fn rules(&self, conversation: &Conversation, prompt: &str) -> ParseRules {
         let separate = conversation.separate_reasoning;
         let thinking = self.family.thinking.map(|(open, close)| Thinking {
             open,
@@ -235,35 +235,35 @@ impl Dialect {
             tools: tools.tools.as_slice().into(),
             one_at_a_time: tools.one_at_a_time(),
         });
-        Means {
+        ParseRules {
             thinking,
             calls,
             harmony: self.family.harmony,
         }
     }
 
-    /// The grammar of an answer that must have a form, or `None` if the answer is free. Sets `means` to parse an answer
+    /// The grammar of an answer that must have a form, or `None` if the answer is free. Sets `rules` to parse an answer
     /// of that form.
     fn grammar(
         &self,
         conversation: &Conversation,
         format: &Format,
         prompt: &str,
-        means: &mut Means,
+        rules: &mut ParseRules,
     ) -> Result<Option<Grammar>, Invalid> {
         let tools = &conversation.tools;
-        let text = forced::part_of(format).filter(|_| !tools.must_call());
+        let text = tool_grammar::part_of(format).filter(|_| !tools.must_call());
         if !tools.must_call() && text.is_none() {
             return Ok(None);
         }
         let calls = tools.callable().then_some(tools);
-        let written = forced::format_of(self.family.calls());
-        if let Some(calls) = &mut means.calls {
+        let written = tool_grammar::format_of(self.family.calls());
+        if let Some(calls) = &mut rules.calls {
             calls.format = written;
         }
         // A constrained answer of gpt-oss has no Harmony messages, and is parsed like that of other models.
-        means.harmony = false;
-        let thinking = means.thinking.as_ref();
+        rules.harmony = false;
+        let thinking = rules.thinking.as_ref();
         let is_free = |thinking: &&Thinking| match conversation.ending {
             Ending::Continuation => thinking.opened.is_some(),
             Ending::Answer | Ending::Messages => !prompt.trim_end().ends_with(thinking.close),

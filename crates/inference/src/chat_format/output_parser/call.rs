@@ -10,7 +10,7 @@ use self::json::JsonCalls;
 use self::named::NamedCall;
 use self::tagged::TaggedCalls;
 use super::out::Out;
-use crate::dialect::format::{Format, Syntax};
+use crate::chat_format::format::{Format, Syntax};
 
 /// Parses from the mark that begins calls to the end of the last call that belongs to this mark.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 /// The texts of a template.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::dialect) struct Pieces {
+pub(in crate::chat_format) struct Pieces {
     /// String literals in the template's expressions.
-    pub(in crate::dialect) literals: Vec<String>,
+    pub(in crate::chat_format) literals: Vec<String>,
     /// Text outside of the template's tags.
     raw: Vec<String>,
     /// The template's variables, attributes and keywords.
@@ -14,7 +14,7 @@ pub(in crate::dialect) struct Pieces {
 }
 
 impl Pieces {
-    pub(in crate::dialect) fn of(source: &str) -> Self {
+    pub(in crate::chat_format) fn of(source: &str) -> Self {
         let mut pieces = Pieces::default();
         let mut rest = source;
         while let Some(start) = rest.find('{') {
@@ -44,14 +44,14 @@ impl Pieces {
     }
 
     /// Whether one of the template's texts ends with this, so that other text may follow.
-    pub(in crate::dialect) fn any_ends_with(&self, text: &str) -> bool {
+    pub(in crate::chat_format) fn any_ends_with(&self, text: &str) -> bool {
         let all = self.literals.iter().chain(&self.raw);
         let mut ends = all.map(|piece| piece.ends_with(text) || piece.trim_end().ends_with(text));
         ends.any(|ends| ends)
     }
 
     /// Whether one of the template's texts begins with this, so that it may follow other text.
-    pub(in crate::dialect) fn any_begins_with(&self, text: &str) -> bool {
+    pub(in crate::chat_format) fn any_begins_with(&self, text: &str) -> bool {
         let all = self.literals.iter().chain(&self.raw);
         let mut begins =
             all.map(|piece| piece.starts_with(text) || piece.trim_start().starts_with(text));
@@ -59,7 +59,7 @@ impl Pieces {
     }
 
     /// Whether the template may compare values with this, or look for it as a key.
-    pub(in crate::dialect) fn knows(&self, text: &str) -> bool {
+    pub(in crate::chat_format) fn knows(&self, text: &str) -> bool {
         self.names.contains(text) || self.literals.iter().any(|literal| literal == text)
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
 
 use super::texts::Place;
-use crate::dialect::template::Pieces;
+use crate::chat_format::template::Pieces;
 use crate::specials::{SpecialKind, Specials};
 
 /// Shorter literals of a template count as parts of names, not as texts that the template looks for.

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
 
 use super::environment::stand_ins;
-use crate::dialect::{python, python_json};
+use crate::chat_format::{python, python_json};
 
 /// Limit on the spaces that `indent` puts before a line.
 const INDENT_MAX: usize = 1000;

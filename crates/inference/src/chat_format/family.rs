@@ -8,7 +8,7 @@ use super::format::{
     DEEPSEEK_V3, DEEPSEEK_V31, Format, GLM, GRANITE, HERMES, KIMI_K2, LLAMA, MINIMAX, MISTRAL,
     MISTRAL_LIST, QWEN_CODER,
 };
-use super::reader::{Means, harmony_marks};
+use super::output_parser::{ParseRules, harmony_marks};
 
 /// Marks around reasoning. gpt-oss has messages instead.
 const THINKING: [(&str, &str); 3] = [
@@ -77,8 +77,8 @@ impl Family {
     }
 
     /// The marks that must be shown in the text of answers that are parsed by these rules.
-    pub(crate) fn shown(&self, means: &Means) -> Vec<&'static str> {
-        let calls = means.calls.as_ref().map(|calls| calls.format);
+    pub(crate) fn shown(&self, rules: &ParseRules) -> Vec<&'static str> {
+        let calls = rules.calls.as_ref().map(|calls| calls.format);
         let unread = self.calls().filter(|_| calls.is_none());
         let unread: Vec<_> = unread.into_iter().flat_map(Format::marks).collect();
         self.marks().filter(|mark| !unread.contains(mark)).collect()

@@ -4,15 +4,15 @@
 //! sequences of each.
 
 use crate::scheduler::admit::Reserve;
-use crate::scheduler::plan::Draft;
+use crate::scheduler::plan::StepBuilder;
 use crate::scheduler::{Admission, ChoiceId, Scheduler};
 
 impl Scheduler {
     /// Fills the step with tokens of the sequence whose turn it is.
-    pub(super) fn fill_alone(&mut self, draft: &mut Draft<'_>) {
+    pub(super) fn fill_single_sequence(&mut self, builder: &mut StepBuilder<'_>) {
         // Admit one choice at a time: a fork may be a copy of the whole sequence, and streams wait meanwhile.
         if self.admission == Admission::Open {
-            self.begin_next(draft, Reserve::Kept);
+            self.begin_next(builder, Reserve::Kept);
         }
         let mut running: Vec<ChoiceId> = self.running.keys().copied().collect();
         running.sort_by_key(|choice| {
@@ -20,26 +20,26 @@ impl Scheduler {
             (self.stepped(&sequence.account), sequence.stepped, *choice)
         });
         for choice in running {
-            if draft.is_blocked(choice.request) || self.is_parked(choice) {
+            if builder.is_blocked(choice.request) || self.is_parked(choice) {
                 continue;
             }
-            self.place_alone(draft, choice);
-            if !draft.step.rows.is_empty() {
+            self.place_alone(builder, choice);
+            if !builder.step.rows.is_empty() {
                 return;
             }
         }
     }
 
-    fn place_alone(&mut self, draft: &mut Draft<'_>, choice: ChoiceId) {
+    fn place_alone(&mut self, builder: &mut StepBuilder<'_>, choice: ChoiceId) {
         let (id, sequence) = &self.running[&choice];
         let (from, chunked) = (self.kv.length(*id), sequence.prompt_length() - 1);
         if from < chunked {
             // Chunks are never computed in part, so `from` is where a chunk begins.
             let rows = self.capacity.chunk().min(chunked - from);
-            self.place(draft, choice, rows);
-            draft.step.prompt_rows = rows;
+            self.place(builder, choice, rows);
+            builder.step.prompt_rows = rows;
         } else {
-            self.place(draft, choice, 1);
+            self.place(builder, choice, 1);
         }
     }
 }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 
-use crate::dialect::template::methods;
+use crate::chat_format::template::methods;
 
 /// Limit on the work of one rendering: an instruction costs 1, as do 64 bytes. Enough for conversations far longer than a
 /// context, and used up within a second.

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use weir_engine::Token;
 use weir_engine::event::{Channel, Event, FinishReason, Stage, TokenLogprob, Usage};
 
-use super::{Piece, Reader, Reading};
+use super::{OutputParser, OutputPart, SharedParseRules};
 
 /// The parsers of all choices of a generation.
 #[derive(Debug, Default)]
-pub(crate) struct Readers {
-    reading: Reading,
+pub(crate) struct ChoiceParsers {
+    reading: SharedParseRules,
     choices: BTreeMap<u32, Choice>,
     /// Reasoning tokens so far.
     reasoning: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Readers {
 
 #[derive(Debug)]
 struct Choice {
-    reader: Reader,
+    parser: OutputParser,
     /// Tokens of text that is held back; these three fields go out with the next event.
     tokens: u32,
     logprobs: Vec<TokenLogprob>,
@@ -27,23 +27,23 @@ struct Choice {
     channel: Channel,
 }
 
-impl From<Reading> for Readers {
-    fn from(reading: Reading) -> Self {
-        Readers {
+impl From<SharedParseRules> for ChoiceParsers {
+    fn from(reading: SharedParseRules) -> Self {
+        ChoiceParsers {
             reading,
-            ..Readers::default()
+            ..ChoiceParsers::default()
         }
     }
 }
 
-impl Readers {
+impl ChoiceParsers {
     fn choice(&mut self, choice: u32) -> Option<&mut Choice> {
         if !self.choices.contains_key(&choice) {
-            let reader = self.reading.reader()?;
+            let parser = self.reading.parser()?;
             self.choices.insert(
                 choice,
                 Choice {
-                    reader,
+                    parser,
                     tokens: 0,
                     logprobs: Vec::new(),
                     ids: Vec::new(),
@@ -64,10 +64,10 @@ impl Readers {
             return reason;
         };
         let ended = reason == FinishReason::Stop;
-        let pieces = state.reader.finish(ended);
-        state.send(choice, pieces, ready);
+        let parts = state.parser.finish(ended);
+        state.send(choice, parts, ready);
         state.send_rest(choice, ready);
-        let has_calls = state.reader.has_calls();
+        let has_calls = state.parser.has_calls();
         self.choices.remove(&choice);
         if ended && has_calls {
             FinishReason::ToolCalls
@@ -77,7 +77,7 @@ impl Readers {
     }
 }
 
-impl Stage for Readers {
+impl Stage for ChoiceParsers {
     fn push(&mut self, event: Event, ready: &mut VecDeque<Event>) {
         match event {
             Event::Text {
@@ -87,17 +87,17 @@ impl Stage for Readers {
                 tokens,
                 logprobs,
                 ids,
-            } if self.reading != Reading::PLAIN => {
+            } if self.reading != SharedParseRules::PLAIN => {
                 let Some(state) = self.choice(choice) else {
                     return;
                 };
                 state.tokens += tokens;
                 state.logprobs.extend(logprobs);
                 state.ids.extend(ids);
-                let before = state.reader.is_reasoning();
-                let pieces = state.reader.push(&text);
-                let reasons = before || state.reader.is_reasoning() || has_reasoning(&pieces);
-                state.send(choice, pieces, ready);
+                let before = state.parser.is_reasoning();
+                let parts = state.parser.push(&text);
+                let reasons = before || state.parser.is_reasoning() || has_reasoning(&parts);
+                state.send(choice, parts, ready);
                 if reasons {
                     self.reasoning += u64::from(tokens);
                 }
@@ -125,11 +125,11 @@ impl Stage for Readers {
 }
 
 impl Choice {
-    fn send(&mut self, choice: u32, pieces: Vec<Piece>, ready: &mut VecDeque<Event>) {
-        for piece in pieces {
-            ready.push_back(match piece {
-                Piece::Call { call, name } => Event::Call { choice, call, name },
-                Piece::Text(channel, text) => {
+    fn send(&mut self, choice: u32, parts: Vec<OutputPart>, ready: &mut VecDeque<Event>) {
+        for part in parts {
+            ready.push_back(match part {
+                OutputPart::Call { call, name } => Event::Call { choice, call, name },
+                OutputPart::Text(channel, text) => {
                     self.channel = channel;
                     Event::Text {
                         choice,
@@ -159,8 +159,8 @@ impl Choice {
     }
 }
 
-fn has_reasoning(pieces: &[Piece]) -> bool {
-    pieces
+fn has_reasoning(parts: &[OutputPart]) -> bool {
+    parts
         .iter()
-        .any(|piece| matches!(piece, Piece::Text(Channel::Reasoning, _)))
+        .any(|part| matches!(part, OutputPart::Text(Channel::Reasoning, _)))
 }

@@ -3,8 +3,8 @@
 use weir_engine::request::Tool;
 
 use super::{Close, Closing, Step, find, is_begun};
-use crate::dialect::reader::out::Out;
-use crate::dialect::reader::value::{Place, Unescape, Value};
+use crate::chat_format::output_parser::out::Out;
+use crate::chat_format::output_parser::value::{Place, Unescape, Value};
 
 /// Keys that a call without a mark may have. An object with any other key isn't a call.
 const BARE_KEYS: [&str; 7] = [
@@ -19,7 +19,7 @@ const BARE_KEYS: [&str; 7] = [
 const KEY_BYTES_MAX: usize = 64;
 
 #[derive(Debug)]
-pub(in crate::dialect::reader) struct JsonCalls {
+pub(in crate::chat_format::output_parser) struct JsonCalls {
     close: Close,
     bare: bool,
     at: At,

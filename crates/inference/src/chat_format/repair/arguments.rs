@@ -9,7 +9,7 @@ use super::cut_json;
 const UNNAMED: &str = "arguments";
 
 /// The conversation with arguments that are objects; `None` if all of them are already.
-pub(in crate::dialect) fn with_objects(conversation: &Conversation) -> Option<Conversation> {
+pub(in crate::chat_format) fn with_objects(conversation: &Conversation) -> Option<Conversation> {
     let mut changed: Option<Conversation> = None;
     for (i, message) in conversation.messages.iter().enumerate() {
         for (j, call) in message.tool_calls.iter().enumerate() {

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn hermes() {
-    let means = calling(&HERMES);
-    let check = |text: &str, expected: &str| check(&means, text, expected);
+    let rules = calling(&HERMES);
+    let check = |text: &str, expected: &str| check(&rules, text, expected);
     check("", "");
     check("Just text. ", "Just text. ");
     check("a < b <tool_cal", "a < b <tool_cal");
@@ -50,7 +50,7 @@ fn hermes() {
 
 #[test]
 fn what_is_no_call_is_text() {
-    let means = calling(&HERMES);
+    let rules = calling(&HERMES);
     for text in [
         "<tool_call>",
         "<tool_call></tool_call>",
@@ -65,17 +65,17 @@ fn what_is_no_call_is_text() {
         "<tool_call>{\"name\": \"no",
         "<tool_call>{\"arguments\": {\"name\": \"now\"",
     ] {
-        check(&means, text, text);
-        check_cut(&means, text, text);
+        check(&rules, text, text);
+        check_cut(&rules, text, text);
     }
     // An opening mark as text, and then a call.
     check(
-        &means,
+        &rules,
         "<tool_call><tool_call>{\"name\": \"now\"}</tool_call>",
         "<tool_call>0:now({})",
     );
     check(
-        &means,
+        &rules,
         "<tool_call>{\"name\": \"x\"}</tool_call> <tool_call>{\"name\": \"now\"}</tool_call>",
         "<tool_call>{\"name\": \"x\"}</tool_call>0:now({})",
     );
@@ -83,8 +83,8 @@ fn what_is_no_call_is_text() {
 
 #[test]
 fn broken_calls_end() {
-    let means = calling(&HERMES);
-    let check = |text: &str, expected: &str| check(&means, text, expected);
+    let rules = calling(&HERMES);
+    let check = |text: &str, expected: &str| check(&rules, text, expected);
     // Missing brackets.
     check("<tool_call>{\"name\": \"now\"</tool_call>x", "0:now({})x");
     check(
@@ -111,9 +111,9 @@ fn broken_calls_end() {
     );
     // If the answer was cut off, nothing is added to what the model wrote.
     check("<tool_call>{\"name\": \"now\"", "0:now({})");
-    check_cut(&means, "<tool_call>{\"name\": \"now\"", "0:now()");
+    check_cut(&rules, "<tool_call>{\"name\": \"now\"", "0:now()");
     check_cut(
-        &means,
+        &rules,
         "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"K",
         "0:weather({\"city\": \"K)",
     );
@@ -260,40 +260,40 @@ fn tagged_calls() {
 
 #[test]
 fn harmony() {
-    let means = |separate| Means {
+    let rules = |separate| ParseRules {
         harmony: true,
-        ..Means {
+        ..ParseRules {
             calls: calling(&HERMES).calls,
             ..thinking(None, separate)
         }
     };
     let text = "<|channel|>analysis<|message|>Why?<|end|><|start|>assistant<|channel|>final<|message|>So.<|return|>";
-    check(&means(true), text, "‹Why?›So.");
-    check(&means(false), text, "<think>\nWhy?\n</think>\n\nSo.");
+    check(&rules(true), text, "‹Why?›So.");
+    check(&rules(false), text, "<think>\nWhy?\n</think>\n\nSo.");
     check(
-        &means(true),
+        &rules(true),
         "<|channel|>analysis<|message|>I must<|end|><|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{\"city\": \"X\"}<|call|>",
         "‹I must›0:weather({\"city\": \"X\"})",
     );
     check(
-        &means(true),
+        &rules(true),
         "<|start|>assistant to=functions.now<|channel|>commentary json<|message|>",
         "0:now({})",
     );
     check(
-        &means(true),
+        &rules(true),
         "<|channel|>commentary to=functions.x<|message|>{}",
         "{}",
     );
-    check(&means(true), "plain <|", "plain <|");
+    check(&rules(true), "plain <|", "plain <|");
 }
 
 #[test]
 fn one_call_at_a_time() {
-    let mut means = calling(&HERMES);
-    means.calls.as_mut().unwrap().one_at_a_time = true;
+    let mut rules = calling(&HERMES);
+    rules.calls.as_mut().unwrap().one_at_a_time = true;
     check(
-        &means,
+        &rules,
         "<tool_call>{\"name\": \"now\"}</tool_call><tool_call>{\"name\": \"now\", \"arguments\": {\"a\": 1}}</tool_call>x",
         "0:now({})x",
     );

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use weir_engine::event::{Channel, Event, FinishReason, TokenLogprob, Usage};
 
 use super::*;
-use crate::dialect::format::*;
+use crate::chat_format::format::*;
 
 fn tools() -> Arc<[Tool]> {
     let tool = |name: &str, properties: Value| Tool {
@@ -40,43 +40,43 @@ fn tools() -> Arc<[Tool]> {
     .into()
 }
 
-fn calling(format: &'static Format) -> Means {
-    Means {
+fn calling(format: &'static Format) -> ParseRules {
+    ParseRules {
         calls: Some(Calls {
             format,
             tools: tools(),
             one_at_a_time: false,
         }),
-        ..Means::default()
+        ..ParseRules::default()
     }
 }
 
-fn thinking(opened: Option<&str>, separate: bool) -> Means {
-    Means {
+fn thinking(opened: Option<&str>, separate: bool) -> ParseRules {
+    ParseRules {
         thinking: Some(Thinking {
             open: "<think>",
             close: "</think>",
             opened: opened.map(str::to_owned),
             separate,
         }),
-        ..Means::default()
+        ..ParseRules::default()
     }
 }
 
 /// Shows content as it is, reasoning in `‹›`, and calls as `name(arguments)`.
-fn shown(pieces: &[Piece]) -> String {
+fn shown(parts: &[OutputPart]) -> String {
     let mut text = String::new();
     let mut call_is_open = false;
-    for piece in pieces {
-        if call_is_open && !matches!(piece, Piece::Text(Channel::Call(_), _)) {
+    for part in parts {
+        if call_is_open && !matches!(part, OutputPart::Text(Channel::Call(_), _)) {
             text.push(')');
             call_is_open = false;
         }
-        match piece {
-            Piece::Text(Channel::Content, content) => text.push_str(content),
-            Piece::Text(Channel::Reasoning, thought) => text.push_str(&format!("‹{thought}›")),
-            Piece::Text(Channel::Call(_), arguments) => text.push_str(arguments),
-            Piece::Call { call, name } => {
+        match part {
+            OutputPart::Text(Channel::Content, content) => text.push_str(content),
+            OutputPart::Text(Channel::Reasoning, thought) => text.push_str(&format!("‹{thought}›")),
+            OutputPart::Text(Channel::Call(_), arguments) => text.push_str(arguments),
+            OutputPart::Call { call, name } => {
                 text.push_str(&format!("{call}:{name}("));
                 call_is_open = true;
             }
@@ -86,30 +86,36 @@ fn shown(pieces: &[Piece]) -> String {
 }
 
 /// Parses a text in parts, and joins consecutive texts of one channel.
-fn read<'a>(means: &Means, parts: impl Iterator<Item = &'a str>, ended: bool) -> Vec<Piece> {
-    let mut reader = Reader::new(Arc::new(means.clone()));
-    let mut pieces: Vec<Piece> = parts.flat_map(|part| reader.push(part)).collect();
-    pieces.extend(reader.finish(ended));
-    let mut joined: Vec<Piece> = Vec::new();
-    for piece in pieces {
-        match (joined.last_mut(), piece) {
-            (_, Piece::Text(_, text)) if text.is_empty() => panic!("an empty piece"),
-            (Some(Piece::Text(channel, before)), Piece::Text(next, text)) if *channel == next => {
+fn read<'a>(
+    rules: &ParseRules,
+    parts: impl Iterator<Item = &'a str>,
+    ended: bool,
+) -> Vec<OutputPart> {
+    let mut parser = OutputParser::new(Arc::new(rules.clone()));
+    let mut parts: Vec<OutputPart> = parts.flat_map(|part| parser.push(part)).collect();
+    parts.extend(parser.finish(ended));
+    let mut joined: Vec<OutputPart> = Vec::new();
+    for part in parts {
+        match (joined.last_mut(), part) {
+            (_, OutputPart::Text(_, text)) if text.is_empty() => panic!("an empty piece"),
+            (Some(OutputPart::Text(channel, before)), OutputPart::Text(next, text))
+                if *channel == next =>
+            {
                 before.push_str(&text);
             }
-            (_, piece) => joined.push(piece),
+            (_, part) => joined.push(part),
         }
     }
     joined
 }
 
 /// Parses a text, and checks that the result doesn't depend on where the text is cut.
-fn whole(means: &Means, text: &str, ended: bool) -> String {
-    let whole = shown(&read(means, [text].into_iter(), ended));
+fn whole(rules: &ParseRules, text: &str, ended: bool) -> String {
+    let whole = shown(&read(rules, [text].into_iter(), ended));
     for cut in (0..=text.len()).filter(|&cut| text.is_char_boundary(cut)) {
         let parts = [&text[..cut], &text[cut..]];
         assert_eq!(
-            shown(&read(means, parts.into_iter(), ended)),
+            shown(&read(rules, parts.into_iter(), ended)),
             whole,
             "cut at {cut}: {text}"
         );
@@ -118,18 +124,18 @@ fn whole(means: &Means, text: &str, ended: bool) -> String {
         .char_indices()
         .map(|(at, c)| &text[at..at + c.len_utf8()]);
     assert_eq!(
-        shown(&read(means, chars, ended)),
+        shown(&read(rules, chars, ended)),
         whole,
         "one by one: {text}"
     );
     whole
 }
 
-fn check(means: &Means, text: &str, expected: &str) {
-    assert_eq!(whole(means, text, true), expected, "{text}");
+fn check(rules: &ParseRules, text: &str, expected: &str) {
+    assert_eq!(whole(rules, text, true), expected, "{text}");
 }
 
 /// Like [`check`], for an answer that was cut off.
-fn check_cut(means: &Means, text: &str, expected: &str) {
-    assert_eq!(whole(means, text, false), expected, "{text}");
+fn check_cut(rules: &ParseRules, text: &str, expected: &str) {
+    assert_eq!(whole(rules, text, false), expected, "{text}");
 }

@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::dialect::python;
+use crate::chat_format::python;
 
 /// The filter `tojson`, with the options that templates use. Characters of `printable` are never escaped.
 pub(super) fn tojson(

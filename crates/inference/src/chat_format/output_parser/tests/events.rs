@@ -6,8 +6,8 @@ use super::*;
 
 /// Parses events of an engine. Returns the events, with the tokens and log-probabilities of each text, and the number of
 /// reasoning tokens.
-fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u64) {
-    let mut readers = Readers::from(Reading::new(means));
+fn events(rules: ParseRules, texts: &[&str], reason: FinishReason) -> (Vec<String>, u64) {
+    let mut readers = ChoiceParsers::from(SharedParseRules::new(rules));
     let mut ready = VecDeque::new();
     for (token, text) in (0..).zip(texts) {
         let logprob = TokenLogprob {
@@ -63,12 +63,12 @@ fn events(means: Means, texts: &[&str], reason: FinishReason) -> (Vec<String>, u
 
 #[test]
 fn tokens_go_along_with_text() {
-    let check = |means: Means, texts: &[&str], reason, expected: &[&str], reasoning: u64| {
-        let (seen, counted) = events(means, texts, reason);
+    let check = |rules: ParseRules, texts: &[&str], reason, expected: &[&str], reasoning: u64| {
+        let (seen, counted) = events(rules, texts, reason);
         assert_eq!(seen, expected);
         assert_eq!(counted, reasoning, "{texts:?}");
     };
-    let both = || Means {
+    let both = || ParseRules {
         calls: calling(&HERMES).calls,
         ..thinking(None, true)
     };

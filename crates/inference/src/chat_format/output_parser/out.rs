@@ -4,7 +4,7 @@ use weir_engine::event::Channel;
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum OutputPart {
     /// Text of one channel; never empty.
     Text(Channel, String),
     /// A call begins. Its arguments follow as text.
@@ -14,7 +14,7 @@ pub(crate) enum Piece {
 /// Collects the parts of an answer. Consecutive texts of one channel are joined.
 #[derive(Debug, Default)]
 pub(super) struct Out {
-    pieces: Vec<Piece>,
+    parts: Vec<OutputPart>,
     calls: u32,
     /// Whether an answer may have only one call; other calls are dropped.
     one_at_a_time: bool,
@@ -44,7 +44,7 @@ impl Out {
         self.calls += 1;
         if self.is_wanted() {
             let name = name.to_owned();
-            self.pieces.push(Piece::Call { call, name });
+            self.parts.push(OutputPart::Call { call, name });
         }
     }
 
@@ -63,8 +63,8 @@ impl Out {
         self.said
     }
 
-    pub(super) fn take(&mut self) -> Vec<Piece> {
-        std::mem::take(&mut self.pieces)
+    pub(super) fn take(&mut self) -> Vec<OutputPart> {
+        std::mem::take(&mut self.parts)
     }
 
     fn is_wanted(&self) -> bool {
@@ -75,9 +75,9 @@ impl Out {
         if text.is_empty() {
             return;
         }
-        match self.pieces.last_mut() {
-            Some(Piece::Text(last, before)) if *last == channel => before.push_str(text),
-            _ => self.pieces.push(Piece::Text(channel, text.to_owned())),
+        match self.parts.last_mut() {
+            Some(OutputPart::Text(last, before)) if *last == channel => before.push_str(text),
+            _ => self.parts.push(OutputPart::Text(channel, text.to_owned())),
         }
     }
 }

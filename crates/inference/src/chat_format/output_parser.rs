@@ -4,10 +4,10 @@
 //! that it can't classify yet.
 
 mod call;
+mod choices;
 mod harmony;
 mod marks;
 mod out;
-mod read;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -15,21 +15,21 @@ mod value;
 use std::sync::Arc;
 
 use self::call::{Call, Step};
+pub(crate) use self::choices::ChoiceParsers;
 use self::harmony::Harmony;
 pub(crate) use self::harmony::marks as harmony_marks;
 use self::marks::Matcher;
 use self::out::Out;
-pub(crate) use self::out::Piece;
-pub(crate) use self::read::Readers;
-use crate::dialect::format::Format;
+pub(crate) use self::out::OutputPart;
+use crate::chat_format::format::Format;
 use weir_engine::request::Tool;
 
 /// How the answers of a request are parsed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading(Option<Arc<Means>>);
+pub struct SharedParseRules(Option<Arc<ParseRules>>);
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Means {
+pub(crate) struct ParseRules {
     pub(crate) thinking: Option<Thinking>,
     pub(crate) calls: Option<Calls>,
     /// Whether answers are gpt-oss's Harmony messages, whatever the other fields say.
@@ -54,26 +54,28 @@ pub(crate) struct Calls {
     pub(crate) one_at_a_time: bool,
 }
 
-impl Reading {
+impl SharedParseRules {
     /// All text is content.
-    pub const PLAIN: Reading = Reading(None);
+    pub const PLAIN: SharedParseRules = SharedParseRules(None);
 
-    pub(crate) fn new(means: Means) -> Self {
-        if means == Means::default() {
-            return Reading::PLAIN;
+    pub(crate) fn new(rules: ParseRules) -> Self {
+        if rules == ParseRules::default() {
+            return SharedParseRules::PLAIN;
         }
-        Reading(Some(Arc::new(means)))
+        SharedParseRules(Some(Arc::new(rules)))
     }
 
-    fn reader(&self) -> Option<Reader> {
-        self.0.as_ref().map(|means| Reader::new(Arc::clone(means)))
+    fn parser(&self) -> Option<OutputParser> {
+        self.0
+            .as_ref()
+            .map(|rules| OutputParser::new(Arc::clone(rules)))
     }
 }
 
 /// Parses one choice.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    means: Arc<Means>,
+pub(crate) struct OutputParser {
+    rules: Arc<ParseRules>,
     out: Out,
     state: State,
     matcher: Matcher,
@@ -96,15 +98,15 @@ enum State {
     Harmony(Harmony),
 }
 
-impl Reader {
-    fn new(means: Arc<Means>) -> Self {
+impl OutputParser {
+    fn new(rules: Arc<ParseRules>) -> Self {
         let mut out = Out::new(
-            means
+            rules
                 .calls
                 .as_ref()
                 .is_some_and(|calls| calls.one_at_a_time),
         );
-        let opened = means.thinking.as_ref().and_then(|thinking| {
+        let opened = rules.thinking.as_ref().and_then(|thinking| {
             let opened = thinking.opened.as_deref()?;
             if !thinking.separate {
                 out.content(opened);
@@ -112,11 +114,11 @@ impl Reader {
             Some(())
         });
         let state = match opened {
-            _ if means.harmony => State::Harmony(Harmony::default()),
+            _ if rules.harmony => State::Harmony(Harmony::default()),
             Some(()) => State::Reasoning,
             None => State::Content,
         };
-        Reader {
+        OutputParser {
             out,
             state,
             matcher: Matcher::default(),
@@ -125,12 +127,12 @@ impl Reader {
             fresh: true,
             thought: opened.is_some(),
             trims: opened.is_some(),
-            means,
+            rules,
         }
     }
 
     /// Takes text, and returns the parts of the answer that are certain now.
-    pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
+    pub(crate) fn push(&mut self, text: &str) -> Vec<OutputPart> {
         for c in text.chars() {
             self.step(c);
         }
@@ -139,7 +141,7 @@ impl Reader {
 
     /// Returns the parts that were held back, at the end of the text. `ended` says whether the model has ended its turn;
     /// otherwise the answer was cut off.
-    pub(crate) fn finish(&mut self, ended: bool) -> Vec<Piece> {
+    pub(crate) fn finish(&mut self, ended: bool) -> Vec<OutputPart> {
         let held = self.matcher.take();
         match &mut self.state {
             State::Content if self.trims && held.is_empty() => {}
@@ -150,7 +152,7 @@ impl Reader {
             }
             State::Call(call) if call.is_certain() => call.finish(ended, &mut self.out),
             State::Call(_) => self.refuse(),
-            State::Harmony(harmony) => harmony.finish(&self.means, ended, &mut self.out),
+            State::Harmony(harmony) => harmony.finish(&self.rules, ended, &mut self.out),
         }
         self.out.take()
     }
@@ -173,15 +175,15 @@ impl Reader {
             State::Content => self.step_content(c),
             State::Reasoning => self.step_reasoning(c),
             State::Call(_) => self.step_call(c),
-            State::Harmony(harmony) => harmony.step(c, &self.means, &mut self.out),
+            State::Harmony(harmony) => harmony.step(c, &self.rules, &mut self.out),
         }
     }
 
     fn step_content(&mut self, c: char) {
-        let means = Arc::clone(&self.means);
+        let rules = Arc::clone(&self.rules);
         let may_think = self.fresh && !self.thought;
-        let thinking = means.thinking.as_ref().filter(|_| may_think);
-        let format = means.calls.as_ref().map(|calls| calls.format);
+        let thinking = rules.thinking.as_ref().filter(|_| may_think);
+        let format = rules.calls.as_ref().map(|calls| calls.format);
         let (opens, around) =
             format.map_or((&[][..], &[][..]), |format| (format.opens, format.around));
         let think = thinking.map(|thinking| thinking.open);
@@ -205,7 +207,7 @@ impl Reader {
 
     /// Takes a character that isn't part of a mark.
     fn read_content(&mut self, c: char) {
-        let calls = self.means.calls.as_ref();
+        let calls = self.rules.calls.as_ref();
         if c.is_whitespace() && (calls.is_some() || self.fresh) {
             self.space.push(c);
             return;
@@ -241,8 +243,8 @@ impl Reader {
     }
 
     fn step_reasoning(&mut self, c: char) {
-        let means = Arc::clone(&self.means);
-        let Some(thinking) = &means.thinking else {
+        let rules = Arc::clone(&self.rules);
+        let Some(thinking) = &rules.thinking else {
             return;
         };
         let mut released = String::new();
@@ -282,12 +284,12 @@ impl Reader {
     }
 
     fn separates(&self) -> bool {
-        let thinking = self.means.thinking.as_ref();
+        let thinking = self.rules.thinking.as_ref();
         thinking.is_some_and(|thinking| thinking.separate)
     }
 
     fn begin_call(&mut self, mark: &str) {
-        let Some(calls) = &self.means.calls else {
+        let Some(calls) = &self.rules.calls else {
             return;
         };
         self.fresh = false;
@@ -296,8 +298,8 @@ impl Reader {
     }
 
     fn step_call(&mut self, c: char) {
-        let means = Arc::clone(&self.means);
-        let (State::Call(call), Some(calls)) = (&mut self.state, &means.calls) else {
+        let rules = Arc::clone(&self.rules);
+        let (State::Call(call), Some(calls)) = (&mut self.state, &rules.calls) else {
             return;
         };
         self.raw.push(c);

@@ -5,12 +5,12 @@ use weir_engine::request::Tool;
 
 use super::named::is_name;
 use super::{Step, find, is_begun};
-use crate::dialect::format::Tags;
-use crate::dialect::reader::marks::Matcher;
-use crate::dialect::reader::out::Out;
+use crate::chat_format::format::Tags;
+use crate::chat_format::output_parser::marks::Matcher;
+use crate::chat_format::output_parser::out::Out;
 
 #[derive(Debug)]
-pub(in crate::dialect::reader) struct TaggedCalls {
+pub(in crate::chat_format::output_parser) struct TaggedCalls {
     tags: Tags,
     matcher: Matcher,
     at: At,

@@ -1,6 +1,6 @@
 //! gpt-oss's Harmony messages: `<|channel|>analysis<|message|>…<|end|>`, and calls with a recipient.
 
-use super::Means;
+use super::ParseRules;
 use super::marks::Matcher;
 use super::out::Out;
 
@@ -45,47 +45,47 @@ impl Harmony {
         matches!(self.at, At::Reasoning)
     }
 
-    pub(super) fn step(&mut self, c: char, means: &Means, out: &mut Out) {
+    pub(super) fn step(&mut self, c: char, rules: &ParseRules, out: &mut Out) {
         let mut released = String::new();
         let found = self.matcher.step(c, &MARKS, &mut |c| released.push(c));
-        self.text(&released, means, out);
+        self.text(&released, rules, out);
         match (found, &mut self.at) {
             (None, _) => {}
             (Some(0), At::Header(header)) => {
                 let header = std::mem::take(header);
-                self.begin(&header, means, out);
+                self.begin(&header, rules, out);
             }
             // The recipient may stand before the channel or after it.
             (Some(1), At::Header(header)) => header.push(' '),
             (Some(1 | 2), _) => {
-                self.end(true, means, out);
+                self.end(true, rules, out);
                 self.at = At::Header(String::new());
             }
             (Some(_), _) => {
-                self.end(true, means, out);
+                self.end(true, rules, out);
                 self.at = At::Content;
             }
         }
     }
 
-    pub(super) fn finish(&mut self, means: &Means, ended: bool, out: &mut Out) {
+    pub(super) fn finish(&mut self, rules: &ParseRules, ended: bool, out: &mut Out) {
         let held = self.matcher.take();
-        self.text(&held, means, out);
-        self.end(ended, means, out);
+        self.text(&held, rules, out);
+        self.end(ended, rules, out);
     }
 
-    fn begin(&mut self, header: &str, means: &Means, out: &mut Out) {
+    fn begin(&mut self, header: &str, rules: &ParseRules, out: &mut Out) {
         let words: Vec<&str> = header.split_whitespace().collect();
         let called = words
             .iter()
             .find_map(|word| word.strip_prefix("to=functions."))
-            .zip(means.calls.as_ref())
+            .zip(rules.calls.as_ref())
             .filter(|(name, calls)| calls.tools.iter().any(|tool| tool.name == *name));
         self.at = if let Some((name, _)) = called {
             out.call(name);
             At::Call(false)
         } else if words.contains(&"analysis") {
-            if !separates(means) {
+            if !separates(rules) {
                 out.content(OPEN);
             }
             At::Reasoning
@@ -94,11 +94,11 @@ impl Harmony {
         };
     }
 
-    fn text(&mut self, text: &str, means: &Means, out: &mut Out) {
+    fn text(&mut self, text: &str, rules: &ParseRules, out: &mut Out) {
         match &mut self.at {
             At::Header(header) if header.len() < HEADER_BYTES_MAX => header.push_str(text),
             At::Header(_) => {}
-            At::Reasoning if separates(means) => out.reasoning(text),
+            At::Reasoning if separates(rules) => out.reasoning(text),
             At::Reasoning | At::Content => out.content(text),
             At::Call(has_arguments) => {
                 *has_arguments |= !text.is_empty();
@@ -107,16 +107,16 @@ impl Harmony {
         }
     }
 
-    fn end(&mut self, ended: bool, means: &Means, out: &mut Out) {
+    fn end(&mut self, ended: bool, rules: &ParseRules, out: &mut Out) {
         match self.at {
-            At::Reasoning if ended && !separates(means) => out.content(CLOSE),
+            At::Reasoning if ended && !separates(rules) => out.content(CLOSE),
             At::Call(false) if ended => out.arguments("{}"),
             At::Reasoning | At::Call(_) | At::Content | At::Header(_) => {}
         }
     }
 }
 
-fn separates(means: &Means) -> bool {
-    let thinking = means.thinking.as_ref();
+fn separates(rules: &ParseRules) -> bool {
+    let thinking = rules.thinking.as_ref();
     thinking.is_some_and(|thinking| thinking.separate)
 }

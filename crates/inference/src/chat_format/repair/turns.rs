@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use weir_engine::request::{Message, Role};
 
-use crate::dialect::generic::append;
+use crate::chat_format::generic::append;
 
 /// Separates the texts of messages that are joined.
 const PARAGRAPH: &str = "\n\n";
@@ -12,7 +12,7 @@ const PARAGRAPH: &str = "\n\n";
 /// message.
 const RESULT: &str = "Result of a tool:\n";
 
-pub(in crate::dialect) fn is_system(message: &Message) -> bool {
+pub(in crate::chat_format) fn is_system(message: &Message) -> bool {
     matches!(message.role, Role::System | Role::Developer)
 }
 

@@ -3,14 +3,14 @@
 use weir_engine::request::Tool;
 
 use super::{Close, Closing, Step, find, is_begun};
-use crate::dialect::reader::out::Out;
-use crate::dialect::reader::value::{Place, Value};
+use crate::chat_format::output_parser::out::Out;
+use crate::chat_format::output_parser::value::{Place, Value};
 
 /// Limit on the characters between name and arguments, such as an id or marks.
 const BETWEEN_MAX: usize = 256;
 
 #[derive(Debug)]
-pub(in crate::dialect::reader) struct NamedCall {
+pub(in crate::chat_format::output_parser) struct NamedCall {
     prefix: &'static str,
     close: Close,
     at: At,

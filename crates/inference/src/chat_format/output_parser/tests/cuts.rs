@@ -46,7 +46,7 @@ proptest! {
             &HERMES, &LLAMA, &MISTRAL_LIST, &MISTRAL, &GRANITE, &DEEPSEEK_V3, &QWEN_CODER, &GLM,
             &MINIMAX, &KIMI_K2,
         ];
-        let means = Means {
+        let rules = ParseRules {
             calls: calling(formats[format]).calls,
             ..thinking(opened.then_some("<think>\n"), separate)
         };
@@ -58,9 +58,9 @@ proptest! {
             .chain([0, text.len()])
             .collect();
         cuts.sort_unstable();
-        let pieces = cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]);
-        let whole = read(&means, [text.as_str()].into_iter(), ended);
-        prop_assert_eq!(read(&means, pieces, ended), whole);
+        let parts = cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]);
+        let whole = read(&rules, [text.as_str()].into_iter(), ended);
+        prop_assert_eq!(read(&rules, parts, ended), whole);
     }
 
     /// A call in Hermes' format is parsed to the arguments that were written.
@@ -72,11 +72,11 @@ proptest! {
         } else {
             format!("<tool_call>\n{{\"name\": \"weather\", \"arguments\": {arguments}}}\n</tool_call>")
         };
-        let pieces = read(&calling(&HERMES), [text.as_str()].into_iter(), true);
+        let parts = read(&calling(&HERMES), [text.as_str()].into_iter(), true);
         let name = "weather".to_owned();
         prop_assert_eq!(
-            pieces,
-            [Piece::Call { call: 0, name }, Piece::Text(Channel::Call(0), arguments)]
+            parts,
+            [OutputPart::Call { call: 0, name }, OutputPart::Text(Channel::Call(0), arguments)]
         );
     }
 }

@@ -1,15 +1,16 @@
-//! Measures how fast steps are: how many tokens a step may have while streams decode, and how long a queue will take.
+//! The budget of a step, from the measured times of steps: how many tokens it may have while streams decode, how long
+//! background prefill may run after it, and how long a queue will take.
 
 use std::time::Duration;
 
-use crate::scheduler::Room;
+use crate::scheduler::StepBudget;
 
 /// The least decode tokens of a step, however slow it is: with fewer, streams would take turns.
 const STREAMS_MIN: u32 = 32;
 /// The least token budget of a step: a smaller one takes too long to grow again.
-const ROOM_MIN: u32 = 8;
+const ROWS_MIN: u32 = 8;
 /// The most tokens of a step beside streams before such a step was measured.
-const ROOM_START: u32 = 64;
+const ROWS_START: u32 = 64;
 /// The most inter-token targets that a step with streams is to take.
 const TARGETS_MAX: f64 = 2.0;
 /// The targets that the prompts of such a step are cut for: a little less, since a step may take a little longer than
@@ -31,14 +32,20 @@ const LONGEST_ROWS_MIN: u32 = 32;
 /// The weight of the newest step in the average speed.
 const NEWEST: f64 = 0.1;
 
+/// A step and the background prefill after it take this many inter-token targets together: less than the two that are
+/// promised, since the step may take longer than the last one did.
+const TARGETS_WITH_BACKGROUND: f64 = 1.85;
+/// Background prefill gets at least this fraction of the inter-token target, however slow decode steps are.
+const BACKGROUND_PART_MIN: f64 = 0.25;
+
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BudgetPlanner {
     target: Duration,
     rows: u32,
     /// Tokens of a step that takes about as long as the target; `None` before a step with streams and prompts was
     /// measured.
-    room: Option<u32>,
-    /// Prompt tokens that a step may have beyond `room`, as long as it takes no more than [`TARGETS_MAX`].
+    rows_at_target: Option<u32>,
+    /// Prompt tokens that a step may have beyond `rows_at_target`, as long as it takes no more than [`TARGETS_MAX`].
     prompts: u32,
     /// The upper bound of `prompts`.
     prompts_most: u32,
@@ -62,13 +69,13 @@ pub(crate) struct Measured {
     pub(crate) awaited: bool,
 }
 
-impl Pace {
+impl BudgetPlanner {
     pub(crate) fn new(target: Duration, rows: u32, prompts_most: u32, tile: u32) -> Self {
         let prompts_most = prompts_most.min(rows);
-        Pace {
+        BudgetPlanner {
             target,
             rows,
-            room: None,
+            rows_at_target: None,
             prompts: prompts_most,
             prompts_most,
             longest: rows,
@@ -80,13 +87,13 @@ impl Pace {
 
     /// The token budget of the next step, beside this many streams. Without streams, and with one account, no request
     /// waits for the step.
-    pub(crate) fn room(&self, streams: u32, several_accounts: bool) -> Room {
+    pub(crate) fn budget(&self, streams: u32, several_accounts: bool) -> StepBudget {
         let rows = if streams > 0 || several_accounts {
             self.beside_others()
         } else {
             self.longest
         };
-        Room {
+        StepBudget {
             rows,
             streams: rows.max(STREAMS_MIN),
             longest: self.longest.max(rows),
@@ -97,15 +104,19 @@ impl Pace {
 
     /// The token budget while background prefill is under way, which gets half of the time that prompts have beside
     /// streams.
-    pub(crate) fn room_beside_aside(&self, streams: u32, several_accounts: bool) -> Room {
-        let room = self.room(streams, several_accounts);
+    pub(crate) fn budget_beside_background(
+        &self,
+        streams: u32,
+        several_accounts: bool,
+    ) -> StepBudget {
+        let budget = self.budget(streams, several_accounts);
         if streams == 0 {
-            return room;
+            return budget;
         }
-        Room {
-            rows: (room.rows / 2).max(1),
-            prompts: (room.prompts / 2).max(1),
-            ..room
+        StepBudget {
+            rows: (budget.rows / 2).max(1),
+            prompts: (budget.prompts / 2).max(1),
+            ..budget
         }
     }
 
@@ -117,11 +128,11 @@ impl Pace {
     }
 
     fn beside_others(&self) -> u32 {
-        let room = self.room.unwrap_or_else(|| {
+        let rows = self.rows_at_target.unwrap_or_else(|| {
             let speed = self.rows_per_second.unwrap_or(f64::INFINITY);
-            ROOM_START.min((speed * self.target.as_secs_f64()) as u32)
+            ROWS_START.min((speed * self.target.as_secs_f64()) as u32)
         });
-        room.max(ROOM_MIN).min(self.rows)
+        rows.max(ROWS_MIN).min(self.rows)
     }
 
     pub(crate) fn measure(&mut self, step: Measured) {
@@ -155,11 +166,11 @@ impl Pace {
         self.longest = self.longest.max(LONGEST_ROWS_MIN).min(self.rows);
     }
 
-    /// Adjusts `room` to the target. It grows only after a full step: another one says nothing about more tokens.
+    /// Adjusts `rows_at_target` to the target. It grows only after a full step: another one says nothing about more tokens.
     fn steer(&mut self, step: Measured) {
         let now = self.beside_others();
         let full = step.rows >= now;
-        let room = if step.took > self.target {
+        let rows = if step.took > self.target {
             let share = self.target.as_secs_f64() / step.took.as_secs_f64();
             (f64::from(step.rows.min(now)) * share) as u32
         } else if full && step.took < self.target.mul_f64(0.8) {
@@ -167,7 +178,7 @@ impl Pace {
         } else {
             return;
         };
-        self.room = Some(room.max(ROOM_MIN).min(self.rows));
+        self.rows_at_target = Some(rows.max(ROWS_MIN).min(self.rows));
     }
 
     /// Adjusts `prompts`, so that no stream waits for longer than [`TARGETS_MAX`].
@@ -194,6 +205,17 @@ impl Pace {
     }
 }
 
+/// How long background prefill runs now, after a step that took `step` (zero if there was none); `streams` if streams
+/// wait.
+pub(crate) fn background_time(target: Duration, step: Duration, streams: bool) -> Duration {
+    if !streams {
+        // No stream waits: as long as the step took, which computes prompts of other accounts, but at least one target.
+        return target.max(step);
+    }
+    let left = target.mul_f64(TARGETS_WITH_BACKGROUND).saturating_sub(step);
+    left.max(target.mul_f64(BACKGROUND_PART_MIN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,18 +229,18 @@ mod tests {
 
     /// Runs full steps of a prompt beside this many streams. Returns the tokens of the last step, and how long it took.
     fn run(
-        pace: &mut Pace,
+        planner: &mut BudgetPlanner,
         steps: u32,
         streams: u32,
         time: impl Fn(u32) -> Duration,
     ) -> (u32, Duration) {
         let mut last = (0, Duration::ZERO);
         for _ in 0..steps {
-            let room = pace.room(streams, false);
-            let prompt_rows = room.rows.saturating_sub(streams).max(room.prompts);
-            let rows = (streams + prompt_rows).min(pace.rows);
+            let budget = planner.budget(streams, false);
+            let prompt_rows = budget.rows.saturating_sub(streams).max(budget.prompts);
+            let rows = (streams + prompt_rows).min(planner.rows);
             last = (rows, time(rows));
-            pace.measure(Measured {
+            planner.measure(Measured {
                 took: time(rows),
                 rows,
                 prompt_rows,
@@ -228,21 +250,21 @@ mod tests {
         last
     }
 
-    fn pace(rows: u32, prompts: u32) -> Pace {
-        Pace::new(TARGET, rows, prompts, 1)
+    fn planner(rows: u32, prompts: u32) -> BudgetPlanner {
+        BudgetPlanner::new(TARGET, rows, prompts, 1)
     }
 
     #[test]
-    fn the_room_follows_the_step_time() {
+    fn the_budget_follows_the_step_time() {
         let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>, longest: u32| {
-            let mut pace = pace(512, 4);
-            run(&mut pace, 50, 1, machine(rows_per_second));
+            let mut planner = planner(512, 4);
+            run(&mut planner, 50, 1, machine(rows_per_second));
             for _ in 0..20 {
-                run(&mut pace, 1, 1, machine(rows_per_second));
-                let room = pace.room(4, false).rows;
-                assert!(settles.contains(&room), "{room} at {rows_per_second}/s");
+                run(&mut planner, 1, 1, machine(rows_per_second));
+                let budget = planner.budget(4, false).rows;
+                assert!(settles.contains(&budget), "{budget} at {rows_per_second}/s");
             }
-            assert_eq!(pace.room(0, false).rows, longest);
+            assert_eq!(planner.budget(0, false).rows, longest);
         };
         check(10, 8..=8, 32);
         check(400, 32..=40, 512);
@@ -251,39 +273,43 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_was_not_full_does_not_raise_the_room() {
-        let mut pace = pace(512, 32);
+    fn a_step_that_was_not_full_does_not_raise_the_budget() {
+        let mut planner = planner(512, 32);
         let fast = Measured {
             took: Duration::from_millis(1),
             rows: 63,
             prompt_rows: 63,
             awaited: true,
         };
-        pace.measure(fast);
-        assert_eq!(pace.room(4, false).rows, 64);
-        pace.measure(Measured { rows: 64, ..fast });
-        assert_eq!(pace.room(4, false).rows, 80);
+        planner.measure(fast);
+        assert_eq!(planner.budget(4, false).rows, 64);
+        planner.measure(Measured { rows: 64, ..fast });
+        assert_eq!(planner.budget(4, false).rows, 80);
         // A step that takes 10 % too long: the budget shrinks in proportion.
-        pace.measure(Measured {
+        planner.measure(Measured {
             took: Duration::from_millis(110),
             rows: 80,
             ..fast
         });
-        assert_eq!(pace.room(4, false).rows, 72);
+        assert_eq!(planner.budget(4, false).rows, 72);
     }
 
     #[test]
     fn what_the_first_prompt_beside_streams_may_have_follows_from_the_speed() {
         let check = |rows_per_second: u32, expected: u32| {
-            let mut pace = pace(512, 32);
+            let mut planner = planner(512, 32);
             let (rows, awaited) = (128, false);
-            pace.measure(Measured {
+            planner.measure(Measured {
                 took: machine(rows_per_second)(rows),
                 rows,
                 prompt_rows: rows,
                 awaited,
             });
-            assert_eq!(pace.room(4, false).rows, expected, "{rows_per_second}/s");
+            assert_eq!(
+                planner.budget(4, false).rows,
+                expected,
+                "{rows_per_second}/s"
+            );
         };
         check(100, 10);
         check(500, 50);
@@ -293,15 +319,15 @@ mod tests {
     #[test]
     fn prompts_have_their_rows_as_long_as_no_stream_is_silent_for_too_long() {
         let check = |rows_per_second: u32, prompts: u32, most: u32, settles: u32| {
-            let mut pace = pace(most, prompts);
+            let mut planner = planner(most, prompts);
             let limit = TARGET.mul_f64(TARGETS_MAX);
             let time = machine(rows_per_second);
-            run(&mut pace, 50, 4, &time);
+            run(&mut planner, 50, 4, &time);
             for _ in 0..20 {
-                let (rows, took) = run(&mut pace, 1, 4, &time);
+                let (rows, took) = run(&mut planner, 1, 4, &time);
                 assert!(took <= limit || rows <= 8, "{took:?} for {rows} rows");
             }
-            let got = pace.room(4, false).prompts;
+            let got = planner.budget(4, false).prompts;
             assert_eq!(got, settles, "{rows_per_second}/s, {prompts} of {most}");
         };
         // 36 tokens are done in time: prompts have as many as were asked for.
@@ -319,31 +345,38 @@ mod tests {
 
     #[test]
     fn prompts_have_their_rows_again_when_steps_are_fast_again() {
-        let mut pace = pace(128, 32);
-        run(&mut pace, 50, 4, machine(50));
-        assert_eq!(pace.room(4, false).prompts, 4);
-        run(&mut pace, 50, 4, machine(1_000));
-        assert_eq!(pace.room(4, false).prompts, 32);
+        let mut planner = planner(128, 32);
+        run(&mut planner, 50, 4, machine(50));
+        assert_eq!(planner.budget(4, false).prompts, 4);
+        run(&mut planner, 50, 4, machine(1_000));
+        assert_eq!(planner.budget(4, false).prompts, 32);
     }
 
     #[test]
     fn many_slow_streams_leave_prompts_half_as_many_rows() {
-        let mut pace = pace(128, 32);
-        run(&mut pace, 50, 40, machine(100));
-        let room = pace.room(4, false);
-        assert_eq!((room.streams, room.prompts), (32, 20));
+        let mut planner = planner(128, 32);
+        run(&mut planner, 50, 40, machine(100));
+        let budget = planner.budget(4, false);
+        assert_eq!((budget.streams, budget.prompts), (32, 20));
     }
 
     #[test]
     fn a_prompt_has_the_rest_of_a_tile_unless_that_takes_far_too_long() {
         let check = |tile_took_ms: u64, prompts: u32| {
-            let mut pace = Pace::new(TARGET, 512, 32, 64);
-            assert_eq!(pace.room(4, false).prompts, 60);
+            let mut planner = BudgetPlanner::new(TARGET, 512, 32, 64);
+            assert_eq!(planner.budget(4, false).prompts, 60);
             // Fewer tokens take as long as a tile.
             let time = |rows: u32| Duration::from_millis(tile_took_ms) * rows.max(64) / 64;
-            run(&mut pace, 50, 4, time);
-            assert_eq!(pace.room(4, false).prompts, prompts, "{tile_took_ms} ms");
-            assert_eq!(pace.room(100, false).prompts, pace.room(64, false).prompts);
+            run(&mut planner, 50, 4, time);
+            assert_eq!(
+                planner.budget(4, false).prompts,
+                prompts,
+                "{tile_took_ms} ms"
+            );
+            assert_eq!(
+                planner.budget(100, false).prompts,
+                planner.budget(64, false).prompts
+            );
         };
         check(50, 60);
         check(150, 60);
@@ -355,17 +388,17 @@ mod tests {
     #[test]
     fn a_step_that_nobody_waits_for_has_an_end_too() {
         let check = |rows_per_second: u32, settles: std::ops::RangeInclusive<u32>| {
-            let mut pace = pace(512, 32);
+            let mut planner = planner(512, 32);
             for _ in 0..50 {
-                let rows = pace.room(0, false).rows;
-                pace.measure(Measured {
+                let rows = planner.budget(0, false).rows;
+                planner.measure(Measured {
                     took: machine(rows_per_second)(rows),
                     rows,
                     prompt_rows: rows,
                     awaited: false,
                 });
             }
-            let rows = pace.room(0, false).rows;
+            let rows = planner.budget(0, false).rows;
             assert!(settles.contains(&rows), "{rows} at {rows_per_second}/s");
         };
         check(10_000, 512..=512);
@@ -375,22 +408,43 @@ mod tests {
 
     #[test]
     fn beside_another_account_a_step_is_as_short_as_beside_streams() {
-        let mut pace = pace(512, 32);
-        run(&mut pace, 50, 4, machine(1_000));
-        assert_eq!(pace.room(0, true).rows, pace.room(4, false).rows);
-        assert_eq!(pace.room(0, false).rows, 512);
+        let mut planner = planner(512, 32);
+        run(&mut planner, 50, 4, machine(1_000));
+        assert_eq!(planner.budget(0, true).rows, planner.budget(4, false).rows);
+        assert_eq!(planner.budget(0, false).rows, 512);
     }
 
     #[test]
     fn a_queue_is_estimated_by_the_measured_speed() {
-        let mut pace = pace(512, 32);
-        assert_eq!(pace.estimate(1_000), Duration::ZERO);
-        pace.measure(Measured {
+        let mut planner = planner(512, 32);
+        assert_eq!(planner.estimate(1_000), Duration::ZERO);
+        planner.measure(Measured {
             took: Duration::from_secs(1),
             rows: 100,
             prompt_rows: 100,
             awaited: false,
         });
-        assert_eq!(pace.estimate(1_000), Duration::from_secs(10));
+        assert_eq!(planner.estimate(1_000), Duration::from_secs(10));
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn background_prefill_has_the_time_that_a_step_leaves() {
+        let check = |step: u64, streams: bool, expected: u64| {
+            assert_eq!(
+                background_time(ms(100), ms(step), streams),
+                ms(expected),
+                "{step} ms"
+            );
+        };
+        check(0, true, 185);
+        check(30, true, 155);
+        check(170, true, 25);
+        check(900, true, 25);
+        check(0, false, 100);
+        check(900, false, 900);
     }
 }

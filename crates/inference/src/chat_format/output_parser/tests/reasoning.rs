@@ -37,7 +37,7 @@ fn reasoning() {
 
 #[test]
 fn reasoning_and_calls() {
-    let both = |separate| Means {
+    let both = |separate| ParseRules {
         calls: calling(&HERMES).calls,
         ..thinking(Some("<think>"), separate)
     };
