@@ -15,14 +15,15 @@ mod logprobs;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use adjust::Adjustments;
 use exponential_race::Key;
-use filter::Candidate;
-use logits::{Best, Logits, Softmax};
+use logits::{Best, Logits};
 pub use logprobs::{LOGPROB_MIN, Score, rank, score};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use weights::{Candidate, Softmax};
 use weir_engine::Token;
 use weir_engine::request::Sampling;
 

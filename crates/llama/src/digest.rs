@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::backend;
 use crate::files::Files;
-use crate::load::LoadOptions;
+use crate::options::LoadOptions;
 use crate::sizes::Sizes;
 
 /// Bytes read from the beginning of a file.

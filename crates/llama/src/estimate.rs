@@ -1,7 +1,7 @@
 //! An estimate of the memory that a model will take, from its file's header alone.
 
 use crate::gguf::Gguf;
-use crate::load::{KvFormat, LoadError, LoadOptions};
+use crate::options::{KvFormat, LoadError, LoadOptions};
 use crate::sizes::{Memory, Sizes, Traits};
 
 /// The approximate memory of a loaded model, in bytes. The kernels' buffers for a step come on top: some MiB to some

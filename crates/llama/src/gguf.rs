@@ -14,7 +14,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::load::LoadError;
+use crate::options::LoadError;
 
 pub use self::format::Format;
 pub use self::numbers::{Finding, check_numbers};

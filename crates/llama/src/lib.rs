@@ -35,6 +35,7 @@ pub mod gguf;
 mod load;
 mod log;
 mod model;
+mod options;
 mod requantize;
 mod shim;
 mod sizes;
@@ -50,11 +51,11 @@ pub use crate::dispatch::{PROBE_COMMAND, PROBE_WORKS, Unfit, probe};
 pub use crate::embedder::{LlamaEmbedder, Pooling};
 pub use crate::estimate::{Estimate, estimate, is_embedder};
 pub use crate::files::{Files, Look, Times};
-pub use crate::load::{
-    EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ModelFile,
-    ServeOptions, Served, load, open,
-};
+pub use crate::load::{ModelFile, Served, load, open};
 pub use crate::model::LlamaModel;
+pub use crate::options::{
+    EmbedOptions, FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions, ServeOptions,
+};
 pub use crate::requantize::{
     Difference, KL_MEAN_MAX, RequantizeError, Requantized, SpeedOptions, for_speed,
 };

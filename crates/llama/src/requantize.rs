@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use self::copies::{Copies, Record};
 use self::plan::Plan;
 use crate::gguf::Gguf;
-use crate::load::LoadError;
+use crate::options::LoadError;
 use crate::{backend, sizes};
 
 pub use self::difference::Difference;

@@ -4,7 +4,7 @@ use std::thread::available_parallelism;
 
 use weir_inference::model::{Batching, Forks};
 
-use crate::load::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
+use crate::options::{FlashAttention, KvFormat, KvLayout, LoadError, LoadOptions};
 
 /// The properties of a model that sizes depend on.
 #[derive(Debug)]

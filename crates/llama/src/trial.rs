@@ -12,8 +12,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
-use crate::load::{EmbedOptions, LoadError, LoadOptions, ServeOptions, open};
+use crate::load::open;
 use crate::log;
+use crate::options::{EmbedOptions, LoadError, LoadOptions, ServeOptions};
 
 /// The name of the program's command that calls [`try_model`].
 pub const TRIAL_COMMAND: &str = "try-model";

@@ -7,7 +7,7 @@
 
 use weir_engine::Token;
 
-use super::filter::Candidate;
+use super::weights::Candidate;
 
 /// The key of one draw, from which its tokens' random numbers are made.
 #[derive(Debug, Clone, Copy)]

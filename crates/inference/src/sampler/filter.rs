@@ -2,11 +2,11 @@
 
 use std::cmp::Ordering;
 
-use weir_engine::Token;
 use weir_engine::request::Sampling;
 
 use super::Buffers;
-use super::logits::{Logits, Softmax};
+use super::logits::Logits;
+use super::weights::{Candidate, Softmax};
 
 /// How many of the best tokens are looked at first when it isn't known how many top_p needs.
 const FIRST: usize = 64;
@@ -17,13 +17,6 @@ const SORTED: usize = 32;
 /// A set this close to top_p, relative to it, has reached it: the numbers are rounded to 24 bits on their way, and
 /// three of ten equal tokens are 0.3.
 const ROUNDING: f64 = 1e-6;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Candidate {
-    pub(super) token: Token,
-    pub(super) logit: f32,
-    pub(super) weight: f32,
-}
 
 pub(super) fn keeps_all(sampling: &Sampling) -> bool {
     sampling.min_p() == 0.0 && sampling.top_k() == 0 && sampling.top_p() >= 1.0

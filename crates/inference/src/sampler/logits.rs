@@ -7,8 +7,8 @@ use pulp::Arch;
 use weir_engine::Token;
 
 use super::exponential_race::{Key, Race};
-use super::filter::Candidate;
 use super::simd::{self, LANES};
+use super::weights::{Candidate, Softmax};
 
 /// Logits that are read at once: they fit the processor's L1 cache.
 const BLOCK: usize = 1024;
@@ -33,21 +33,6 @@ pub(super) struct Logits<'a> {
 pub(super) struct Best {
     pub(super) token: Token,
     pub(super) logit: f32,
-}
-
-/// How a logit becomes a weight: exp((logit − max) · scale), 1 for the best.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Softmax {
-    pub(super) max: f32,
-    /// 1 / temperature.
-    pub(super) scale: f32,
-}
-
-impl Softmax {
-    #[inline(always)]
-    pub(super) fn weight(self, logit: f32) -> f32 {
-        simd::exp((logit - self.max) * self.scale)
-    }
 }
 
 impl<'a> Logits<'a> {

@@ -3,8 +3,9 @@
 use weir_engine::Token;
 
 use super::Scratch;
-use super::filter::{self, Candidate};
-use super::logits::{Logits, Softmax};
+use super::filter;
+use super::logits::Logits;
+use super::weights::{Candidate, Softmax};
 
 /// The log-probability that is reported of a token without a chance, as OpenAI does: JSON has no −∞.
 pub const LOGPROB_MIN: f32 = -9999.0;

@@ -8,7 +8,7 @@ use pulp::{Arch, Simd, WithSimd};
 use weir_engine::Token;
 
 use super::exponential_race::Key;
-use super::logits::Softmax;
+use super::weights::{Softmax, exp};
 
 pub(super) const LANES: usize = 16;
 
@@ -165,30 +165,4 @@ fn max(group: &[f32]) -> f32 {
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
-}
-
-/// eˣ for x ≤ 0, within 2e-7 of the true value; 0 below −87 and for NaN.
-///
-/// Cephes' polynomial, without fused multiplications and library calls: the same bits everywhere.
-#[inline(always)]
-#[expect(clippy::excessive_precision, reason = "the coefficients as published")]
-pub(super) fn exp(x: f32) -> f32 {
-    const LOWEST: f32 = -87.0;
-    /// 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
-    const ROUNDER: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_375;
-    const LN_2_LOW: f32 = -2.121_944_40e-4;
-
-    let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
-    let n = rounded - ROUNDER;
-    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
-    let mut y = 1.987_569_150_0e-4;
-    y = y * r + 1.398_199_950_7e-3;
-    y = y * r + 8.333_451_907_3e-3;
-    y = y * r + 4.166_579_589_4e-2;
-    y = y * r + 1.666_666_545_9e-1;
-    y = y * r + 5.000_000_120_1e-1;
-    y = y * r * r + r + 1.0;
-    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
-    if x >= LOWEST { y * power } else { 0.0 }
 }

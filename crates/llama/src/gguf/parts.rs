@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Gguf;
-use crate::load::LoadError;
+use crate::options::LoadError;
 
 /// The most files of a model: llama.cpp counts them with 16 bits.
 const PARTS_MAX: u64 = 65_535;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Array, Format, Gguf, Tensor, Value};
 use crate::checksum::hex;
-use crate::load::LoadError;
+use crate::options::LoadError;
 
 const MAGIC: &[u8] = b"GGUF";
 /// Versions of the GGUF format that llama.cpp reads.

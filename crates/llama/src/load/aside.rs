@@ -6,9 +6,10 @@ use llama_cpp_sys_2 as sys;
 use weir_inference::model::AsideCapacity;
 
 use crate::aside::{Aside, Places, SEQUENCES, Values};
-use crate::load::{LoadOptions, kv_type, metadata};
+use crate::load::{kv_type, metadata};
 use crate::log::collect_errors;
 use crate::model::LlamaModel;
+use crate::options::LoadOptions;
 use crate::shim::{Handle, Weights};
 use crate::sizes::{SHARE_ALIGNED, Sizes};
 

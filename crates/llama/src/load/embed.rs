@@ -8,8 +8,9 @@ use weir_engine::Token;
 use weir_inference::model::{Embedder, EmbedderFacts};
 
 use crate::embedder::{LlamaEmbedder, Pooling};
-use crate::load::{EmbedOptions, LoadError, count, metadata, vocabulary};
+use crate::load::{count, metadata, vocabulary};
 use crate::log::collect_errors;
+use crate::options::{EmbedOptions, LoadError};
 use crate::shim::{Context, Weights};
 use crate::sizes::{threads, threads_min};
 use crate::threads::Use;

@@ -4,7 +4,8 @@ use std::path::Path;
 use weir_engine::Token;
 
 use super::*;
-use crate::load::{LoadOptions, load};
+use crate::load::load;
+use crate::options::LoadOptions;
 
 fn mamba() -> LlamaModel {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use weir_engine::Token;
 use weir_inference::model::{BatchToken, Bos, Model, SequenceId};
 
-use crate::load::{LoadError, LoadOptions, load};
+use crate::load::load;
 use crate::model::LlamaModel;
+use crate::options::{LoadError, LoadOptions};
 
 /// A text of some 400 tokens: prose, speech, code, a list and numbers.
 const TEXT: &str = include_str!("text.txt");

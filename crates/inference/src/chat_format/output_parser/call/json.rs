@@ -2,7 +2,7 @@
 
 use weir_engine::request::Tool;
 
-use super::{Close, Closing, Step, find, is_begun};
+use super::step::{Close, Closing, Step, find, is_begun};
 use crate::chat_format::output_parser::out::Out;
 use crate::chat_format::output_parser::value::{Place, Unescape, Value};
 

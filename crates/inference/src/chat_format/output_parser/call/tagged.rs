@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use weir_engine::request::Tool;
 
 use super::named::is_name;
-use super::{Step, find, is_begun};
+use super::step::{Step, find, is_begun};
 use crate::chat_format::format::Tags;
 use crate::chat_format::output_parser::marks::Matcher;
 use crate::chat_format::output_parser::out::Out;
