@@ -4,7 +4,7 @@ mod manage;
 mod usage;
 pub(crate) mod value;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -69,8 +69,11 @@ pub(crate) enum Command {
     Audit(Audit),
     /// A conversation with a model of the running server; the key is taken from WEIR_API_KEY
     Chat(Chat),
-    /// Explain every key of the config, as Markdown
-    Config,
+    /// Explain every key of the config, as Markdown; or check the config
+    Config {
+        #[command(subcommand)]
+        command: Option<Config>,
+    },
     /// Bring the schema of the database up to date, as every start does
     Migrate(Migrate),
     /// The books
@@ -130,7 +133,7 @@ impl Command {
             | Command::Status(_)
             | Command::Audit(_)
             | Command::Chat(_)
-            | Command::Config
+            | Command::Config { .. }
             | Command::Ledger(_)
             | Command::Doctor(_) => true,
             Command::Serve(_)
@@ -167,11 +170,27 @@ pub(crate) struct Migrate {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address and port to listen on, such as 0.0.0.0:8080 or localhost:8080. A port alone (8080 or :8080) is one of
+    /// 127.0.0.1; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", value_parser = value::listen)]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address to listen on, with the port of the config: 0.0.0.0 is all addresses of this machine
+    #[arg(long, value_name = "ADDRESS", value_parser = value::host, conflicts_with = "listen")]
+    pub(crate) host: Option<IpAddr>,
+    /// The port to listen on, with the address of the config; 0 takes a free one
+    #[arg(long, value_name = "NUMBER", conflicts_with = "listen")]
+    pub(crate) port: Option<u16>,
+    /// Serve this GGUF file, in place of the models of the config; may be given several times
+    #[arg(long = "model", value_name = "FILE")]
+    pub(crate) models: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say whether the config is right: exit with 0 if it is, 2 if it isn't, and name every problem with its file and line
+    Check(Json),
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod chat;
 pub(crate) mod clock;
+pub(crate) mod config_check;
 pub(crate) mod credit;
 pub(crate) mod doctor;
 pub(crate) mod inspect;

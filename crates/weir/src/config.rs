@@ -3,18 +3,21 @@
 //! [`keys`] is the table of all keys; [`settings`] reads values and checks each against its key; this file turns them into
 //! [`Config`], which the rest of the program uses without further checks.
 
+pub(crate) mod address;
 pub(crate) mod assume;
+mod file;
 mod http;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod reference;
 pub(crate) mod settings;
+mod slips;
 #[cfg(test)]
 mod tests;
 pub(crate) mod webhooks;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -256,6 +259,10 @@ pub(crate) struct Overrides {
     pub(crate) config: Option<PathBuf>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) host: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    /// GGUF files that are served in place of the config's models.
+    pub(crate) models: Vec<PathBuf>,
 }
 
 /// Every problem of a config, one per line.
@@ -270,6 +277,12 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
+impl From<String> for Invalid {
+    fn from(problem: String) -> Self {
+        Invalid(vec![problem])
+    }
+}
+
 /// A config, and warnings about parts that are odd but not wrong.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -278,24 +291,15 @@ pub(crate) struct Loaded {
 }
 
 /// Loads the config of a command that was started in `directory`: the file named in `overrides`, else `weir.toml` in the
-/// directory, else assumptions; then the environment, then the command line.
+/// directory; then the environment, then the command line. Without a file, assumptions fill the gaps.
 pub(crate) fn load(
     directory: &Path,
     overrides: &Overrides,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, Invalid> {
-    let file = match &overrides.config {
-        Some(file) => Some(directory.join(file)),
-        None => found(directory.join("weir.toml"))?,
-    };
-    let text = match &file {
-        Some(file) => {
-            let failed = |error| Invalid(vec![format!("can't read {}: {error}", file.display())]);
-            Some((file.clone(), std::fs::read_to_string(file).map_err(failed)?))
-        }
-        None => None,
-    };
-    let (mut config, warnings) = resolve(directory, text, variables)?;
+    let text = file::read(directory, overrides.config.as_deref())?;
+    let assumed = text.is_none();
+    let (mut config, mut warnings) = resolve(directory, text, variables)?;
     if let Some(data) = &overrides.data {
         config.data = directory.join(data);
         config.database = Database::Sqlite;
@@ -303,18 +307,20 @@ pub(crate) fn load(
     if let Some(listen) = overrides.listen {
         config.listen = listen;
     }
-    Ok(Loaded { config, warnings })
-}
-
-/// The file, if it exists. If that can't be found out, it fails: a file that may exist must not be silently left out.
-fn found(file: PathBuf) -> Result<Option<PathBuf>, Invalid> {
-    match file.try_exists() {
-        Ok(there) => Ok(there.then_some(file)),
-        Err(error) => Err(Invalid(vec![format!(
-            "can't look for {}: {error}; name a config with --config",
-            file.display()
-        )])),
+    if let Some(host) = overrides.host {
+        config.listen.set_ip(host);
     }
+    if let Some(port) = overrides.port {
+        config.listen.set_port(port);
+    }
+    if !overrides.models.is_empty() {
+        config.models = assume::models(directory, &overrides.models)?;
+        warnings.extend(config.models.iter().map(assume::served));
+    }
+    if assumed {
+        assume::fill_in(&mut config, directory);
+    }
+    Ok(Loaded { config, warnings })
 }
 
 fn resolve(
@@ -325,8 +331,7 @@ fn resolve(
     let mut problems = Vec::new();
     let mut settings = Settings::default();
     if let Some((path, text)) = &file {
-        let shown = path.strip_prefix(directory).unwrap_or(path);
-        settings.read(&shown.display().to_string(), text, &mut problems);
+        settings.read(&file::shown(directory, path), text, &mut problems);
     }
     let unknown = settings.overlay(variables, &mut problems);
     let warnings = unknown
@@ -352,9 +357,8 @@ fn resolve(
     if !problems.is_empty() {
         return Err(told(&problems));
     }
-    match file {
-        Some((path, _)) => config.source = Source::File(path),
-        None => assume::fill_in(&mut config, directory),
+    if let Some((path, _)) = file {
+        config.source = Source::File(path);
     }
     Ok((config, warnings))
 }

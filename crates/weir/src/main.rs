@@ -24,8 +24,8 @@ use crate::commands::kernels;
 #[cfg(feature = "llama")]
 use crate::commands::trial;
 use crate::commands::{
-    accounts, audit, chat, clock, credit, doctor, inspect, keys, ledger, migrate, models, status,
-    tune, usage,
+    accounts, audit, chat, clock, config_check, credit, doctor, inspect, keys, ledger, migrate,
+    models, status, tune, usage,
 };
 use crate::config::{Config, Invalid, Loaded, Overrides};
 use crate::lifecycle::Ended;
@@ -82,6 +82,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => {
             let overrides = Overrides {
                 listen: serve.listen,
+                host: serve.host,
+                port: serve.port,
+                models: serve.models,
                 ..overrides(&place)
             };
             let Loaded { config, warnings } = load(&overrides)?;
@@ -135,7 +138,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 .filter(|key| !key.is_empty());
             Box::pin(chat::chat(Server { base_url, key }, command)).await?;
         }
-        Command::Config => output::piece(&config::reference::markdown())?,
+        Command::Config { command: None } => output::piece(&config::reference::markdown())?,
+        Command::Config {
+            command: Some(cli::Config::Check(output)),
+        } => config_check::check(load(&overrides(&place))?, output)?,
         Command::Migrate(command) => {
             return migrate::migrate(options(&place, Role::Tool)?, command, now).await;
         }
@@ -185,7 +191,7 @@ async fn manage(opened: &Accounts, command: Command, system: Timestamp) -> anyho
         Command::Serve(_)
         | Command::Model(_)
         | Command::Chat(_)
-        | Command::Config
+        | Command::Config { .. }
         | Command::Migrate(_)
         | Command::Ledger(Ledger::Verify(_))
         | Command::Status(_)
@@ -212,7 +218,7 @@ fn overrides(place: &Place) -> Overrides {
     Overrides {
         config: place.config.clone(),
         data: place.data.clone(),
-        listen: None,
+        ..Overrides::default()
     }
 }
 

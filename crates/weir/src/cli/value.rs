@@ -1,11 +1,14 @@
 //! Types of option values.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 use weir_accounts::Expiry;
 use weir_server::export::{MOMENT_EXPECTED, moment};
+
+use crate::config::address;
 
 /// A value, or `none` to remove the one that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,16 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
         let value = text.parse().map_err(|error| format!("{error}; or none"));
         value.map(|value| OrNone(Some(value)))
     }
+}
+
+/// The option `--listen`.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, &'static str> {
+    address::listen(text).ok_or("an address has a port, as 127.0.0.1:8080 or localhost:8080")
+}
+
+/// The option `--host`.
+pub(crate) fn host(text: &str) -> Result<IpAddr, &'static str> {
+    address::host(text).ok_or("a host is an address of this machine, 0.0.0.0 for all, or localhost")
 }
 
 /// A length of time, such as `90s`, `15m`, `12h` or `30d`.

@@ -1,8 +1,9 @@
-//! Assumptions that replace a missing config file. Each is printed.
+//! Assumptions that replace a missing config file, and models that only the command line names. Each is printed.
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, Llama, Model, Price, Source};
+use super::{Config, Invalid, Llama, Model, Price, Source};
+use crate::model_file;
 
 /// A model file that `make models` fetches.
 struct Known {
@@ -44,13 +45,37 @@ pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
     )];
     if config.models.is_empty() {
         config.models = found(&directory.join("models"));
-        for model in &config.models {
-            let Price { input, output, .. } = model.price;
-            let path = model.engine.path.display();
-            said.push(format!("serving {} from {path}, price {input} in, {output} out (0.0001 USD per million tokens)", model.id));
-        }
+        said.extend(config.models.iter().map(served));
     }
     config.source = Source::Assumed(said);
+}
+
+/// What is said about a model that no config describes.
+pub(super) fn served(model: &Model) -> String {
+    let Price { input, output, .. } = model.price;
+    let path = model.engine.path.display();
+    let id = &model.id;
+    format!(
+        "serving {id} from {path}, price {input} in, {output} out (0.0001 USD per million tokens)"
+    )
+}
+
+/// The models of files that the command line names.
+pub(super) fn models(directory: &Path, files: &[PathBuf]) -> Result<Vec<Model>, Invalid> {
+    let mut models: Vec<Model> = Vec::new();
+    for file in files {
+        let path = directory.join(file);
+        model_file::check(&path).map_err(|error| Invalid::from(format!("--model: {error}")))?;
+        let model = model(path);
+        let model = model
+            .ok_or_else(|| Invalid::from(format!("--model: {} has no name", file.display())))?;
+        if models.iter().any(|other| other.id == model.id) {
+            let message = format!("--model: two models are called {}", model.id);
+            return Err(Invalid::from(message));
+        }
+        models.push(model);
+    }
+    Ok(models)
 }
 
 fn found(directory: &Path) -> Vec<Model> {

@@ -79,7 +79,8 @@ pub(crate) const KEYS: &[Key] = &[
         "listen",
         Kind::Address,
         Some("127.0.0.1:8080"),
-        "Address and port on which the server listens. Port 0 takes a free port.",
+        "Address and port on which the server listens, as `0.0.0.0:8080` (all addresses) or `localhost:8080`. A port alone is one \
+         of 127.0.0.1. Port 0 takes a free port.",
     ),
     key(
         "data",

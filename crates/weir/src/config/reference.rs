@@ -19,9 +19,10 @@ and step are explained in [glossary.md](glossary.md).
 * Money is whole numbers: prices are in 0.0001 USD per million tokens, so 3900 is $0.39. A model
   without a price can't be served; write 0 if it is free.
 * Every value can be overridden by the environment variable in its row, where `<i>` and `<j>` are the
-  numbers of the entries, from 0. The options `--listen` and `--data` override both. An unknown variable that
-  begins with `WEIR_` is named in a warning.
-* With an invalid config, `weir` ends with exit status 2.
+  numbers of the entries, from 0. The options of `weir serve` (`--listen`, `--host`, `--port`, `--model`) and `--data`
+  override both. An unknown variable that begins with `WEIR_` is named in a warning.
+* A list in a variable is written as in the file, `[\"a\", \"b\"]`, or with commas: `a,b`.
+* With an invalid config, `weir` ends with exit status 2. `weir config check` names every problem, and starts nothing.
 ";
 
 pub(crate) fn markdown() -> String {

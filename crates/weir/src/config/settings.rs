@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::keys::{self, KEYS, Key, Kind};
+use super::{address, file, slips};
 
 /// A value of its key's kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Settings {
             Ok(table) => reader.table("", table.get_ref()),
             Err(error) => {
                 let span = error.span().unwrap_or(0..0);
-                let message = error.message().trim().replace('\n', ", ");
+                let message = slips::explain(text, &span, error.message());
                 reader.problem(&span, message);
             }
         }
@@ -216,6 +217,11 @@ pub(crate) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             _ => Err(wrong(key, &format!("`{text}`"))),
         },
         Kind::Origins | Kind::Words { .. } | Kind::Networks => {
+            if text.trim_start().starts_with('[') {
+                let list = DeValue::parse(text.trim());
+                let list = list.map_err(|_| wrong(key, &format!("`{text}`")))?;
+                return from_toml(key, list.get_ref());
+            }
             let words = text
                 .split(',')
                 .map(|word| word.trim().to_owned())
@@ -245,10 +251,9 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
                 None => Ok(Value::Texts(words)),
             }
         }
-        (Kind::Address, Value::Text(text)) => text
-            .parse()
+        (Kind::Address, Value::Text(text)) => address::listen(&text)
             .map(Value::Address)
-            .map_err(|_| wrong(key, &format!("`{text}`"))),
+            .ok_or_else(|| wrong(key, &format!("`{text}`"))),
         (Kind::Whole { min, max }, Value::Whole(number)) if (min..=max).contains(&number) => {
             Ok(Value::Whole(number))
         }
@@ -267,6 +272,10 @@ fn checked(key: &Key, value: Value) -> Result<Value, String> {
                 expected(key)
             ))
         }
+        (Kind::Place { .. }, Value::Text(text)) if address::needs_encoding(&text) => Err(format!(
+            "{}: in a user name or password, write @ as %40, # as %23, / as %2F and ? as %3F",
+            key.path
+        )),
         (Kind::Place { word, schemes }, Value::Text(text)) => {
             if text == word || schemes.iter().any(|scheme| text.starts_with(scheme)) {
                 return Ok(Value::Text(text));
@@ -358,14 +367,9 @@ struct FileReader<'a> {
 
 impl FileReader<'_> {
     fn origin(&self, span: &Range<usize>) -> Origin {
-        let start = span.start.min(self.text.len());
-        let line = 1 + self.text.as_bytes()[..start]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
         Origin::Line {
             file: self.file.to_owned(),
-            line,
+            line: file::line(self.text.as_bytes(), span.start),
         }
     }
 

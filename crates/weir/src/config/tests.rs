@@ -673,3 +673,112 @@ fn limits_of_the_network_fit_each_other() {
         assert!(read(&text).is_err(), "{proxies}");
     }
 }
+
+#[test]
+fn lists_in_the_environment() {
+    let read = |name: &str, text: &str| read(MODEL, &[(name, text)]);
+    for origins in ["[\"*\"]", " [ '*', ] ", "*"] {
+        let (config, _) = read("WEIR_CORS_ORIGINS", origins).unwrap();
+        assert_eq!(config.cors_origins, ["*"], "{origins}");
+    }
+    let both = ["10.0.0.0/8,::1", "[\"10.0.0.0/8\", \"::1\"]"]
+        .map(|text| read("WEIR_HTTP_TRUSTED_PROXIES", text).unwrap().0.http);
+    assert_eq!(both[0], both[1]);
+    for wrong in ["[\"*\"", "[*]", "[1]", "[]", "", "[\"*\"]]"] {
+        let problems = read("WEIR_CORS_ORIGINS", wrong).unwrap_err();
+        assert!(
+            problems[0].starts_with("WEIR_CORS_ORIGINS: cors.origins must be a list of origins"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn passwords_are_percent_encoded() {
+    for (text, line) in [
+        ("database = \"postgres://weir:c4#nary@db/weir\"", 1),
+        ("database = \"postgres://weir:12/c4nary@db/weir\"", 1),
+        ("[limits]\nstore = \"redis://:c4/nary@db/0\"", 2),
+    ] {
+        let problems = read(text, &[]).unwrap_err();
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert!(problem.starts_with(&format!("weir.toml:{line}: ")));
+        assert!(
+            problem.ends_with("write @ as %40, # as %23, / as %2F and ? as %3F"),
+            "{problem}"
+        );
+        assert!(!problem.contains("nary"), "{problem}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let error = || load(at, &Overrides::default(), std::iter::empty()).unwrap_err();
+    std::fs::write(at.join("weir.toml"), b"# A comment\ndata = \"d\xfc\"\n").unwrap();
+    assert_eq!(
+        error().to_string(),
+        "weir.toml:2: this line isn't UTF-8 (byte 0xFC): save the file in UTF-8, not in Latin-1 or UTF-16"
+    );
+    std::fs::write(at.join("weir.toml"), b"\xff\xfed\0a\0t\0a\0").unwrap();
+    assert!(
+        error()
+            .to_string()
+            .starts_with("weir.toml:1: this line isn't UTF-8")
+    );
+    std::fs::remove_file(at.join("weir.toml")).unwrap();
+    std::os::unix::fs::symlink("gone.toml", at.join("weir.toml")).unwrap();
+    let shown = at.join("weir.toml").display().to_string();
+    assert_eq!(
+        error().to_string(),
+        format!("{shown} is a link to gone.toml, which doesn't exist")
+    );
+    std::fs::write(at.join("gone.toml"), MODEL).unwrap();
+    let config = load(at, &Overrides::default(), std::iter::empty());
+    assert_eq!(config.unwrap().config.models.len(), 1);
+}
+
+#[test]
+fn options_of_serve_win() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::write(
+        at.join("weir.toml"),
+        format!("listen = \"[::1]:1\"\n{MODEL}"),
+    )
+    .unwrap();
+    std::fs::write(at.join("x.gguf"), "").unwrap();
+    let load = |overrides: &Overrides| load(at, overrides, std::iter::empty());
+    let overrides = Overrides {
+        port: Some(7),
+        models: vec!["x.gguf".into()],
+        ..Overrides::default()
+    };
+    let Loaded { config, warnings } = load(&overrides).unwrap();
+    assert_eq!(config.listen, "[::1]:7".parse().unwrap());
+    let [model] = &config.models[..] else {
+        panic!("one model")
+    };
+    assert_eq!((&*model.id, model.price.output), ("x", 0));
+    assert_eq!(model.engine.path, at.join("x.gguf"));
+    assert!(warnings[0].starts_with("serving x from "), "{warnings:?}");
+    let check = |host: &str, models: &[&str]| {
+        load(&Overrides {
+            host: Some(host.parse().unwrap()),
+            models: models.iter().map(PathBuf::from).collect(),
+            ..Overrides::default()
+        })
+    };
+    let listen = check("0.0.0.0", &[]).unwrap().config.listen;
+    assert_eq!(listen, "0.0.0.0:1".parse().unwrap());
+    for (models, said) in [
+        (&["no.gguf"][..], "--model: there is no file"),
+        (&["x.gguf", "x.gguf"], "--model: two models are called x"),
+    ] {
+        let error = check("::1", models).unwrap_err().to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+}

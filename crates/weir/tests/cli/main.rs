@@ -300,6 +300,50 @@ fn failures_have_a_status_and_a_message() {
     fails(at, "key revoke nokey --data d", 1, "nokey");
     std::fs::write(at.join("weir.toml"), "\nlisen = 1\n").unwrap();
     fails(at, "account list", 2, "weir.toml:2: unknown key `lisen`");
+    fails(at, "config check", 2, "weir.toml:2: unknown key `lisen`");
+    fails(at, "serve --listen localhost", 2, "an address has a port");
+    fails(at, "serve --host example.com", 2, "a host is an address");
+    fails(at, "serve --listen 1 --port 2", 2, "cannot be used with");
+}
+
+#[test]
+fn an_error_names_its_place_once() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    std::fs::create_dir(at.join("junk")).unwrap();
+    std::fs::write(at.join("junk/weir.db"), "no database").unwrap();
+    std::fs::create_dir_all(at.join("folder/weir.db")).unwrap();
+    std::fs::write(at.join("plain"), "").unwrap();
+    for place in ["junk", "folder", "plain"] {
+        let output = run(at, &format!("ledger verify --data {place}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.matches(place).count(), 1, "{errors}");
+    }
+    let dangling = "a.toml";
+    std::os::unix::fs::symlink("nowhere", at.join(dangling)).unwrap();
+    for (config, said) in [
+        ("no.toml", "No such file"),
+        (dangling, "is a link to nowhere"),
+    ] {
+        let output = run(at, &format!("config check --config {config}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(said), "{errors}");
+        assert_eq!(errors.matches(config).count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_config_is_checked() {
+    let home = TempDir::new().unwrap();
+    let at = home.path();
+    assert_eq!(json(at, "config check")["file"], Value::Null);
+    std::fs::write(at.join("weir.toml"), WITHOUT_ITS_MODEL).unwrap();
+    let file = at.join("weir.toml").display().to_string();
+    assert_eq!(json(at, "config check")["file"], *file);
+    let output = run(at, "config check");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, format!("{file} is right\n"));
+    assert!(!at.join("data").exists(), "nothing is started");
 }
 
 /// A config whose only model is missing. The first start makes the account `demo`.
