@@ -1,4 +1,4 @@
-"""Signals that don't mean stop are ignored, and signals that do stop the server at any time."""
+"""Signals that don't mean stop are ignored or reload the config, and signals that do stop the server at any time."""
 
 import signal
 import subprocess

@@ -119,6 +119,18 @@ pub enum By {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Nothing {}
 
+/// The result of reading the config again. Keys are named as in the config file, entries of lists by their names:
+/// `models[my/model].input_price`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reload {
+    /// The keys whose new values are used from now on.
+    pub changed: Vec<String>,
+    /// The changed keys whose new values are used only after a restart.
+    pub restart: Vec<String>,
+    /// Parts of the config that are odd but not wrong.
+    pub warnings: Vec<String>,
+}
+
 /// Parses a number from its text in a query string.
 fn number<'de, D: Deserializer<'de>>(text: D) -> Result<Option<u32>, D::Error> {
     let text = String::deserialize(text)?;

@@ -9,7 +9,7 @@ use weir_engine::{Engine, Facts, Health, Tokenizer};
 use crate::Refusal;
 
 /// A model that callers can request by its id.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     pub id: String,
     /// Unix seconds.
@@ -90,13 +90,11 @@ impl Catalog {
         &self.offers
     }
 
-    pub fn find(&self, id: &str) -> Result<&Arc<Offer>, Refusal> {
-        self.offers
-            .iter()
-            .find(|offer| offer.id == id)
-            .ok_or_else(|| Refusal::ModelNotFound {
-                model: id.chars().take(MODEL_ECHO_CHARS_MAX).collect(),
-            })
+    pub fn find(&self, id: &str) -> Result<Arc<Offer>, Refusal> {
+        let found = self.offers.iter().find(|offer| offer.id == id);
+        found.cloned().ok_or_else(|| Refusal::ModelNotFound {
+            model: id.chars().take(MODEL_ECHO_CHARS_MAX).collect(),
+        })
     }
 }
 

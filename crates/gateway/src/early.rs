@@ -11,14 +11,15 @@ impl Gateway {
     /// request itself is counted by [`Gateway::admit`], once its model is known.
     pub fn may_ask(&self, caller: &Caller) -> Result<(), Refusal> {
         self.refuse_while_draining()?;
-        let of_key = self.subjects(caller, None);
+        let of_key = self.0.terms.load().subjects(caller, None);
         Ok(self.0.limits.check_request(&of_key, Instant::now())?)
     }
 
     /// Refuses a caller whose balance covers nothing, unless the caller may use a model that is free.
     pub fn may_spend(&self, caller: &Caller) -> Result<(), Refusal> {
         let is_free = |offer: &crate::Offer| offer.price.input == 0;
-        let mut offers = self.0.catalog.offers().iter();
+        let catalog = self.catalog();
+        let mut offers = catalog.offers().iter();
         if caller.available.is_positive()
             || offers.any(|offer| is_free(offer) && may_use(caller, offer).is_ok())
         {

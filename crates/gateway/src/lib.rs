@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -97,13 +98,19 @@ impl From<Quotas> for Rules {
 #[derive(Debug, Clone)]
 pub struct Gateway(Arc<Inner>);
 
+/// The terms that requests are admitted on. They are replaced as a whole; a request that was admitted keeps its offer.
 #[derive(Debug)]
-struct Inner {
-    catalog: Catalog,
-    accounts: Accounts,
-    limits: Limits,
+struct PublishedTerms {
+    catalog: Arc<Catalog>,
     key_quotas: Quotas,
     tiers: Tiers,
+}
+
+#[derive(Debug)]
+struct Inner {
+    terms: ArcSwap<PublishedTerms>,
+    accounts: Accounts,
+    limits: Limits,
     clock: Clock,
     checkpoint_every: Duration,
     stall_max: Duration,
@@ -131,12 +138,15 @@ impl Gateway {
         clock: Clock,
     ) -> Self {
         let Rules { limits, key, tiers } = rules.into();
-        Gateway(Arc::new(Inner {
-            catalog,
-            accounts,
-            limits,
+        let terms = PublishedTerms {
+            catalog: Arc::new(catalog),
             key_quotas: key,
             tiers: Tiers::new(tiers),
+        };
+        Gateway(Arc::new(Inner {
+            terms: ArcSwap::from_pointee(terms),
+            accounts,
+            limits,
             clock,
             checkpoint_every: CHECKPOINT_EVERY,
             stall_max: STALL_MAX,
@@ -179,8 +189,20 @@ impl Gateway {
         &self.0.accounts
     }
 
-    pub fn catalog(&self) -> &Catalog {
-        &self.0.catalog
+    /// The catalogue as it is now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0.terms.load().catalog)
+    }
+
+    /// Replaces the catalogue, the limits of keys that have none of their own, and the tiers, all at once. Requests that were
+    /// admitted before go on with the offer, and the price, that they were admitted with.
+    pub fn replace_terms(&self, catalog: Catalog, key_quotas: Quotas, tiers: Vec<TierRule>) {
+        let tiers = self.0.terms.load().tiers.with_rules(tiers);
+        self.0.terms.store(Arc::new(PublishedTerms {
+            catalog: Arc::new(catalog),
+            key_quotas,
+            tiers,
+        }));
     }
 
     /// The current time for everything that is stored: the system clock's, unless the ledger doesn't trust that clock.
@@ -223,8 +245,9 @@ impl Gateway {
     /// The caller's remaining rate limits, also of the model that it asked for. The rate limit headers of every answer
     /// come from here.
     pub fn quota(&self, caller: &Caller, model: Option<&str>) -> Quota {
-        let offer = model.and_then(|model| self.0.catalog.find(model).ok());
-        let subjects = self.subjects(caller, offer.map(|offer| &*offer.id));
+        let terms = self.0.terms.load();
+        let offer = model.and_then(|model| terms.catalog.find(model).ok());
+        let subjects = terms.subjects(caller, offer.as_ref().map(|offer| &*offer.id));
         self.0.limits.quota(&subjects, Instant::now())
     }
 
@@ -252,7 +275,7 @@ impl Gateway {
         // reaches the caller before the hold is durable, since the generation is returned only then.
         let terms = Terms {
             allowance: Allowance::rolling(HEAD_START_TOKENS),
-            weight: self.0.tiers.weight(caller),
+            weight: self.0.terms.load().tiers.weight(caller),
         };
         let relaxed = Arc::clone(&prepared.relaxed);
         let Admitted { offer, permit, .. } = admitted;
@@ -293,24 +316,22 @@ impl Gateway {
     /// Lets a caller use a model, if the request limits allow it. Counts one request; charges nothing.
     pub async fn admit(&self, caller: &Caller, model: &str) -> Result<Admitted, Refusal> {
         self.refuse_while_draining()?;
-        let offer = self.0.catalog.find(model)?;
-        may_use(caller, offer)?;
+        let terms = self.0.terms.load_full();
+        let offer = terms.catalog.find(model)?;
+        may_use(caller, &offer)?;
         let Inner {
-            limits,
-            tiers,
-            accounts,
-            ..
+            limits, accounts, ..
         } = &*self.0;
-        tiers.look_up(caller, accounts, self.now()).await;
-        let subjects = self.subjects(caller, Some(&offer.id));
+        terms.tiers.look_up(caller, accounts, self.now()).await;
+        let subjects = terms.subjects(caller, Some(&offer.id));
         let permit = limits.admit_request(subjects, Instant::now()).await?;
         let engine = offer.engine().ok_or_else(|| Refusal::ModelNotAvailable {
             model: model.to_owned(),
         })?;
         Ok(Admitted {
             account: caller.account.as_str().into(),
-            offer: Arc::clone(offer),
             engine: Arc::clone(engine),
+            offer,
             permit,
         })
     }
@@ -321,8 +342,7 @@ impl Gateway {
             return Err(NotReady::Draining);
         }
         if !self
-            .0
-            .catalog
+            .catalog()
             .offers()
             .iter()
             .any(|offer| offer.available())
@@ -393,18 +413,20 @@ impl Gateway {
         }
         Ok(())
     }
+}
 
+impl PublishedTerms {
     /// The subjects whose limits a request counts against. The braces are a hash tag: in a Valkey cluster they keep all
     /// subjects of an account in one slot.
     fn subjects(&self, caller: &Caller, model: Option<&str>) -> Vec<Subject> {
         let (account, key) = (&caller.account, &caller.key);
         let of_key = Subject {
             name: format!("{{{account}}}key:{key}").into(),
-            quotas: tiers::or(caller.limits, self.0.key_quotas),
+            quotas: tiers::or(caller.limits, self.key_quotas),
         };
         let of_model = model.map(|model| Subject {
             name: format!("{{{account}}}model:{model}").into(),
-            quotas: self.0.tiers.quotas(caller),
+            quotas: self.tiers.quotas(caller),
         });
         [of_key].into_iter().chain(of_model).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,7 +30,8 @@ const KNOWN_MAX: usize = 10_000;
 pub(crate) struct Tiers {
     /// Sorted by top-up, the lowest first.
     rules: Vec<TierRule>,
-    known: Mutex<HashMap<AccountId, Known>>,
+    /// Shared with the tiers that replace these.
+    known: Arc<Mutex<HashMap<AccountId, Known>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +41,20 @@ struct Known {
 }
 
 impl Tiers {
-    pub(crate) fn new(mut rules: Vec<TierRule>) -> Self {
+    pub(crate) fn new(rules: Vec<TierRule>) -> Self {
+        let none = Tiers {
+            rules: Vec::new(),
+            known: Arc::default(),
+        };
+        none.with_rules(rules)
+    }
+
+    /// Tiers with other rules. What is known of accounts' top-ups stays.
+    pub(crate) fn with_rules(&self, mut rules: Vec<TierRule>) -> Self {
         rules.sort_by_key(|rule| rule.top_up);
         Tiers {
             rules,
-            known: Mutex::new(HashMap::new()),
+            known: Arc::clone(&self.known),
         }
     }
 
@@ -134,8 +144,6 @@ pub(crate) fn or(first: Quotas, second: Quotas) -> Quotas {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use weir_accounts::KeyRole;
 
     use super::*;

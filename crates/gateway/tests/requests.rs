@@ -309,6 +309,42 @@ async fn a_request_is_charged_its_usage_to_the_nano() {
     bench.check_clean().await;
 }
 
+/// New terms are those of the next request; a request under way keeps the price that it was admitted with.
+#[tokio::test]
+async fn new_terms_are_for_new_requests() {
+    let bench = Bench::new(Setup::default()).await;
+    let running = bench.start(completion("hello there", 20)).await.unwrap();
+    let engines = bench.gateway.catalog().find(MODEL).unwrap().engines.clone();
+    let dearer = Price {
+        input: PRICE.input * 10,
+        output: PRICE.output * 10,
+        cached: None,
+    };
+    let catalog = Catalog::new(vec![Offer {
+        price: dearer,
+        ..offer(MODEL, engines, Some(5))
+    }]);
+    let one = Quotas {
+        requests_per_minute: Some(2),
+        ..Quotas::default()
+    };
+    bench.gateway.replace_terms(catalog, one, Vec::new());
+    let cheap = cost(usage(&collect(running).await));
+    assert_eq!(bench.charged().await, cheap);
+
+    let refused = bench.start(completion("hello there", 20)).await;
+    assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    let dear = bench.start(completion("hello there", 5)).await.unwrap();
+    let dear = 10 * cost(usage(&collect(dear).await));
+    assert_eq!(bench.charged().await, cheap + dear);
+    let refused = bench.start(completion("hello there", 5)).await;
+    assert!(
+        matches!(refused, Err(Refusal::RequestLimit { .. })),
+        "{refused:?}"
+    );
+    bench.check_clean().await;
+}
+
 #[tokio::test]
 async fn a_caller_that_hangs_up_pays_for_what_was_generated() {
     for events_read in 0..=12 {

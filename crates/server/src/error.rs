@@ -30,6 +30,7 @@ pub enum Reason {
     KeyMade,
     OwnAccount,
     AccountNotEmpty,
+    ConfigInvalid,
     RequestTooLarge,
     RateLimitExceeded,
     TokenLimitExceeded,
@@ -49,7 +50,7 @@ pub struct Row {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::InvalidRequestBody,
         Reason::InvalidBillCycle,
         Reason::InvalidProductCategory,
@@ -65,6 +66,7 @@ impl Reason {
         Reason::KeyMade,
         Reason::OwnAccount,
         Reason::AccountNotEmpty,
+        Reason::ConfigInvalid,
         Reason::RequestTooLarge,
         Reason::RateLimitExceeded,
         Reason::TokenLimitExceeded,
@@ -93,6 +95,7 @@ impl Reason {
             Reason::KeyMade             => row(409, "KEY_MADE",              "invalid_request_error", Some("key_made")),
             Reason::OwnAccount          => row(409, "OWN_ACCOUNT",           "invalid_request_error", Some("own_account")),
             Reason::AccountNotEmpty     => row(409, "ACCOUNT_NOT_EMPTY",     "invalid_request_error", Some("account_not_empty")),
+            Reason::ConfigInvalid       => row(409, "CONFIG_INVALID",        "invalid_request_error", Some("config_invalid")),
             Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
             Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
             Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),

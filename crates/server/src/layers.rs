@@ -1,6 +1,7 @@
 //! Layers around every request: its id, its log line, normalized slashes, and an answer even if the handler panics.
 
 pub(crate) mod connection;
+pub(crate) mod cors;
 mod log;
 
 use std::any::Any;
@@ -15,7 +16,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any as AnyOrigin, CorsLayer};
 use tracing::Instrument;
 use weir_gateway::limits::{Gauge, Quota};
 
@@ -111,30 +111,6 @@ pub(crate) fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Respon
         ApiError::internal().into_response()
     }
     CatchPanicLayer::custom(answer as fn(_) -> _)
-}
-
-/// The CORS layer, or `None` if no origin is allowed: with a layer, preflight requests to every path would be answered.
-pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
-    if origins.is_empty() {
-        return None;
-    }
-    let allowed: AllowOrigin = if origins.iter().any(|origin| origin == "*") {
-        AnyOrigin.into()
-    } else {
-        AllowOrigin::list(
-            origins
-                .iter()
-                .filter_map(|origin| HeaderValue::try_from(origin).ok()),
-        )
-    };
-    let layer = CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods(AnyOrigin)
-        // `*` doesn't include the header `Authorization`, which carries the key.
-        .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
-        .expose_headers(AnyOrigin)
-        .max_age(Duration::from_hours(1));
-    Some(layer)
 }
 
 /// Adds headers with the caller's remaining quota, for each limit that is set.

@@ -14,6 +14,7 @@ mod in_flight;
 mod layers;
 mod redact;
 mod relaxed;
+mod reload;
 mod routes;
 mod serve;
 mod sse;
@@ -31,7 +32,9 @@ use weir_gateway::Gateway;
 
 pub use crate::error::{Reason, Row};
 use crate::in_flight::BytesInFlight;
+pub use crate::layers::cors::Cors;
 pub use crate::redact::redact;
+pub use crate::reload::{Problems, Reload, ReloadAnswer, Reloaded};
 use crate::routes::admin::Endpoint;
 pub use crate::serve::{ForwardedHeader, Stop, TrustedProxies, serve};
 
@@ -138,14 +141,12 @@ pub fn router(app: App) -> Router {
         .layer(from_fn(layers::note_route))
         .with_state(app.clone());
     // Slashes are normalized before routing, so that routing and authentication see the same path.
-    let mut outer = Router::new()
+    Router::new()
         .fallback_service(MapRequest::new(routes, layers::tidy_path))
         .layer(from_fn(layers::connection::refuse))
-        .layer(layers::catch_panic());
-    if let Some(cors) = layers::cors(&app.options.cors_origins) {
-        outer = outer.layer(cors);
-    }
-    outer.layer(from_fn_with_state(app, layers::observe))
+        .layer(layers::catch_panic())
+        .layer(from_fn_with_state(app.clone(), layers::cors::apply))
+        .layer(from_fn_with_state(app, layers::observe))
 }
 
 /// State that all routes share. Cheap to clone.
@@ -156,6 +157,8 @@ pub struct App {
     /// Random numbers for request ids, which must never repeat.
     random: fn() -> u128,
     bytes_in_flight: BytesInFlight,
+    cors: Cors,
+    reload: Option<Reload>,
 }
 
 impl App {
@@ -164,12 +167,30 @@ impl App {
             options.body_bytes_in_flight_max,
             options.body_bytes_in_flight_per_key_max,
         );
+        let cors = Cors::default();
+        cors.allow(&options.cors_origins);
         App {
             gateway,
             options: Arc::new(options),
             random,
             bytes_in_flight,
+            cors,
+            reload: None,
         }
+    }
+
+    /// Lets the administrative API ask for a reload.
+    #[must_use]
+    pub fn with_reload(self, reload: Reload) -> Self {
+        App {
+            reload: Some(reload),
+            ..self
+        }
+    }
+
+    /// The origins that may call from browsers, to be replaced while the server runs.
+    pub fn cors(&self) -> &Cors {
+        &self.cors
     }
 }
 

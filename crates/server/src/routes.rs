@@ -83,7 +83,7 @@ async fn respond(
 /// The model's fingerprint, which changes with its weights and settings.
 fn fingerprint(app: &App, model: &str) -> Arc<str> {
     let offer = app.gateway.catalog().find(model).ok();
-    let facts = offer.and_then(|offer| offer.facts());
+    let facts = offer.as_ref().and_then(|offer| offer.facts());
     facts
         .map(|facts| Arc::clone(&facts.fingerprint))
         .unwrap_or_default()

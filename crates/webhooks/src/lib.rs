@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_accounts::{Accounts, EventKind, StoreError, Subscription};
 
@@ -76,7 +77,9 @@ impl fmt::Debug for Deps {
 /// All webhooks of a process.
 #[derive(Debug)]
 pub struct Webhooks {
-    workers: Vec<Worker>,
+    accounts: Accounts,
+    deps: Deps,
+    workers: watch::Sender<Arc<[Worker]>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -94,30 +97,56 @@ impl Webhooks {
         webhooks: Vec<Webhook>,
         deps: Deps,
     ) -> Result<Self, StartError> {
+        let started = Webhooks {
+            accounts,
+            deps,
+            workers: watch::Sender::new(Arc::new([])),
+        };
+        started.replace(webhooks).await?;
+        Ok(started)
+    }
+
+    /// Puts these webhooks in the place of those before, whose running attempts are cancelled and made again by a webhook of
+    /// the same name. After an error the webhooks are those from before.
+    pub async fn replace(&self, webhooks: Vec<Webhook>) -> Result<(), StartError> {
         let wanted = webhooks.iter().map(|webhook| Subscription {
             webhook: webhook.name.clone(),
             kinds: webhook.kinds.clone(),
         });
-        accounts.subscribe(wanted.collect()).await?;
+        let wanted = wanted.collect();
+        let workers = self.workers_of(webhooks)?;
+        self.accounts.subscribe(wanted).await?;
+        self.workers.send_replace(workers);
+        Ok(())
+    }
+
+    fn workers_of(&self, webhooks: Vec<Webhook>) -> Result<Arc<[Worker]>, StartError> {
         if webhooks.is_empty() {
-            return Ok(Webhooks {
-                workers: Vec::new(),
-            });
+            return Ok(Arc::new([]));
         }
-        let post = Arc::new(Post::new(Arc::clone(&deps.resolve)).map_err(StartError::Tls)?);
+        let post = Arc::new(Post::new(Arc::clone(&self.deps.resolve)).map_err(StartError::Tls)?);
         let worker = |webhook| Worker {
             webhook,
-            accounts: accounts.clone(),
+            accounts: self.accounts.clone(),
             post: Arc::clone(&post),
-            deps: deps.clone(),
+            deps: self.deps.clone(),
         };
-        Ok(Webhooks {
-            workers: webhooks.into_iter().map(worker).collect(),
-        })
+        Ok(webhooks.into_iter().map(worker).collect())
     }
 
     /// Delivers until `stop`. A running attempt is then cancelled, and made again by the next process that serves.
     pub async fn run(&self, stop: CancellationToken) {
-        join_all(self.workers.iter().map(|worker| worker.run(&stop))).await;
+        let mut workers = self.workers.subscribe();
+        while !stop.is_cancelled() {
+            let current = Arc::clone(&workers.borrow_and_update());
+            let replaced = stop.child_token();
+            let waiting = async {
+                // The sender is in `self`, so the channel is open.
+                let _ = stop.run_until_cancelled(workers.changed()).await;
+                replaced.cancel();
+            };
+            let delivering = join_all(current.iter().map(|worker| worker.run(&replaced)));
+            tokio::join!(delivering, waiting);
+        }
     }
 }

@@ -36,6 +36,7 @@ struct Fixture {
     webhooks: Vec<Webhook>,
     /// The task that delivers; earlier ones have ended.
     running: JoinSet<()>,
+    started: Option<Arc<Webhooks>>,
     stop: CancellationToken,
 }
 
@@ -75,6 +76,7 @@ impl Fixture {
             clock: Arc::new(AtomicI64::new(START)),
             webhooks,
             running: JoinSet::new(),
+            started: None,
             stop: CancellationToken::new(),
         };
         let deps = fixture.deps();
@@ -94,7 +96,8 @@ impl Fixture {
     async fn start(&mut self, deps: Deps) {
         let webhooks = self.webhooks.clone();
         let started = Webhooks::start(self.accounts.clone(), webhooks, deps).await;
-        let (started, stop) = (started.unwrap(), self.stop.clone());
+        let (started, stop) = (Arc::new(started.unwrap()), self.stop.clone());
+        self.started = Some(Arc::clone(&started));
         self.running.spawn(async move { started.run(stop).await });
     }
 
@@ -314,6 +317,33 @@ async fn one_that_hangs_does_not_hold_up_another() {
         assert_eq!(read(&fast.next().await).1, amount);
     }
     assert_eq!(slow.connections(), 1, "one at a time");
+}
+
+/// Webhooks that replace others get what comes later, and what those of the same name hadn't delivered.
+#[tokio::test]
+async fn webhooks_are_replaced() {
+    let mut old = Receiver::start(vec![Answer::Hang]).await;
+    let mut new = Receiver::start(vec![]).await;
+    let mut fixture = Fixture::with(vec![]).await;
+    let started = Arc::clone(fixture.started.as_ref().unwrap());
+    started
+        .replace(vec![webhook("hook", &old.url("/"))])
+        .await
+        .unwrap();
+    fixture.pay(1).await;
+    let (id, amount) = read(&old.next().await);
+    assert_eq!(amount, "0.000000001");
+    let replaced = started.replace(vec![webhook("hook", &new.url("/"))]);
+    replaced.await.unwrap();
+    assert_eq!(read(&new.next().await), (id, amount));
+    fixture.pay(2).await;
+    assert_eq!(read(&new.next().await).1, "0.000000002");
+    assert_eq!(old.connections(), 1);
+    started.replace(vec![]).await.unwrap();
+    fixture.pay(3).await;
+    fixture.stop.cancel();
+    fixture.running.join_next().await.unwrap().unwrap();
+    assert_eq!(new.connections(), 2, "no webhook, no delivery");
 }
 
 /// Checks whether a name with these addresses is reached.

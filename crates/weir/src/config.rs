@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod assume;
+pub(crate) mod changes;
 mod file;
 mod http;
 pub(crate) mod keys;
@@ -287,6 +288,8 @@ impl From<String> for Invalid {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
+    /// The settings that the config was made of.
+    pub(crate) settings: Settings,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -299,11 +302,17 @@ pub(crate) fn load(
 ) -> Result<Loaded, Invalid> {
     let text = file::read(directory, overrides.config.as_deref())?;
     let assumed = text.is_none();
-    let (mut config, mut warnings) = resolve(directory, text, variables)?;
+    let Loaded {
+        mut config,
+        mut settings,
+        mut warnings,
+    } = resolve(directory, text, variables)?;
     if let Some(data) = &overrides.data {
         config.data = directory.join(data);
         config.database = Database::Sqlite;
+        settings.forget(&["data", "database"]);
     }
+    let written = config.listen;
     if let Some(listen) = overrides.listen {
         config.listen = listen;
     }
@@ -313,6 +322,9 @@ pub(crate) fn load(
     if let Some(port) = overrides.port {
         config.listen.set_port(port);
     }
+    if config.listen != written {
+        settings.forget(&["listen"]);
+    }
     if !overrides.models.is_empty() {
         config.models = assume::models(directory, &overrides.models)?;
         warnings.extend(config.models.iter().map(assume::served));
@@ -320,14 +332,18 @@ pub(crate) fn load(
     if assumed {
         assume::fill_in(&mut config, directory);
     }
-    Ok(Loaded { config, warnings })
+    Ok(Loaded {
+        config,
+        settings,
+        warnings,
+    })
 }
 
 fn resolve(
     directory: &Path,
     file: Option<(PathBuf, String)>,
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<(Config, Vec<String>), Invalid> {
+) -> Result<Loaded, Invalid> {
     let mut problems = Vec::new();
     let mut settings = Settings::default();
     if let Some((path, text)) = &file {
@@ -360,7 +376,11 @@ fn resolve(
     if let Some((path, _)) = file {
         config.source = Source::File(path);
     }
-    Ok((config, warnings))
+    Ok(Loaded {
+        config,
+        settings,
+        warnings,
+    })
 }
 
 fn told(problems: &[Problem]) -> Invalid {
@@ -562,13 +582,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The value at a concrete path, or the default of its key.
     fn value(&self, path: &str) -> Option<Value> {
-        let key = keys::find(&settings::pattern(path)).expect("only keys of the table are read");
-        let written = self.settings.get(path).map(|setting| setting.value.clone());
-        written.or_else(|| {
-            Some(settings::from_text(key, key.default?).expect("a default fits its key"))
-        })
+        self.settings.value(path)
     }
 
     fn required(&mut self, entry: &str, name: &str, what: &str) -> Option<Value> {

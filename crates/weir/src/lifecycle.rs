@@ -7,6 +7,7 @@
 mod events;
 mod first_start;
 mod log;
+mod reload;
 mod signals;
 
 use std::net::SocketAddr;
@@ -19,13 +20,16 @@ use tokio::net::TcpSocket;
 use weir_accounts::Accounts;
 use weir_engine::Engine;
 use weir_gateway::{Clock, Gateway};
-use weir_server::{App, Stop};
+use weir_server::{App, Reload, Stop};
 use weir_webhooks::Webhooks;
 
 use self::events::Events;
+use self::log::Logging;
+use self::reload::Reloader;
 use self::signals::Signals;
 use crate::cli::Json;
-use crate::config::{Config, Invalid, Source};
+use crate::config::changes::InForce;
+use crate::config::{Config, Invalid, Loaded, Source};
 use crate::wire::Models;
 use crate::{output, wire};
 
@@ -46,41 +50,71 @@ pub(crate) enum Ended {
 }
 
 pub(crate) async fn serve(
-    config: Config,
-    warnings: &[String],
+    load: &dyn Fn() -> Result<Loaded, Invalid>,
     output: Json,
     clock: Clock,
 ) -> anyhow::Result<Ended> {
+    let loaded = load()?;
+    let config = &loaded.config;
     let mut signals = Signals::new()?;
-    tell(&config, warnings);
-    if config.models.is_empty() {
-        let what = "there is no model to serve: `make models` fetches some into ./models, or add [[models]] to a config";
-        return Err(Invalid(vec![what.to_owned()]).into());
-    }
-    let _logging = log::init(&config.log)?;
+    tell(config, &loaded.warnings);
+    has_models(config)?;
+    let logging = log::init(&config.log)?;
     let events = Events::start(output)?;
     let socket = bind(config.listen)?;
     raise_open_files(config.http.connections_max);
-    let opening = Box::pin(wire::accounts(&config, &clock));
+    let opening = Box::pin(wire::accounts(config, &clock));
     let Some(accounts) = signals.unless_stopped(opening).await else {
         return Ok(Ended::BeforeServing);
     };
     let accounts = accounts?;
-    let served = serve_with(&config, socket, &events, &mut signals, &clock, &accounts).await;
+    let process = Process {
+        loaded: &loaded,
+        load,
+        logging: &logging,
+        events: &events,
+        clock: &clock,
+        accounts: &accounts,
+    };
+    let served = serve_with(&process, socket, &mut signals).await;
     accounts.close().await;
     served
 }
 
+/// A server without a model is a mistake.
+fn has_models(config: &Config) -> Result<(), Invalid> {
+    if config.models.is_empty() {
+        let what = "there is no model to serve: `make models` fetches some into ./models, or add [[models]] to a config";
+        return Err(Invalid(vec![what.to_owned()]));
+    }
+    Ok(())
+}
+
+/// What a server is started with.
+struct Process<'a> {
+    loaded: &'a Loaded,
+    /// Loads the config again.
+    load: &'a dyn Fn() -> Result<Loaded, Invalid>,
+    logging: &'a Logging,
+    events: &'a Events,
+    clock: &'a Clock,
+    accounts: &'a Accounts,
+}
+
 async fn serve_with(
-    config: &Config,
+    process: &Process<'_>,
     socket: TcpSocket,
-    events: &Events,
     signals: &mut Signals,
-    clock: &Clock,
-    accounts: &Accounts,
 ) -> anyhow::Result<Ended> {
+    let Process {
+        loaded: Loaded { config, .. },
+        events,
+        accounts,
+        ..
+    } = process;
     let address = socket.local_addr().context("the listener has no address")?;
-    let starting = Box::pin(start(config, address, events, clock, accounts));
+    let (reload, reloads) = Reload::channel();
+    let starting = Box::pin(start(process, address, reload));
     let Some(started) = signals.unless_stopped(starting).await else {
         return Ok(Ended::BeforeServing);
     };
@@ -90,6 +124,13 @@ async fn serve_with(
         webhooks,
     } = started?;
     let gateway = app.gateway.clone();
+    let reloader = Reloader {
+        load: process.load,
+        in_force: InForce::new(process.loaded),
+        app: app.clone(),
+        webhooks: &webhooks,
+        logging: process.logging,
+    };
     let listener = socket
         .listen(BACKLOG)
         .with_context(|| format!("can't listen on {}", config.listen))?;
@@ -103,7 +144,7 @@ async fn serve_with(
         tokio::join!(served, kept, gateway.watch(stop.soft.clone()), told)
     };
     let stopping = async {
-        let signal = signals.stop().await;
+        let signal = reloader.until_stopped(signals, reloads).await;
         drain(&gateway, &stop, signal, events);
         let why = tokio::select! {
             _ = signals.stop() => "a second signal",
@@ -136,18 +177,23 @@ struct Started {
 }
 
 async fn start(
-    config: &Config,
+    process: &Process<'_>,
     address: SocketAddr,
-    events: &Events,
-    clock: &Clock,
-    accounts: &Accounts,
+    reload: Reload,
 ) -> anyhow::Result<Started> {
+    let Process {
+        loaded: Loaded { config, .. },
+        events,
+        clock,
+        accounts,
+        ..
+    } = *process;
     let (catalog, models) = wire::models(config, clock).await;
     let gateway = wire::gateway(config, catalog, accounts.clone(), clock.clone()).await?;
-    let app = wire::app(config, gateway.clone());
+    let app = wire::app(config, gateway.clone(), reload);
     let webhooks = wire::webhooks(config, accounts.clone(), clock.clone()).await?;
     let (catalog, now) = (gateway.catalog(), clock.now());
-    first_start::first_start(config, catalog, accounts, address, events, now).await?;
+    first_start::first_start(config, &catalog, accounts, address, events, now).await?;
     Ok(Started {
         app,
         models,

@@ -87,8 +87,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 models: serve.models,
                 ..overrides(&place)
             };
-            let Loaded { config, warnings } = load(&overrides)?;
-            let served = lifecycle::serve(config, &warnings, serve.output, system);
+            let load = || load(&overrides);
+            let served = lifecycle::serve(&load, serve.output, system);
             return Ok(match Box::pin(served).await? {
                 Ended::Served(code) => code,
                 // Ends the process without destructors: a model that is still loading would collide with those of llama.cpp.
@@ -236,7 +236,9 @@ fn load(overrides: &Overrides) -> Result<Loaded, Invalid> {
 
 /// Loads the config, and prints its warnings.
 fn configured(place: &Place) -> anyhow::Result<Config> {
-    let Loaded { config, warnings } = load(&overrides(place))?;
+    let Loaded {
+        config, warnings, ..
+    } = load(&overrides(place))?;
     for warning in warnings {
         output::note(&warning);
     }

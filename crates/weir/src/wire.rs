@@ -28,7 +28,7 @@ use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_inference::constraint::AdmissionOptions;
 #[cfg(feature = "llama")]
 use weir_inference::local::{EmbeddingEngine, LocalEngine};
-use weir_server::App;
+use weir_server::{App, Reload};
 use weir_webhooks::{Deps, Webhooks};
 
 use crate::commands::accounts::{DATABASE, not_opened};
@@ -155,7 +155,7 @@ pub(crate) async fn models(config: &Config, clock: &Clock) -> (Catalog, Models) 
         }));
         let engine = started.map(|started| started.engine);
         engines.extend(engine.clone());
-        offers.push(offer(model, engine, created));
+        offers.push(offer(model, engine.into_iter().collect(), created));
     }
     let models = Models {
         engines,
@@ -181,7 +181,19 @@ struct Started {
     identity: Identity,
 }
 
-fn offer(model: &Model, engine: Option<Arc<dyn Engine>>, created: i64) -> Offer {
+/// The catalogue with the same engines and the terms of the config. Models that only one of both has stay as they are.
+pub(crate) fn catalog(config: &Config, running: &Catalog) -> Catalog {
+    let offers = running.offers().iter().map(|old| {
+        let model = config.models.iter().find(|model| model.id == old.id);
+        match model {
+            Some(model) => offer(model, old.engines.clone(), old.created),
+            None => Offer::clone(old),
+        }
+    });
+    Catalog::new(offers.collect())
+}
+
+fn offer(model: &Model, engines: Vec<Arc<dyn Engine>>, created: i64) -> Offer {
     let price = |price: u64| i64::try_from(price).expect("the key's range fits");
     Offer {
         id: model.id.clone(),
@@ -194,7 +206,7 @@ fn offer(model: &Model, engine: Option<Arc<dyn Engine>>, created: i64) -> Offer 
             cached: model.price.cached.map(price),
         },
         max_output_tokens: model.output_tokens_max,
-        engines: engine.into_iter().collect(),
+        engines,
     }
 }
 
@@ -246,7 +258,7 @@ pub(crate) async fn webhooks(
 }
 
 /// Makes the application that serves HTTP.
-pub(crate) fn app(config: &Config, gateway: Gateway) -> App {
+pub(crate) fn app(config: &Config, gateway: Gateway, reload: Reload) -> App {
     let Http {
         body_bytes_max,
         body_bytes_in_flight_max,
@@ -276,7 +288,7 @@ pub(crate) fn app(config: &Config, gateway: Gateway) -> App {
         cors_origins: config.cors_origins.clone(),
         ..weir_server::Options::default()
     };
-    App::new(gateway, options, random)
+    App::new(gateway, options, random).with_reload(reload)
 }
 
 fn random() -> u128 {

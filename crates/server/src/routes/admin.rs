@@ -8,6 +8,7 @@ mod export;
 mod keys;
 pub(crate) mod openapi;
 mod records;
+mod reload;
 pub(crate) mod wire;
 
 use axum::routing::MethodFilter;
@@ -62,6 +63,9 @@ pub(crate) const ROUTES: &[Route] = &[
         on, "list_audit", "Administrative acts, newest first", records::audit)),
     row(Method::GET, "/admin/v1/usage/export", READS, |on| Endpoint::new(
         on, "export_usage", "What requests used and cost, as a file, by account and oldest first", export::export)),
+    row(Method::POST, "/admin/v1/reload", ADMINISTERS, |on| Endpoint::new(
+        on, "reload", "Reads the config again: its live keys are used from now on, or, if something is wrong, nothing changes",
+        reload::reload)),
     row(Method::GET, "/admin/v1/openapi.json", READS, |on| Endpoint::new(
         on, "show_openapi", "This document", openapi::show)),
 ];

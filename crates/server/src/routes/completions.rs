@@ -24,6 +24,6 @@ pub(crate) async fn create(
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
-    let asked = convert::completion(offer, body)?;
+    let asked = convert::completion(&offer, body)?;
     respond(&app, &caller, id, Kind::Completion, model, asked).await
 }

@@ -27,7 +27,7 @@ pub(crate) async fn create(
     let model = convert::model(body.model.as_ref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
-    let (request, encoding) = convert::embeddings(offer, body)?;
+    let (request, encoding) = convert::embeddings(&offer, body)?;
     let job = EmbedJob {
         request_id,
         model: model.clone(),

@@ -33,7 +33,7 @@ pub(crate) async fn show(
         let message = "model not found: the id in the path is not UTF-8";
         return Err(ApiError::new(Reason::ModelNotFound, message).param("model"));
     };
-    Ok(Json(describe(app.gateway.catalog().find(&id)?)))
+    Ok(Json(describe(&*app.gateway.catalog().find(&id)?)))
 }
 
 fn describe(offer: &Offer) -> Model {

@@ -38,7 +38,7 @@ pub(crate) async fn tokenize(
         true => "messages",
         false => "prompt",
     };
-    let text = convert::tokenize(offer, body)?;
+    let text = convert::tokenize(&offer, body)?;
     let admitted = app.gateway.admit(&caller, &model).await?;
     let tokenizer = admitted.tokenizer()?;
     let tokens = match text {
@@ -141,11 +141,11 @@ pub(crate) async fn count(
     let (kind, asked) = match (asked_for.messages, asked_for.prompt) {
         (Some(_), None) => (
             Kind::Chat,
-            convert::chat(offer, extract::parse(&received.bytes)?)?,
+            convert::chat(&offer, extract::parse(&received.bytes)?)?,
         ),
         (None, Some(_)) => (
             Kind::Completion,
-            convert::completion(offer, extract::parse(&received.bytes)?)?,
+            convert::completion(&offer, extract::parse(&received.bytes)?)?,
         ),
         (None, None) => return Err(convert::missing("messages")),
         (Some(_), Some(_)) => {

@@ -5,6 +5,7 @@ mod export;
 mod keys;
 mod money;
 mod openapi;
+pub(crate) mod reload;
 
 use http::{Request, header};
 use serde_json::{Value, json};

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use serde_json::json;
 use weir_accounts::{KeyOptions, KeyRole};
 use weir_engine::embed::Shortening;
-use weir_server::{Auth, Route, routes};
+use weir_server::{Auth, Reloaded, Route, routes};
 use weir_testkit::{NOW, Setup, TestApp, body, now, offer_of};
 
 use crate::embeddings::embedder;
-use crate::{chat, completion};
+use crate::{admin, chat, completion};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -65,7 +65,8 @@ async fn routes_and_roles() {
         "sim/embed",
         Some(std::sync::Arc::new(embedder(Shortening::Never))),
     ));
-    let app = TestApp::start(setup).await;
+    let mut app = TestApp::start(setup).await;
+    let _reloads = admin::reload::answer(&mut app, Ok(Reloaded::default()));
     let revoked = app.key_with(KeyOptions::default()).await;
     let id = revoked.split('_').nth(1).unwrap().to_owned();
     app.accounts.revoke_key(&id, jiff(NOW)).await.unwrap();

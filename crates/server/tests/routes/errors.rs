@@ -369,6 +369,7 @@ fn the_table() {
     409 KEY_MADE invalid_request_error key_made
     409 OWN_ACCOUNT invalid_request_error own_account
     409 ACCOUNT_NOT_EMPTY invalid_request_error account_not_empty
+    409 CONFIG_INVALID invalid_request_error config_invalid
     413 REQUEST_TOO_LARGE invalid_request_error request_too_large
     429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
     429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded

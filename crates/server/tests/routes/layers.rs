@@ -184,6 +184,23 @@ async fn preflights_work_for_every_path() {
     );
 }
 
+#[tokio::test]
+async fn origins_are_replaced() {
+    let app = TestApp::new().await;
+    let allowed = async || {
+        let answer = app.send(preflight(CHAT)).await;
+        let allowed = answer.header("access-control-allow-origin").to_owned();
+        (answer.status.as_u16(), allowed)
+    };
+    assert_eq!(allowed().await, (405, String::new()));
+    app.app.cors().allow(&["https://a.example".to_owned()]);
+    assert_eq!(allowed().await, (200, "https://a.example".to_owned()));
+    app.app.cors().allow(&["*".to_owned()]);
+    assert_eq!(allowed().await, (200, "*".to_owned()));
+    app.app.cors().allow(&[]);
+    assert_eq!(allowed().await, (405, String::new()));
+}
+
 /// `Retry-After` is the time at which the same request would be admitted: with a limit of one a minute, a minute.
 #[tokio::test]
 async fn retry_after_is_true() {

@@ -52,6 +52,7 @@ const KNOWN: &[(&str, &str, Auth)] = &[
     ("GET", "/admin/v1/accounts/{account}/ledger", READS),
     ("GET", "/admin/v1/audit", READS),
     ("GET", "/admin/v1/usage/export", READS),
+    ("POST", "/admin/v1/reload", ADMINISTERS),
     ("GET", "/admin/v1/openapi.json", READS),
 ];
 

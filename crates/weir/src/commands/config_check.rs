@@ -7,7 +7,9 @@ use crate::config::{Loaded, Source};
 use crate::output;
 
 pub(crate) fn check(loaded: Loaded, output: Json) -> output::Result<()> {
-    let Loaded { config, warnings } = loaded;
+    let Loaded {
+        config, warnings, ..
+    } = loaded;
     let (file, assumed, text) = match &config.source {
         Source::File(path) => {
             let text = format!("{} is right", path.display());

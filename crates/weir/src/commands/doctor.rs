@@ -56,7 +56,9 @@ pub(crate) async fn doctor(
 ) -> output::Result<bool> {
     let mut checks = vec![processor(), kernels(), clock(now)];
     match loaded {
-        Ok(Loaded { config, warnings }) => {
+        Ok(Loaded {
+            config, warnings, ..
+        }) => {
             checks.push(source(&config));
             checks.extend(
                 warnings

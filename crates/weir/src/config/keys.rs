@@ -47,6 +47,8 @@ pub(crate) struct Key {
     /// The default, in the notation of environment variables.
     pub(crate) default: Option<&'static str>,
     pub(crate) doc: &'static str,
+    /// Whether a reload changes it while the server runs.
+    pub(crate) live: bool,
 }
 
 const fn whole(min: u64, max: u64) -> Kind {
@@ -64,7 +66,12 @@ const fn key(
         kind,
         default,
         doc,
+        live: false,
     }
+}
+
+const fn live(key: Key) -> Key {
+    Key { live: true, ..key }
 }
 
 /// The largest price: a thousand dollars per token.
@@ -134,24 +141,24 @@ pub(crate) const KEYS: &[Key] = &[
          and charges the tokens that were delivered. A node that can't renew its lease ends its own streams with an error \
          earlier, after nine tenths of this time.",
     ),
-    key(
+    live(key(
         "limits.requests_per_minute",
         whole(1, REQUESTS_MAX),
         None,
         "Requests per minute of a key that has no such limit of its own. Absent: no limit.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tokens_per_minute",
         whole(1, TOKENS_MAX),
         None,
         "Tokens per minute (prompt and answer) of a key that has no such limit of its own. Absent: no limit.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.concurrent_requests",
         whole(1, REQUESTS_MAX),
         None,
         "Requests that a key may have open at once, if it has no such limit of its own. Absent: no limit.",
-    ),
+    )),
     key(
         "limits.store",
         Kind::Place {
@@ -185,7 +192,7 @@ pub(crate) const KEYS: &[Key] = &[
         "What happens while the shared store is unreachable: `local`, each node limits on its own; `open`, nothing is limited; \
          `closed`, requests are refused with 503.",
     ),
-    key(
+    live(key(
         "limits.tiers[].name",
         Kind::Choice {
             now: &["T1", "T2", "T3", "T4", "T5"],
@@ -193,82 +200,82 @@ pub(crate) const KEYS: &[Key] = &[
         },
         None,
         "The tier whose limits these are. Required. Without any tiers, accounts have no limits by default.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tiers[].top_up",
         whole(0, 1_000_000_000_000),
         None,
         "Least top-up of the tier, in 0.0001 USD. What counts is the largest sum that the account has paid in within one month, \
          of the current month and the two before. Absent: 0, 500001 (more than $50), 5000000 ($500), 30000000 ($3,000) and \
          100000000 ($10,000) for T1 to T5.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tiers[].requests_per_minute",
         whole(1, REQUESTS_MAX),
         None,
         "Requests per minute of an account in this tier, for each model. Absent: no limit.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tiers[].tokens_per_minute",
         whole(1, TOKENS_MAX),
         None,
         "Tokens per minute (prompt and answer) of an account in this tier, for each model. Absent: no limit.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tiers[].concurrent_requests",
         whole(1, REQUESTS_MAX),
         None,
         "Requests that an account in this tier may have open at once, for each model. Absent: no limit.",
-    ),
-    key(
+    )),
+    live(key(
         "limits.tiers[].weight",
         whole(1, 100),
         Some("1"),
         "Share of an embedded engine that an account in this tier gets while other accounts wait too: an account with weight 3 \
          gets three times as much as one with weight 1. An account that is alone gets the whole engine.",
-    ),
+    )),
     key(
         "models[].id",
         Kind::Text,
         None,
         "The model's name in the API. Required.",
     ),
-    key(
+    live(key(
         "models[].title",
         Kind::Text,
         None,
         "A name for people, in `GET models`. Absent: the id.",
-    ),
-    key(
+    )),
+    live(key(
         "models[].description",
         Kind::Text,
         None,
         "A sentence or two, in `GET models`.",
-    ),
-    key(
+    )),
+    live(key(
         "models[].input_price",
         whole(0, PRICE_MAX),
         None,
         "Price of prompt tokens in 0.0001 USD per million: 200 is $0.02. Required; write 0 for a free model.",
-    ),
-    key(
+    )),
+    live(key(
         "models[].output_price",
         whole(0, PRICE_MAX),
         None,
         "Price of generated tokens, in the same unit. Required; write 0 for a free model.",
-    ),
-    key(
+    )),
+    live(key(
         "models[].cached_price",
         whole(0, PRICE_MAX),
         None,
         "Price of prompt tokens that come from the prefix cache, at most `input_price`. Absent: `input_price`.",
-    ),
-    key(
+    )),
+    live(key(
         "models[].max_output_tokens",
         whole(1, U32),
         None,
         "The largest `max_tokens` that a request may ask for. Absent: the model's context.",
-    ),
+    )),
     key(
         "models[].optional",
         Kind::Flag,
@@ -496,13 +503,13 @@ pub(crate) const KEYS: &[Key] = &[
          or the answer, and are computed together with the next token. Answers that repeat something come faster, and the text \
          is the same. A reproducible engine, and answers in an enforced format, use no draft tokens.",
     ),
-    key(
+    live(key(
         "webhooks[].name",
         Kind::Text,
         None,
         "Name of the webhook in the log and in the database. Required.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].url",
         Kind::Hidden {
             what: "an https:// or http:// address",
@@ -510,8 +517,8 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "The address to which events are posted. Required. It must not contain a user name, and its host must be written so that \
          it can't be misread.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].secret",
         Kind::Hidden {
             what: "whsec_ and 24 to 64 random bytes in base64",
@@ -519,8 +526,8 @@ pub(crate) const KEYS: &[Key] = &[
         None,
         "The secret that signs events, as Standard Webhooks says: `echo whsec_$(openssl rand -base64 32)` makes one. Required; \
          best given by the environment variable.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].events",
         Kind::Words {
             among: &[
@@ -532,25 +539,25 @@ pub(crate) const KEYS: &[Key] = &[
         },
         None,
         "The events that this webhook gets. Absent: all.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].allow_private",
         Kind::Flag,
         Some("false"),
         "Whether the webhook's address may be outside of the public Internet: on this machine, or in a private network.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].timeout_seconds",
         whole(1, 60),
         Some("10"),
         "Time for one attempt, from the resolution of the host name to the status of the answer.",
-    ),
-    key(
+    )),
+    live(key(
         "webhooks[].give_up_hours",
         whole(1, 720),
         Some("72"),
         "An event that isn't delivered after this time is given up, and logged.",
-    ),
+    )),
     key(
         "http.body_bytes_max",
         whole(1024, 1_073_741_824),
@@ -667,18 +674,18 @@ pub(crate) const KEYS: &[Key] = &[
         Some("text"),
         "Format of the log, which goes to stderr.",
     ),
-    key(
+    live(key(
         "log.filter",
         Kind::Filter,
         Some("info"),
         "What is logged, as in `info,weir_inference=debug`. The environment variable `WEIR_LOG` does the same.",
-    ),
-    key(
+    )),
+    live(key(
         "cors.origins",
         Kind::Origins,
         None,
         "Web origins whose pages may call the API, as `[\"https://example.com\"]`; `[\"*\"]` is every origin. Absent: none.",
-    ),
+    )),
 ];
 
 /// Environment variables of Weir that aren't config keys.

@@ -22,6 +22,8 @@ and step are explained in [glossary.md](glossary.md).
   numbers of the entries, from 0. The options of `weir serve` (`--listen`, `--host`, `--port`, `--model`) and `--data`
   override both. An unknown variable that begins with `WEIR_` is named in a warning.
 * A list in a variable is written as in the file, `[\"a\", \"b\"]`, or with commas: `a,b`.
+* SIGHUP or `POST /admin/v1/reload` has a running server read the config again: new values of keys marked *live* are used
+  at once, those marked *restart* after a restart. An invalid config changes nothing.
 * With an invalid config, `weir` ends with exit status 2. `weir config check` names every problem, and starts nothing.
 ";
 
@@ -49,7 +51,9 @@ fn heading(table: &str) -> String {
         list if list.ends_with("[]") => format!("`[[{}]]`", list.replace("[]", "")),
         table => format!("`[{table}]`"),
     };
-    format!("\n## {title}\n\n| key | value | default | variable | |\n|---|---|---|---|---|\n")
+    format!(
+        "\n## {title}\n\n| key | value | default | variable | change | |\n|---|---|---|---|---|---|\n"
+    )
 }
 
 fn entry(key: &Key, name: &str) -> String {
@@ -61,9 +65,10 @@ fn entry(key: &Key, name: &str) -> String {
         None => "–".to_owned(),
     };
     format!(
-        "| `{name}` | {} | {default} | `{}` | {} |\n",
+        "| `{name}` | {} | {default} | `{}` | {} | {} |\n",
         expected(key),
         key.variable(),
+        if key.live { "live" } else { "restart" },
         key.doc
     )
 }

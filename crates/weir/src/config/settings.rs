@@ -74,6 +74,20 @@ impl Settings {
         self.values.get(path)
     }
 
+    /// The value at a concrete path, or the default of its key.
+    pub(crate) fn value(&self, path: &str) -> Option<Value> {
+        let key = keys::find(&pattern(path)).expect("only keys of the table are read");
+        let written = self.get(path).map(|setting| setting.value.clone());
+        written.or_else(|| Some(from_text(key, key.default?).expect("a default fits its key")))
+    }
+
+    /// Forgets values in whose place the command line has others.
+    pub(crate) fn forget(&mut self, paths: &[&str]) {
+        for path in paths {
+            self.values.remove(*path);
+        }
+    }
+
     /// The number of entries of a list such as `models` or `models[0].engines`.
     pub(crate) fn count(&self, list: &str) -> usize {
         (0..)

@@ -12,7 +12,9 @@ fn read(text: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<String>),
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let file = (PathBuf::from("/etc/weir/weir.toml"), text.to_owned());
-    resolve(Path::new("/etc/weir"), Some(file), variables).map_err(|Invalid(problems)| problems)
+    let loaded = resolve(Path::new("/etc/weir"), Some(file), variables);
+    let loaded = loaded.map(|loaded| (loaded.config, loaded.warnings));
+    loaded.map_err(|Invalid(problems)| problems)
 }
 
 #[track_caller]
@@ -757,7 +759,9 @@ fn options_of_serve_win() {
         models: vec!["x.gguf".into()],
         ..Overrides::default()
     };
-    let Loaded { config, warnings } = load(&overrides).unwrap();
+    let Loaded {
+        config, warnings, ..
+    } = load(&overrides).unwrap();
     assert_eq!(config.listen, "[::1]:7".parse().unwrap());
     let [model] = &config.models[..] else {
         panic!("one model")

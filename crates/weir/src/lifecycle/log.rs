@@ -1,13 +1,14 @@
 //! The log: lines on stderr, as text or as JSON. The server runs on if the log can't be written.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, reload};
 use weir_server::redact;
 
 use crate::config::Log;
@@ -17,12 +18,29 @@ use crate::output::line_queue::LineQueue;
 const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 
 /// The log. The last lines are written when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Logging(LineQueue);
+pub(crate) struct Logging {
+    queue: LineQueue,
+    set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
+}
+
+impl Logging {
+    /// Replaces the filter. The config has checked it.
+    pub(crate) fn filter(&self, directives: &str) {
+        if let Err(error) = (self.set_filter)(filter(directives)) {
+            tracing::error!(%error, "the log keeps its filter");
+        }
+    }
+}
+
+impl fmt::Debug for Logging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Logging")
+    }
+}
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.flush(LAST_LINES_WAIT);
+        self.queue.flush(LAST_LINES_WAIT);
     }
 }
 
@@ -30,19 +48,29 @@ impl Drop for Logging {
 pub(crate) fn init(log: &Log) -> anyhow::Result<Logging> {
     let queue =
         LineQueue::start("weir-log", io::stderr(), tell_loss).context("the log's thread")?;
-    let filter = EnvFilter::try_new(&log.filter).expect("the config has checked it");
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(&log.filter))
         // The library would report its own errors by `eprintln!`, which panics if stderr can't be written.
         .log_internal_errors(false)
         .with_writer(Queued(queue.clone()));
-    if log.json {
-        lines.json().flatten_event(true).init();
+    let set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> = if log.json {
+        let lines = lines.json().flatten_event(true).with_filter_reloading();
+        let handle = lines.reload_handle();
+        lines.init();
+        Box::new(move |filter| handle.reload(filter))
     } else {
-        lines.with_ansi(io::stderr().is_terminal()).init();
-    }
+        let ansi = io::stderr().is_terminal();
+        let lines = lines.with_ansi(ansi).with_filter_reloading();
+        let handle = lines.reload_handle();
+        lines.init();
+        Box::new(move |filter| handle.reload(filter))
+    };
     panic::set_hook(Box::new(log_panic));
-    Ok(Logging(queue))
+    Ok(Logging { queue, set_filter })
+}
+
+fn filter(directives: &str) -> EnvFilter {
+    EnvFilter::try_new(directives).expect("the config has checked it")
 }
 
 /// Logs the number of lost lines, but not before lines can be written again.

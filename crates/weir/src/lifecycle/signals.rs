@@ -1,4 +1,4 @@
-//! Signals either stop the server or are ignored. None of them ends the process directly.
+//! Signals stop the server, have it read its config again, or are ignored. None of them ends the process directly.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,11 +15,9 @@ const STOPS: [SignalName; 3] = [
     SignalName("SIGQUIT", SignalKind::quit()),
 ];
 
-/// Signals that would end a process by default and are ignored here: log rotation sends some, a closing terminal and timers send
-/// others, SIGXCPU comes at a soft limit of processor time, and SIGXFSZ when a file may not grow any more, which the write reports as well.
+/// Signals that would end a process by default and are ignored here: log rotation and timers send some, SIGXCPU comes at a soft limit of processor time, and SIGXFSZ when a file may not grow any more, which the write reports as well.
 /// Real-time signals are ignored, too.
-const IGNORED: [SignalName; 11] = [
-    SignalName("SIGHUP", SignalKind::hangup()),
+const IGNORED: [SignalName; 10] = [
     SignalName("SIGUSR1", SignalKind::user_defined1()),
     SignalName("SIGUSR2", SignalKind::user_defined2()),
     SignalName("SIGALRM", SignalKind::alarm()),
@@ -61,6 +59,16 @@ fn real_time() -> impl Iterator<Item = SignalName> {
 pub(crate) struct Signals {
     stops: Vec<(SignalName, Signal)>,
     ignored: Vec<(SignalName, Signal)>,
+    reload: Signal,
+}
+
+/// A signal that means something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The server is to stop; with the signal's name.
+    Stop(&'static str),
+    /// The config is to be read again.
+    Reload,
 }
 
 impl Signals {
@@ -74,18 +82,31 @@ impl Signals {
             ignored: (IGNORED.into_iter().chain(real_time()))
                 .map(|name| listen(&name))
                 .collect::<Result<_, _>>()?,
+            reload: signal(SignalKind::hangup()).context("SIGHUP")?,
         })
+    }
+
+    /// Waits for the next signal that means something. A request for a reload may have come before this call.
+    pub(crate) async fn next(&mut self) -> Wanted {
+        poll_fn(|context| {
+            if let Poll::Ready(name) = self.poll_stop(context) {
+                return Poll::Ready(Wanted::Stop(name));
+            }
+            self.reload.poll_recv(context).map(|_| Wanted::Reload)
+        })
+        .await
     }
 
     /// Waits for the next signal to stop. Ignored signals, earlier ones included, are logged.
     pub(crate) async fn stop(&mut self) -> &'static str {
-        poll_fn(|context| {
-            while let Poll::Ready(name) = next(&mut self.ignored, context) {
-                tracing::info!(signal = %name, "a signal that means nothing was ignored");
-            }
-            next(&mut self.stops, context).map(|name| name.0)
-        })
-        .await
+        poll_fn(|context| self.poll_stop(context)).await
+    }
+
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
+        while let Poll::Ready(name) = next(&mut self.ignored, context) {
+            tracing::info!(signal = %name, "a signal that means nothing was ignored");
+        }
+        next(&mut self.stops, context).map(|name| name.0)
     }
 
     /// The result of `work`, or `None` if a signal to stop comes first.

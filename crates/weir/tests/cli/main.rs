@@ -5,6 +5,7 @@ mod export;
 mod first_start;
 mod ledger;
 mod looking;
+mod reload;
 mod secrets;
 mod server;
 mod signals;

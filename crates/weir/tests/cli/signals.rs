@@ -48,9 +48,8 @@ fn signals_that_mean_nothing_end_nothing() {
     server.signal(Signal::HUP);
     assert!(server.wait().success());
     let log = server.log();
-    for name in [
-        "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXFSZ", "SIGXCPU",
-    ] {
+    // The first SIGHUP is a reload (`reload.rs`), the one while the server drains is nothing.
+    for name in ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXFSZ", "SIGXCPU"] {
         assert!(log.contains(&format!("signal={name}")), "{name}: {log}");
     }
     for number in 34..=64 {

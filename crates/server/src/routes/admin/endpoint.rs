@@ -18,6 +18,7 @@ use super::openapi::{Operation, Schemas};
 use crate::App;
 use crate::error::{ApiError, Reason};
 use crate::extract;
+use crate::reload::Reload;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
@@ -25,6 +26,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub(crate) struct Call<Q, I> {
     pub(crate) accounts: Accounts,
     pub(crate) by: By,
+    pub(crate) reload: Option<Reload>,
     /// The account of the request's key.
     pub(crate) own: AccountId,
     /// The id or name of the account or key in the path; empty if the path has none.
@@ -128,6 +130,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
     Ok(Call {
         accounts: app.gateway.accounts().clone(),
         by,
+        reload: app.reload.clone(),
         own: caller.account.clone(),
         target,
         query,
