@@ -90,7 +90,7 @@ fn has_models(config: &Config) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// What a server is started with.
+/// The config and the output that a server is started with.
 struct Process<'a> {
     loaded: &'a Loaded,
     /// Loads the config again.

@@ -50,7 +50,7 @@ pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
     config.source = Source::Assumed(said);
 }
 
-/// What is said about a model that no config describes.
+/// The sentence about a model that no config describes.
 pub(super) fn served(model: &Model) -> String {
     let Price { input, output, .. } = model.price;
     let path = model.engine.path.display();

@@ -1,4 +1,4 @@
-//! What a reload changes: the keys whose values differ from those in force, and whether they are live.
+//! The effect of a reload: the keys whose values differ from those in force, and whether they are live.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -29,6 +29,7 @@ impl Logging {
         if let Err(error) = (self.set_filter)(filter(directives)) {
             tracing::error!(%error, "the log keeps its filter");
         }
+        warn_of_old_target(directives);
     }
 }
 
@@ -66,11 +67,26 @@ pub(crate) fn init(log: &Log) -> anyhow::Result<Logging> {
         Box::new(move |filter| handle.reload(filter))
     };
     panic::set_hook(Box::new(log_panic));
+    warn_of_old_target(&log.filter);
     Ok(Logging { queue, set_filter })
 }
 
+/// The log target of the engine in this process, and the name that it had until it became a crate of its own.
+const ENGINE_TARGET: &str = "weir_inference";
+const OLD_ENGINE_TARGET: &str = "weir_engine";
+
+/// The filter; directives for the engine's old target apply to its new one.
 fn filter(directives: &str) -> EnvFilter {
+    let directives = directives.replace(OLD_ENGINE_TARGET, ENGINE_TARGET);
     EnvFilter::try_new(directives).expect("the config has checked it")
+}
+
+fn warn_of_old_target(directives: &str) {
+    if directives.contains(OLD_ENGINE_TARGET) {
+        tracing::warn!(
+            "log.filter: `{OLD_ENGINE_TARGET}` is called `{ENGINE_TARGET}` now; the old name goes on working for a release"
+        );
+    }
 }
 
 /// Logs the number of lost lines, but not before lines can be written again.
@@ -117,5 +133,25 @@ impl Write for &Queued {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_old_target_means_its_new_one() {
+        let rows = [
+            ("info,weir_engine=debug", "weir_inference=debug,info"),
+            (
+                "weir_engine::scheduler=trace",
+                "weir_inference::scheduler=trace",
+            ),
+            ("info", "info"),
+        ];
+        for (directives, expected) in rows {
+            assert_eq!(filter(directives).to_string(), expected);
+        }
     }
 }
