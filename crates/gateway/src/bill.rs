@@ -246,6 +246,10 @@ impl Bill {
         })
     }
 
+    pub(crate) fn prompt_tokens(&self) -> u64 {
+        self.order.prompt_tokens
+    }
+
     pub(crate) fn model(&self) -> &str {
         &self.order.model
     }

@@ -21,6 +21,7 @@ pub struct Generation {
     gateway: Gateway,
     /// The parts of the request's schemas that aren't enforced.
     relaxed: Arc<[Relaxed]>,
+    prompt_tokens: u64,
     /// `None` once the last event is out.
     running: Option<Running>,
 }
@@ -38,6 +39,7 @@ struct Running {
 
 impl Generation {
     pub(crate) fn new(gateway: Gateway, events: Events, bill: Bill, delivery: Delivery) -> Self {
+        let prompt_tokens = bill.prompt_tokens();
         let running = Running {
             events,
             bill,
@@ -48,6 +50,7 @@ impl Generation {
         Generation {
             gateway,
             relaxed: Arc::default(),
+            prompt_tokens,
             running: Some(running),
         }
     }
@@ -60,6 +63,11 @@ impl Generation {
     /// The parts of the request's schemas that aren't enforced.
     pub fn relaxed(&self) -> &[Relaxed] {
         &self.relaxed
+    }
+
+    /// The number of tokens of all prompts.
+    pub fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
     }
 
     /// The next event, or the reason why the answer ends here; `None` after the last. [`Event::Done`] comes only after

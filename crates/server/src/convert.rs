@@ -15,53 +15,32 @@ use weir_api::{Anything, Integer, LogitBias, StreamOptions};
 use weir_engine::request::{Choices, Invalid, Stop, Tokenizing};
 use weir_engine::tokenizer::Bos;
 use weir_engine::{Feature, Input, Request, Token};
-use weir_gateway::Offer;
+use weir_gateway::{Delivery, Offer};
 
 pub(crate) use self::chat::chat;
 pub(crate) use self::completion::completion;
 pub(crate) use self::embeddings::{Encoding, embeddings};
 pub(crate) use self::tokens::{Text, tokenize};
-use crate::answer::Spelling;
-use crate::error::ApiError;
+use crate::answer::logprobs::Spelling;
+use crate::error::{ApiError, ParamNames};
 
-/// A converted request, with the wanted form of the answer.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Asked {
-    pub(crate) request: Request,
-    pub(crate) reply: Reply,
-    /// The name by which the caller gave the limit of tokens: `max_tokens` or `max_completion_tokens`.
-    pub(crate) limit: &'static str,
-    pub(crate) shown: Shown,
+/// A converted request for text, of chats and of plain completions.
+#[derive(Debug, Clone)]
+pub struct ChatJob<S> {
+    pub request: Request,
+    pub delivery: Delivery,
+    pub names: ParamNames,
+    /// The request's wishes for the form of its answer.
+    pub shape: S,
 }
 
-impl Asked {
+impl<S> ChatJob<S> {
     pub(crate) fn prompts(&self) -> u32 {
         match &self.request.input {
             Input::Chat(_) => 1,
             Input::Prompts(prompts) => u32::try_from(prompts.len()).expect("prompts are few"),
         }
     }
-}
-
-/// The parts of the generation that the answer shows, as far as they are known before the engine has the request.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Shown {
-    /// Number of choices that are shown for each prompt, the likeliest ones; all if `None`.
-    pub(crate) best: Option<u32>,
-    pub(crate) logprobs: Option<Spelling>,
-    pub(crate) starts: Starts,
-    /// Whether reasoning is left out of the answer.
-    pub(crate) hides_reasoning: bool,
-}
-
-/// The offset at which the text of each prompt's choices begins, from the beginning of the prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Starts {
-    /// The text begins with the prompt, or the answer has no offsets.
-    Zero,
-    Characters(Vec<usize>),
-    /// The text begins where the text of these tokens ends.
-    After(Vec<Vec<Token>>),
 }
 
 /// vLLM's `return_tokens_as_token_ids`.
@@ -72,17 +51,9 @@ fn spelling(ids: Option<bool>) -> Spelling {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Whole,
-    Stream,
-    /// A stream with an additional chunk for the usage.
-    StreamWithUsage,
-}
-
 /// The field `model`. It is read first: the offer that it names decides how other fields are checked.
-pub(crate) fn model(model: Option<&String>) -> Result<&str, ApiError> {
-    model.map(String::as_str).ok_or_else(|| missing("model"))
+pub(crate) fn model(model: Option<&str>) -> Result<&str, ApiError> {
+    model.ok_or_else(|| missing("model"))
 }
 
 /// The features that a request needs of its model, in the order in which they are reported.
@@ -123,22 +94,22 @@ pub(crate) fn missing(param: &str) -> ApiError {
     ApiError::invalid(param, format!("{param} is required"))
 }
 
-fn reply(stream: Option<bool>, options: Option<&StreamOptions>) -> Result<Reply, Invalid> {
+/// How the answer is delivered, and whether a stream has an additional chunk for the usage.
+fn delivery(
+    stream: Option<bool>,
+    options: Option<&StreamOptions>,
+) -> Result<(Delivery, bool), Invalid> {
     foreign::refuse_in_stream(options)?;
     match (stream.unwrap_or(false), options) {
-        (false, None) => Ok(Reply::Whole),
+        (false, None) => Ok((Delivery::Whole, false)),
         (false, Some(_)) => Err(Invalid::new(
             "stream_options",
             "stream_options is only allowed with stream",
         )),
-        (
-            true,
-            Some(StreamOptions {
-                include_usage: Some(true),
-                others: _,
-            }),
-        ) => Ok(Reply::StreamWithUsage),
-        (true, _) => Ok(Reply::Stream),
+        (true, options) => {
+            let usage = options.and_then(|options| options.include_usage);
+            Ok((Delivery::Stream, usage == Some(true)))
+        }
     }
 }
 

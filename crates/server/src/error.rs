@@ -121,9 +121,18 @@ const fn row(
     }
 }
 
+/// The names of parameters in a request, for refusals by code that doesn't know its API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParamNames {
+    /// The field of the prompt: `messages`, `prompt`, `input`.
+    pub prompt: &'static str,
+    /// The field of the limit of output tokens. An API may have several; it is the one that the caller used.
+    pub output_tokens: &'static str,
+}
+
 /// An error for a caller. Internal causes are logged and never stored in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ApiError {
+pub struct ApiError {
     reason: Reason,
     message: String,
     param: Option<String>,
@@ -139,7 +148,7 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 const RETRY_SECONDS_MAX: u64 = 60;
 
 impl ApiError {
-    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
             message.truncate(end);
@@ -156,12 +165,12 @@ impl ApiError {
     }
 
     /// An error for a field whose value isn't allowed.
-    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         ApiError::new(Reason::InvalidRequestBody, message).param(param)
     }
 
     /// An error for a field that would change the answer but that the model doesn't support.
-    pub(crate) fn unsupported(model: &str, feature: &str, param: impl Into<String>) -> Self {
+    pub fn unsupported(model: &str, feature: &str, param: impl Into<String>) -> Self {
         let message = format!("model: {model} does not support feature: {feature}");
         ApiError::invalid(param, message).code("unsupported_feature")
     }
@@ -192,7 +201,7 @@ impl ApiError {
         }
     }
 
-    pub(crate) fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         self.reason
     }
 
@@ -205,7 +214,7 @@ impl ApiError {
     }
 
     /// The body of an error inside a stream, without metadata.
-    pub(crate) fn frame(&self) -> ErrorBody {
+    pub fn frame(&self) -> ErrorBody {
         let row = self.reason.row();
         let message = self.message();
         ErrorBody {

@@ -30,13 +30,21 @@ use tower::util::MapRequest;
 use weir_accounts::KeyRole;
 use weir_gateway::Gateway;
 
-pub use crate::error::{Reason, Row};
+pub use crate::answer::{
+    AnswerFormat, Envelope, Folded, FoldedCall, FoldedChoice, FoldedPrompt, TextPart,
+};
+pub use crate::convert::ChatJob;
+pub use crate::error::{ApiError, ParamNames, Reason, Row};
 use crate::in_flight::BytesInFlight;
 pub use crate::layers::cors::Cors;
 pub use crate::redact::redact;
 pub use crate::reload::{Problems, Reload, ReloadAnswer, Reloaded};
 use crate::routes::admin::Endpoint;
+use crate::routes::chat::Chat;
+use crate::routes::completions::Completions;
+pub use crate::routes::generate::GenerationApi;
 pub use crate::serve::{ForwardedHeader, Stop, TrustedProxies, serve};
+pub use crate::sse::Frames;
 
 /// The base paths of the API. Each is hard-coded in some client.
 pub const BASES: [&str; 5] = [
@@ -56,20 +64,8 @@ pub fn routes() -> impl Iterator<Item = &'static Route> {
 
 /// The routes outside the administrative API.
 const ROUTES: &[Route] = &[
-    Route::new(
-        Method::POST,
-        Under::Bases,
-        "/chat/completions",
-        Auth::Key,
-        || post(routes::chat::create),
-    ),
-    Route::new(
-        Method::POST,
-        Under::Bases,
-        "/completions",
-        Auth::Key,
-        || post(routes::completions::create),
-    ),
+    Route::generation::<Chat>(Under::Bases, "/chat/completions"),
+    Route::generation::<Completions>(Under::Bases, "/completions"),
     Route::new(Method::POST, Under::Bases, "/embeddings", Auth::Key, || {
         post(routes::embeddings::create)
     }),
@@ -129,8 +125,13 @@ const ROUTES: &[Route] = &[
 
 /// The application. Everything that it needs at run time is in `app`.
 pub fn router(app: App) -> Router {
+    router_with(app, routes())
+}
+
+/// The application with these routes.
+pub fn router_with<'a>(app: App, table: impl IntoIterator<Item = &'a Route>) -> Router {
     let mut routes = Router::new();
-    for route in self::routes() {
+    for route in table {
         for base in route.under.bases() {
             routes = routes.route(&format!("{base}{}", route.path), route.method_router(&app));
         }
@@ -295,6 +296,13 @@ impl Route {
             auth,
             handler: Handler::Plain(handler),
         }
+    }
+
+    /// The row of an API that generates text.
+    pub const fn generation<A: GenerationApi>(under: Under, path: &'static str) -> Self {
+        Route::new(Method::POST, under, path, Auth::Key, || {
+            post(routes::generate::create::<A>)
+        })
     }
 
     fn method_router(&self, app: &App) -> MethodRouter<App> {

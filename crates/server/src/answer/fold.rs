@@ -1,29 +1,46 @@
-//! The fold of a generation's events into choices.
+//! The fold of a generation's events into a whole answer.
 
 use std::sync::Arc;
 
-use weir_engine::{Channel, Event, FinishReason, Token, TokenLogprob};
+use weir_engine::{Channel, Event, FinishReason, Token, TokenLogprob, Usage};
 
-use super::broken;
+use super::{ResponseShape, broken};
 use crate::error::ApiError;
 
-/// A choice, with everything that was generated so far.
+/// All prompts and choices of a generation, with everything that its events said.
+#[derive(Debug)]
+pub struct Folded {
+    pub prompts: Vec<FoldedPrompt>,
+    /// The choices of the first prompt, then those of the second, and so on.
+    pub choices: Vec<FoldedChoice>,
+    pub usage: Usage,
+}
+
+/// A prompt's tokens and log-probabilities, if the request asked for them.
+#[derive(Debug, Clone)]
+pub struct FoldedPrompt {
+    pub tokens: Arc<[Token]>,
+    pub logprobs: Vec<TokenLogprob>,
+}
+
 #[derive(Debug, Clone, Default)]
-pub(super) struct Choice {
-    pub(super) content: String,
-    pub(super) reasoning: String,
-    pub(super) calls: Vec<Call>,
+pub struct FoldedChoice {
+    pub content: String,
+    pub reasoning: String,
+    pub calls: Vec<FoldedCall>,
     /// The log-probabilities of the content's tokens.
-    pub(super) logprobs: Vec<TokenLogprob>,
-    pub(super) finish_reason: Option<FinishReason>,
-    pub(super) ids: Vec<Token>,
+    pub logprobs: Vec<TokenLogprob>,
+    pub finish_reason: Option<FinishReason>,
+    /// The ids of the generated tokens, if the request asked for them.
+    pub ids: Vec<Token>,
     generated: Mean,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Call {
-    pub(super) name: String,
-    pub(super) arguments: String,
+pub struct FoldedCall {
+    pub name: String,
+    /// JSON text, as the model generated it.
+    pub arguments: String,
 }
 
 /// The mean log-probability of the generated tokens.
@@ -33,29 +50,16 @@ struct Mean {
     tokens: u32,
 }
 
-/// A prompt's tokens and log-probabilities, if the request asked for them.
-#[derive(Debug, Clone)]
-pub(super) struct Prompt {
-    pub(super) tokens: Arc<[Token]>,
-    pub(super) logprobs: Vec<TokenLogprob>,
-}
-
-/// All prompts and choices of a generation.
-#[derive(Debug)]
-pub(super) struct Fold {
-    prompts: Vec<Prompt>,
-    choices: Vec<Choice>,
-}
-
-impl Fold {
-    pub(super) fn new(choices: u32, prompts: u32) -> Self {
-        let untold = Prompt {
+impl Folded {
+    pub(crate) fn new(choices: u32, prompts: u32) -> Self {
+        let untold = FoldedPrompt {
             tokens: Arc::default(),
             logprobs: Vec::new(),
         };
-        Fold {
+        Folded {
             prompts: vec![untold; prompts as usize],
-            choices: vec![Choice::default(); choices as usize],
+            choices: vec![FoldedChoice::default(); choices as usize],
+            usage: Usage::default(),
         }
     }
 
@@ -81,7 +85,7 @@ impl Fold {
             } => {
                 let place = self.prompts.get_mut(prompt as usize);
                 let place = place.ok_or_else(|| broken("a prompt that nobody has asked"))?;
-                *place = Prompt { tokens, logprobs };
+                *place = FoldedPrompt { tokens, logprobs };
                 Ok(())
             }
             Event::Call { choice, call, name } => self.at(choice)?.call(call, name),
@@ -93,33 +97,35 @@ impl Fold {
         }
     }
 
-    pub(super) fn prompts(&mut self) -> Vec<Prompt> {
-        std::mem::take(&mut self.prompts)
-    }
-
-    pub(super) fn all(self) -> Vec<Choice> {
-        self.choices
-    }
-
-    /// For each prompt the `shown` likeliest of its `generated` choices, the best first.
-    pub(super) fn best(self, generated: usize, shown: usize) -> Vec<Choice> {
-        let mut choices = self.choices;
-        let prompts = choices.chunks_mut(generated);
+    /// The same answer with only the `shown` likeliest of each prompt's `generated` choices, the best first.
+    pub(super) fn best(mut self, generated: usize, shown: usize) -> Self {
+        let prompts = self.choices.chunks_mut(generated);
         let best = prompts.flat_map(|of_prompt| {
             of_prompt.sort_by(|a, b| b.generated.get().total_cmp(&a.generated.get()));
             of_prompt.iter_mut().take(shown).map(std::mem::take)
         });
-        best.collect()
+        Folded {
+            choices: best.collect(),
+            prompts: self.prompts,
+            usage: self.usage,
+        }
     }
 
-    fn at(&mut self, choice: u32) -> Result<&mut Choice, ApiError> {
+    fn at(&mut self, choice: u32) -> Result<&mut FoldedChoice, ApiError> {
         self.choices
             .get_mut(choice as usize)
             .ok_or_else(|| broken("a generation has a choice that nobody asked for"))
     }
 }
 
-impl Choice {
+impl FoldedPrompt {
+    /// The prompt's tokens, if the answer shows them.
+    pub(super) fn ids(&self, shape: &ResponseShape) -> Option<Vec<Token>> {
+        shape.token_ids.then(|| self.tokens.to_vec())
+    }
+}
+
+impl FoldedChoice {
     fn add(
         &mut self,
         channel: Channel,
@@ -150,7 +156,7 @@ impl Choice {
         if call as usize != self.calls.len() {
             return Err(broken("calls are not numbered one by one"));
         }
-        self.calls.push(Call {
+        self.calls.push(FoldedCall {
             name,
             arguments: String::new(),
         });

@@ -7,6 +7,8 @@ use weir_api::prompt_logprobs::{Candidate, Candidates, PromptLogprobs};
 use weir_api::{chat, completion};
 use weir_engine::{Token, TokenLogprob};
 
+use super::{FoldedPrompt, ResponseShape};
+
 /// JSON has no infinity. OpenAI and vLLM write this number for a token with probability 0.
 const LOGPROB_MIN: f32 = -9999.0;
 
@@ -45,9 +47,14 @@ pub(crate) fn chat(logprobs: &[TokenLogprob], spelling: Spelling) -> chat::Logpr
     }
 }
 
+/// The log-probabilities of a prompt, if the answer shows them.
+pub(super) fn whole_prompt(shape: &ResponseShape, prompt: &FoldedPrompt) -> Option<PromptLogprobs> {
+    shape.prompt_logprobs.then(|| of_prompt(&prompt.logprobs))
+}
+
 /// The log-probabilities of a prompt in vLLM's format: the prompt's own token and the most likely ones at each
 /// position.
-pub(crate) fn of_prompt(logprobs: &[TokenLogprob]) -> PromptLogprobs {
+fn of_prompt(logprobs: &[TokenLogprob]) -> PromptLogprobs {
     let candidate = |bytes: &[u8], logprob: f32, rank: u32| Candidate {
         logprob: finite(logprob),
         rank,

@@ -20,15 +20,17 @@ use super::foreign;
 use super::format::{format, given};
 use super::tools::{refuse_functions, tools};
 use super::{
-    Asked, Needs, Shown, Starts, choices, max_tokens, refuse_upstreams, reply, sampling, scores,
-    spelling, stop,
+    ChatJob, Needs, choices, delivery, max_tokens, refuse_upstreams, sampling, scores, spelling,
+    stop,
 };
-use crate::error::ApiError;
+use crate::answer::ResponseShape;
+use crate::answer::text_offsets::TextOffsets;
+use crate::error::{ApiError, ParamNames};
 
 /// The values of OpenAI's `reasoning_effort`.
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
-pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError> {
+pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<ResponseShape>, ApiError> {
     let model = &offer.id;
     let mut needs = Needs::default();
     refuse_upstreams(body.api_base, body.base_url)?;
@@ -36,7 +38,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
     foreign::refuse_in_chat(&body.others)?;
     let foreign = foreign(&body);
     let logprobs = logprobs(body.logprobs, body.top_logprobs)?;
-    let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
+    let (max_tokens, output_tokens) = max_tokens(body.max_tokens, body.max_completion_tokens, 1)?;
     let given = body.tools.map(|List(tools)| tools).unwrap_or_default();
     let tools = tools(
         given,
@@ -52,7 +54,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
         offer,
         &mut needs,
     )?;
-    let reply = reply(body.stream, body.stream_options.as_ref())?;
+    let (delivery, stream_usage) = delivery(body.stream, body.stream_options.as_ref())?;
     let hides_reasoning = body.include_reasoning == Some(false);
     let thinking_tokens = thinking_tokens(body.thinking_token_budget, &mut needs)?;
     let extensions = extensions!(body);
@@ -82,21 +84,28 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<Asked, ApiError
             separate_reasoning: hides_reasoning || body.separate_reasoning == Some(true),
         }))
     };
-    let asked = Asked {
-        limit,
-        reply,
-        shown: Shown {
+    let request = extensions.apply(request, delivery)?;
+    let job = ChatJob {
+        delivery,
+        names: ParamNames {
+            prompt: "messages",
+            output_tokens,
+        },
+        shape: ResponseShape {
             best: None,
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
-            starts: Starts::Zero,
+            text_offsets: TextOffsets::Zero,
             hides_reasoning,
+            token_ids: request.token_ids,
+            prompt_logprobs: request.prompt_logprobs.is_some(),
+            stream_usage,
         },
-        request: extensions.apply(request, reply)?,
+        request,
     };
     needs.check(offer)?;
-    scores::check(&asked, offer)?;
+    scores::check(&job, offer)?;
     match foreign {
-        None => Ok(asked),
+        None => Ok(job),
         Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),
     }
 }

@@ -4,16 +4,18 @@ use weir_api::Integer;
 use weir_api::completion::{self, Prompts};
 use weir_engine::Request;
 use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
-use weir_gateway::Offer;
+use weir_gateway::{Delivery, Offer};
 
 use super::extensions::extensions;
 use super::foreign;
 use super::format::{format, given};
 use super::{
-    Asked, Needs, Reply, Shown, Starts, choices, max_tokens, missing, refuse_upstreams, reply,
-    sampling, scores, spelling, stop, tokenizing, within,
+    ChatJob, Needs, choices, delivery, max_tokens, missing, refuse_upstreams, sampling, scores,
+    spelling, stop, tokenizing, within,
 };
-use crate::error::ApiError;
+use crate::answer::ResponseShape;
+use crate::answer::text_offsets::TextOffsets;
+use crate::error::{ApiError, ParamNames};
 
 /// OpenAI's default for `max_tokens`.
 const MAX_TOKENS_DEFAULT: u32 = 16;
@@ -22,13 +24,16 @@ const LOGPROBS_MAX: i64 = 5;
 /// Most choices of a request: prompts times `n`, or times `best_of`.
 const ANSWERS_MAX: usize = 2048;
 
-pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Asked, ApiError> {
+pub(crate) fn completion(
+    offer: &Offer,
+    body: completion::Request,
+) -> Result<ChatJob<ResponseShape>, ApiError> {
     refuse_upstreams(body.api_base, body.base_url)?;
     foreign::refuse_in_completion(&body.others)?;
-    let reply = reply(body.stream, body.stream_options.as_ref())?;
+    let (delivery, stream_usage) = delivery(body.stream, body.stream_options.as_ref())?;
     let n = choices(body.n)?;
-    let best_of = best_of(body.best_of, n, reply)?;
-    let (max_tokens, limit) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
+    let best_of = best_of(body.best_of, n, delivery)?;
+    let (max_tokens, output_tokens) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
     let logprobs = logprobs(body.logprobs)?;
     let mut needs = Needs::default();
     let format = format(given!(body), &mut needs)?;
@@ -41,14 +46,9 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
         return Err(ApiError::unsupported(&offer.id, "infill", "suffix"));
     }
     needs.check(offer)?;
-    let shown = Shown {
-        best: best_of.map(|_| n.get()),
-        logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
-        starts: match logprobs {
-            Some(_) if !echo => starts(&prompts),
-            Some(_) | None => Starts::Zero,
-        },
-        hides_reasoning: false,
+    let text_offsets = match logprobs {
+        Some(_) if !echo => text_offsets(&prompts, offer),
+        Some(_) | None => TextOffsets::Zero,
     };
     let extensions = extensions!(body);
     let request = Request {
@@ -66,18 +66,30 @@ pub(crate) fn completion(offer: &Offer, body: completion::Request) -> Result<Ask
         format,
         ..Request::new(Input::Prompts(prompts))
     };
-    let asked = Asked {
-        limit,
-        reply,
-        shown,
-        request: extensions.apply(request, reply)?,
+    let request = extensions.apply(request, delivery)?;
+    let job = ChatJob {
+        delivery,
+        names: ParamNames {
+            prompt: "prompt",
+            output_tokens,
+        },
+        shape: ResponseShape {
+            best: best_of.map(|_| n.get()),
+            logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
+            text_offsets,
+            hides_reasoning: false,
+            token_ids: request.token_ids,
+            prompt_logprobs: request.prompt_logprobs.is_some(),
+            stream_usage,
+        },
+        request,
     };
-    scores::check(&asked, offer)?;
-    Ok(asked)
+    scores::check(&job, offer)?;
+    Ok(job)
 }
 
 /// The prompts are either all texts or all tokens.
-fn starts(prompts: &[Prompt]) -> Starts {
+fn text_offsets(prompts: &[Prompt], offer: &Offer) -> TextOffsets {
     let mut characters = Vec::new();
     let mut tokens = Vec::new();
     for prompt in prompts {
@@ -87,9 +99,9 @@ fn starts(prompts: &[Prompt]) -> Starts {
         }
     }
     if tokens.is_empty() {
-        Starts::Characters(characters)
+        TextOffsets::Characters(characters)
     } else {
-        Starts::After(tokens)
+        TextOffsets::After(tokens, offer.tokenizer())
     }
 }
 
@@ -114,11 +126,15 @@ fn prompts(prompts: Prompts, choices: Choices) -> Result<Vec<Prompt>, Invalid> {
 }
 
 /// `best_of` is at least `n` and at most 20, and not allowed with `stream`. `None` if every generated choice is shown.
-fn best_of(best_of: Option<Integer>, n: Choices, reply: Reply) -> Result<Option<Choices>, Invalid> {
+fn best_of(
+    best_of: Option<Integer>,
+    n: Choices,
+    delivery: Delivery,
+) -> Result<Option<Choices>, Invalid> {
     let Some(Integer(best_of)) = best_of else {
         return Ok(None);
     };
-    if reply != Reply::Whole {
+    if delivery != Delivery::Whole {
         return Err(Invalid::new(
             "best_of",
             "best_of is not allowed with stream",

@@ -4,8 +4,7 @@ use weir_api::{Integer, List};
 use weir_engine::request::{
     Invalid, Keep, Logprobs, PromptLimit, Request, TokenFilter, Truncation,
 };
-
-use super::Reply;
+use weir_gateway::Delivery;
 
 /// The fields of a chat or a plain completion, not checked yet.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ pub(super) use extensions;
 
 impl<const STOPS: usize, const WORDS: usize> Extensions<STOPS, WORDS> {
     /// Checks the fields and adds them to the request.
-    pub(super) fn apply(self, request: Request, reply: Reply) -> Result<Request, Invalid> {
+    pub(super) fn apply(self, request: Request, delivery: Delivery) -> Result<Request, Invalid> {
         let tokens = self.stop_token_ids.map(|List(tokens)| tokens);
         let words = self.bad_words.map(|List(words)| words);
         let mut stop = request.stop.with_tokens(tokens.unwrap_or_default())?;
@@ -56,7 +55,7 @@ impl<const STOPS: usize, const WORDS: usize> Extensions<STOPS, WORDS> {
             stop,
             filter: TokenFilter::new(self.allowed_token_ids, words.unwrap_or_default())?,
             truncation: truncation(self.truncate_prompt_tokens, self.truncation_side)?,
-            prompt_logprobs: prompt_logprobs(self.prompt_logprobs, reply)?,
+            prompt_logprobs: prompt_logprobs(self.prompt_logprobs, delivery)?,
             token_ids: self.return_token_ids == Some(true),
             names_specials: self.skip_special_tokens == Some(false),
             ..request
@@ -101,12 +100,12 @@ fn truncation(to: Option<Integer>, side: Option<String>) -> Result<Option<Trunca
     Ok(Some(Truncation { to, keep }))
 }
 
-fn prompt_logprobs(top: Option<Integer>, reply: Reply) -> Result<Option<Logprobs>, Invalid> {
+fn prompt_logprobs(top: Option<Integer>, delivery: Delivery) -> Result<Option<Logprobs>, Invalid> {
     const NAME: &str = "prompt_logprobs";
     let Some(Integer(top)) = top else {
         return Ok(None);
     };
-    if reply != Reply::Whole {
+    if delivery != Delivery::Whole {
         return Err(Invalid::new(
             NAME,
             format!("{NAME} is not allowed with stream"),

@@ -7,8 +7,7 @@ use weir_engine::PromptSize;
 use weir_engine::request::Invalid;
 use weir_gateway::{BILLS_PER_MINUTE, Refusal};
 
-use super::{ApiError, Reason};
-use crate::answer::Kind;
+use super::{ApiError, ParamNames, Reason};
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
@@ -114,11 +113,11 @@ impl From<Refusal> for ApiError {
 }
 
 impl ApiError {
-    /// Names the fields as the caller did, which the gateway doesn't know: the field of the prompt, and the one of the
-    /// two names by which the limit of tokens came.
-    pub(crate) fn of(refusal: Refusal, kind: Kind, limit: &str) -> Self {
+    /// The error for a refusal, with the parameters named as the caller named them.
+    pub(crate) fn of(refusal: Refusal, names: ParamNames) -> Self {
+        let limit = names.output_tokens;
         match refusal {
-            Refusal::TooLong { .. } => ApiError::from(refusal).param(kind.prompt_param()),
+            Refusal::TooLong { .. } => ApiError::from(refusal).param(names.prompt),
             Refusal::Invalid(Invalid { param, message }) if param == "max_tokens" => {
                 ApiError::invalid(limit, message.replace("max_tokens", limit))
             }

@@ -24,7 +24,7 @@ pub(crate) async fn create(
 ) -> Result<Json<Answer>, ApiError> {
     app.gateway.may_spend(&caller)?;
     let body: weir_api::embeddings::Request = extract::json(request, &app).await?;
-    let model = convert::model(body.model.as_ref())?.to_owned();
+    let model = convert::model(body.model.as_deref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
     let (request, encoding) = convert::embeddings(&offer, body)?;

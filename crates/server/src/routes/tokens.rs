@@ -14,12 +14,17 @@ use weir_engine::tokenizer::Encoded;
 use weir_engine::{PromptSize, Token};
 use weir_gateway::Admitted;
 
-use super::detokenize_lossy;
-use crate::answer::Kind;
+use crate::answer::text_offsets::detokenize_lossy;
 use crate::convert::Text;
-use crate::error::ApiError;
+use crate::error::{ApiError, ParamNames};
 use crate::extract::{AskedModel, ReceivedBody};
 use crate::{App, bounded, convert, extract, relaxed};
+
+/// The names of the parameters of a conversation that is tokenized.
+const CHAT: ParamNames = ParamNames {
+    prompt: "messages",
+    output_tokens: "max_tokens",
+};
 
 pub(crate) async fn tokenize(
     State(app): State<App>,
@@ -30,7 +35,7 @@ pub(crate) async fn tokenize(
     let ReceivedBody { bytes, claim } = extract::body(request, &app).await?;
     let body: Tokenize = extract::parse(&bytes)?;
     drop(bytes);
-    let model = convert::model(body.model.as_ref())?.to_owned();
+    let model = convert::model(body.model.as_deref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
     let wants_strings = body.return_token_strs == Some(true);
@@ -50,7 +55,7 @@ pub(crate) async fn tokenize(
             all(off_thread(&admitted, &*tokenizer, encode).await?)?
         }
         Text::Chat(request) => {
-            let refused = |refusal| ApiError::of(refusal, Kind::Chat, "max_tokens");
+            let refused = |refusal| ApiError::of(refusal, CHAT);
             admitted.prompt_tokens(*request).await.map_err(refused)?
         }
     };
@@ -85,7 +90,7 @@ pub(crate) async fn detokenize(
     let ReceivedBody { bytes, claim } = extract::body(request, &app).await?;
     let body: Detokenize = extract::parse(&bytes)?;
     drop(bytes);
-    let model = convert::model(body.model.as_ref())?;
+    let model = convert::model(body.model.as_deref())?;
     app.gateway.catalog().find(model)?;
     let caller = asked_model.set(caller, model);
     let tokens = body.tokens.ok_or_else(|| convert::missing("tokens"))?;
@@ -135,18 +140,12 @@ pub(crate) async fn count(
 ) -> Result<Response, ApiError> {
     let received = extract::body(request, &app).await?;
     let asked_for: Count = extract::parse(&received.bytes)?;
-    let model = convert::model(asked_for.model.as_ref())?.to_owned();
+    let model = convert::model(asked_for.model.as_deref())?.to_owned();
     let offer = app.gateway.catalog().find(&model)?;
     let caller = asked_model.set(caller, &model);
-    let (kind, asked) = match (asked_for.messages, asked_for.prompt) {
-        (Some(_), None) => (
-            Kind::Chat,
-            convert::chat(&offer, extract::parse(&received.bytes)?)?,
-        ),
-        (None, Some(_)) => (
-            Kind::Completion,
-            convert::completion(&offer, extract::parse(&received.bytes)?)?,
-        ),
+    let job = match (asked_for.messages, asked_for.prompt) {
+        (Some(_), None) => convert::chat(&offer, extract::parse(&received.bytes)?)?,
+        (None, Some(_)) => convert::completion(&offer, extract::parse(&received.bytes)?)?,
         (None, None) => return Err(convert::missing("messages")),
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
@@ -156,9 +155,9 @@ pub(crate) async fn count(
         }
     };
     drop(received);
-    let refused = |refusal| ApiError::of(refusal, kind, asked.limit);
+    let refused = |refusal| ApiError::of(refusal, job.names);
     let admitted = app.gateway.admit(&caller, &model).await.map_err(refused)?;
-    let estimate = admitted.estimate(asked.request).await.map_err(refused)?;
+    let estimate = admitted.estimate(job.request).await.map_err(refused)?;
     let mut response = Json(Counted {
         object: Counted::OBJECT,
         model,
