@@ -16,7 +16,7 @@ use weir_engine::Engine;
 use weir_gateway::limits::Quotas;
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules, TierRule};
 use weir_inference::sim::{self, SimModel, SimOptions};
-use weir_server::{App, Options};
+use weir_server::{App, Options, Route};
 
 use crate::{Answer, Scripted};
 
@@ -36,6 +36,8 @@ pub struct Setup {
     pub tiers: Vec<TierRule>,
     pub credit: Nanos,
     pub options: Options,
+    /// Routes besides the service's own.
+    pub routes: &'static [Route],
 }
 
 impl Default for Setup {
@@ -55,6 +57,7 @@ impl Default for Setup {
             tiers: Vec::new(),
             credit: Nanos::from_usd(5).unwrap(),
             options: Options::default(),
+            routes: &[],
         }
     }
 }
@@ -91,6 +94,7 @@ pub struct TestApp {
     pub account: Account,
     /// A key of `account`, which may use every model.
     pub key: String,
+    routes: &'static [Route],
     _folder: TempDir,
 }
 
@@ -136,6 +140,7 @@ impl TestApp {
             accounts,
             account,
             key: key.secret.expose().to_owned(),
+            routes: setup.routes,
             _folder: folder,
         }
     }
@@ -153,7 +158,8 @@ impl TestApp {
 
     /// Sends a request unchanged, and returns the answer as soon as its head is there.
     pub async fn open(&self, request: Request<Body>) -> Response<StreamBody> {
-        let router = weir_server::router(self.app.clone());
+        let routes = weir_server::routes().chain(self.routes);
+        let router = weir_server::router_with(self.app.clone(), routes);
         let response = router.oneshot(request).await.unwrap();
         response.map(|body| body.map_err(|error| error.to_string()).boxed_unsync())
     }

@@ -27,6 +27,7 @@ mod paths;
 mod schemas;
 mod serve;
 mod streams;
+mod third_format;
 mod tokens;
 mod tools;
 
