@@ -7,9 +7,12 @@ use crate::request::Invalid;
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
-    /// The queue is full, or the engine is draining. A retry may succeed after about this time.
+    /// The queue is full. A retry may succeed after about this time.
     #[error("the engine is busy; try again in {retry_after:?}")]
     Busy { retry_after: Duration },
+    /// The engine is draining: it finishes what it has accepted, and accepts nothing more.
+    #[error("the engine is draining; try again in {retry_after:?}")]
+    Draining { retry_after: Duration },
     /// The account's schemas and grammars have taken as much work as they may. A retry may succeed after about this time.
     #[error(
         "the schemas and grammars of one account take too much work; try again in {retry_after:?}"
@@ -29,8 +32,10 @@ pub enum EngineError {
     /// `feature` is named as in Novita's API: `chat`, `function-calling`, …
     #[error("the model does not support {feature}")]
     Unsupported { feature: &'static str },
-    /// The engine can't be reached, has stopped or has lost its model, or the client read too slowly. The text is for
-    /// the log.
+    /// The events of the generation were read too slowly.
+    #[error("the reader was too slow")]
+    SlowReader,
+    /// The engine can't be reached, has stopped or has lost its model. The text is for the log.
     #[error("the engine is not available: {0}")]
     Unavailable(String),
     /// A bug or a broken model; the text is for the log.
@@ -75,8 +80,9 @@ impl EngineError {
             EngineError::Invalid(_)
             | EngineError::TooLong { .. }
             | EngineError::Unsupported { .. }
-            | EngineError::TooMuchGrammarWork { .. } => Whose::Caller,
-            EngineError::Busy { .. } => Whose::Load,
+            | EngineError::TooMuchGrammarWork { .. }
+            | EngineError::SlowReader => Whose::Caller,
+            EngineError::Busy { .. } | EngineError::Draining { .. } => Whose::Load,
             EngineError::Unavailable(_) | EngineError::Fault(_) => Whose::Engine,
         }
     }

@@ -42,7 +42,7 @@ impl Gateway {
             NotAdmitted::Denied(denied) => Refusal::BillsTooFast {
                 retry_after: denied.retry_after,
             },
-            NotAdmitted::Unavailable => Refusal::Overloaded {
+            NotAdmitted::Unavailable => Refusal::LimitsUnavailable {
                 retry_after: STORE_RETRY,
             },
         })?;

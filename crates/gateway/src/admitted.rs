@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use weir_accounts::{Counts, Nanos, Price};
-use weir_engine::request::Invalid;
 use weir_engine::{Engine, Facts, Prepared, Relaxed, Request, Token, Tokenizer};
 
 use crate::limits::Permit;
@@ -112,12 +111,7 @@ pub(crate) fn cost_max(price: &Price, prompt: u64, output: u64) -> Result<Nanos,
         completion: output,
         ..Counts::default()
     };
-    price.cost(&counts).ok_or_else(|| {
-        Refusal::Invalid(Invalid::new(
-            "max_tokens",
-            "the cost of this many tokens is beyond what can be counted",
-        ))
-    })
+    price.cost(&counts).ok_or(Refusal::CostTooLarge)
 }
 
 /// A random seed, for requests without one.

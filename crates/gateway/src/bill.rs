@@ -374,7 +374,7 @@ fn refusal(error: HoldError, affordable: u64) -> Refusal {
             affordable,
             retry_after: in_flight.then_some(IN_FLIGHT_RETRY),
         },
-        HoldError::Overloaded => Refusal::Overloaded {
+        HoldError::Overloaded => Refusal::LedgerQueueFull {
             retry_after: STORE_RETRY,
         },
         HoldError::Ended => Refusal::Internal("a new hold had ended already".to_owned()),

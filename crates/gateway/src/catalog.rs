@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_accounts::Price;
-use weir_engine::request::{Invalid, OutputLimit};
+use weir_engine::request::OutputLimit;
 use weir_engine::{Engine, Facts, Health, Tokenizer};
 
 use crate::Refusal;
@@ -54,7 +54,7 @@ impl Offer {
     }
 
     /// Applies the operator's cap: refuses an explicit limit above it, and puts it in place of an absent limit.
-    pub(crate) fn limit_output(&self, asked: OutputLimit) -> Result<OutputLimit, Invalid> {
+    pub(crate) fn limit_output(&self, asked: OutputLimit) -> Result<OutputLimit, Refusal> {
         let Some(cap) = self.max_output_tokens else {
             return Ok(asked);
         };
@@ -63,10 +63,7 @@ impl Offer {
                 tokens: Some(cap),
                 ..asked
             }),
-            Some(tokens) if tokens > cap => Err(Invalid::new(
-                "max_tokens",
-                format!("max_tokens (current value: {tokens}) must be between 0 and {cap}"),
-            )),
+            Some(asked) if asked > cap => Err(Refusal::OutputOverCap { asked, cap }),
             Some(_) => Ok(asked),
         }
     }

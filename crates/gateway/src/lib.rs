@@ -407,7 +407,7 @@ impl Gateway {
 
     fn refuse_while_draining(&self) -> Result<(), Refusal> {
         if self.0.draining.load(Ordering::Relaxed) {
-            return Err(Refusal::Overloaded {
+            return Err(Refusal::Draining {
                 retry_after: DRAIN_RETRY,
             });
         }

@@ -25,8 +25,17 @@ pub enum Refusal {
     AccountSuspended,
     #[error("every engine behind {model} is down")]
     ModelNotAvailable { model: String },
+    /// The engine ended the answer because the caller read it too slowly.
+    #[error("the answer of {model} was read too slowly")]
+    SlowReader { model: String },
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The caller's limit of output tokens is higher than the model's.
+    #[error("an output of {asked} tokens is over the cap of {cap}")]
+    OutputOverCap { asked: u32, cap: u32 },
+    /// The cost of the request's tokens is more than an amount can be.
+    #[error("the cost is too large to be counted")]
+    CostTooLarge,
     #[error("prompt of {prompt} tokens is too long for a context of {context}")]
     TooLong {
         context: u32,
@@ -64,9 +73,18 @@ pub enum Refusal {
     ConcurrencyLimit { limit: u32, retry_after: Duration },
     #[error("too many tokens")]
     TokenLimit { retry_after: Duration },
-    /// The engine's queue is full, or the process is draining.
-    #[error("overloaded")]
-    Overloaded { retry_after: Duration },
+    /// A queue of the engine is full.
+    #[error("the engine's queue is full")]
+    QueueFull { retry_after: Duration },
+    /// The process is ending: it finishes what runs, and starts nothing.
+    #[error("the process is draining")]
+    Draining { retry_after: Duration },
+    /// The store of the rate limits can't be reached, and the configuration says to refuse requests then.
+    #[error("the store of the rate limits is out of reach")]
+    LimitsUnavailable { retry_after: Duration },
+    /// More holds wait for the database than it can write.
+    #[error("the ledger's queue is full")]
+    LedgerQueueFull { retry_after: Duration },
     /// The database can't be read or written.
     #[error("the database is out of reach")]
     StoreUnavailable { retry_after: Duration },
@@ -80,7 +98,8 @@ impl Refusal {
     pub fn from_engine(error: EngineError, model: &str) -> Self {
         let model = || model.to_owned();
         match error {
-            EngineError::Busy { retry_after } => Refusal::Overloaded { retry_after },
+            EngineError::Busy { retry_after } => Refusal::QueueFull { retry_after },
+            EngineError::Draining { retry_after } => Refusal::Draining { retry_after },
             EngineError::TooMuchGrammarWork { retry_after } => {
                 Refusal::GrammarWorkLimit { retry_after }
             }
@@ -98,8 +117,41 @@ impl Refusal {
                 model: model(),
                 feature,
             },
+            EngineError::SlowReader => Refusal::SlowReader { model: model() },
             EngineError::Unavailable(_) => Refusal::ModelNotAvailable { model: model() },
             EngineError::Fault(cause) => Refusal::Internal(cause),
+        }
+    }
+
+    /// How long the caller should wait before it tries again, if that may help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match *self {
+            Refusal::BalanceInFlight { retry_after }
+            | Refusal::BillsTooFast { retry_after }
+            | Refusal::RequestLimit { retry_after }
+            | Refusal::GrammarWorkLimit { retry_after }
+            | Refusal::ConcurrencyLimit { retry_after, .. }
+            | Refusal::TokenLimit { retry_after }
+            | Refusal::QueueFull { retry_after }
+            | Refusal::Draining { retry_after }
+            | Refusal::LimitsUnavailable { retry_after }
+            | Refusal::LedgerQueueFull { retry_after }
+            | Refusal::StoreUnavailable { retry_after } => Some(retry_after),
+            Refusal::KeyCap { retry_after, .. } => retry_after,
+            Refusal::InvalidApiKey
+            | Refusal::ModelNotFound { .. }
+            | Refusal::ModelAccessDenied { .. }
+            | Refusal::RoleDenied { .. }
+            | Refusal::AccountSuspended
+            | Refusal::ModelNotAvailable { .. }
+            | Refusal::SlowReader { .. }
+            | Refusal::Invalid(_)
+            | Refusal::OutputOverCap { .. }
+            | Refusal::CostTooLarge
+            | Refusal::TooLong { .. }
+            | Refusal::Unsupported { .. }
+            | Refusal::BalanceTooLow { .. }
+            | Refusal::Internal(_) => None,
         }
     }
 }
@@ -112,7 +164,7 @@ impl From<NotAdmitted> for Refusal {
             retry_after,
         }) = not_admitted
         else {
-            return Refusal::Overloaded {
+            return Refusal::LimitsUnavailable {
                 retry_after: STORE_RETRY,
             };
         };

@@ -602,7 +602,7 @@ async fn refusals_before_the_engine() {
     );
     let too_many = start(MODEL, completion("x", 65)).await;
     assert!(
-        matches!(&too_many, Refusal::Invalid(invalid) if invalid.param == "max_tokens"),
+        matches!(too_many, Refusal::OutputOverCap { asked: 65, cap: 64 }),
         "{too_many:?}"
     );
     let long = "x".repeat(5_000);
@@ -713,7 +713,7 @@ async fn a_draining_gateway_starts_nothing_and_finishes_all() {
     bench.gateway.drain();
     assert_eq!(bench.gateway.ready().await, Err(NotReady::Draining));
     let refusal = bench.start(completion("hello", 20)).await.unwrap_err();
-    assert!(matches!(refusal, Refusal::Overloaded { .. }), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::Draining { .. }), "{refusal:?}");
     bench.gate.as_ref().unwrap().open();
     assert!(matches!(collect(running).await.last, Ok(Event::Done(_))));
     bench.gateway.settled().await;
@@ -736,14 +736,14 @@ async fn a_full_queue_is_an_answer_and_costs_nothing() {
         }
         assert!(running.len() <= 4, "more were let in than may wait");
     };
-    let Refusal::Overloaded { retry_after } = refusal else {
+    let Refusal::QueueFull { retry_after } = refusal else {
         panic!("{refusal:?}")
     };
     assert!((1..=60).contains(&retry_after.as_secs()), "{retry_after:?}");
     assert!(running.len() >= 2, "{} wait", running.len());
     // A refused request isn't prepared: even one too long for any context gets the refusal for the full queue.
     let endless = bench.start(completion(&"hello ".repeat(100_000), 10)).await;
-    assert!(matches!(endless, Err(Refusal::Overloaded { .. })));
+    assert!(matches!(endless, Err(Refusal::QueueFull { .. })));
     bench.gate.as_ref().unwrap().open();
     let accepted = running.len();
     for generation in running {
@@ -770,7 +770,7 @@ async fn who_finds_the_queue_full_holds_nothing() {
     for start in futures::future::join_all(starts).await {
         match start {
             Ok(generation) => running.push(generation),
-            Err(Refusal::Overloaded { .. }) => {}
+            Err(Refusal::QueueFull { .. }) => {}
             Err(other) => panic!("{other:?}"),
         }
     }

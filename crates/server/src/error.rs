@@ -1,6 +1,7 @@
-//! The API's errors: each reason with its status and its names in the answer.
+//! The API's errors: a reason, a message and the parameter that it is about.
 
 mod admin;
+mod reason;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -10,116 +11,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use weir_api::error::{ErrorBody, ErrorObject};
 
+pub use self::reason::{Fault, Reason, Row};
 use crate::redact::redact;
-
-/// The reason for an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    InvalidRequestBody,
-    InvalidBillCycle,
-    InvalidProductCategory,
-    ListBillTooFast,
-    InvalidApiKey,
-    NotEnoughBalance,
-    AccessDenied,
-    ModelNotFound,
-    NotFound,
-    MethodNotAllowed,
-    NameTaken,
-    IdempotencyConflict,
-    KeyMade,
-    OwnAccount,
-    AccountNotEmpty,
-    ConfigInvalid,
-    RequestTooLarge,
-    RateLimitExceeded,
-    TokenLimitExceeded,
-    ModelNotAvailable,
-    InternalError,
-    NotImplemented,
-    ServiceNotAvailable,
-}
-
-/// The form of a reason in an answer: the status, Novita's `reason`, OpenAI's `type` and `code`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    pub status: u16,
-    pub reason: &'static str,
-    pub kind: &'static str,
-    pub code: Option<&'static str>,
-}
-
-impl Reason {
-    pub const ALL: [Reason; 23] = [
-        Reason::InvalidRequestBody,
-        Reason::InvalidBillCycle,
-        Reason::InvalidProductCategory,
-        Reason::ListBillTooFast,
-        Reason::InvalidApiKey,
-        Reason::NotEnoughBalance,
-        Reason::AccessDenied,
-        Reason::ModelNotFound,
-        Reason::NotFound,
-        Reason::MethodNotAllowed,
-        Reason::NameTaken,
-        Reason::IdempotencyConflict,
-        Reason::KeyMade,
-        Reason::OwnAccount,
-        Reason::AccountNotEmpty,
-        Reason::ConfigInvalid,
-        Reason::RequestTooLarge,
-        Reason::RateLimitExceeded,
-        Reason::TokenLimitExceeded,
-        Reason::ModelNotAvailable,
-        Reason::InternalError,
-        Reason::NotImplemented,
-        Reason::ServiceNotAvailable,
-    ];
-
-    /// The table of all reasons. A single error may replace its row's `code`, if its status is 400 or 403.
-    #[rustfmt::skip]
-    pub const fn row(self) -> Row {
-        match self {
-            Reason::InvalidRequestBody  => row(400, "INVALID_REQUEST_BODY",  "invalid_request_error", None),
-            Reason::InvalidBillCycle    => row(400, "INVALID_BILL_CYCLE",    "invalid_request_error", None),
-            Reason::InvalidProductCategory => row(400, "INVALID_PRODUCT_CATEGORY", "invalid_request_error", None),
-            Reason::ListBillTooFast     => row(429, "LIST_BILL_TOO_FAST",    "requests",              Some("rate_limit_exceeded")),
-            Reason::InvalidApiKey       => row(401, "INVALID_API_KEY",       "authentication_error",  Some("invalid_api_key")),
-            Reason::NotEnoughBalance    => row(403, "NOT_ENOUGH_BALANCE",    "insufficient_quota",    Some("insufficient_balance")),
-            Reason::AccessDenied        => row(403, "ACCESS_DENIED",         "permission_error",      Some("model_access_denied")),
-            Reason::ModelNotFound       => row(404, "MODEL_NOT_FOUND",       "invalid_request_error", Some("model_not_found")),
-            Reason::NotFound            => row(404, "NOT_FOUND",             "invalid_request_error", Some("not_found")),
-            Reason::MethodNotAllowed    => row(405, "METHOD_NOT_ALLOWED",    "invalid_request_error", Some("method_not_allowed")),
-            Reason::NameTaken           => row(409, "NAME_TAKEN",            "invalid_request_error", Some("name_taken")),
-            Reason::IdempotencyConflict => row(409, "IDEMPOTENCY_CONFLICT",  "invalid_request_error", Some("idempotency_conflict")),
-            Reason::KeyMade             => row(409, "KEY_MADE",              "invalid_request_error", Some("key_made")),
-            Reason::OwnAccount          => row(409, "OWN_ACCOUNT",           "invalid_request_error", Some("own_account")),
-            Reason::AccountNotEmpty     => row(409, "ACCOUNT_NOT_EMPTY",     "invalid_request_error", Some("account_not_empty")),
-            Reason::ConfigInvalid       => row(409, "CONFIG_INVALID",        "invalid_request_error", Some("config_invalid")),
-            Reason::RequestTooLarge     => row(413, "REQUEST_TOO_LARGE",     "invalid_request_error", Some("request_too_large")),
-            Reason::RateLimitExceeded   => row(429, "RATE_LIMIT_EXCEEDED",   "requests",              Some("rate_limit_exceeded")),
-            Reason::TokenLimitExceeded  => row(429, "TOKEN_LIMIT_EXCEEDED",  "tokens",                Some("rate_limit_exceeded")),
-            Reason::ModelNotAvailable   => row(500, "MODEL_NOT_AVAILABLE",   "server_error",          Some("model_not_available")),
-            Reason::InternalError       => row(500, "INTERNAL_ERROR",        "server_error",          Some("internal_error")),
-            Reason::NotImplemented      => row(501, "NOT_IMPLEMENTED",       "invalid_request_error", Some("not_implemented")),
-            Reason::ServiceNotAvailable => row(503, "SERVICE_NOT_AVAILABLE", "server_error",          Some("overloaded")),
-        }
-    }
-}
-
-const fn row(
-    status: u16,
-    reason: &'static str,
-    kind: &'static str,
-    code: Option<&'static str>,
-) -> Row {
-    Row {
-        status,
-        reason,
-        kind,
-        code,
-    }
-}
 
 /// The names of parameters in a request, for refusals by code that doesn't know its API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,14 +23,20 @@ pub struct ParamNames {
     pub output_tokens: &'static str,
 }
 
+impl ParamNames {
+    /// The names of OpenAI's plain completions.
+    pub(crate) const OPENAI: Self = ParamNames {
+        prompt: "prompt",
+        output_tokens: "max_tokens",
+    };
+}
+
 /// An error for a caller. Internal causes are logged and never stored in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     reason: Reason,
     message: String,
     param: Option<String>,
-    /// Replaces the `code` of the reason's row, with more detail.
-    code: Option<&'static str>,
     metadata: BTreeMap<&'static str, String>,
     retry_after: Option<Duration>,
 }
@@ -158,7 +57,6 @@ impl ApiError {
             reason,
             message,
             param: None,
-            code: None,
             metadata: BTreeMap::new(),
             retry_after: None,
         }
@@ -166,25 +64,18 @@ impl ApiError {
 
     /// An error for a field whose value isn't allowed.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        ApiError::new(Reason::InvalidRequestBody, message).param(param)
+        ApiError::new(Reason::InvalidRequest, message).param(param)
     }
 
     /// An error for a field that would change the answer but that the model doesn't support.
     pub fn unsupported(model: &str, feature: &str, param: impl Into<String>) -> Self {
-        let message = format!("model: {model} does not support feature: {feature}");
-        ApiError::invalid(param, message).code("unsupported_feature")
+        let message = refusal::unsupported(model, feature);
+        ApiError::new(Reason::UnsupportedFeature, message).param(param)
     }
 
     pub(crate) fn param(self, param: impl Into<String>) -> Self {
         ApiError {
             param: Some(param.into()),
-            ..self
-        }
-    }
-
-    pub(crate) fn code(self, code: &'static str) -> Self {
-        ApiError {
-            code: Some(code),
             ..self
         }
     }
@@ -229,7 +120,7 @@ impl ApiError {
                     .param
                     .as_deref()
                     .map(|param| redact(param).into_owned()),
-                code: self.code.or(row.code),
+                code: row.code,
             },
         }
     }

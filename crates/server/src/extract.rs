@@ -226,7 +226,7 @@ fn placed(path: &str, message: &str) -> String {
 }
 
 fn unreadable(message: String) -> ApiError {
-    ApiError::new(Reason::InvalidRequestBody, message)
+    ApiError::new(Reason::InvalidRequest, message)
 }
 
 /// Removes the string from `invalid type: string "sk_…", expected …`: it may be anything, even a secret.

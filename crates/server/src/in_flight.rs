@@ -111,13 +111,13 @@ impl From<TooManyBytes> for ApiError {
     fn from(too_many: TooManyBytes) -> Self {
         let error = match too_many {
             TooManyBytes::OfKey { max } => ApiError::new(
-                Reason::RateLimitExceeded,
+                Reason::KeyBytesInFlight,
                 format!(
                     "rate limit exceeded: more than {max} bytes of this key's requests are in flight"
                 ),
             ),
             TooManyBytes::OfAll => ApiError::new(
-                Reason::ServiceNotAvailable,
+                Reason::BytesInFlight,
                 "the service is overloaded: too many bytes of requests are in flight",
             ),
         };

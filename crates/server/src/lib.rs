@@ -34,7 +34,7 @@ pub use crate::answer::{
     AnswerFormat, Envelope, Folded, FoldedCall, FoldedChoice, FoldedPrompt, TextPart,
 };
 pub use crate::convert::ChatJob;
-pub use crate::error::{ApiError, ParamNames, Reason, Row};
+pub use crate::error::{ApiError, Fault, ParamNames, Reason, Row};
 use crate::in_flight::BytesInFlight;
 pub use crate::layers::cors::Cors;
 pub use crate::redact::redact;

@@ -32,7 +32,7 @@ pub use self::client::{ForwardedHeader, TrustedProxies};
 pub(crate) use self::framing::BadFraming;
 use self::io::TimedIo;
 use self::request::Running;
-pub(crate) use self::request::{OnConnection, Refused};
+pub(crate) use self::request::{Cut, OnConnection, Refused};
 pub(crate) use self::table::ReserveIsFull;
 use self::table::{ConnectionTable, Place, TableLimits};
 use crate::{App, Options, router};
@@ -151,9 +151,11 @@ async fn connection(stream: TcpStream, from: SocketAddr, place: Place, server: &
         tracing::debug!(%error, "TCP_NODELAY can't be set");
     }
     let spoken = Arc::new(AtomicBool::new(false));
+    let cut = Cut::new(server.stop.hard.clone());
     let io = TimedIo::new(
         stream,
         Arc::clone(&spoken),
+        Arc::clone(&cut.unread),
         server.options.header_timeout,
         server.options.write_timeout,
     );
@@ -161,7 +163,7 @@ async fn connection(stream: TcpStream, from: SocketAddr, place: Place, server: &
     let proxies = proxies.include(from.ip()).then_some(proxies);
     let service = service_fn(|mut request: Request<Incoming>| {
         spoken.store(true, Ordering::Relaxed);
-        let running = Running::begin(&request, &place, proxies);
+        let running = Running::begin(&request, &place, proxies, &cut);
         request.extensions_mut().insert(running.on.clone());
         let request = linger::linger(request, server.options.linger_timeout, &server.tasks);
         answer(server.router.clone(), request, running)

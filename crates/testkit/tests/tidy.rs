@@ -328,7 +328,7 @@ fn the_error_table_of_the_docs_is_that_of_the_code() {
         .collect();
     let (_, code) = sources("server")
         .into_iter()
-        .find(|(path, _)| path.ends_with("src/error.rs"))
+        .find(|(path, _)| path.ends_with("src/error/reason.rs"))
         .unwrap();
     let code: String = code_lines(&code)
         .map(|(_, line)| format!("{line}\n"))
@@ -343,5 +343,5 @@ fn the_error_table_of_the_docs_is_that_of_the_code() {
         in_code.len() >= 12,
         "the error table was not found: {in_code:?}"
     );
-    assert_eq!(in_docs, in_code, "docs/api.md and server/error.rs");
+    assert_eq!(in_docs, in_code, "docs/api.md and server/error/reason.rs");
 }

@@ -184,9 +184,7 @@ impl Generation {
                 return Sweep::GoesOn;
             }
             // There is always room for the last event.
-            self.sender.send(Event::Failed(EngineError::Unavailable(
-                "the reader was too slow".to_owned(),
-            )));
+            self.sender.send(Event::Failed(EngineError::SlowReader));
             return Sweep::Over;
         }
         self.full_since = None;

@@ -76,7 +76,8 @@ impl State {
         let own = own + self.starts.iter().filter(of_account).count();
         match &self.phase {
             Phase::Open if has_room(length, own, requests_max) => Ok(()),
-            Phase::Open | Phase::Draining => Err(EngineError::Busy { retry_after }),
+            Phase::Open => Err(EngineError::Busy { retry_after }),
+            Phase::Draining => Err(EngineError::Draining { retry_after }),
             Phase::Stopping => Err(EngineError::Unavailable(
                 "the engine is stopping".to_owned(),
             )),

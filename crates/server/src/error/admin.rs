@@ -34,7 +34,7 @@ impl From<AdminError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "an administrative act failed");
-        Refusal::Overloaded {
+        Refusal::StoreUnavailable {
             retry_after: STORE_RETRY,
         }
         .into()

@@ -40,14 +40,14 @@ fn framing(bad: BadFraming) -> ApiError {
         BadFraming::NoHost
         | BadFraming::SeveralHosts
         | BadFraming::InvalidHost
-        | BadFraming::ChunkedTwice => Reason::InvalidRequestBody,
+        | BadFraming::ChunkedTwice => Reason::InvalidRequest,
     };
     ApiError::new(reason, bad.message())
 }
 
 fn share() -> ApiError {
     ApiError::new(
-        Reason::RateLimitExceeded,
+        Reason::AddressConnections,
         "rate limit exceeded: your address has as many connections as it may have",
     )
     .retry_after(RETRY)
@@ -61,7 +61,7 @@ pub(crate) fn has_key(extensions: &Extensions, caller: &Caller) -> Result<(), Ap
     };
     on.place.has_key(&caller.account).map_err(|ReserveIsFull| {
         ApiError::new(
-            Reason::ServiceNotAvailable,
+            Reason::ConnectionsBusy,
             "the service is overloaded: a request runs on every connection",
         )
         .retry_after(RETRY)

@@ -17,6 +17,7 @@ use weir_accounts::Caller;
 use super::millis;
 use crate::error::Reason;
 use crate::redact::redact;
+use crate::serve::{Cut, OnConnection};
 
 /// Number of characters of an unknown path that are logged.
 const PATH_CHARS_MAX: usize = 100;
@@ -37,7 +38,7 @@ impl StreamFailure {
     }
 }
 
-/// The log line of a request, written when it is dropped.
+/// The log line of a request, written when it is dropped: the one place where the end of a request is recorded.
 pub(crate) struct Line {
     span: Span,
     start: Instant,
@@ -47,6 +48,7 @@ pub(crate) struct Line {
     status: Option<u16>,
     reason: Option<Reason>,
     failure: StreamFailure,
+    cut: Option<Cut>,
     caller: Option<Caller>,
     first_byte_ms: Option<u64>,
     end: End,
@@ -56,6 +58,8 @@ pub(crate) struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
+    /// The next part is being produced. A body that is dropped like this has panicked.
+    Polled,
     Complete,
     Broken,
 }
@@ -70,6 +74,10 @@ impl Line {
             status: None,
             reason: None,
             failure: StreamFailure::default(),
+            cut: request
+                .extensions()
+                .get::<OnConnection>()
+                .map(|on| on.cut.clone()),
             caller: None,
             first_byte_ms: None,
             end: End::Open,
@@ -88,7 +96,33 @@ impl Line {
             self.route = route.as_str().to_owned();
         }
     }
+
+    /// How the request ended, and why if it failed or was refused.
+    fn outcome(&self) -> (&'static str, Option<Reason>) {
+        let cut = || self.cut.as_ref().and_then(Cut::reason);
+        match (self.status, self.end) {
+            (None, _) => match cut() {
+                None => ("gone before the answer", None),
+                reason => ("failed before the answer", reason),
+            },
+            (Some(_), End::Complete) => match self.failure.get() {
+                None => ("complete", self.reason),
+                reason => (FAILED, reason),
+            },
+            (Some(_), End::Polled | End::Broken) => {
+                let reason = self.failure.get().unwrap_or(Reason::InternalError);
+                (FAILED, Some(reason))
+            }
+            (Some(_), End::Open) => match self.failure.get().or_else(cut) {
+                None => ("gone during the answer", self.reason),
+                reason => (FAILED, reason),
+            },
+        }
+    }
 }
+
+/// The outcome of an answer that began and didn't reach its regular end.
+const FAILED: &str = "failed during the answer";
 
 /// A path without a route may contain anything, even a key that was put in the wrong place.
 fn shown(path: &str) -> String {
@@ -97,20 +131,15 @@ fn shown(path: &str) -> String {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let failure = self.failure.get();
-        let outcome = match (self.status, self.end, failure) {
-            (None, ..) => "gone before the answer",
-            (Some(_), End::Broken, _) | (Some(_), _, Some(_)) => "failed during the answer",
-            (Some(_), End::Open, None) => "gone during the answer",
-            (Some(_), End::Complete, None) => "complete",
-        };
-        let reason = self.reason.or(failure);
+        let (outcome, reason) = self.outcome();
+        let row = reason.map(Reason::row);
         tracing::info!(
             parent: &self.span,
             method = %self.method,
             route = self.route,
             status = self.status,
-            reason = reason.map(|reason| reason.row().reason),
+            reason = row.map(|row| row.name),
+            fault = row.map(|row| row.fault.name()),
             account = self.caller.as_ref().map(|caller| caller.account.as_str()),
             key = self.caller.as_ref().map(|caller| caller.key.as_str()),
             first_byte_ms = self.first_byte_ms,
@@ -145,7 +174,9 @@ impl HttpBody for Logged {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let span = self.line.span.clone();
+        let end = std::mem::replace(&mut self.line.end, End::Polled);
         let frame = span.in_scope(|| Pin::new(&mut self.body).poll_frame(context));
+        self.line.end = end;
         let frame = ready!(frame);
         // A reader of a body with a known length doesn't poll past its last frame.
         if matches!(frame, Some(Err(_))) {

@@ -59,7 +59,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Bills>, ApiError> {
     let Query(query) = query.map_err(|error| {
         let message = format!("the query can't be read: {}", error.body_text());
-        ApiError::new(Reason::InvalidRequestBody, message)
+        ApiError::new(Reason::InvalidRequest, message)
     })?;
     let cycle = cycle(&query.cycle_type)?;
     let summary = summary(&query.product_category)?;

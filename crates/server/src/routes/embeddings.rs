@@ -6,14 +6,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use weir_accounts::Caller;
 use weir_api::embeddings::{Answer, Embedding, Usage, Vector};
-use weir_engine::request::Invalid;
-use weir_gateway::{EmbedJob, Refusal};
+use weir_gateway::EmbedJob;
 
 use crate::convert::Encoding;
-use crate::error::ApiError;
+use crate::error::{ApiError, ParamNames};
 use crate::extract::AskedModel;
 use crate::layers::RequestId;
 use crate::{App, convert, extract};
+
+const NAMES: ParamNames = ParamNames {
+    prompt: "input",
+    ..ParamNames::OPENAI
+};
 
 pub(crate) async fn create(
     State(app): State<App>,
@@ -37,7 +41,7 @@ pub(crate) async fn create(
         .gateway
         .embed(&caller, job)
         .await
-        .map_err(named_as_here)?;
+        .map_err(|refusal| ApiError::of(refusal, NAMES))?;
     let data = embedded.vectors.into_iter().enumerate();
     Ok(Json(Answer {
         object: Answer::OBJECT,
@@ -63,16 +67,5 @@ fn encoded(vector: Vec<f32>, encoding: Encoding) -> Vector {
             let bytes: Vec<u8> = vector.into_iter().flat_map(f32::to_le_bytes).collect();
             Vector::Base64(STANDARD.encode(bytes))
         }
-    }
-}
-
-/// Renames the error's field: the engine calls texts prompts, and this endpoint calls them `input`.
-fn named_as_here(refusal: Refusal) -> ApiError {
-    match refusal {
-        Refusal::TooLong { .. } => ApiError::from(refusal).param("input"),
-        Refusal::Invalid(Invalid { param, message }) if param == "prompt" => {
-            ApiError::invalid("input", message.replace("prompt", "input"))
-        }
-        other => other.into(),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiErro
         NotReady::Database(trouble) => trouble.plainly(),
     };
     let message = format!("not ready to serve requests: {why}");
-    Err(ApiError::new(Reason::ServiceNotAvailable, message).retry_after(RETRY))
+    Err(ApiError::new(Reason::NotReady, message).retry_after(RETRY))
 }
 
 /// `Retry-After` of an answer that isn't ready.

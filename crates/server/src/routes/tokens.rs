@@ -23,7 +23,7 @@ use crate::{App, bounded, convert, extract, relaxed};
 /// The names of the parameters of a conversation that is tokenized.
 const CHAT: ParamNames = ParamNames {
     prompt: "messages",
-    output_tokens: "max_tokens",
+    ..ParamNames::OPENAI
 };
 
 pub(crate) async fn tokenize(

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct TimedIo<S> {
     stream: S,
     spoken: Arc<AtomicBool>,
+    unread: Arc<AtomicBool>,
     first_request: Pin<Box<Sleep>>,
     write_timeout: Duration,
     /// The timer of a write that is waiting.
@@ -23,10 +24,12 @@ pub(crate) struct TimedIo<S> {
 }
 
 impl<S> TimedIo<S> {
-    /// `spoken` becomes true with the first request.
+    /// `spoken` becomes true with the first request. `unread` is set when the client has read nothing for
+    /// `write_timeout`.
     pub(crate) fn new(
         stream: S,
         spoken: Arc<AtomicBool>,
+        unread: Arc<AtomicBool>,
         first_request_timeout: Duration,
         write_timeout: Duration,
     ) -> Self {
@@ -34,6 +37,7 @@ impl<S> TimedIo<S> {
         TimedIo {
             stream,
             spoken,
+            unread,
             first_request,
             write_timeout,
             stuck: None,
@@ -54,7 +58,10 @@ impl<S> TimedIo<S> {
             .stuck
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         match stuck.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(timed_out("the client doesn't read"))),
+            Poll::Ready(()) => {
+                self.unread.store(true, Ordering::Relaxed);
+                Poll::Ready(Err(timed_out("the client doesn't read")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -126,6 +133,7 @@ mod tests {
             TimedIo::new(
                 ours,
                 Arc::new(AtomicBool::new(spoken)),
+                Arc::default(),
                 FIRST_REQUEST,
                 WRITE,
             ),

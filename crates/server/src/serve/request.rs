@@ -1,11 +1,16 @@
 //! The connection of a request, for the router: its place in the table, and whether the request may be served.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
+use tokio_util::sync::CancellationToken;
 
 use super::client::{ClientAddress, TrustedProxies};
 use super::framing::{self, BadFraming};
 use super::table::{Place, PlaceKind, RequestGuard};
+use crate::error::Reason;
 use crate::holding::Holding;
 
 /// Extension of every request that came by a connection.
@@ -13,6 +18,30 @@ use crate::holding::Holding;
 pub(crate) struct OnConnection {
     pub(crate) place: Place,
     pub(crate) refused: Option<Refused>,
+    pub(crate) cut: Cut,
+}
+
+/// Says why the server cut a connection, if it did.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    /// Cancelled when the server cuts all connections.
+    hard: CancellationToken,
+    /// Set when the client has read nothing for too long.
+    pub(super) unread: Arc<AtomicBool>,
+}
+
+impl Cut {
+    pub(super) fn new(hard: CancellationToken) -> Self {
+        let unread = Arc::default();
+        Cut { hard, unread }
+    }
+
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        if self.unread.load(Ordering::Relaxed) {
+            return Some(Reason::SlowReader);
+        }
+        self.hard.is_cancelled().then_some(Reason::Stopped)
+    }
 }
 
 /// Why a request isn't served, whatever its path.
@@ -36,6 +65,7 @@ impl Running {
         request: &Request<B>,
         place: &Place,
         proxies: Option<&TrustedProxies>,
+        cut: &Cut,
     ) -> Self {
         let client: Option<ClientAddress> =
             proxies.and_then(|proxies| proxies.client(request.headers()));
@@ -48,6 +78,7 @@ impl Running {
         let on = OnConnection {
             place: place.clone(),
             refused,
+            cut: cut.clone(),
         };
         Running { on, guard }
     }

@@ -1,5 +1,7 @@
 //! Every error of the table, in Novita's and OpenAI's format at once.
 
+use std::collections::HashSet;
+
 use http::{Method, Request};
 use insta::assert_snapshot;
 use serde_json::json;
@@ -337,7 +339,7 @@ async fn service_not_available() {
     assert_snapshot!(shown(&app.get("/ready").await), @r#"503 Retry-After {"code":503,"reason":"SERVICE_NOT_AVAILABLE","message":"not ready to serve requests: the process is ending","metadata":{},"error":{"message":"not ready to serve requests: the process is ending","type":"server_error","param":null,"code":"overloaded"}}"#);
 }
 
-/// The table itself: every reason appears once, with the status by which clients tell errors apart.
+/// The table itself: every reason has a name and a fault for the log, and a status by which clients tell errors apart.
 #[test]
 fn the_table() {
     let rows: Vec<_> = Reason::ALL.iter().map(|reason| reason.row()).collect();
@@ -345,7 +347,9 @@ fn the_table() {
         .iter()
         .map(|row| {
             format!(
-                "{} {} {} {}\n",
+                "{} {} {} {} {} {}\n",
+                row.name,
+                row.fault.name(),
                 row.status,
                 row.reason,
                 row.kind,
@@ -353,29 +357,50 @@ fn the_table() {
             )
         })
         .collect();
+    let names: HashSet<_> = rows.iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), rows.len(), "a name stands for two reasons");
     assert_snapshot!(table, @r#"
-    400 INVALID_REQUEST_BODY invalid_request_error null
-    400 INVALID_BILL_CYCLE invalid_request_error null
-    400 INVALID_PRODUCT_CATEGORY invalid_request_error null
-    429 LIST_BILL_TOO_FAST requests rate_limit_exceeded
-    401 INVALID_API_KEY authentication_error invalid_api_key
-    403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
-    403 ACCESS_DENIED permission_error model_access_denied
-    404 MODEL_NOT_FOUND invalid_request_error model_not_found
-    404 NOT_FOUND invalid_request_error not_found
-    405 METHOD_NOT_ALLOWED invalid_request_error method_not_allowed
-    409 NAME_TAKEN invalid_request_error name_taken
-    409 IDEMPOTENCY_CONFLICT invalid_request_error idempotency_conflict
-    409 KEY_MADE invalid_request_error key_made
-    409 OWN_ACCOUNT invalid_request_error own_account
-    409 ACCOUNT_NOT_EMPTY invalid_request_error account_not_empty
-    409 CONFIG_INVALID invalid_request_error config_invalid
-    413 REQUEST_TOO_LARGE invalid_request_error request_too_large
-    429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
-    429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded
-    500 MODEL_NOT_AVAILABLE server_error model_not_available
-    500 INTERNAL_ERROR server_error internal_error
-    501 NOT_IMPLEMENTED invalid_request_error not_implemented
-    503 SERVICE_NOT_AVAILABLE server_error overloaded
+    invalid_request caller 400 INVALID_REQUEST_BODY invalid_request_error null
+    prompt_too_long caller 400 INVALID_REQUEST_BODY invalid_request_error context_length_exceeded
+    unsupported_feature caller 400 INVALID_REQUEST_BODY invalid_request_error unsupported_feature
+    invalid_bill_cycle caller 400 INVALID_BILL_CYCLE invalid_request_error null
+    invalid_product_category caller 400 INVALID_PRODUCT_CATEGORY invalid_request_error null
+    invalid_api_key caller 401 INVALID_API_KEY authentication_error invalid_api_key
+    balance_too_low caller 403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
+    balance_in_flight caller 403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
+    key_spend_cap caller 403 NOT_ENOUGH_BALANCE insufficient_quota insufficient_balance
+    model_access_denied caller 403 ACCESS_DENIED permission_error model_access_denied
+    role_denied caller 403 ACCESS_DENIED permission_error insufficient_permissions
+    account_suspended caller 403 ACCESS_DENIED permission_error account_suspended
+    model_not_found caller 404 MODEL_NOT_FOUND invalid_request_error model_not_found
+    not_found caller 404 NOT_FOUND invalid_request_error not_found
+    method_not_allowed caller 405 METHOD_NOT_ALLOWED invalid_request_error method_not_allowed
+    name_taken caller 409 NAME_TAKEN invalid_request_error name_taken
+    idempotency_conflict caller 409 IDEMPOTENCY_CONFLICT invalid_request_error idempotency_conflict
+    key_made caller 409 KEY_MADE invalid_request_error key_made
+    own_account caller 409 OWN_ACCOUNT invalid_request_error own_account
+    account_not_empty caller 409 ACCOUNT_NOT_EMPTY invalid_request_error account_not_empty
+    config_invalid caller 409 CONFIG_INVALID invalid_request_error config_invalid
+    request_too_large caller 413 REQUEST_TOO_LARGE invalid_request_error request_too_large
+    bill_limit caller 429 LIST_BILL_TOO_FAST requests rate_limit_exceeded
+    request_limit caller 429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    concurrency_limit caller 429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    grammar_work_limit caller 429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    key_bytes_in_flight caller 429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    address_connections caller 429 RATE_LIMIT_EXCEEDED requests rate_limit_exceeded
+    token_limit caller 429 TOKEN_LIMIT_EXCEEDED tokens rate_limit_exceeded
+    slow_reader caller 500 MODEL_NOT_AVAILABLE server_error model_not_available
+    not_implemented caller 501 NOT_IMPLEMENTED invalid_request_error not_implemented
+    queue_full load 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    ledger_queue_full load 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    bytes_in_flight load 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    connections_busy load 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    draining load 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    model_not_available server 500 MODEL_NOT_AVAILABLE server_error model_not_available
+    internal_error server 500 INTERNAL_ERROR server_error internal_error
+    store_unavailable server 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    limits_unavailable server 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    not_ready server 503 SERVICE_NOT_AVAILABLE server_error overloaded
+    stopped server 503 SERVICE_NOT_AVAILABLE server_error overloaded
     "#);
 }

@@ -42,6 +42,7 @@ impl Log {
                     f["route"],
                     f["status"],
                     f["reason"],
+                    f["fault"],
                     f["outcome"],
                     f["key"].is_string()
                 ])
@@ -97,7 +98,8 @@ async fn a_stream_that_ends_with_an_error_is_logged_as_failed() {
         "POST",
         CHAT,
         200,
-        "INTERNAL_ERROR",
+        "internal_error",
+        "server",
         "failed during the answer",
         true
     ]);
@@ -184,28 +186,78 @@ async fn one_line_a_request_and_no_key() {
     assert_eq!(
         log.requests(),
         [
-            json!(["GET", "/v1/models", 200, null, "complete", false]),
-            json!(["GET", "/v1/models/{*id}", 200, null, "complete", false]),
-            json!(["GET", "/health", 200, null, "complete", false]),
-            json!(["POST", CHAT, 200, null, "complete", true]),
-            json!(["POST", CHAT, 200, null, "complete", true]),
-            json!(["GET", "/sk_…", 404, "NOT_FOUND", "complete", false]),
+            json!(["GET", "/v1/models", 200, null, null, "complete", false]),
+            json!([
+                "GET",
+                "/v1/models/{*id}",
+                200,
+                null,
+                null,
+                "complete",
+                false
+            ]),
+            json!(["GET", "/health", 200, null, null, "complete", false]),
+            json!(["POST", CHAT, 200, null, null, "complete", true]),
+            json!(["POST", CHAT, 200, null, null, "complete", true]),
+            json!([
+                "GET",
+                "/sk_…",
+                404,
+                "not_found",
+                "caller",
+                "complete",
+                false
+            ]),
             json!([
                 "GET",
                 "/v1/models/{*id}",
                 404,
-                "MODEL_NOT_FOUND",
+                "model_not_found",
+                "caller",
                 "complete",
                 false
             ]),
-            json!(["POST", CHAT, 404, "MODEL_NOT_FOUND", "complete", true]),
-            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
-            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
-            json!(["POST", CHAT, 400, "INVALID_REQUEST_BODY", "complete", true]),
+            json!([
+                "POST",
+                CHAT,
+                404,
+                "model_not_found",
+                "caller",
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                CHAT,
+                400,
+                "invalid_request",
+                "caller",
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                CHAT,
+                400,
+                "invalid_request",
+                "caller",
+                "complete",
+                true
+            ]),
+            json!([
+                "POST",
+                CHAT,
+                400,
+                "invalid_request",
+                "caller",
+                "complete",
+                true
+            ]),
             json!([
                 "POST",
                 "/admin/v1/accounts/{account}/keys",
                 200,
+                null,
                 null,
                 "complete",
                 true
@@ -215,6 +267,7 @@ async fn one_line_a_request_and_no_key() {
                 "/admin/v1/keys/{key}/rotate",
                 200,
                 null,
+                null,
                 "complete",
                 true
             ]),
@@ -222,7 +275,8 @@ async fn one_line_a_request_and_no_key() {
                 "POST",
                 "/admin/v1/keys/sk_…/x",
                 404,
-                "NOT_FOUND",
+                "not_found",
+                "caller",
                 "complete",
                 false
             ]),
@@ -230,7 +284,8 @@ async fn one_line_a_request_and_no_key() {
                 "POST",
                 "/admin/v1/accounts",
                 400,
-                "INVALID_REQUEST_BODY",
+                "invalid_request",
+                "caller",
                 "complete",
                 true
             ]),
@@ -238,12 +293,29 @@ async fn one_line_a_request_and_no_key() {
                 "POST",
                 "/admin/v1/accounts",
                 400,
-                "INVALID_REQUEST_BODY",
+                "invalid_request",
+                "caller",
                 "complete",
                 true
             ]),
-            json!(["POST", CHAT, 401, "INVALID_API_KEY", "complete", false]),
-            json!(["POST", CHAT, 200, null, "gone during the answer", true]),
+            json!([
+                "POST",
+                CHAT,
+                401,
+                "invalid_api_key",
+                "caller",
+                "complete",
+                false
+            ]),
+            json!([
+                "POST",
+                CHAT,
+                200,
+                null,
+                null,
+                "gone during the answer",
+                true
+            ]),
         ]
     );
     let secret = key.rsplit('_').next().unwrap();

@@ -44,7 +44,7 @@ fn uncharged(journal: &Journal, id: &str, drained: bool) -> Result<(), String> {
     };
     // On a busy machine a request may come when its node has begun to drain.
     ensure(
-        why.contains("balance") || drained && why.contains("overloaded"),
+        why.contains("balance") || drained && why.contains("draining"),
         "refused for another reason than money or the end of its node",
     )
 }

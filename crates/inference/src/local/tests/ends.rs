@@ -161,7 +161,7 @@ async fn draining_finishes_what_was_accepted() {
     engine.drain();
     let refused = engine.start(prepared.clone()).map(|_| ());
     assert!(
-        matches!(refused, Err(EngineError::Busy { .. })),
+        matches!(refused, Err(EngineError::Draining { .. })),
         "{refused:?}"
     );
     gate.open();

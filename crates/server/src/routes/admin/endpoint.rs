@@ -142,7 +142,7 @@ async fn read<Q: DeserializeOwned, I: Input>(
 fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
         let message = format!("the query can't be read: {}", error.body_text());
-        ApiError::new(Reason::InvalidRequestBody, message)
+        ApiError::new(Reason::InvalidRequest, message)
     })?;
     let mut fields = Map::new();
     for (name, value) in pairs.0 {
@@ -162,7 +162,7 @@ fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
 fn object<B: DeserializeOwned>(body: &[u8]) -> Result<B, ApiError> {
     if body.trim_ascii_start().starts_with(b"[") {
         let message = "the body is not a request: an object is expected";
-        return Err(ApiError::new(Reason::InvalidRequestBody, message));
+        return Err(ApiError::new(Reason::InvalidRequest, message));
     }
     extract::parse(body)
 }

@@ -1,5 +1,6 @@
 //! Export of usage as a file.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
@@ -11,8 +12,9 @@ use weir_api::admin::{self, ExportQuery, Format, Nothing};
 
 use super::endpoint::{Answer, Call};
 use super::openapi::Schemas;
-use crate::error::ApiError;
+use crate::error::{ApiError, Reason};
 use crate::export::{Export, MOMENT_EXPECTED, Wanted, moment, period};
+use crate::layers::StreamFailure;
 
 pub(crate) async fn export(call: Call<ExportQuery, Nothing>) -> Result<File, ApiError> {
     let Call {
@@ -65,11 +67,14 @@ pub(crate) struct File {
 impl IntoResponse for File {
     fn into_response(self) -> Response {
         let media_type = HeaderValue::from_static(media_type(self.format));
-        let pieces = stream::try_unfold(self.export, async |mut export| {
+        let failure = StreamFailure::default();
+        let noted = failure.clone();
+        let pieces = stream::try_unfold((self.export, noted), async |(mut export, noted)| {
             let piece = export.next().await.inspect_err(|error| {
                 tracing::error!(%error, "an export is cut off");
+                noted.set(Reason::StoreUnavailable);
             })?;
-            Ok::<_, StoreError>(piece.map(|piece| (piece, export)))
+            Ok::<_, StoreError>(piece.map(|piece| (piece, (export, noted))))
         });
         let headers = [
             (header::CONTENT_TYPE, media_type),
@@ -83,7 +88,7 @@ impl IntoResponse for File {
                 HeaderValue::from_static("nosniff"),
             ),
         ];
-        (headers, Body::from_stream(pieces)).into_response()
+        (headers, Extension(failure), Body::from_stream(pieces)).into_response()
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) async fn reload(call: Call<Nothing, Nothing>) -> Result<Json<admin::R
         Some(Err(problems)) => Err(ApiError::new(Reason::ConfigInvalid, problems.join("\n"))),
         None => {
             let message = "the server stops, and doesn't read its config any more";
-            Err(ApiError::new(Reason::ServiceNotAvailable, message))
+            Err(ApiError::new(Reason::Draining, message))
         }
     }
 }
