@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use weir_engine::{Event, FinishReason, Token, TokenLogprob, Usage};
+use weir_engine::{Event, FinishReason, Request, Token, TokenLogprob, Usage};
 use weir_gateway::Generation;
 
 pub use self::fold::{Folded, FoldedCall, FoldedChoice, FoldedPrompt};
@@ -118,6 +118,21 @@ pub(crate) struct ResponseShape {
     pub(crate) prompt_logprobs: bool,
     /// Whether a stream has an additional chunk for the usage.
     pub(crate) stream_usage: bool,
+}
+
+impl ResponseShape {
+    /// The shape of an answer that shows every choice, without log-probabilities.
+    pub(crate) fn new(request: &Request, stream_usage: bool) -> Self {
+        ResponseShape {
+            best: None,
+            logprobs: None,
+            text_offsets: TextOffsets::Zero,
+            hides_reasoning: false,
+            token_ids: request.token_ids,
+            prompt_logprobs: request.prompt_logprobs.is_some(),
+            stream_usage,
+        }
+    }
 }
 
 /// Reads the generation to its end, which comes when the usage is settled, and answers.

@@ -24,11 +24,15 @@ pub struct ParamNames {
 }
 
 impl ParamNames {
-    /// The names of OpenAI's plain completions.
-    pub(crate) const OPENAI: Self = ParamNames {
-        prompt: "prompt",
-        output_tokens: "max_tokens",
-    };
+    /// The names in OpenAI's plain completions.
+    pub(crate) const OPENAI: Self = ParamNames::new("prompt", "max_tokens");
+
+    pub const fn new(prompt: &'static str, output_tokens: &'static str) -> Self {
+        ParamNames {
+            prompt,
+            output_tokens,
+        }
+    }
 }
 
 /// An error for a caller. Internal causes are logged and never stored in here.

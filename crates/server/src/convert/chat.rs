@@ -24,7 +24,6 @@ use super::{
     stop,
 };
 use crate::answer::ResponseShape;
-use crate::answer::text_offsets::TextOffsets;
 use crate::error::{ApiError, ParamNames};
 
 /// The values of OpenAI's `reasoning_effort`.
@@ -87,27 +86,19 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<Respons
     let request = extensions.apply(request, delivery)?;
     let job = ChatJob {
         delivery,
-        names: ParamNames {
-            prompt: "messages",
-            output_tokens,
-        },
+        names: ParamNames::new("messages", output_tokens),
         shape: ResponseShape {
-            best: None,
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
-            text_offsets: TextOffsets::Zero,
             hides_reasoning,
-            token_ids: request.token_ids,
-            prompt_logprobs: request.prompt_logprobs.is_some(),
-            stream_usage,
+            ..ResponseShape::new(&request, stream_usage)
         },
         request,
     };
     needs.check(offer)?;
     scores::check(&job, offer)?;
-    match foreign {
-        None => Ok(job),
-        Some((param, feature)) => Err(ApiError::unsupported(model, feature, param)),
-    }
+    foreign.map_or(Ok(job), |(param, feature)| {
+        Err(ApiError::unsupported(model, feature, param))
+    })
 }
 
 /// Where the prompt ends: by default at the start of a new answer, otherwise after the last message or within it.

@@ -69,18 +69,12 @@ pub(crate) fn completion(
     let request = extensions.apply(request, delivery)?;
     let job = ChatJob {
         delivery,
-        names: ParamNames {
-            prompt: "prompt",
-            output_tokens,
-        },
+        names: ParamNames::new("prompt", output_tokens),
         shape: ResponseShape {
             best: best_of.map(|_| n.get()),
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
             text_offsets,
-            hides_reasoning: false,
-            token_ids: request.token_ids,
-            prompt_logprobs: request.prompt_logprobs.is_some(),
-            stream_usage,
+            ..ResponseShape::new(&request, stream_usage)
         },
         request,
     };

@@ -195,3 +195,31 @@ impl HttpBody for Logged {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use futures::stream;
+    use futures::task::noop_waker_ref;
+
+    use super::*;
+
+    #[test]
+    fn a_body_that_panics_has_failed() {
+        let mut line = Line::new(&Request::new(Body::empty()), Instant::now(), Span::none());
+        line.status = Some(200);
+        let panics =
+            stream::poll_fn(|_| -> Poll<Option<Result<Bytes, Infallible>>> { panic!("a test") });
+        let mut body = Logged::new(Body::from_stream(panics), line);
+        assert_eq!(body.line.outcome(), ("gone during the answer", None));
+        let mut context = Context::from_waker(noop_waker_ref());
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            Pin::new(&mut body).poll_frame(&mut context)
+        }));
+        assert!(polled.is_err());
+        let failed = (FAILED, Some(Reason::InternalError));
+        assert_eq!(body.line.outcome(), failed);
+    }
+}

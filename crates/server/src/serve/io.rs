@@ -172,5 +172,6 @@ mod tests {
         });
         assert_eq!(write.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), WRITE * 2 - Duration::from_secs(1));
+        assert!(io.unread.load(Ordering::Relaxed));
     }
 }

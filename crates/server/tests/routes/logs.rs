@@ -2,15 +2,20 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tracing_subscriber::fmt::MakeWriter;
-use weir_accounts::{KeyOptions, KeyRole};
-use weir_inference::sim::{Faults, SimModel, SimOptions};
-use weir_testkit::{Setup, TestApp, body, offer};
+use weir_accounts::{KeyOptions, KeyRole, Nanos};
+use weir_engine::request::Invalid;
+use weir_engine::{Channel, EngineError, Event};
+use weir_gateway::limits::Quotas;
+use weir_testkit::{Scripted, Setup, TestApp, body};
 
 use crate::chat;
+use crate::serve::{Server, endless, read_to_end, read_until};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -53,7 +58,7 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        Write::write(&mut *self.0.lock().unwrap(), bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -69,41 +74,179 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-#[tokio::test]
-async fn a_stream_that_ends_with_an_error_is_logged_as_failed() {
-    let faults = Faults {
-        fault_at: Some(3),
-        ..Faults::default()
-    };
-    let broken = SimModel::new(SimOptions {
-        faults,
-        end_probability: 0.0,
-        ..SimOptions::default()
-    });
-    let app = TestApp::start(Setup {
-        offers: vec![offer("sim/chat", Some(broken))],
-        ..Setup::default()
-    })
-    .await;
+/// The reason, the fault and the outcome in the log line of each request that `client` sends.
+async fn logged(client: impl AsyncFnOnce()) -> Vec<Value> {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .json()
         .with_max_level(tracing::Level::INFO)
         .with_writer(log.clone());
     let guard = tracing::subscriber::set_default(subscriber.finish());
-    let answer = app.post(CHAT, chat(json!({"stream": true}))).await;
+    client().await;
     drop(guard);
-    assert!(answer.frames().last().unwrap().get("error").is_some());
-    let failed = json!([
-        "POST",
-        CHAT,
-        200,
-        "internal_error",
-        "server",
-        "failed during the answer",
-        true
-    ]);
-    assert_eq!(log.requests(), [failed]);
+    let fields = |line: &Value| json!([line[3], line[4], line[5]]);
+    log.requests().iter().map(fields).collect()
+}
+
+/// Whatever ends a generation, its answer is logged as failed with the reason: a stream as one that failed on its way,
+/// although its status is 200.
+#[tokio::test]
+async fn a_failed_answer_has_its_reason() {
+    let retry_after = Duration::from_secs(1);
+    let text = Event::Text {
+        choice: 0,
+        channel: Channel::Content,
+        text: "a".to_owned(),
+        tokens: 1,
+        logprobs: Vec::new(),
+        ids: Vec::new(),
+    };
+    let failed = |error| vec![text.clone(), Event::Failed(error)];
+    let rows = [
+        (
+            failed(EngineError::Busy { retry_after }),
+            503,
+            "queue_full",
+            "load",
+        ),
+        (
+            failed(EngineError::Draining { retry_after }),
+            503,
+            "draining",
+            "load",
+        ),
+        (
+            failed(EngineError::TooMuchGrammarWork { retry_after }),
+            429,
+            "grammar_work_limit",
+            "caller",
+        ),
+        (
+            failed(EngineError::SlowReader),
+            500,
+            "slow_reader",
+            "caller",
+        ),
+        (
+            failed(EngineError::Unavailable("it is gone".to_owned())),
+            500,
+            "model_not_available",
+            "server",
+        ),
+        (
+            failed(EngineError::Fault("a bug".to_owned())),
+            500,
+            "internal_error",
+            "server",
+        ),
+        (
+            failed(Invalid::new("tools", "too complex").into()),
+            400,
+            "invalid_request",
+            "caller",
+        ),
+        (vec![text.clone()], 500, "internal_error", "server"),
+    ];
+    for (script, status, reason, fault) in rows {
+        let app = TestApp::scripted(&Scripted::new(script)).await;
+        let lines = logged(async || {
+            let whole = app.post(CHAT, chat(json!({}))).await;
+            assert_eq!(whole.status, status, "{reason}: {}", whole.text());
+            let streamed = app.post(CHAT, chat(json!({"stream": true}))).await;
+            assert_eq!(streamed.status, 200, "{reason}");
+            assert!(streamed.frames().last().unwrap().get("error").is_some());
+        });
+        let expected = [
+            json!([reason, fault, "complete"]),
+            json!([reason, fault, "failed during the answer"]),
+        ];
+        assert_eq!(lines.await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_own_reason() {
+    let quotas = |quotas: Quotas| Setup {
+        quotas,
+        ..Setup::default()
+    };
+    let rows = [
+        (
+            quotas(Quotas {
+                requests_per_minute: Some(1),
+                ..Quotas::default()
+            }),
+            json!(["request_limit", "caller", "complete"]),
+        ),
+        (
+            quotas(Quotas {
+                tokens_per_minute: Some(40),
+                ..Quotas::default()
+            }),
+            json!(["token_limit", "caller", "complete"]),
+        ),
+        (
+            Setup {
+                credit: Nanos::new(10_000),
+                ..Setup::default()
+            },
+            json!(["balance_too_low", "caller", "complete"]),
+        ),
+    ];
+    for (setup, expected) in rows {
+        let app = TestApp::start(setup).await;
+        let lines = logged(async || {
+            app.post(CHAT, chat(json!({"max_tokens": 1}))).await;
+            app.post(CHAT, chat(json!({"max_tokens": 1000}))).await;
+        });
+        assert_eq!(lines.await, [json!([null, null, "complete"]), expected]);
+    }
+    let (setup, _probe, gate) = endless();
+    let quotas = Quotas {
+        concurrent_requests: Some(1),
+        ..Quotas::default()
+    };
+    let app = TestApp::start(Setup { quotas, ..setup }).await;
+    let lines = logged(async || {
+        let running = app
+            .open(app.request(Method::POST, CHAT, chat(json!({"stream": true}))))
+            .await;
+        app.post(CHAT, chat(json!({}))).await;
+        app.app.gateway.drain();
+        app.post(CHAT, chat(json!({}))).await;
+        drop(running);
+    });
+    let expected = [
+        json!(["concurrency_limit", "caller", "complete"]),
+        json!(["draining", "load", "complete"]),
+        json!([null, null, "gone during the answer"]),
+    ];
+    assert_eq!(lines.await, expected);
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_stream_that_a_stop_cuts_is_the_servers_fault() {
+    let (setup, _probe, gate) = endless();
+    let lines = logged(async || {
+        Server::run(setup, async |server| {
+            let mut stream = server.connect().await;
+            let body = chat(json!({"stream": true, "max_tokens": 1000}));
+            stream
+                .write_all(server.request(&body).as_bytes())
+                .await
+                .unwrap();
+            read_until(&mut stream, "role").await;
+            server.stop.hard.cancel();
+            read_to_end(&mut stream).await;
+            gate.open();
+        })
+        .await;
+    });
+    assert_eq!(
+        lines.await,
+        [json!(["stopped", "server", "failed during the answer"])]
+    );
 }
 
 #[tokio::test]

@@ -58,10 +58,7 @@ impl GenerationApi for Items {
                 true => Delivery::Stream,
                 false => Delivery::Whole,
             },
-            names: ParamNames {
-                prompt: "input",
-                output_tokens: "limit",
-            },
+            names: ParamNames::new("input", "limit"),
             shape: (),
         })
     }
