@@ -115,3 +115,30 @@ reasons! {
         Stopped => ("stopped", 503, "SERVICE_NOT_AVAILABLE", "server_error", Some("overloaded")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCS: &str = include_str!("../../../../docs/operations.md");
+
+    #[test]
+    fn operators_find_every_reason_in_the_docs() {
+        let mut listed: Vec<(&str, &str)> = Vec::new();
+        for row in DOCS.lines() {
+            let mut names = row.split('`').skip(1).step_by(2);
+            let faults = [Fault::Caller, Fault::Load, Fault::Server].map(Fault::name);
+            let fault = names.next().filter(|name| faults.contains(name));
+            if let (Some(fault), true) = (fault, row.starts_with("| `")) {
+                listed.extend(names.map(|name| (fault, name)));
+            }
+        }
+        let mut table: Vec<_> = Reason::ALL
+            .iter()
+            .map(|reason| (reason.row().fault.name(), reason.row().name))
+            .collect();
+        listed.sort_unstable();
+        table.sort_unstable();
+        assert_eq!(listed, table, "docs/operations.md and this table");
+    }
+}
