@@ -4,10 +4,23 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
 use crate::json::Schema;
-use crate::value::{List, object};
+use crate::value::{List, fields, object};
 
 /// Most texts of a `choice`, one of which the answer has to be.
-pub const CHOICES_MAX: usize = 4_096;
+const CHOICES_MAX: usize = 4_096;
+
+fields! {
+    /// The fields that can set the format of an answer.
+    pub struct Formats {
+        response_format: ResponseFormat,
+        /// vLLM's fields for the same: the current one, and the older `guided_*`.
+        structured_outputs: StructuredOutputs,
+        guided_json: GivenSchema,
+        guided_regex: String,
+        guided_choice: List<String, CHOICES_MAX>,
+        guided_grammar: String,
+    }
+}
 
 object! {
     /// `response_format`

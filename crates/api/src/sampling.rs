@@ -5,16 +5,48 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::value::object;
+use crate::value::{Integer, List, fields, object};
 
 /// Most entries of `stop` that are parsed; the number that is allowed is smaller.
 const STOPS_READ_MAX: usize = 64;
 /// Most entries of `logit_bias` that are parsed; the number that is allowed is smaller.
 const BIASES_READ_MAX: usize = 4096;
 /// Most entries of `stop_token_ids` that are parsed; the number that is allowed is smaller.
-pub const STOP_TOKENS_READ_MAX: usize = 4096;
+const STOP_TOKENS_READ_MAX: usize = 4096;
 /// Most entries of `bad_words` that are parsed; the number that is allowed is smaller.
-pub const BAD_WORDS_READ_MAX: usize = 1024;
+const BAD_WORDS_READ_MAX: usize = 1024;
+
+fields! {
+    /// The fields that change how tokens are drawn.
+    pub struct Sampling {
+        temperature: f64,
+        top_p: f64,
+        top_k: Integer,
+        min_p: f64,
+        presence_penalty: f64,
+        frequency_penalty: f64,
+        repetition_penalty: f64,
+        logit_bias: LogitBias,
+        seed: Integer,
+    }
+}
+
+fields! {
+    /// Parameters that vLLM adds to OpenAI's.
+    pub struct Extensions {
+        ignore_eos: bool,
+        min_tokens: Integer,
+        stop_token_ids: List<u32, STOP_TOKENS_READ_MAX>,
+        include_stop_str_in_output: bool,
+        skip_special_tokens: bool,
+        allowed_token_ids: Vec<u32>,
+        bad_words: List<String, BAD_WORDS_READ_MAX>,
+        truncate_prompt_tokens: Integer,
+        truncation_side: String,
+        prompt_logprobs: Integer,
+        return_token_ids: bool,
+    }
+}
 
 object! {
     pub struct StreamOptions {

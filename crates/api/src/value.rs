@@ -8,18 +8,20 @@ use serde_json::value::RawValue;
 
 use crate::json::without_place;
 
-/// Declares an object all of whose fields are optional; `..name` collects fields with unknown names. The last
-/// occurrence of a repeated field counts, as in the JSON parsers of other languages; serde's own derive would refuse
-/// the repetition.
+/// Declares an object all of whose fields are optional; `+name: Type` adds a group of [`fields`], and `..name` collects
+/// fields with unknown names. The last occurrence of a repeated field counts, as in the JSON parsers of other languages;
+/// serde's own derive would refuse the repetition.
 macro_rules! object {
     ($(#[$meta:meta])* pub $(($scope:tt))? struct $name:ident {
         $($(#[$field_meta:meta])* $field:ident $(as $json:literal)?: $type:ty,)*
+        $(+$group:ident: $group_type:ty,)*
         $(..$others:ident)?
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq)]
         pub $(($scope))? struct $name {
             $($(#[$field_meta])* pub $field: Option<$type>,)*
+            $(pub $group: $group_type,)*
             $(
                 /// Fields with unknown names.
                 pub $others: $crate::others::Others,
@@ -42,6 +44,7 @@ macro_rules! object {
                         while let Some(key) = map.next_key::<String>()? {
                             match key.as_str() {
                                 $($crate::value::name!($field $($json)?) => object.$field = map.next_value()?,)*
+                                $(key if object.$group.read(key, &mut map)? => {})*
                                 _ => $crate::value::other!(object, key, map $($others)?),
                             }
                         }
@@ -50,6 +53,30 @@ macro_rules! object {
                 }
 
                 deserializer.deserialize_map(Fields)
+            }
+        }
+    };
+}
+
+/// Declares a group of optional fields that several objects have.
+macro_rules! fields {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: Option<$type>,)*
+        }
+
+        impl $name {
+            /// Reads the value of a field, if the group has one with this name.
+            pub(crate) fn read<'de, A: serde::de::MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+                match key {
+                    $(stringify!($field) => self.$field = map.next_value()?,)*
+                    _ => return Ok(false),
+                }
+                Ok(true)
             }
         }
     };
@@ -75,7 +102,7 @@ macro_rules! other {
     };
 }
 
-pub(crate) use {name, object, other};
+pub(crate) use {fields, name, object, other};
 
 /// An integer in JSON. `2.0` is one, `1.5` and `"2"` are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,7 +66,7 @@ fn integers_are_whole_numbers() {
             (r#"{"seed": null}"#, "None"),
             ("{}", "None"),
         ],
-        |request| request.seed,
+        |request| request.sampling.seed,
     );
 }
 
@@ -155,7 +155,7 @@ fn biases_are_numbers_or_spell_them() {
                 "invalid type: sequence, expected an object of token ids and numbers",
             ),
         ],
-        |request| request.logit_bias,
+        |request| request.sampling.logit_bias,
     );
 }
 

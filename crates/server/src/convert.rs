@@ -11,8 +11,8 @@ mod scores;
 mod tokens;
 mod tools;
 
-use weir_api::{Anything, Integer, LogitBias, StreamOptions};
-use weir_engine::request::{Choices, Invalid, Stop, Tokenizing};
+use weir_api::{Anything, Integer, LogitBias, StreamOptions, sampling};
+use weir_engine::request::{Choices, Invalid, SamplingFields, Stop, Tokenizing};
 use weir_engine::tokenizer::Bos;
 use weir_engine::{Feature, Input, Request, Token};
 use weir_gateway::{Delivery, Offer};
@@ -135,23 +135,20 @@ fn tokenizing(add_special_tokens: Option<bool>, parse_special: Option<bool>) -> 
     }
 }
 
-/// The sampling fields, which have the same names in both endpoints.
-macro_rules! sampling {
-    ($body:ident) => {
-        weir_engine::Sampling::new(weir_engine::request::SamplingFields {
-            temperature: $body.temperature,
-            top_p: $body.top_p,
-            top_k: $body.top_k.map(|weir_api::Integer(top_k)| top_k),
-            min_p: $body.min_p,
-            presence_penalty: $body.presence_penalty,
-            frequency_penalty: $body.frequency_penalty,
-            repetition_penalty: $body.repetition_penalty,
-            logit_bias: crate::convert::logit_bias($body.logit_bias.unwrap_or_default())?,
-            seed: $body.seed.map(|weir_api::Integer(seed)| seed),
-        })
-    };
+/// Checks the fields that change how tokens are drawn.
+fn sampling(fields: sampling::Sampling) -> Result<weir_engine::Sampling, Invalid> {
+    weir_engine::Sampling::new(SamplingFields {
+        temperature: fields.temperature,
+        top_p: fields.top_p,
+        top_k: fields.top_k.map(|Integer(top_k)| top_k),
+        min_p: fields.min_p,
+        presence_penalty: fields.presence_penalty,
+        frequency_penalty: fields.frequency_penalty,
+        repetition_penalty: fields.repetition_penalty,
+        logit_bias: logit_bias(fields.logit_bias.unwrap_or_default())?,
+        seed: fields.seed.map(|Integer(seed)| seed),
+    })
 }
-use sampling;
 
 fn logit_bias(LogitBias(biases): LogitBias) -> Result<Vec<(Token, f64)>, Invalid> {
     let token = |(token, bias): (String, f64)| match token.parse() {

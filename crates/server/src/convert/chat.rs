@@ -15,9 +15,9 @@ use weir_engine::{Feature, Request};
 use weir_gateway::Offer;
 
 use self::messages::messages;
-use super::extensions::extensions;
+use super::extensions::extend;
 use super::foreign;
-use super::format::{format, given};
+use super::format::format;
 use super::tools::{refuse_functions, tools};
 use super::{
     ChatJob, Needs, choices, delivery, max_tokens, refuse_upstreams, sampling, scores, spelling,
@@ -30,7 +30,6 @@ use crate::error::{ApiError, ParamNames};
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<ResponseShape>, ApiError> {
-    let model = &offer.id;
     let mut needs = Needs::default();
     refuse_upstreams(body.api_base, body.base_url)?;
     refuse_functions(body.functions, body.function_call)?;
@@ -45,7 +44,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<Respons
         body.parallel_tool_calls,
         &mut needs,
     )?;
-    let format = format(given!(body), &mut needs)?;
+    let format = format(body.formats, &mut needs)?;
     let template_kwargs = template_kwargs(
         body.chat_template_kwargs,
         body.enable_thinking,
@@ -56,11 +55,10 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<Respons
     let (delivery, stream_usage) = delivery(body.stream, body.stream_options.as_ref())?;
     let hides_reasoning = body.include_reasoning == Some(false);
     let thinking_tokens = thinking_tokens(body.thinking_token_budget, &mut needs)?;
-    let extensions = extensions!(body);
     let continues = body.continue_final_message == Some(true);
-    let (messages, is_prefix) = messages(model, body.messages)?;
+    let (messages, is_prefix) = messages(&offer.id, body.messages)?;
     let request = Request {
-        sampling: sampling!(body)?,
+        sampling: sampling(body.sampling)?,
         stop: stop(body.stop)?,
         choices: choices(body.n)?,
         output: OutputLimit {
@@ -83,10 +81,11 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<Respons
             separate_reasoning: hides_reasoning || body.separate_reasoning == Some(true),
         }))
     };
-    let request = extensions.apply(request, delivery)?;
+    let names = ParamNames::new("messages", output_tokens);
+    let request = extend(request, body.extensions, delivery, names)?;
     let job = ChatJob {
         delivery,
-        names: ParamNames::new("messages", output_tokens),
+        names,
         shape: ResponseShape {
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),
             hides_reasoning,
@@ -97,7 +96,7 @@ pub(crate) fn chat(offer: &Offer, body: chat::Request) -> Result<ChatJob<Respons
     needs.check(offer)?;
     scores::check(&job, offer)?;
     foreign.map_or(Ok(job), |(param, feature)| {
-        Err(ApiError::unsupported(model, feature, param))
+        Err(ApiError::unsupported(&offer.id, feature, param))
     })
 }
 

@@ -6,9 +6,9 @@ use weir_engine::Request;
 use weir_engine::request::{Choices, Input, Invalid, Logprobs, OutputLimit, Overflow, Prompt};
 use weir_gateway::{Delivery, Offer};
 
-use super::extensions::extensions;
+use super::extensions::extend;
 use super::foreign;
-use super::format::{format, given};
+use super::format::format;
 use super::{
     ChatJob, Needs, choices, delivery, max_tokens, missing, refuse_upstreams, sampling, scores,
     spelling, stop, tokenizing, within,
@@ -36,9 +36,9 @@ pub(crate) fn completion(
     let (max_tokens, output_tokens) = max_tokens(body.max_tokens, body.max_completion_tokens, 0)?;
     let logprobs = logprobs(body.logprobs)?;
     let mut needs = Needs::default();
-    let format = format(given!(body), &mut needs)?;
+    let format = format(body.formats, &mut needs)?;
     let echo = body.echo == Some(true);
-    let sampling = sampling!(body)?;
+    let sampling = sampling(body.sampling)?;
     let stop = stop(body.stop)?;
     let choices = best_of.unwrap_or(n);
     let prompts = prompts(body.prompt.ok_or_else(|| missing("prompt"))?, choices)?;
@@ -50,7 +50,6 @@ pub(crate) fn completion(
         Some(_) if !echo => text_offsets(&prompts, offer),
         Some(_) | None => TextOffsets::Zero,
     };
-    let extensions = extensions!(body);
     let request = Request {
         sampling,
         stop,
@@ -66,10 +65,11 @@ pub(crate) fn completion(
         format,
         ..Request::new(Input::Prompts(prompts))
     };
-    let request = extensions.apply(request, delivery)?;
+    let names = ParamNames::new("prompt", output_tokens);
+    let request = extend(request, body.extensions, delivery, names)?;
     let job = ChatJob {
         delivery,
-        names: ParamNames::new("prompt", output_tokens),
+        names,
         shape: ResponseShape {
             best: best_of.map(|_| n.get()),
             logprobs: logprobs.map(|_| spelling(body.return_tokens_as_token_ids)),

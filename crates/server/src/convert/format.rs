@@ -1,39 +1,14 @@
 //! The format of the answer: `response_format`, and vLLM's fields for the same and more.
 
-use weir_api::format::{GivenSchema, JsonSchema, StructuredOutputs};
+use weir_api::format::{Formats, GivenSchema, JsonSchema, StructuredOutputs};
 use weir_api::{List, ResponseFormat};
 use weir_engine::Feature;
 use weir_engine::request::{Format, Invalid, Schema};
 
 use super::{Needs, is_name};
 
-/// All fields that can set the format of the answer.
-pub(super) struct Given {
-    pub(super) response_format: Option<ResponseFormat>,
-    pub(super) structured_outputs: Option<StructuredOutputs>,
-    pub(super) json: Option<GivenSchema>,
-    pub(super) regex: Option<String>,
-    pub(super) choice: Option<Vec<String>>,
-    pub(super) grammar: Option<String>,
-}
-
-/// Takes the fields out of a body. They have the same names in both endpoints.
-macro_rules! given {
-    ($body:ident) => {
-        crate::convert::format::Given {
-            response_format: $body.response_format,
-            structured_outputs: $body.structured_outputs,
-            json: $body.guided_json,
-            regex: $body.guided_regex,
-            choice: $body.guided_choice.map(|weir_api::List(texts)| texts),
-            grammar: $body.guided_grammar,
-        }
-    };
-}
-pub(super) use given;
-
 /// The format of the answer. At most one field may set it.
-pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid> {
+pub(super) fn format(given: Formats, needs: &mut Needs) -> Result<Format, Invalid> {
     let mut formats = Vec::new();
     if let Some(format) = given.response_format {
         formats.push(("response_format", response_format(format)?));
@@ -42,19 +17,19 @@ pub(super) fn format(given: Given, needs: &mut Needs) -> Result<Format, Invalid>
         formats.extend(structured_outputs(outputs)?.map(|format| ("structured_outputs", format)));
     }
     let guided = [
-        given.json.map(|schema| {
+        given.guided_json.map(|schema| {
             Ok((
                 "guided_json",
                 Format::JsonSchema(given_schema(schema, "guided_json")),
             ))
         }),
         given
-            .regex
+            .guided_regex
             .map(|regex| Ok(("guided_regex", Format::Regex(regex.into(), "guided_regex")))),
         given
-            .choice
-            .map(|texts| Ok(("guided_choice", choice(texts, "guided_choice")?))),
-        given.grammar.map(|text| {
+            .guided_choice
+            .map(|List(texts)| Ok(("guided_choice", choice(texts, "guided_choice")?))),
+        given.guided_grammar.map(|text| {
             Ok((
                 "guided_grammar",
                 Format::Grammar(text.into(), "guided_grammar"),
