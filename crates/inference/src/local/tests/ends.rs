@@ -232,7 +232,7 @@ fn a_reader_that_never_reads_is_given_up() {
         last = Some(event);
     }
     assert!(
-        matches!(last, Some(Event::Failed(EngineError::Unavailable(_)))),
+        matches!(last, Some(Event::Failed(EngineError::SlowReader))),
         "{last:?}"
     );
 }
