@@ -50,7 +50,7 @@ pub trait Engine: Send + Sync + Debug {
         request: &'a Arc<Request>,
     ) -> BoxFuture<'a, Result<Prepared, EngineError>>;
 
-    /// Refuses every new request from now on with [`EngineError::Busy`]; accepted ones finish.
+    /// Refuses every new request from now on with [`EngineError::Draining`]; accepted ones finish.
     fn drain(&self);
 
     /// Stops the engine: what is still being generated fails with [`EngineError::Unavailable`]. Resolves when the

@@ -333,7 +333,8 @@ async fn new_terms_are_for_new_requests() {
     assert_eq!(bench.charged().await, cheap);
 
     let refused = bench.start(completion("hello there", 20)).await;
-    assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    let over_cap = Refusal::OutputOverCap { asked: 20, cap: 5 };
+    assert_eq!(refused.map(|_| ()), Err(over_cap));
     let dear = bench.start(completion("hello there", 5)).await.unwrap();
     let dear = 10 * cost(usage(&collect(dear).await));
     assert_eq!(bench.charged().await, cheap + dear);

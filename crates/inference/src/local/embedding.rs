@@ -300,7 +300,10 @@ impl EmbeddingThread {
             answer,
         };
         self.queue.push(job).map_err(|refused| match refused {
-            Refused::Full | Refused::Draining => EngineError::Busy {
+            Refused::Full => EngineError::Busy {
+                retry_after: RETRY_AFTER,
+            },
+            Refused::Draining => EngineError::Draining {
                 retry_after: RETRY_AFTER,
             },
             Refused::Closed => gone(),
