@@ -148,7 +148,7 @@ async fn serve_with(
         drain(&gateway, &stop, signal, events);
         let why = tokio::select! {
             _ = signals.stop() => "a second signal",
-            () = tokio::time::sleep(config.shutdown_grace) => "the grace time is over",
+            () = tokio::time::sleep(config.shutdown.grace()) => "the grace time is over",
         };
         tracing::warn!(why, "running answers are cut");
         stop.hard.cancel();

@@ -10,6 +10,7 @@ mod optimize;
 #[cfg(feature = "llama")]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(feature = "llama")]
 use self::model_files::{Identity, ModelFiles};
@@ -23,19 +24,22 @@ use weir_accounts::{Accounts, Options, Price, Role, SpillOptions};
 use weir_engine::Engine;
 #[cfg(feature = "llama")]
 use weir_engine::embed::Shortening;
-use weir_gateway::limits::StoreOptions;
+use weir_gateway::limits::{StoreFailure, StoreOptions};
 use weir_gateway::{Catalog, Clock, Gateway, Offer, Rules};
 use weir_inference::constraint::AdmissionOptions;
+use weir_inference::local::{CacheSharing, Speculation};
 #[cfg(feature = "llama")]
 use weir_inference::local::{EmbeddingEngine, LocalEngine};
 use weir_server::{App, Reload};
 use weir_webhooks::{Deps, Webhooks};
 
 use crate::commands::accounts::{DATABASE, not_opened};
-use crate::config::limits::Limits;
-use crate::config::{Config, Database, Http, Llama, Model};
+use crate::config::limits::OnFailure;
+use crate::config::models::{DraftTokens, PrefixCache};
 #[cfg(feature = "llama")]
-use crate::config::{FlashAttention, KvFormat, KvLayout, Optimize};
+use crate::config::models::{FlashAttention, KvFormat, KvLayout, Optimize};
+use crate::config::types::Store;
+use crate::config::{Config, Database, EngineSection, Llama, Model};
 use crate::model_file;
 
 /// The options with which the config says to open the database.
@@ -43,17 +47,17 @@ pub(crate) fn options(config: &Config, role: Role) -> Options {
     let options = match &config.database {
         Database::Sqlite => Options::new(config.data.join(DATABASE), role),
         Database::Postgres(url) => Options {
-            timeout: config.postgres.timeout,
+            timeout: config.postgres.timeout(),
             readers_max: config.postgres.connections_max,
             ..Options::new(url.clone(), role)
         },
     };
     Options {
         node: config.node.name.clone(),
-        node_silence: config.node.silence,
+        node_silence: config.node.silence(),
         spill: Some(SpillOptions {
             folder: config.data.clone(),
-            requests_max: usize::try_from(config.unsettled_requests_max).expect("a u32 fits"),
+            requests_max: usize::try_from(config.usage.unsettled_requests_max).expect("a u32 fits"),
         }),
         ..options
     }
@@ -151,7 +155,10 @@ pub(crate) async fn models(config: &Config, clock: &Clock) -> (Catalog, Models) 
             model: model.id.clone(),
             files: Arc::clone(&started.files),
             identity: started.identity.clone(),
-            checksum: model.engine.checksum,
+            checksum: {
+                let EngineSection::Llama(llama) = model.engine();
+                llama.checksum
+            },
         }));
         let engine = started.map(|started| started.engine);
         engines.extend(engine.clone());
@@ -201,11 +208,11 @@ fn offer(model: &Model, engines: Vec<Arc<dyn Engine>>, created: i64) -> Offer {
         title: model.title.clone().unwrap_or_else(|| model.id.clone()),
         description: model.description.clone().unwrap_or_default(),
         price: Price {
-            input: price(model.price.input),
-            output: price(model.price.output),
-            cached: model.price.cached.map(price),
+            input: price(model.input_price),
+            output: price(model.output_price),
+            cached: model.cached_price.map(price),
         },
-        max_output_tokens: model.output_tokens_max,
+        max_output_tokens: model.max_output_tokens,
         engines,
     }
 }
@@ -216,29 +223,31 @@ pub(crate) async fn gateway(
     accounts: Accounts,
     clock: Clock,
 ) -> anyhow::Result<Gateway> {
-    let Limits {
-        key,
-        tiers,
-        store,
-        store_timeout,
-        on_failure,
-    } = config.limits.clone();
-    let limits = match store {
-        None => weir_gateway::limits::Limits::new(Instant::now()),
-        Some(url) => {
+    let section = &config.limits;
+    let limits = match &section.store {
+        Store::Memory => weir_gateway::limits::Limits::new(Instant::now()),
+        Store::Shared(url) => {
             let options = StoreOptions {
-                url: url.expose().to_owned(),
-                timeout: store_timeout,
-                on_failure,
+                url: url.clone(),
+                timeout: section.store_timeout(),
+                on_failure: match section.on_failure {
+                    OnFailure::Local => StoreFailure::Local,
+                    OnFailure::Open => StoreFailure::Open,
+                    OnFailure::Closed => StoreFailure::Closed,
+                },
                 node: getrandom::u64().context("no randomness for a node's name")?,
             };
             let opened = weir_gateway::limits::Limits::shared(options, Instant::now()).await;
             opened.context("limits.store")?
         }
     };
-    let rules = Rules { limits, key, tiers };
+    let rules = Rules {
+        limits,
+        key: section.key(),
+        tiers: section.tier_rules(),
+    };
     let gateway = Gateway::new(catalog, accounts, rules, clock);
-    Ok(match config.usage_keep_days {
+    Ok(match config.usage.keep_days {
         Some(days) => gateway.with_usage_kept(SignedDuration::from_hours(i64::from(days) * 24)),
         None => gateway,
     })
@@ -253,41 +262,13 @@ pub(crate) async fn webhooks(
     let random = || getrandom::u64().expect("the operating system has randomness");
     let time = accounts.clone();
     let deps = Deps::new(move || time.time(clock.now()), random);
-    let started = Webhooks::start(accounts, config.webhooks.clone(), deps).await;
+    let started = Webhooks::start(accounts, config.webhooks(), deps).await;
     started.context("webhooks")
 }
 
 /// Makes the application that serves HTTP.
 pub(crate) fn app(config: &Config, gateway: Gateway, reload: Reload) -> App {
-    let Http {
-        body_bytes_max,
-        body_bytes_in_flight_max,
-        body_bytes_in_flight_per_key_max,
-        header_timeout,
-        body_idle_timeout,
-        body_timeout,
-        write_timeout,
-        connections_max,
-        connections_per_address_max,
-        connections_reserve,
-        trusted_proxies,
-    } = config.http.clone();
-    let narrow = |number: u64| usize::try_from(number).expect("the key's range fits");
-    let options = weir_server::Options {
-        body_bytes_max: narrow(body_bytes_max),
-        body_bytes_in_flight_max: narrow(body_bytes_in_flight_max),
-        body_bytes_in_flight_per_key_max: narrow(body_bytes_in_flight_per_key_max),
-        header_timeout,
-        body_idle_timeout,
-        body_timeout,
-        write_timeout,
-        connections_max: narrow(connections_max),
-        connections_per_address_max: narrow(connections_per_address_max),
-        connections_reserve: narrow(connections_reserve),
-        trusted_proxies,
-        cors_origins: config.cors_origins.clone(),
-        ..weir_server::Options::default()
-    };
+    let options = config.http.options(config.cors_origins());
     App::new(gateway, options, random).with_reload(reload)
 }
 
@@ -308,22 +289,9 @@ fn start_engine(
     clock: &Clock,
     #[cfg(feature = "llama")] known: &Arc<ModelFiles>,
 ) -> JoinHandle<anyhow::Result<Started>> {
-    let clock = clock.clone();
-    let mut options = weir_inference::local::Options::new(move || clock.now());
-    if let Some(queue) = model.engine.queue_requests_max {
-        options.queue_requests_max = usize::try_from(queue).expect("a u32 fits");
-    }
-    options.grammar_compiles = grammar_compiles(&model.engine);
-    if let Some(target) = model.engine.inter_token_target {
-        options.inter_token_target = target;
-    }
-    if let Some(tokens) = model.engine.prompt_tokens_min {
-        options.prompt_tokens_min = tokens;
-    }
-    options.prefix_cache = model.engine.prefix_cache;
-    options.speculation = model.engine.speculation;
-    options.write_timeout = config.http.write_timeout;
-    let llama = model.engine.clone();
+    let EngineSection::Llama(llama) = model.engine();
+    let options = local_options(llama, config, clock);
+    let llama = llama.clone();
     let span = tracing::info_span!("engine", model = model.id);
     #[cfg(feature = "llama")]
     let (known, requantized) = (Arc::clone(known), requantized(config));
@@ -335,19 +303,44 @@ fn start_engine(
     tokio::task::spawn_blocking(move || span.in_scope(load))
 }
 
-fn grammar_compiles(engine: &Llama) -> AdmissionOptions {
-    let usual = AdmissionOptions::default();
-    let number = |written: Option<u32>, usual: usize| {
-        written.map_or(usual, |number| usize::try_from(number).expect("a u32 fits"))
-    };
-    AdmissionOptions {
-        at_once: number(engine.grammar_compiles_max, usual.at_once),
-        waiting_max: number(engine.grammar_compiles_waiting_max, usual.waiting_max),
-        burst: engine.grammar_compile_burst.unwrap_or(usual.burst),
-        per_second: engine
-            .grammar_compile_per_second
-            .unwrap_or(usual.per_second),
+/// The options of a local engine.
+fn local_options(llama: &Llama, config: &Config, clock: &Clock) -> weir_inference::local::Options {
+    let clock = clock.clone();
+    let mut options = weir_inference::local::Options::new(move || clock.now());
+    options.queue_requests_max = number(llama.queue_requests_max, options.queue_requests_max);
+    options.grammar_compiles = grammar_compiles(llama);
+    if let Some(target) = llama.inter_token_target_ms {
+        options.inter_token_target = Duration::from_millis(target);
     }
+    if let Some(tokens) = llama.prompt_tokens_min {
+        options.prompt_tokens_min = tokens;
+    }
+    options.prefix_cache = match llama.prefix_cache {
+        PrefixCache::Account => CacheSharing::Account,
+        PrefixCache::Everybody => CacheSharing::Everybody,
+        PrefixCache::Off => CacheSharing::Off,
+    };
+    options.speculation = match llama.speculation {
+        DraftTokens::Ngram => Speculation::Ngram,
+        DraftTokens::Off => Speculation::Off,
+    };
+    options.write_timeout = config.http.write_timeout();
+    options
+}
+
+fn grammar_compiles(llama: &Llama) -> AdmissionOptions {
+    let usual = AdmissionOptions::default();
+    let time = |written: Option<u64>, usual| written.map_or(usual, Duration::from_millis);
+    AdmissionOptions {
+        at_once: number(llama.grammar_compiles_max, usual.at_once),
+        waiting_max: number(llama.grammar_compiles_waiting_max, usual.waiting_max),
+        burst: time(llama.grammar_compile_burst_ms, usual.burst),
+        per_second: time(llama.grammar_compile_ms_per_second, usual.per_second),
+    }
+}
+
+fn number(written: Option<u32>, usual: usize) -> usize {
+    written.map_or(usual, |number| usize::try_from(number).expect("a u32 fits"))
 }
 
 #[cfg(feature = "llama")]
@@ -407,7 +400,7 @@ pub(crate) fn serve_options(llama: &Llama) -> weir_llama::ServeOptions {
             input_tokens_max: llama.embedding_tokens,
             pooling: None,
         },
-        embeddings: llama.embeddings,
+        embeddings: llama.embeddings.is_some(),
     }
 }
 

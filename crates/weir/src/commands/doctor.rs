@@ -12,7 +12,7 @@ use weir_accounts::{Accounts, Location, Options, Role};
 
 use super::ledger;
 use crate::cli::Json;
-use crate::config::{Config, Database, Invalid, Llama, Loaded, Model, Source};
+use crate::config::{Config, Database, EngineSection, Invalid, Llama, Loaded, Model, Source};
 #[cfg(feature = "llama")]
 use crate::wire::model_files;
 use crate::{model_file, output, wire};
@@ -178,8 +178,9 @@ fn models(config: &Config) -> Vec<Check> {
 
 fn model(model: &Model) -> Check {
     let name = format!("model {}", model.id);
-    match loads(&model.engine) {
-        Ok(()) => check(name, Verdict::Ok, model.engine.path.display().to_string()),
+    let EngineSection::Llama(llama) = model.engine();
+    match loads(llama) {
+        Ok(()) => check(name, Verdict::Ok, llama.path.display().to_string()),
         Err(error) => check(name, Verdict::Wrong, error.to_string()),
     }
 }

@@ -31,7 +31,7 @@ mod with_engine {
 
     use super::check::{self, Checked};
     use super::{Config, ExitCode, Inspect, Invalid};
-    use crate::config::Llama;
+    use crate::config::{EngineSection, Llama};
     use crate::output;
     use crate::wire;
 
@@ -85,7 +85,8 @@ mod with_engine {
     fn find(config: Result<&Config, &Invalid>, name: &str) -> anyhow::Result<Llama> {
         let mut models = config.iter().flat_map(|config| &config.models);
         if let Some(model) = models.find(|model| model.id == name) {
-            return Ok(model.engine.clone());
+            let EngineSection::Llama(llama) = model.engine();
+            return Ok(llama.clone());
         }
         let path = PathBuf::from(name);
         if path.exists() {

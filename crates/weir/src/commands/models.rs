@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cli::Json;
-use crate::config::{Config, Model};
+use crate::config::{Config, EngineSection, Model};
 use crate::output;
 
 pub(crate) fn list(config: &Config, output: Json) -> output::Result<()> {
@@ -47,14 +47,15 @@ pub(crate) fn warn_of_unknown(offered: Option<&[String]>, asked: &[String]) {
 }
 
 fn row(model: &Model) -> serde_json::Value {
+    let EngineSection::Llama(llama) = model.engine();
     json!({
         "id": model.id,
         "title": model.title,
-        "input_price": model.price.input,
-        "output_price": model.price.output,
-        "cached_price": model.price.cached.unwrap_or(model.price.input),
-        "max_output_tokens": model.output_tokens_max,
-        "path": model.engine.path.display().to_string(),
-        "file_present": model.engine.path.is_file(),
+        "input_price": model.input_price,
+        "output_price": model.output_price,
+        "cached_price": model.cached_price.unwrap_or(model.input_price),
+        "max_output_tokens": model.max_output_tokens,
+        "path": llama.path.display().to_string(),
+        "file_present": llama.path.is_file(),
     })
 }

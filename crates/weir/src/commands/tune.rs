@@ -12,7 +12,9 @@ use toml_edit::Value;
 
 use self::search::{Choices, Measured, Settings, Trial, search};
 use crate::cli::Tune;
-use crate::config::{Config, KvLayout, Llama, Optimize, Source};
+use crate::config::models::{KvLayout, Optimize};
+use crate::config::types::word;
+use crate::config::{Config, EngineSection, Llama, Source};
 use crate::{model_file, output};
 
 /// Measures settings, prints the results, and with `--write` writes the best to the config.
@@ -64,7 +66,10 @@ impl Place {
             bail!("--write needs a model of a config file, and {name} is in none");
         }
         let engine = match model {
-            Some(model) => model.engine.clone(),
+            Some(model) => {
+                let EngineSection::Llama(llama) = model.engine();
+                llama.clone()
+            }
             None if Path::new(name).is_file() => Llama::at(PathBuf::from(name)),
             None => bail!("{name} is neither a model of the config nor a file"),
         };
@@ -80,8 +85,8 @@ fn keys(
 ) -> Vec<(&'static str, Value)> {
     let mut keys = vec![
         ("threads", i64::from(best.threads).into()),
-        ("flash_attention", best.flash_attention.name().into()),
-        ("kv_layout", best.kv_layout.name().into()),
+        ("flash_attention", word(best.flash_attention).into()),
+        ("kv_layout", word(best.kv_layout).into()),
     ];
     if best.kv_layout == KvLayout::Split {
         keys.push(("sequences", i64::from(command.streams).into()));
@@ -91,7 +96,7 @@ fn keys(
         }
     }
     if best.optimize == Optimize::Speed {
-        keys.push(("optimize", best.optimize.name().into()));
+        keys.push(("optimize", word(best.optimize).into()));
     }
     keys
 }
@@ -130,9 +135,9 @@ fn print(
         let mut cells = vec![
             mark.to_owned(),
             settings.threads.to_string(),
-            settings.kv_layout.name().to_owned(),
-            settings.flash_attention.name().to_owned(),
-            settings.optimize.name().to_owned(),
+            word(settings.kv_layout),
+            word(settings.flash_attention),
+            word(settings.optimize),
             context_tokens.to_string(),
         ];
         let speeds = [speed.prompt, speed.one_stream, speed.streams];
@@ -154,9 +159,9 @@ impl std::fmt::Display for Settings {
             f,
             "threads = {}, kv_layout = {}, flash_attention = {}, optimize = {}",
             self.threads,
-            self.kv_layout.name(),
-            self.flash_attention.name(),
-            self.optimize.name()
+            word(self.kv_layout),
+            word(self.flash_attention),
+            word(self.optimize)
         )
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, Invalid, Llama, Model, Price, Source};
+use super::models::{EngineSection, Model};
+use super::problem::Invalid;
+use super::root::{Config, Source};
 use crate::model_file;
 
 /// A model file that `make models` fetches.
@@ -10,7 +12,8 @@ struct Known {
     file: &'static str,
     id: &'static str,
     title: &'static str,
-    price: Price,
+    input_price: u64,
+    output_price: u64,
 }
 
 const KNOWN: &[Known] = &[
@@ -18,21 +21,15 @@ const KNOWN: &[Known] = &[
         file: "SmolLM2-135M-Instruct.Q4_1.gguf",
         id: "HuggingFaceTB/SmolLM2-135M-Instruct",
         title: "SmolLM2 135M Instruct",
-        price: Price {
-            input: 200,
-            output: 400,
-            cached: None,
-        },
+        input_price: 200,
+        output_price: 400,
     },
     Known {
         file: "gemma-3-270m-q4_k_m.gguf",
         id: "google/gemma-3-270m",
         title: "Gemma 3 270M",
-        price: Price {
-            input: 300,
-            output: 600,
-            cached: None,
-        },
+        input_price: 300,
+        output_price: 600,
     },
 ];
 
@@ -52,9 +49,9 @@ pub(crate) fn fill_in(config: &mut Config, directory: &Path) {
 
 /// The sentence about a model that no config describes.
 pub(super) fn served(model: &Model) -> String {
-    let Price { input, output, .. } = model.price;
-    let path = model.engine.path.display();
-    let id = &model.id;
+    let (id, input, output) = (&model.id, model.input_price, model.output_price);
+    let EngineSection::Llama(llama) = model.engine();
+    let path = llama.path.display();
     format!(
         "serving {id} from {path}, price {input} in, {output} out (0.0001 USD per million tokens)"
     )
@@ -97,22 +94,11 @@ fn found(directory: &Path) -> Vec<Model> {
 fn model(path: PathBuf) -> Option<Model> {
     let name = path.file_name()?.to_str()?;
     let known = KNOWN.iter().find(|known| known.file == name);
+    let id = known.map_or_else(|| name.trim_end_matches(".gguf"), |known| known.id);
     Some(Model {
-        id: known.map_or_else(
-            || name.trim_end_matches(".gguf").to_owned(),
-            |known| known.id.to_owned(),
-        ),
         title: known.map(|known| known.title.to_owned()),
-        description: None,
-        price: known.map_or(
-            Price {
-                input: 0,
-                output: 0,
-                cached: None,
-            },
-            |known| known.price,
-        ),
-        output_tokens_max: None,
-        engine: Llama::at(path),
+        input_price: known.map_or(0, |known| known.input_price),
+        output_price: known.map_or(0, |known| known.output_price),
+        ..Model::new(id.to_owned(), path.clone())
     })
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::Loaded;
-use super::keys::{KEYS, Key};
-use super::settings::{Settings, Value};
+use super::keys::{self, Key};
+use super::settings::Settings;
 
 /// The changed keys, by name. Entries of lists are called by their names, as in `models[my/model].title`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,8 +39,8 @@ struct Entry {
 impl InForce {
     pub(crate) fn new(loaded: &Loaded) -> Self {
         let mut named = BTreeMap::new();
-        for key in KEYS {
-            for (path, name, entry) in named_paths(&loaded.settings, key.path) {
+        for key in keys::keys() {
+            for (path, name, entry) in named_paths(&loaded.settings, &key.path) {
                 let value = loaded.settings.value(&path);
                 let live = key.live;
                 named.insert(name, NamedSetting { value, live, entry });
@@ -130,13 +132,8 @@ fn named_paths(settings: &Settings, pattern: &str) -> Vec<(String, String, Optio
 fn naming(settings: &Settings, list: &str, index: usize) -> (Option<&'static Key>, String) {
     let named = ["id", "name"].iter().find_map(|name| {
         let setting = settings.get(&format!("{list}[{index}].{name}"))?;
-        let key = KEYS
-            .iter()
-            .find(|key| key.path == format!("{list}[].{name}"));
-        match &setting.value {
-            Value::Text(name) => Some((key, name.clone())),
-            Value::Address(_) | Value::Whole(_) | Value::Flag(_) | Value::Texts(_) => None,
-        }
+        let key = keys::find(&format!("{list}[].{name}"));
+        Some((key, setting.value.as_str()?.to_owned()))
     });
     named.unwrap_or_else(|| (None, index.to_string()))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Invalid;
+use super::problem::Invalid;
 
 /// The config file's path and text: the named file, else `weir.toml` in the directory, if there is one. A file that may exist
 /// is never silently left out.

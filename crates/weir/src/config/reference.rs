@@ -1,12 +1,11 @@
-//! `docs/config.md`, written from the table of keys.
+//! `docs/config.md`, written from the keys.
 
-use super::keys::{KEYS, Key, Kind, VARIABLES};
-use super::settings::expected;
+use super::keys::{Key, VARIABLES, keys};
 
 const HEAD: &str = "\
 # Config
 
-<!-- Written by the code, from the table in crates/weir/src/config/keys.rs. To update:
+<!-- Written by the code, from the types of the sections in crates/weir/src/config. To update:
      UPDATE_DOCS=1 cargo test -p weir --no-default-features docs -->
 
 `weir serve` reads the config file that `--config` or `WEIR_CONFIG` names, else `weir.toml` in the current
@@ -30,8 +29,8 @@ and step are explained in [glossary.md](glossary.md).
 pub(crate) fn markdown() -> String {
     let mut page = HEAD.to_owned();
     let mut section = None;
-    for key in KEYS {
-        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+    for key in keys() {
+        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
         if section != Some(table) {
             page.push_str(&heading(table));
             section = Some(table);
@@ -57,16 +56,13 @@ fn heading(table: &str) -> String {
 }
 
 fn entry(key: &Key, name: &str) -> String {
-    let default = match key.default {
-        Some(default) if matches!(key.kind, Kind::Whole { .. } | Kind::Flag) => {
-            format!("`{default}`")
-        }
-        Some(default) => format!("`\"{default}\"`"),
+    let default = match &key.default {
+        Some(default) => format!("`{default}`"),
         None => "–".to_owned(),
     };
     format!(
         "| `{name}` | {} | {default} | `{}` | {} | {} |\n",
-        expected(key),
+        key.expected,
         key.variable(),
         if key.live { "live" } else { "restart" },
         key.doc

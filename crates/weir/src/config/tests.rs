@@ -1,9 +1,16 @@
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use weir_accounts::{Quotas, Tier};
 
-use super::keys::{KEYS, Kind};
+use super::keys::{Kind, keys};
+use super::types::Store;
 use super::*;
+
+fn llama(config: &Config, model: usize) -> &Llama {
+    let EngineSection::Llama(llama) = config.models[model].engine();
+    llama
+}
 
 const MODEL: &str = "[[models]]\nid = \"m\"\ninput_price = 1\noutput_price = 2\n[[models.engines]]\npath = \"m.gguf\"\n";
 
@@ -49,24 +56,17 @@ path = "models/a.gguf"
         tokens_per_minute: None,
         concurrent_requests: Some(64),
     };
-    assert_eq!(config.limits.key, key);
-    assert_eq!((config.limits.store, config.limits.tiers), (None, vec![]));
+    assert_eq!(config.limits.key(), key);
+    assert_eq!(config.limits.store, Store::Memory);
+    assert_eq!(config.limits.tier_rules(), []);
     let [model] = &config.models[..] else {
         panic!("one model")
     };
-    assert_eq!(
-        model.price,
-        Price {
-            input: 200,
-            output: 400,
-            cached: None
-        }
-    );
-    assert_eq!(model.output_tokens_max, Some(4096));
-    assert_eq!(
-        model.engine,
-        Llama::at(PathBuf::from("/etc/weir/models/a.gguf"))
-    );
+    let prices = (model.input_price, model.output_price, model.cached_price);
+    assert_eq!(prices, (200, 400, None));
+    assert_eq!(model.max_output_tokens, Some(4096));
+    let llama = Llama::at(PathBuf::from("/etc/weir/models/a.gguf"));
+    assert_eq!(*model.engine(), EngineSection::Llama(llama));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn mistakes_name_their_line() {
     );
     let filter = read("[log]\nfilter = \"weir=loud\"", &[]).unwrap_err();
     assert!(
-        filter[0].starts_with("weir.toml:2: log.filter `weir=loud`: "),
+        filter[0].starts_with("weir.toml:2: log.filter: `weir=loud`: "),
         "{filter:?}"
     );
     refused(
@@ -167,7 +167,7 @@ fn mistakes_name_their_line() {
     for (database, said) in [
         (
             "postgres://weir:secret@db:secret/weir",
-            "database is no address: invalid port number",
+            "database: it is no address: invalid port number",
         ),
         (
             "mysql://weir:secret@db/weir",
@@ -184,7 +184,7 @@ fn mistakes_name_their_line() {
         ),
         (
             "redis://u:secret@h:port",
-            "limits.store is no address of a store, as redis://host:6379/0",
+            "limits.store: it is no address of a store, as redis://host:6379/0",
         ),
     ] {
         let text = format!("[limits]\nstore = \"{store}\"");
@@ -207,9 +207,8 @@ fn tiers_go_up() {
         tier("T5", "top_up = 600000\n"),
     ];
     let (config, _) = read(&three.concat(), &[]).unwrap();
-    let tiers: Vec<_> = config
-        .limits
-        .tiers
+    let rules = config.limits.tier_rules();
+    let tiers: Vec<_> = rules
         .iter()
         .map(|rule| (rule.tier, rule.top_up.to_string()))
         .collect();
@@ -219,7 +218,7 @@ fn tiers_go_up() {
         (tier, nanos.to_string())
     });
     assert_eq!(tiers, expected);
-    assert_eq!(config.limits.tiers[0].quotas.requests_per_minute, Some(30));
+    assert_eq!(rules[0].quotas.requests_per_minute, Some(30));
 
     refused(
         &[tier("T2", ""), tier("T1", "")].concat(),
@@ -243,8 +242,8 @@ fn the_address_of_a_store_is_not_shown() {
     let text = "[limits]\nstore = \"redis://u:secret@h:1/0\"";
     let (config, _) = read(text, &[]).unwrap();
     assert!(!format!("{config:?}").contains("secret"));
-    let url = config.limits.store.unwrap();
-    assert_eq!(url.expose(), "redis://u:secret@h:1/0");
+    let url = "redis://u:secret@h:1/0".to_owned();
+    assert_eq!(config.limits.store, Store::Shared(url));
 }
 
 #[test]
@@ -255,7 +254,7 @@ fn a_postgres_is_an_address_and_its_password_is_not_shown() {
         panic!("{config:?}")
     };
     assert_eq!(url.to_string(), "postgres://weir@db:5432/weir");
-    assert_eq!(config.postgres.timeout, Duration::from_secs(2));
+    assert_eq!(config.postgres.timeout(), Duration::from_secs(2));
     assert!(!format!("{config:?}").contains("c4nary"));
     let variables = [
         ("WEIR_DATABASE", "sqlite"),
@@ -263,7 +262,7 @@ fn a_postgres_is_an_address_and_its_password_is_not_shown() {
     ];
     let (config, _) = read(&format!("{text}\n{MODEL}"), &variables).unwrap();
     assert_eq!(config.database, Database::Sqlite);
-    assert_eq!(config.node.silence, Duration::from_secs(60));
+    assert_eq!(config.node.silence(), Duration::from_secs(60));
 }
 
 const SECRET: &str = "\"whsec_c4naryc4naryc4naryc4naryc4naryc4nary\"";
@@ -288,7 +287,7 @@ fn hook(other: &[(&str, &str)]) -> String {
 #[test]
 fn a_webhook_is_signed_and_keeps_its_secrets() {
     let (config, _) = read(&hook(&[]), &[]).unwrap();
-    let [webhook] = &config.webhooks[..] else {
+    let [webhook] = &config.webhooks()[..] else {
         panic!("one webhook")
     };
     assert_eq!((&*webhook.name, webhook.allow_private), ("w", false));
@@ -297,10 +296,8 @@ fn a_webhook_is_signed_and_keeps_its_secrets() {
     let shown = format!("{config:?}");
     assert!(!shown.contains("c4nary"), "{shown}");
     let names = weir_accounts::EventKind::ALL.map(weir_accounts::EventKind::name);
-    let Some(Kind::Words { among }) = keys::find("webhooks[].events").map(|key| key.kind) else {
-        panic!("a list of words")
-    };
-    assert_eq!(among, names);
+    let words = Kind::List(names.map(str::to_owned).to_vec());
+    assert_eq!(keys::find("webhooks[].events").unwrap().kind, words);
 
     let check = |other: &[(&str, &str)], words: &str| {
         let problems = read(&hook(other), &[]).unwrap_err();
@@ -349,13 +346,13 @@ fn a_webhook_is_signed_and_keeps_its_secrets() {
         weir_accounts::EventKind::BalanceLow,
         weir_accounts::EventKind::KeyCreated,
     ];
-    assert_eq!(config.webhooks[0].kinds, kinds);
+    assert_eq!(config.webhooks()[0].kinds, kinds);
 }
 
 #[test]
 fn models_are_whole_or_refused() {
     let free = MODEL.replace("input_price = 1", "input_price = 0");
-    assert_eq!(read(&free, &[]).unwrap().0.models[0].price.input, 0);
+    assert_eq!(read(&free, &[]).unwrap().0.models[0].input_price, 0);
     let price = "weir.toml:1: models[0] has no output_price; it needs a price (0 if it is free)";
     refused(&MODEL.replace("output_price = 2\n", ""), &[], &[price]);
     refused(
@@ -407,14 +404,14 @@ fn the_environment_wins_over_the_file() {
     ])
     .unwrap();
     assert_eq!(config.listen, "[::1]:0".parse().unwrap());
-    assert_eq!(config.limits.key.requests_per_minute, Some(7));
-    assert_eq!(config.models[0].price.input, 9);
-    assert_eq!(config.models[0].engine.threads, Some(3));
+    assert_eq!(config.limits.requests_per_minute, Some(7));
+    assert_eq!(config.models[0].input_price, 9);
+    assert_eq!(llama(&config, 0).threads, Some(3));
     assert_eq!(
-        config.cors_origins,
+        config.cors_origins(),
         ["https://a.example", "https://b.example"]
     );
-    assert_eq!(config.log.filter, "debug");
+    assert_eq!(config.log.filter.0, "debug");
     assert_eq!(
         warnings,
         ["WEIR_SERVICE_HOST is not a variable of Weir, and is ignored"]
@@ -427,7 +424,7 @@ fn the_environment_wins_over_the_file() {
         ("WEIR_MODELS_1_OUTPUT_PRICE", "0"),
     ])
     .unwrap();
-    assert_eq!(config.models[1].engine.path, Path::new("/m/b.gguf"));
+    assert_eq!(llama(&config, 1).path, Path::new("/m/b.gguf"));
 
     refused(
         MODEL,
@@ -451,52 +448,48 @@ fn the_environment_wins_over_the_file() {
 /// A value of the key that isn't its default, as TOML and as an environment variable.
 fn sample(key: &keys::Key) -> (String, String) {
     let quoted = |text: &str| (format!("\"{text}\""), text.to_owned());
-    match (key.path, key.kind) {
-        ("models[].cached_price", _) => ("0".to_owned(), "0".to_owned()),
-        ("log.format", _) => quoted("json"),
-        ("http.forwarded_header", _) => quoted("forwarded"),
+    let bare = |text: String| (text.clone(), text);
+    match (&*key.path, &key.kind) {
+        ("models[].cached_price", _) => bare("0".to_owned()),
         (
             "http.body_bytes_in_flight_max" | "http.body_bytes_in_flight_per_key_max",
             Kind::Whole { max, .. },
-        ) => (max.to_string(), max.to_string()),
-        ("limits.on_failure", _) => quoted("open"),
-        ("models[].engines[].prefix_cache", _) => quoted("off"),
-        ("models[].engines[].speculation", _) => quoted("off"),
-        ("models[].engines[].kv_layout", _) => quoted("split"),
-        ("models[].engines[].kv_format", _) => quoted("q8_0"),
-        ("models[].engines[].flash_attention", _) => quoted("on"),
-        ("models[].engines[].optimize", _) => quoted("speed"),
-        (_, Kind::Whole { min, .. }) => ((min + 3).to_string(), (min + 3).to_string()),
-        ("models[].engines[].checksum", _) => ("false".to_owned(), "false".to_owned()),
-        (_, Kind::Flag) => ("true".to_owned(), "true".to_owned()),
-        (_, Kind::Address) => quoted("127.0.0.1:9"),
-        (_, Kind::Filter) => quoted("debug"),
-        (_, Kind::Origins) => (
+        ) => bare(max.to_string()),
+        ("listen", _) => quoted("127.0.0.1:9"),
+        ("database", _) => quoted("postgres://h"),
+        ("limits.store", _) => quoted("redis://h"),
+        ("log.filter", _) => quoted("debug"),
+        ("webhooks[].url", _) => quoted("https://b.example/"),
+        ("webhooks[].secret", _) => quoted("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("cors.origins", _) => (
             "[\"https://a.example\"]".to_owned(),
             "https://a.example".to_owned(),
         ),
-        (_, Kind::Networks) => (
+        ("http.trusted_proxies", _) => (
             "[\"10.0.0.0/8\", \"::1\"]".to_owned(),
             "10.0.0.0/8,::1".to_owned(),
         ),
-        (_, Kind::Choice { now, .. }) => quoted(now[0]),
-        ("webhooks[].url", _) => quoted("https://b.example/"),
-        (_, Kind::Hidden { .. }) => quoted("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        (_, Kind::Words { among }) => (format!("[\"{}\"]", among[1]), among[1].to_owned()),
-        (_, Kind::Place { schemes, .. }) => quoted(&format!("{}h", schemes[0])),
-        (_, Kind::Text | Kind::Path) => quoted("other"),
+        (_, Kind::Whole { min, .. }) => bare((min + 3).to_string()),
+        (_, Kind::Flag) => bare((key.default != Some(true.into())).to_string()),
+        (_, Kind::Choice(words)) => {
+            let other = words
+                .iter()
+                .find(|word| key.default != Some(word.as_str().into()));
+            quoted(other.unwrap_or(&words[0]))
+        }
+        (_, Kind::List(words)) => (format!("[\"{}\"]", words[1]), words[1].clone()),
+        (_, Kind::Text) => quoted("other"),
     }
 }
 
-/// Each key of the table changes the config, and in the same way from the file and from the environment. So the table, the
-/// parser and the config can't drift apart.
+/// Each key changes the config, and in the same way from the file and from the environment.
 #[test]
 fn every_key_counts() {
     let base = format!("[[limits.tiers]]\nname = \"T2\"\n{}{MODEL}", hook(&[]));
     let (before, _) = read(&base, &[]).unwrap();
-    for key in KEYS {
+    for key in keys() {
         let (toml, text) = sample(key);
-        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        let (table, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
         let line = format!("{name} = {toml}\n");
         let written = match table {
             "" => format!("{line}{base}"),
@@ -520,7 +513,7 @@ fn every_key_counts() {
         let variable = key.variable().replace("<i>", "0").replace("<j>", "0");
         let from_environment = read(&base, &[(&variable, &text)]).unwrap().0;
         assert_eq!(from_file, from_environment, "{}", key.path);
-        let single = matches!(key.kind, Kind::Choice { now: [_], .. });
+        let single = matches!(&key.kind, Kind::Choice(words) if words.len() == 1);
         let gone = key.path == "models[].optional" && from_file.models.is_empty();
         assert!(
             single || gone || from_file != before,
@@ -557,7 +550,7 @@ fn without_a_file_it_says_what_it_assumes() {
     let found: Vec<_> = config
         .models
         .iter()
-        .map(|model| (model.id.as_str(), model.price.input))
+        .map(|model| (model.id.as_str(), model.input_price))
         .collect();
     assert_eq!(
         found,
@@ -650,10 +643,10 @@ fn the_engines_defaults_are_those_of_the_reference() {
 fn limits_of_the_network_fit_each_other() {
     let read = |text: &str| read(&format!("{text}\n{MODEL}"), &[]);
     let (config, _) = read("[http]\nbody_bytes_max = 100_000_000").unwrap();
-    let http = config.http;
+    let options = config.http.options(Vec::new());
     let in_flight = [
-        http.body_bytes_in_flight_per_key_max,
-        http.body_bytes_in_flight_max,
+        options.body_bytes_in_flight_per_key_max,
+        options.body_bytes_in_flight_max,
     ];
     assert_eq!(in_flight, [400_000_000, 1_600_000_000]);
     refused(
@@ -681,7 +674,7 @@ fn lists_in_the_environment() {
     let read = |name: &str, text: &str| read(MODEL, &[(name, text)]);
     for origins in ["[\"*\"]", " [ '*', ] ", "*"] {
         let (config, _) = read("WEIR_CORS_ORIGINS", origins).unwrap();
-        assert_eq!(config.cors_origins, ["*"], "{origins}");
+        assert_eq!(config.cors_origins(), ["*"], "{origins}");
     }
     let both = ["10.0.0.0/8,::1", "[\"10.0.0.0/8\", \"::1\"]"]
         .map(|text| read("WEIR_HTTP_TRUSTED_PROXIES", text).unwrap().0.http);
@@ -766,8 +759,8 @@ fn options_of_serve_win() {
     let [model] = &config.models[..] else {
         panic!("one model")
     };
-    assert_eq!((&*model.id, model.price.output), ("x", 0));
-    assert_eq!(model.engine.path, at.join("x.gguf"));
+    assert_eq!((&*model.id, model.output_price), ("x", 0));
+    assert_eq!(llama(&config, 0).path, at.join("x.gguf"));
     assert!(warnings[0].starts_with("serving x from "), "{warnings:?}");
     let check = |host: &str, models: &[&str]| {
         load(&Overrides {

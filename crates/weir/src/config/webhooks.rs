@@ -2,79 +2,104 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use weir_accounts::EventKind;
 use weir_webhooks::{SigningKey, Target, Webhook};
 
-use super::Reader;
-use super::settings::Value;
+use super::types::{event_schema, events, parsed};
 
 /// The most webhooks: each has a worker of its own, and an event is stored once for each webhook that wants it.
 const WEBHOOKS_MAX: usize = 16;
 const NAME_MAX: usize = 64;
 
-impl Reader<'_> {
-    pub(super) fn webhooks(&mut self) -> Vec<Webhook> {
-        let mut webhooks: Vec<Webhook> = Vec::new();
-        let count = self.settings.count("webhooks");
-        if count > WEBHOOKS_MAX {
-            let message = format!("there may be {WEBHOOKS_MAX} webhooks, not {count}");
-            self.entry_problem(&format!("webhooks[{WEBHOOKS_MAX}]"), message);
-        }
-        for index in 0..count {
-            let at = format!("webhooks[{index}]");
-            let Some(webhook) = self.webhook(&at) else {
-                continue;
-            };
-            if webhooks.iter().any(|other| other.name == webhook.name) {
-                let message = format!("there is a webhook `{}` already", webhook.name);
-                self.problem(&format!("{at}.name"), message);
-            }
-            webhooks.push(webhook);
-        }
-        webhooks
-    }
+/// A receiver of events.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("x-live" = true))]
+pub(crate) struct WebhookSection {
+    /// Name of the webhook in the log and in the database. Required.
+    #[schemars(extend("x-needs" = "what it is called in the log"))]
+    pub(crate) name: String,
+    /// The address to which events are posted. Required. It must not contain a user name, and its host must be written
+    /// so that it can't be misread.
+    #[serde(deserialize_with = "parsed")]
+    #[schemars(
+        with = "String",
+        extend("x-needs" = "an address", "x-secret" = true, "x-expected" = "an https:// or http:// address")
+    )]
+    pub(crate) url: Target,
+    /// The secret that signs events, as Standard Webhooks says: `echo whsec_$(openssl rand -base64 32)` makes one.
+    /// Required; best given by the environment variable.
+    #[serde(deserialize_with = "parsed")]
+    #[schemars(
+        with = "String",
+        extend(
+            "x-needs" = "a secret that signs what is sent",
+            "x-secret" = true,
+            "x-expected" = "whsec_ and 24 to 64 random bytes in base64"
+        )
+    )]
+    pub(crate) secret: SigningKey,
+    /// The events that this webhook gets. Absent: all.
+    #[serde(default = "all_events", deserialize_with = "events")]
+    #[schemars(schema_with = "event_schema")]
+    pub(crate) events: Vec<EventKind>,
+    /// Whether the webhook's address may be outside of the public Internet: on this machine, or in a private network.
+    #[serde(default)]
+    pub(crate) allow_private: bool,
+    /// Time for one attempt, from the resolution of the host name to the status of the answer.
+    #[schemars(range(min = 1, max = 60))]
+    #[serde(default = "ten")]
+    pub(crate) timeout_seconds: u64,
+    /// An event that isn't delivered after this time is given up, and logged.
+    #[schemars(range(min = 1, max = 720))]
+    #[serde(default = "three_days")]
+    pub(crate) give_up_hours: u64,
+}
 
-    /// `None` if a key is missing or wrong, which is then among the problems. Errors don't repeat wrong values: the secret is
-    /// one, and the address may hold one.
-    fn webhook(&mut self, at: &str) -> Option<Webhook> {
-        let name = self.required(at, "name", "what it is called in the log");
-        let url = self.required(at, "url", "an address");
-        let secret = self.required(at, "secret", "a secret that signs what is sent");
-        let (Value::Text(name), Value::Text(url), Value::Text(secret)) = (name?, url?, secret?)
-        else {
-            unreachable!("values are of their key's kind")
-        };
+fn all_events() -> Vec<EventKind> {
+    EventKind::ALL.to_vec()
+}
+
+fn ten() -> u64 {
+    10
+}
+
+fn three_days() -> u64 {
+    72
+}
+
+impl WebhookSection {
+    pub(crate) fn webhook(&self) -> Webhook {
+        Webhook {
+            name: self.name.clone(),
+            target: self.url.clone(),
+            key: self.secret.clone(),
+            kinds: self.events.clone(),
+            allow_private: self.allow_private,
+            timeout: Duration::from_secs(self.timeout_seconds),
+            give_up_after: Duration::from_secs(self.give_up_hours * 3600),
+        }
+    }
+}
+
+pub(super) fn check(webhooks: &[WebhookSection], problem: &mut dyn FnMut(&str, String)) {
+    let count = webhooks.len();
+    if count > WEBHOOKS_MAX {
+        let message = format!("there may be {WEBHOOKS_MAX} webhooks, not {count}");
+        problem(&format!("webhooks[{WEBHOOKS_MAX}]"), message);
+    }
+    for (index, webhook) in webhooks.iter().enumerate() {
+        let name = &webhook.name;
+        let path = format!("webhooks[{index}].name");
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.len() > NAME_MAX || !name.bytes().all(allowed) {
             let message = format!("a webhook's name has 1 to {NAME_MAX} letters, digits and . _ -");
-            self.problem(&format!("{at}.name"), message);
+            problem(&path, message);
         }
-        let target = url.parse::<Target>().map_err(|error| {
-            self.problem(&format!("{at}.url"), format!("webhooks[].url: {error}"));
-        });
-        let key = secret.parse::<SigningKey>().map_err(|error| {
-            self.problem(
-                &format!("{at}.secret"),
-                format!("webhooks[].secret: {error}"),
-            );
-        });
-        let hours = self.whole(&format!("{at}.give_up_hours"));
-        Some(Webhook {
-            name,
-            target: target.ok()?,
-            key: key.ok()?,
-            kinds: self.kinds(&format!("{at}.events")),
-            allow_private: self.value(&format!("{at}.allow_private")) == Some(Value::Flag(true)),
-            timeout: self.seconds(&format!("{at}.timeout_seconds")),
-            give_up_after: Duration::from_secs(hours.expect("it has a default") * 3600),
-        })
-    }
-
-    fn kinds(&self, path: &str) -> Vec<EventKind> {
-        let Some(Value::Texts(names)) = self.value(path) else {
-            return EventKind::ALL.to_vec();
-        };
-        let named = |kind: &EventKind| names.iter().any(|name| name == kind.name());
-        EventKind::ALL.into_iter().filter(named).collect()
+        if webhooks[..index].iter().any(|other| other.name == *name) {
+            let message = format!("there is a webhook `{name}` already");
+            problem(&path, message);
+        }
     }
 }

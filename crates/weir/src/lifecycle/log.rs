@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, reload};
 use weir_server::redact;
 
-use crate::config::Log;
+use crate::config::{Log, LogFormat};
 use crate::output::line_queue::LineQueue;
 
 /// The longest that the end of the process waits for the last lines to be written.
@@ -50,24 +50,25 @@ pub(crate) fn init(log: &Log) -> anyhow::Result<Logging> {
     let queue =
         LineQueue::start("weir-log", io::stderr(), tell_loss).context("the log's thread")?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(&log.filter))
+        .with_env_filter(filter(&log.filter.0))
         // The library would report its own errors by `eprintln!`, which panics if stderr can't be written.
         .log_internal_errors(false)
         .with_writer(Queued(queue.clone()));
-    let set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> = if log.json {
-        let lines = lines.json().flatten_event(true).with_filter_reloading();
-        let handle = lines.reload_handle();
-        lines.init();
-        Box::new(move |filter| handle.reload(filter))
-    } else {
-        let ansi = io::stderr().is_terminal();
-        let lines = lines.with_ansi(ansi).with_filter_reloading();
-        let handle = lines.reload_handle();
-        lines.init();
-        Box::new(move |filter| handle.reload(filter))
-    };
+    let set_filter: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> =
+        if log.format == LogFormat::Json {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| handle.reload(filter))
+        } else {
+            let ansi = io::stderr().is_terminal();
+            let lines = lines.with_ansi(ansi).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| handle.reload(filter))
+        };
     panic::set_hook(Box::new(log_panic));
-    warn_of_old_target(&log.filter);
+    warn_of_old_target(&log.filter.0);
     Ok(Logging { queue, set_filter })
 }
 

@@ -58,16 +58,17 @@ impl Reloader<'_> {
             config, warnings, ..
         } = loaded;
         if live.iter().any(|name| name.starts_with("webhooks[")) {
-            let replaced = self.webhooks.replace(config.webhooks.clone()).await;
+            let replaced = self.webhooks.replace(config.webhooks()).await;
             replaced.map_err(|error| Invalid::from(format!("webhooks: {error}")))?;
         }
         // Nothing fails from here on.
         let gateway = &self.app.gateway;
         let catalog = wire::catalog(&config, &gateway.catalog());
-        gateway.replace_terms(catalog, config.limits.key, config.limits.tiers);
-        self.app.cors().allow(&config.cors_origins);
+        let limits = &config.limits;
+        gateway.replace_terms(catalog, limits.key(), limits.tier_rules());
+        self.app.cors().allow(&config.cors_origins());
         if live.iter().any(|name| name == "log.filter") {
-            self.logging.filter(&config.log.filter);
+            self.logging.filter(&config.log.filter.0);
         }
         self.in_force.apply(new);
         Ok(Reloaded {

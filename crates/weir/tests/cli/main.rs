@@ -334,6 +334,25 @@ fn an_error_names_its_place_once() {
 }
 
 #[test]
+fn options_of_serve_win_over_the_config() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("mine.gguf"), "not a model").unwrap();
+    let config = WITHOUT_ITS_MODEL.replace("127.0.0.1:0", "0.0.0.0:1");
+    for (options, model) in [
+        (&["--host", "localhost", "--port", "0"][..], "m"),
+        (&["--listen", ":0"], "m"),
+        (&["--listen", "localhost:0", "--model", "mine.gguf"], "mine"),
+    ] {
+        let server = Server::start(home.path(), &config, |command| {
+            command.args(options);
+        });
+        assert!(server.url.starts_with("http://127.0.0.1:"), "{options:?}");
+        let models = server.get("/v1/models");
+        assert!(models.contains(&format!(r#""id":"{model}""#)), "{models}");
+    }
+}
+
+#[test]
 fn a_config_is_checked() {
     let home = TempDir::new().unwrap();
     let at = home.path();

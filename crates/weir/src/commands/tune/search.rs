@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::{FlashAttention, KvFormat, KvLayout, Llama, Optimize};
+use crate::config::Llama;
+use crate::config::models::{FlashAttention, KvFormat, KvLayout, Optimize};
 
 /// The least improvement: measurements differ by some percent, and a smaller gain isn't worth a setting.
 const BETTER: f64 = 1.05;
