@@ -67,7 +67,7 @@ def test_years_ahead_for_a_moment_destroy_nothing(make_weir):
 
     # Once the clock is accepted, promo credit that is due expires within seconds.
     run_at(weir, "+3650d", "clock", "accept")
-    wait_until(lambda: weir.data("account", "show", "demo")["promo"] == "0", "the gift expires", 20)
+    wait_until(lambda: weir.data("account", "show", "demo")["promo"] == "0", "the promo expires", 20)
     assert weir.run("ledger", "verify") == "the books balance\n"
 
 
@@ -98,8 +98,8 @@ def test_the_command_line_says_it(make_weir):
         assert '"trusted":false' in shown
         doctor = run_at(weir, offset, "doctor", check=False)
         assert doctor.returncode == 1 and "weir clock accept" in doctor.stdout
-    gift = ["promo", "alice", "1", "--expires", "30d", "--reason", "x"]
-    ahead = run_at(weir, "+400d", *gift, check=False)
+    promo = ["promo", "alice", "1", "--expires", "30d", "--reason", "x"]
+    ahead = run_at(weir, "+400d", *promo, check=False)
     assert ahead.returncode == 1 and "weir clock accept" in ahead.stderr
     # A clock that is behind the books is certainly wrong: the time of the books counts.
-    assert run_at(weir, "-400d", *gift).returncode == 0
+    assert run_at(weir, "-400d", *promo).returncode == 0

@@ -3,15 +3,13 @@
 pub(crate) mod admin;
 pub(crate) mod delete;
 
-use std::fmt;
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
-use crate::audit::PAGE_MAX;
-use crate::db::{Readers, Row, StoreError, values};
-use crate::key::KeyId;
+use crate::db::{Connection, Readers, Row, StoreError, values};
+use crate::error::AdminError;
+use crate::ids::AccountId;
 use crate::money::Nanos;
+use crate::page::PAGE_MAX;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{self, Quotas, Tier};
 
@@ -20,27 +18,6 @@ const ID_PREFIX: &str = "acct_";
 /// The prefix of keys. No name may begin with it: a key in the wrong place becomes no name.
 const KEY_PREFIX: &str = "sk_";
 const NAME_MAX: usize = 64;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AccountId(Arc<str>);
-
-impl AccountId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for AccountId {
-    fn from(id: String) -> Self {
-        AccountId(id.into())
-    }
-}
-
-impl fmt::Display for AccountId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -75,50 +52,6 @@ pub struct Account {
 pub struct Suspension {
     pub since: Timestamp,
     pub reason: String,
-}
-
-/// Why an administrative act was not done.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum AdminError {
-    #[error("there is no {what} {name:?}")]
-    NotFound { what: &'static str, name: String },
-    #[error("there is an account named {0:?} already")]
-    NameTaken(String),
-    #[error("{message}")]
-    Invalid {
-        /// The field's name in the administrative API.
-        field: &'static str,
-        message: String,
-    },
-    /// The account can't be deleted: it has open requests, or a balance.
-    #[error("{0}")]
-    NotEmpty(String),
-    /// The text is the rule that a key must keep, after "has".
-    #[error("an idempotency key has {0}")]
-    BadIdempotencyKey(String),
-    #[error("the idempotency key {0:?} was used for something else")]
-    IdempotencyConflict(String),
-    /// The key's secret was shown when it was made, and isn't stored.
-    #[error(
-        "this idempotency key has made the key {0} before, and a secret is shown once: rotate it for a new one, or revoke it"
-    )]
-    KeyMade(KeyId),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl AdminError {
-    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
-        AdminError::Invalid { field, message }
-    }
-
-    /// A time relative to now can't be counted on while the clock isn't trusted.
-    pub(crate) fn untrusted_clock(field: &'static str) -> Self {
-        let message = "the clock is more than a week away from the newest time in the books: set it, or say that it is right \
-             with `weir clock accept`";
-        AdminError::invalid(field, message)
-    }
 }
 
 /// A name is 1 to 64 letters, digits and `.` `_` `-` `@` `+`, and begins with a letter or digit: it
@@ -230,6 +163,20 @@ pub(crate) fn read(row: &Row) -> Result<Account, StoreError> {
         created_at: row.time(5)?,
         deleted_at: row.time_or_null(16)?,
     })
+}
+
+/// The refusal of an act, if the account was deleted.
+pub(crate) async fn deleted(
+    connection: &mut Connection,
+    account: &AccountId,
+) -> Result<Option<AdminError>, StoreError> {
+    let sql = "SELECT 1 FROM account WHERE id = $1 AND deleted_at IS NOT NULL";
+    let row = connection.row(sql, values![account.as_str()]).await?;
+    Ok(row.map(|_| is_deleted(account)))
+}
+
+pub(crate) fn is_deleted(account: &AccountId) -> AdminError {
+    AdminError::invalid("account", format!("the account {account} is deleted"))
 }
 
 #[cfg(test)]

@@ -8,15 +8,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::account::AccountId;
 use crate::db::{Connection, Readers, Row, StoreError, values};
-use crate::key::KeyId;
+use crate::ids::{AccountId, KeyId};
+use crate::page::Page;
 use crate::text::misleads;
 
 /// The longest user name, in characters; the rest is cut off.
 const USER_MAX: usize = 64;
-/// The most entries of one page of a list.
-pub(crate) const PAGE_MAX: u32 = 1000;
 
 /// Who acts: `system`, `cli:<user>` or `key:<id>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,21 +59,6 @@ impl From<Timestamp> for By {
     fn from(now: Timestamp) -> Self {
         let actor = Actor::system();
         By { actor, now }
-    }
-}
-
-/// Where a page of a list begins, newest first: `before` is the last id of the page before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    pub before: Option<i64>,
-    /// The most entries to return, up to 1,000.
-    pub limit: u32,
-}
-
-impl Page {
-    pub(crate) fn bounds(self) -> [i64; 2] {
-        let limit = i64::from(self.limit.min(PAGE_MAX));
-        [self.before.unwrap_or(i64::MAX), limit]
     }
 }
 

@@ -11,9 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use crate::Accounts;
 use crate::db::{Connection, Readers, StoreError, values};
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// How far the system's clock may be from the newest time in the books.
 pub const CLOCK_GAP_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -31,7 +30,7 @@ pub struct ClockState {
     pub trusted: bool,
 }
 
-fn near(a: Timestamp, b: Timestamp) -> bool {
+pub(crate) fn near(a: Timestamp, b: Timestamp) -> bool {
     a.duration_since(b).abs() <= CLOCK_GAP_MAX
 }
 
@@ -159,19 +158,19 @@ impl Operation for Note {
     type Refused = Infallible;
     type Answer = Result<(), StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), Infallible> {
         note(connection, self.newest).await.map(Ok)
     }
 
-    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+    fn answer(self, outcome: TxResult<(), Infallible>) -> Result<(), StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }
 
 /// Takes the system's clock for right, on an operator's word (`weir clock accept`).
 #[derive(Debug)]
-struct Accept {
-    now: Timestamp,
+pub(crate) struct Accept {
+    pub(crate) now: Timestamp,
 }
 
 impl Operation for Accept {
@@ -179,44 +178,14 @@ impl Operation for Accept {
     type Refused = Infallible;
     type Answer = Result<(), StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), Infallible> {
         let sql = "UPDATE clock SET newest = $1";
         connection.execute(sql, values![self.now]).await?;
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+    fn answer(self, outcome: TxResult<(), Infallible>) -> Result<(), StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
-    }
-}
-
-impl Accounts {
-    /// The time to use while the system's clock says `system`. Has it written down about once a minute.
-    pub fn time(&self, system: Timestamp) -> Timestamp {
-        let now = self.0.clock.read(system, Instant::now());
-        if let Some(newest) = self.0.clock.to_note(now) {
-            self.0.notices.newest(newest);
-        }
-        now
-    }
-
-    /// Whether the system's clock can be trusted, by what the database says now.
-    pub async fn clock(&self, system: Timestamp) -> Result<ClockState, StoreError> {
-        let newest = newest(&self.0.readers).await?;
-        self.0.clock.learn(newest);
-        Ok(ClockState {
-            newest,
-            system,
-            trusted: near(system, newest),
-        })
-    }
-
-    /// Makes the books trust `system`, however far it is from the newest time they have seen. A running server follows
-    /// within a second.
-    pub async fn accept_clock(&self, system: Timestamp) -> Result<(), StoreError> {
-        self.0.writer.write(Accept { now: system }).await?;
-        self.0.clock.learn(system);
-        Ok(())
     }
 }
 

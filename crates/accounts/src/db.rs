@@ -6,6 +6,7 @@
 mod error;
 mod location;
 mod postgres;
+mod postgres_url;
 mod schema;
 mod sqlite;
 mod value;
@@ -14,7 +15,8 @@ use std::fs::File;
 use std::time::Duration;
 
 pub use self::error::{OpenError, StoreError, Trouble};
-pub use self::location::{Location, PostgresUrl, UrlError};
+pub use self::location::Location;
+pub use self::postgres_url::{PostgresUrl, UrlError};
 pub use self::schema::Schema;
 pub(crate) use self::value::{Column, Row, Value, values};
 

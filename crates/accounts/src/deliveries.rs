@@ -5,11 +5,10 @@ use std::convert::Infallible;
 
 use jiff::Timestamp;
 
-use crate::Accounts;
 use crate::clock::CLOCK_GAP_MAX;
 use crate::db::{Connection, StoreError, values};
 use crate::events::EventKind;
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// A webhook of the config, and the kinds of events that it receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,78 +31,15 @@ pub struct Delivery {
     pub created_at: Timestamp,
 }
 
-impl Accounts {
-    /// Sets the webhooks that receive events from now on. Deliveries to all other webhooks are deleted.
-    pub async fn subscribe(&self, webhooks: Vec<Subscription>) -> Result<(), StoreError> {
-        self.0.writer.write(Subscribe { webhooks }).await
-    }
-
-    /// Claims the oldest delivery to a webhook that is due. No other process gets it before `until`.
-    pub async fn claim_delivery(
-        &self,
-        webhook: &str,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<Option<Delivery>, StoreError> {
-        // Usually none is due, and nothing has to be written.
-        let due = self
-            .0
-            .readers
-            .row(
-                "SELECT 1 FROM delivery WHERE webhook = $1 AND (next_at <= $2 OR next_at > $3) LIMIT 1",
-                values![webhook, now, latest(now)],
-            )
-            .await?;
-        if due.is_none() {
-            return Ok(None);
-        }
-        let webhook = webhook.to_owned();
-        let claim = Claim {
-            webhook,
-            now,
-            until,
-        };
-        self.0.writer.write(claim).await
-    }
-
-    /// Deletes a delivery that was delivered or is given up. Changes nothing if its claim has passed to another
-    /// process.
-    pub async fn end_delivery(&self, delivery: Delivery) -> Result<(), StoreError> {
-        let next_at = None;
-        self.0.writer.write(Release { delivery, next_at }).await
-    }
-
-    /// Has a failed delivery tried again at `next_at`.
-    pub async fn put_off_delivery(
-        &self,
-        delivery: Delivery,
-        next_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let next_at = Some(next_at);
-        self.0.writer.write(Release { delivery, next_at }).await
-    }
-
-    /// Deletes all deliveries to a webhook that were created until `until`, claimed or not. Returns how many there
-    /// were.
-    pub async fn give_up_deliveries(
-        &self,
-        webhook: &str,
-        until: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let webhook = webhook.to_owned();
-        self.0.writer.write(GiveUp { webhook, until }).await
-    }
-}
-
 /// The latest plausible time of an attempt: a delivery with a later one was put off by a clock that was ahead, and is
 /// due.
-fn latest(now: Timestamp) -> Timestamp {
+pub(crate) fn latest(now: Timestamp) -> Timestamp {
     now.saturating_add(CLOCK_GAP_MAX).unwrap_or(Timestamp::MAX)
 }
 
 #[derive(Debug)]
-struct Subscribe {
-    webhooks: Vec<Subscription>,
+pub(crate) struct Subscribe {
+    pub(crate) webhooks: Vec<Subscription>,
 }
 
 impl Operation for Subscribe {
@@ -111,7 +47,7 @@ impl Operation for Subscribe {
     type Refused = Infallible;
     type Answer = Result<(), StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), Infallible> {
         let mut wanted = Vec::new();
         for Subscription { webhook, kinds } in &self.webhooks {
             wanted.extend(kinds.iter().map(|kind| (webhook.as_str(), kind.name())));
@@ -134,16 +70,16 @@ impl Operation for Subscribe {
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+    fn answer(self, outcome: TxResult<(), Infallible>) -> Result<(), StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }
 
 #[derive(Debug)]
-struct Claim {
-    webhook: String,
-    now: Timestamp,
-    until: Timestamp,
+pub(crate) struct Claim {
+    pub(crate) webhook: String,
+    pub(crate) now: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 impl Operation for Claim {
@@ -151,7 +87,7 @@ impl Operation for Claim {
     type Refused = Infallible;
     type Answer = Result<Option<Delivery>, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Option<Delivery>, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Option<Delivery>, Infallible> {
         // The outer condition is for PostgreSQL, where another node may claim the same delivery at this moment.
         let row = connection
             .row(
@@ -177,17 +113,17 @@ impl Operation for Claim {
 
     fn answer(
         self,
-        outcome: Written<Option<Delivery>, Infallible>,
+        outcome: TxResult<Option<Delivery>, Infallible>,
     ) -> Result<Option<Delivery>, StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }
 
 #[derive(Debug)]
-struct Release {
-    delivery: Delivery,
+pub(crate) struct Release {
+    pub(crate) delivery: Delivery,
     /// `None` deletes the delivery.
-    next_at: Option<Timestamp>,
+    pub(crate) next_at: Option<Timestamp>,
 }
 
 impl Operation for Release {
@@ -196,7 +132,7 @@ impl Operation for Release {
     type Answer = Result<(), StoreError>;
 
     /// The number of attempts tells whether the delivery was claimed again since.
-    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), Infallible> {
         let (id, attempts) = (self.delivery.id, i64::from(self.delivery.attempts));
         match self.next_at {
             None => {
@@ -213,15 +149,15 @@ impl Operation for Release {
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+    fn answer(self, outcome: TxResult<(), Infallible>) -> Result<(), StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }
 
 #[derive(Debug)]
-struct GiveUp {
-    webhook: String,
-    until: Timestamp,
+pub(crate) struct GiveUp {
+    pub(crate) webhook: String,
+    pub(crate) until: Timestamp,
 }
 
 impl Operation for GiveUp {
@@ -229,13 +165,13 @@ impl Operation for GiveUp {
     type Refused = Infallible;
     type Answer = Result<usize, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<usize, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<usize, Infallible> {
         let sql = "DELETE FROM delivery WHERE webhook = $1 AND created_at <= $2 RETURNING id";
         let values = values![self.webhook.as_str(), self.until];
         Ok(Ok(connection.rows(sql, values).await?.len()))
     }
 
-    fn answer(self, outcome: Written<usize, Infallible>) -> Result<usize, StoreError> {
+    fn answer(self, outcome: TxResult<usize, Infallible>) -> Result<usize, StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }

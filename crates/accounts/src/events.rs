@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
-use crate::key::cap::day;
-use crate::key::{KeyId, KeyRole};
+use crate::ids::{AccountId, KeyId};
+use crate::key::KeyRole;
 use crate::ledger::checked;
 use crate::money::Nanos;
+use crate::utc_day::day;
 
 /// The number of hash bytes in an event's id.
 const ID_BYTES: usize = 12;

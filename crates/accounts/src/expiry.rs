@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::account::AdminError;
+use crate::error::AdminError;
 
 /// When something expires, as it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,16 +6,16 @@ pub(crate) mod cap;
 pub(crate) mod rotate;
 
 use std::fmt;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::account::{AccountId, AdminError};
-use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
+use crate::error::AdminError;
 use crate::expiry::Expiry;
+use crate::ids::{AccountId, KeyId};
 use crate::key::cap::SpendCaps;
+use crate::page::PAGE_MAX;
 use crate::quotas::Quotas;
 
 const PREFIX: &str = "sk";
@@ -24,7 +24,6 @@ const PUBLIC_LEN: usize = 12;
 const SECRET_LEN: usize = 43;
 /// The longest part of a key that is read; a longer one is refused.
 const PART_MAX: usize = 64;
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A secret that can't be displayed, logged or serialized.
 pub struct Secret(String);
@@ -39,28 +38,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
-    }
-}
-
-/// The public part of a key: its name in lists, logs and usage.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId(Arc<str>);
-
-impl KeyId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for KeyId {
-    fn from(id: String) -> Self {
-        KeyId(id.into())
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
     }
 }
 
@@ -149,22 +126,6 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// `len` characters of base62 from the operating system's random numbers.
-pub(crate) fn random(len: usize) -> String {
-    let mut text = String::with_capacity(len);
-    while text.len() < len {
-        let mut bytes = [0; 64];
-        getrandom::fill(&mut bytes).expect("the operating system has random numbers");
-        // Six bits make a character; the two values beyond the alphabet are thrown away.
-        let characters = bytes
-            .iter()
-            .filter_map(|byte| BASE62.get(usize::from(byte & 63)));
-        let missing = len.saturating_sub(text.len());
-        text.extend(characters.take(missing).map(|&byte| char::from(byte)));
-    }
-    text
-}
-
 /// The parts of `sk_<public>_<secret>`.
 fn parse(presented: &str) -> Option<(&str, &str)> {
     let (public, secret) = presented
@@ -242,7 +203,7 @@ pub(crate) async fn after(
 
 /// The key with this id. A whole key may be passed as well: only its public part is used.
 pub(crate) async fn find(readers: &Readers, id: &str) -> Result<KeyInfo, AdminError> {
-    let public = admin::public_part(id);
+    let public = public_part(id);
     let row = readers
         .row(
             concat!("SELECT ", columns!(), " FROM api_key WHERE id = $1"),
@@ -251,7 +212,7 @@ pub(crate) async fn find(readers: &Readers, id: &str) -> Result<KeyInfo, AdminEr
         .await?;
     match row {
         Some(row) => Ok(read(&row)?),
-        None => Err(admin::no_key(&public)),
+        None => Err(no_key(&public)),
     }
 }
 
@@ -276,6 +237,22 @@ pub(crate) fn read(row: &Row) -> Result<KeyInfo, StoreError> {
         rotated_at: row.time_or_null(15)?,
         previous_until: row.time_or_null(16)?,
     })
+}
+
+/// The public part of a key, or `id` itself if it is one. The secret goes nowhere, not even into an error.
+pub(crate) fn public_part(id: &str) -> String {
+    let rest = id
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix('_'));
+    let public = rest.map_or(id, |rest| rest.split('_').next().unwrap_or(rest));
+    public.to_owned()
+}
+
+pub(crate) fn no_key(id: &str) -> AdminError {
+    AdminError::NotFound {
+        what: "key",
+        name: id.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -318,21 +295,6 @@ mod tests {
         );
         check(&format!("sk_{}_b", "a".repeat(65)), None);
         check(&format!("sk_a_{}", "b".repeat(65)), None);
-    }
-
-    #[test]
-    fn random_texts_use_the_whole_alphabet() {
-        let text = random(10_000);
-        assert_eq!(text.len(), 10_000);
-        for letter in BASE62 {
-            let seen = text.bytes().filter(|byte| byte == letter).count();
-            assert!(
-                (60..300).contains(&seen),
-                "{} comes {seen} times",
-                char::from(*letter)
-            );
-        }
-        assert_ne!(random(SECRET_LEN), random(SECRET_LEN));
     }
 
     proptest! {

@@ -15,11 +15,15 @@
 //! An account's balance row follows in the same database transaction: `posted` is wallet + promo + held,
 //! `held` is held, `promo` is promo, and what is available is wallet + promo + credit limit.
 
+pub(crate) mod batch;
+pub(crate) mod checkpoints;
+pub(crate) mod end;
+pub(crate) mod ending;
 pub(crate) mod extend;
 pub(crate) mod hold;
+pub(crate) mod key_caps;
 pub(crate) mod late;
 pub(crate) mod list;
-pub(crate) mod many;
 pub(crate) mod movement;
 pub(crate) mod notices;
 pub(crate) mod promo;
@@ -27,14 +31,16 @@ pub(crate) mod recover;
 pub(crate) mod replay;
 pub(crate) mod reserve;
 pub(crate) mod settle;
+pub(crate) mod settlement;
 pub(crate) mod take;
 pub(crate) mod top_up;
 pub(crate) mod verify;
+pub(crate) mod writes;
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
 use crate::db::{Connection, StoreError, Value, values};
+use crate::ids::AccountId;
 use crate::money::Nanos;
 
 /// The books of the double-entry ledger. Top-ups come from funding, charges go to revenue, promo credit comes from

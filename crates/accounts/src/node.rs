@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::Options;
 use crate::db::{Connection, StoreError, values};
-use crate::key;
+use crate::ids::random;
 use crate::lease::{Judge, Lease, Mark, Uptime, renew_every};
+use crate::options::Options;
 
 /// Random characters that tell a process from an earlier one of the same node.
 const NAME_LEN: usize = 8;
@@ -146,7 +146,7 @@ impl Node {
 }
 
 fn name(prefix: &str) -> Arc<str> {
-    format!("{prefix}-{}", key::random(NAME_LEN)).into()
+    format!("{prefix}-{}", random(NAME_LEN)).into()
 }
 
 /// The schedule of lease renewals.

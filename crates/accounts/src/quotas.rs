@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use crate::account::AdminError;
 use crate::db::{Row, StoreError};
+use crate::error::AdminError;
 
 /// Rate limits; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

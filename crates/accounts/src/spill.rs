@@ -16,9 +16,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use self::slots::SlotFile;
-use crate::ledger::hold::Checkpoints;
-use crate::ledger::settle::{Outcome, Source};
-use crate::money::Counts;
+
+use crate::ledger::checkpoints::Checkpoints;
+use crate::ledger::settlement::{Outcome, Source};
+use crate::tokens::Counts;
 
 /// The most spill files in a folder: processes that serve from one PostgreSQL may share a folder.
 const FILES_MAX: usize = 64;

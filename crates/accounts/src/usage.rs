@@ -5,13 +5,14 @@ pub(crate) mod report;
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
 use crate::db::{Connection, Readers, Row, StoreError, values};
 use crate::failpoint;
-use crate::key::KeyId;
-use crate::key::cap::day;
-use crate::ledger::settle::{Closed, Outcome, Settlement, Source};
-use crate::money::{Counts, Nanos, Price};
+use crate::ids::{AccountId, KeyId};
+use crate::ledger::ending::Closed;
+use crate::ledger::settlement::{Outcome, Settlement, Source};
+use crate::money::Nanos;
+use crate::tokens::{Counts, Price};
+use crate::utc_day::day;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRecord {

@@ -8,183 +8,39 @@
 //! Operations are idempotent: if a transaction was rolled back because of a conflict, or the connection broke and it
 //! isn't known whether the COMMIT succeeded, all of them run again, and find what they did before.
 
+mod ledger;
+mod operation;
+
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::AccountId;
+use self::operation::{Applied, Job, Queued, batch_job, job};
 use crate::db::{Connection, Database, StoreError};
 use crate::failpoint;
 use crate::health::Health;
-use crate::ledger::many::{self, Plain};
-use crate::ledger::notices::{Noted, Notices};
+use crate::ids::AccountId;
 use crate::node::{Beat, Node};
+
+pub(crate) use self::ledger::{BatchOutcomes, Ledger, LedgerNotices};
+pub(crate) use self::operation::{BatchOperation, Operation, TxResult};
 
 /// The most operations of one transaction.
 const BATCH_MAX: usize = 256;
 /// How often a transaction is tried when it conflicts with others, or the connection breaks.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// The outcome of an operation: done or refused, or an error if the database failed.
-pub(crate) type Written<Done, Refused> = Result<Result<Done, Refused>, StoreError>;
-
-/// An operation that the writer runs in a transaction. `apply` may run more than once, `answer` runs once.
-pub(crate) trait Operation: Send + Sync + 'static {
-    /// The result of an operation that was done.
-    type Done: Send;
-    /// Why nothing was changed: a refusal, or the first result if this is a replay.
-    type Refused: Send;
-    type Answer: Send;
-
-    fn apply(
-        &self,
-        connection: &mut Connection,
-    ) -> impl Future<Output = Written<Self::Done, Self::Refused>> + Send;
-
-    /// The account whose balance the operation changes, if it changes only one.
-    fn account(&self) -> Option<&AccountId> {
-        None
-    }
-
-    /// Whether its success shows that a hold could be written, too.
-    fn writes_as_much_as_a_hold(&self) -> bool {
-        self.account().is_some()
-    }
-
-    /// Whether the operation may well be refused after it has changed something: then it gets a savepoint at once.
-    fn is_risky(&self) -> bool {
-        true
-    }
-
-    /// The operation as a [`Plain`], if it may be written together with others.
-    fn plain(&self) -> Option<Plain<'_>> {
-        None
-    }
-
-    /// The operation's result, once [`many::write`] has written it.
-    fn plainly(&self, _written: many::Written) -> Option<Self::Done> {
-        None
-    }
-
-    /// Called if the answer will be an error although the transaction may have been committed.
-    fn doubt(&self) {}
-
-    /// Makes the answer, after the commit or its failure.
-    fn answer(self, outcome: Written<Self::Done, Self::Refused>) -> Self::Answer;
-}
-
-/// A type-erased [`Operation`], so that a queue can hold it.
-trait Job: Send {
-    fn account(&self) -> Option<&AccountId>;
-    fn is_risky(&self) -> bool;
-    fn plain(&self) -> Option<Plain<'_>>;
-    /// Forgets the outcome: the operation isn't applied yet, or its transaction was rolled back.
-    fn reset(&mut self);
-    fn plainly(&mut self, written: many::Written);
-    fn is_applied(&self) -> bool;
-    fn writes_as_much_as_a_hold(&self) -> bool;
-    /// Whether it has been applied and not refused.
-    fn is_done(&self) -> bool;
-    fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied>;
-    fn doubt(&self);
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-enum Applied {
-    Done,
-    Refused,
-    Failed,
-    /// The operation has failed, and has spoiled the transaction.
-    Spoiled(StoreError),
-}
-
-struct Waiting<O: Operation> {
-    operation: O,
-    outcome: Option<Written<O::Done, O::Refused>>,
-    reply: oneshot::Sender<O::Answer>,
-}
-
-impl<O: Operation> Job for Waiting<O> {
-    fn account(&self) -> Option<&AccountId> {
-        self.operation.account()
-    }
-
-    fn is_risky(&self) -> bool {
-        self.operation.is_risky()
-    }
-
-    fn plain(&self) -> Option<Plain<'_>> {
-        self.operation.plain()
-    }
-
-    fn reset(&mut self) {
-        self.outcome = None;
-    }
-
-    fn plainly(&mut self, written: many::Written) {
-        self.outcome = self.operation.plainly(written).map(|done| Ok(Ok(done)));
-    }
-
-    fn is_applied(&self) -> bool {
-        self.outcome.is_some()
-    }
-
-    fn writes_as_much_as_a_hold(&self) -> bool {
-        self.operation.writes_as_much_as_a_hold()
-    }
-
-    fn is_done(&self) -> bool {
-        matches!(self.outcome, Some(Ok(Ok(_))))
-    }
-
-    fn doubt(&self) {
-        self.operation.doubt();
-    }
-
-    fn apply<'a>(&'a mut self, connection: &'a mut Connection) -> BoxFuture<'a, Applied> {
-        Box::pin(async move {
-            let outcome = self.operation.apply(connection).await;
-            let applied = match &outcome {
-                Ok(Ok(_)) => Applied::Done,
-                Ok(Err(_)) => Applied::Refused,
-                Err(error) if error.spoils_transaction() => Applied::Spoiled(error.clone()),
-                Err(_) => Applied::Failed,
-            };
-            self.outcome = Some(outcome);
-            applied
-        })
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let outcome = match (committed, self.outcome) {
-            (Ok(()), Some(outcome)) => outcome,
-            (Ok(()), None) => Err(StoreError::closed()),
-            (Err(error), _) => Err(error),
-        };
-        // The caller may have gone. The answer is then dropped, and a hold in it is ended.
-        let _ = self.reply.send(self.operation.answer(outcome));
-    }
-}
-
 /// Sends operations to the writer.
 #[derive(Debug)]
-pub(crate) struct WriterHandle {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+pub(crate) struct WriterHandle<L: Ledger> {
+    jobs: mpsc::Sender<Box<dyn Job<L>>>,
     closing: CancellationToken,
     tasks: TaskTracker,
-}
-
-impl fmt::Debug for dyn Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Job")
-    }
 }
 
 /// The outcome of queueing an operation without waiting.
@@ -195,7 +51,7 @@ pub(crate) enum Asked<A> {
     Closed,
 }
 
-impl WriterHandle {
+impl<L: Ledger> WriterHandle<L> {
     /// A handle without a writer, for a process that only reads.
     pub(crate) fn none() -> Self {
         let (jobs, _) = mpsc::channel(1);
@@ -210,7 +66,7 @@ impl WriterHandle {
     pub(crate) fn start(
         database: Database,
         connection: Connection,
-        notices: Arc<Notices>,
+        ledger: L,
         queue: usize,
         lock: Option<File>,
         node: Option<Arc<Node>>,
@@ -222,7 +78,7 @@ impl WriterHandle {
             database,
             connection: Some(connection),
             jobs: receiver,
-            notices,
+            ledger,
             closing: closing.clone(),
             health,
             beat: node.map(Beat::new),
@@ -248,7 +104,25 @@ impl WriterHandle {
 
     /// Queues an operation at once, or not at all.
     pub(crate) fn ask<O: Operation>(&self, operation: O) -> Asked<O::Answer> {
-        let (job, answer) = job(operation);
+        self.try_queue(job(operation))
+    }
+
+    /// Queues an operation that may be written in a batch, at once or not at all.
+    pub(crate) fn ask_in_batch<O: BatchOperation<L>>(&self, operation: O) -> Asked<O::Answer> {
+        self.try_queue(batch_job(operation))
+    }
+
+    /// Queues an operation, waiting for a place in the queue, and waits for its commit.
+    pub(crate) async fn write<O: Operation>(&self, operation: O) -> O::Answer {
+        self.queue(job(operation)).await
+    }
+
+    /// Queues an operation that may be written in a batch, and waits for its commit.
+    pub(crate) async fn write_in_batch<O: BatchOperation<L>>(&self, operation: O) -> O::Answer {
+        self.queue(batch_job(operation)).await
+    }
+
+    fn try_queue<A>(&self, (job, answer): Queued<L, A>) -> Asked<A> {
         match self.jobs.try_send(job) {
             Ok(()) => Asked::Queued(answer),
             Err(mpsc::error::TrySendError::Full(_)) => Asked::Full,
@@ -256,9 +130,7 @@ impl WriterHandle {
         }
     }
 
-    /// Queues an operation, waiting for a place in the queue, and waits for its commit.
-    pub(crate) async fn write<O: Operation>(&self, operation: O) -> O::Answer {
-        let (job, answer) = job(operation);
+    async fn queue<A>(&self, (job, answer): Queued<L, A>) -> A {
         if let Err(mpsc::error::SendError(job)) = self.jobs.send(job).await {
             job.answer(Err(StoreError::closed()));
         }
@@ -275,16 +147,6 @@ impl WriterHandle {
     }
 }
 
-fn job<O: Operation>(operation: O) -> (Box<dyn Job>, oneshot::Receiver<O::Answer>) {
-    let (reply, answer) = oneshot::channel();
-    let waiting = Waiting {
-        operation,
-        outcome: None,
-        reply,
-    };
-    (Box::new(waiting), answer)
-}
-
 /// The thread of a writer whose database calls block. It ends with its runtime, if it isn't closed before.
 struct Thread {
     stop: CancellationToken,
@@ -292,7 +154,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(writer: Writer) -> (Self, oneshot::Receiver<()>) {
+    fn start<L: Ledger>(writer: Writer<L>) -> (Self, oneshot::Receiver<()>) {
         let stop = CancellationToken::new();
         let (end, ended) = oneshot::channel();
         let until = stop.clone();
@@ -320,11 +182,11 @@ impl Drop for Thread {
     }
 }
 
-struct Writer {
+struct Writer<L: Ledger> {
     database: Database,
     connection: Option<Connection>,
-    jobs: mpsc::Receiver<Box<dyn Job>>,
-    notices: Arc<Notices>,
+    jobs: mpsc::Receiver<Box<dyn Job<L>>>,
+    ledger: L,
     closing: CancellationToken,
     health: Arc<Health>,
     beat: Option<Beat>,
@@ -354,14 +216,14 @@ struct Failure {
     doubtful: bool,
 }
 
-impl Writer {
+impl<L: Ledger> Writer<L> {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut open = true;
         while open {
             tokio::select! {
                 taken = self.jobs.recv_many(&mut batch, BATCH_MAX) => open = taken > 0,
-                () = self.notices.changed() => {}
+                () = self.ledger.changed() => {}
                 () = Beat::due(&mut self.beat) => {}
                 () = self.closing.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
             }
@@ -381,13 +243,13 @@ impl Writer {
 
     /// Runs one transaction for the whole batch. If it fails, each caller is told, and the next transaction gets a new
     /// connection.
-    async fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>) {
-        let noted = self.notices.take();
+    async fn commit(&mut self, batch: &mut Vec<Box<dyn Job<L>>>) {
+        let notices = self.ledger.take();
         let due = self.beat.as_ref().is_some_and(Beat::is_due);
-        if batch.is_empty() && noted.is_empty() && !due {
+        if batch.is_empty() && notices.is_empty() && !due {
             return;
         }
-        let written = self.write(batch, &noted).await;
+        let written = self.write(batch, &notices).await;
         let outcome = match &written {
             Ok(()) => Ok(()),
             Err(Failure { error, .. }) => Err(error.clone()),
@@ -400,14 +262,13 @@ impl Writer {
         if let Err(Failure { error, doubtful }) = &written {
             tracing::error!(%error, doubtful, operations = batch.len(), "a transaction failed");
             self.connection = None;
-            self.notices.keep_beside(&noted);
-            self.notices.put_back(noted);
+            self.ledger.put_back(notices);
             if *doubtful {
                 batch.iter().for_each(|job| job.doubt());
             }
-        } else if !noted.is_empty() {
+        } else if !notices.is_empty() {
             failpoint::pass("checkpoint-committed");
-            self.notices.written(&noted);
+            self.ledger.written(&notices);
         }
         let committed = written.map_err(|failure| failure.error);
         for job in batch.drain(..) {
@@ -416,13 +277,17 @@ impl Writer {
     }
 
     /// Tries again after conflicts and broken connections, at most [`ATTEMPTS_MAX`] times in all.
-    async fn write(&mut self, batch: &mut [Box<dyn Job>], noted: &Noted) -> Result<(), Failure> {
+    async fn write(
+        &mut self,
+        batch: &mut [Box<dyn Job<L>>],
+        notices: &L::Notices,
+    ) -> Result<(), Failure> {
         let mut doubtful = false;
         let mut care = Care::Usual;
         let mut attempts_left = ATTEMPTS_MAX;
         loop {
             let reused = self.connection.is_some();
-            let error = match self.attempt(batch, noted, care, &mut doubtful).await {
+            let error = match self.attempt(batch, notices, care, &mut doubtful).await {
                 Ok(Tried::Committed) => return Ok(()),
                 Ok(Tried::WithoutSavepoint) => None,
                 Err(error) => Some(error),
@@ -448,8 +313,8 @@ impl Writer {
 
     async fn attempt(
         &mut self,
-        batch: &mut [Box<dyn Job>],
-        noted: &Noted,
+        batch: &mut [Box<dyn Job<L>>],
+        notices: &L::Notices,
         care: Care,
         doubtful: &mut bool,
     ) -> Result<Tried, StoreError> {
@@ -464,25 +329,27 @@ impl Writer {
         connection.begin().await?;
         batch.iter_mut().for_each(|job| job.reset());
         let touched = batch.iter().filter_map(|job| job.account());
-        let touched: BTreeSet<_> = touched.chain(noted.accounts()).collect();
+        let touched: BTreeSet<_> = touched.chain(notices.accounts()).collect();
         let touched: Vec<_> = touched.into_iter().map(AccountId::as_str).collect();
         let together = care == Care::Usual && connection.has_many();
         // A single balance needs no lock order, unless something else is locked before it.
-        if (touched.len() > 1 && !together) || !noted.is_empty() {
+        if (touched.len() > 1 && !together) || !notices.is_empty() {
             connection.lock_balances(&touched).await?;
         }
-        noted.write(connection).await?;
+        notices.write(connection).await?;
         if together {
-            let plain = batch.iter().enumerate();
-            let plain: Vec<_> = plain
-                .filter_map(|(at, job)| Some((at, job.plain()?)))
+            let operations = batch.iter().enumerate();
+            let operations: Vec<_> = operations
+                .filter_map(|(at, job)| Some((at, job.batch_op()?)))
                 .collect();
-            let Some(written) = write_plain(connection, &touched, &plain).await? else {
+            let outcomes = write_batch::<L>(connection, &touched, &operations).await?;
+            drop(operations);
+            let Some(outcomes) = outcomes else {
                 return Ok(Tried::WithoutSavepoint);
             };
-            for (at, written) in written {
+            for (at, outcome) in outcomes {
                 if let Some(job) = batch.get_mut(at) {
-                    job.plainly(written);
+                    job.take_outcome(outcome);
                 }
             }
         }
@@ -499,13 +366,13 @@ impl Writer {
     }
 }
 
-/// Writes the plain operations together. `None` if that failed and the transaction has to begin anew without it.
-async fn write_plain(
+/// Writes the operations that fit into a batch. `None` if that failed and the transaction has to begin anew without it.
+async fn write_batch<L: Ledger>(
     connection: &mut Connection,
     accounts: &[&str],
-    plain: &[(usize, Plain<'_>)],
-) -> Result<Option<Vec<(usize, many::Written)>>, StoreError> {
-    match many::write(connection, accounts, plain).await {
+    operations: &[(usize, L::BatchOp<'_>)],
+) -> Result<Option<BatchOutcomes<L>>, StoreError> {
+    match L::write_batch(connection, accounts, operations).await {
         Err(error) if !error.spoils_transaction() => {
             tracing::debug!(%error, "operations are written one after the other");
             Ok(None)
@@ -516,8 +383,8 @@ async fn write_plain(
 
 /// Applies an operation. Returns whether the transaction can go on: not if there was something to undo and no
 /// savepoint.
-async fn apply(
-    job: &mut dyn Job,
+async fn apply<L: Ledger>(
+    job: &mut dyn Job<L>,
     connection: &mut Connection,
     care: Care,
 ) -> Result<bool, StoreError> {

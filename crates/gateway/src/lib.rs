@@ -36,14 +36,12 @@ pub use crate::clock::Clock;
 pub use crate::embed::EmbedJob;
 pub use crate::generation::Generation;
 use crate::limits::{Limits, Quota, Quotas, Subject};
-pub use crate::refusal::Refusal;
+pub use crate::refusal::{Refusal, STORE_RETRY};
 pub use crate::tiers::TierRule;
 use crate::tiers::Tiers;
 
 /// `Retry-After` while this process drains: by then another node, or its successor, takes requests.
 const DRAIN_RETRY: Duration = Duration::from_secs(5);
-/// `Retry-After` while the database is unreachable or overloaded.
-pub const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often a checkpoint makes the delivered tokens durable. A crash costs the operator at most the tokens since the
 /// last checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);

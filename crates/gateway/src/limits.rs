@@ -6,25 +6,18 @@
 
 mod level;
 mod memory;
+mod quota;
 mod store;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
-pub use weir_accounts::Quotas;
 
 use self::memory::{Correction, Memory};
+pub use self::quota::{Denied, Gauge, Quota, Quotas, Subject, Which};
 use self::store::{Lease, Store};
 pub use self::store::{StoreError, StoreFailure, StoreOptions, is_store_address};
-
-/// A thing that has limits, for example a key, or an account's use of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    pub name: Arc<str>,
-    pub quotas: Quotas,
-}
 
 /// Why a request isn't admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,40 +26,6 @@ pub enum NotAdmitted {
     /// The store is unreachable, and the configuration says to refuse requests then.
     Unavailable,
 }
-
-/// The limit that refused the request, and when the same request would be admitted. For concurrency the time is an
-/// estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denied {
-    pub which: Which,
-    pub limit: u64,
-    pub retry_after: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    Requests,
-    Tokens,
-    Concurrent,
-}
-
-/// The state of a rate limit, as the response headers show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gauge {
-    pub limit: u64,
-    pub remaining: u64,
-    /// Time until the whole limit is available again.
-    pub reset: Duration,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Quota {
-    pub requests: Option<Gauge>,
-    pub tokens: Option<Gauge>,
-}
-
-/// The `Retry-After` of a request refused for concurrency, in nanoseconds: a guess at when a running request ends.
-const CONCURRENT_RETRY_NS: u64 = 1_000_000_000;
 
 /// The counters of rate limits, in memory or shared. Clones share the same counts.
 #[derive(Debug, Clone)]

@@ -6,8 +6,10 @@ use weir_accounts::{CapPeriod, KeyRole};
 use weir_engine::request::Invalid;
 use weir_engine::{EngineError, PromptSize};
 
-use crate::STORE_RETRY;
 use crate::limits::{Denied, NotAdmitted, Which};
+
+/// `Retry-After` while the database is unreachable or overloaded.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {

@@ -2,19 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::account::delete::is_deleted;
-use crate::account::{
-    Account, AccountId, AdminError, ID_PREFIX, Suspension, check_name, columns, read,
-};
+use crate::account::{Account, ID_PREFIX, Suspension, check_name, columns, is_deleted, read};
 use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
-use crate::key::random;
-use crate::ledger::movement::{Move, What};
+use crate::error::AdminError;
+use crate::ids::{AccountId, random};
+use crate::ledger::movement::{Move, TransactionKind};
 use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;
 use crate::quotas::{Quotas, Tier};
 use crate::text::{PLAIN, is_plain};
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 const ID_LEN: usize = 12;
 /// The idempotency key of an account's opening credit.
@@ -83,7 +81,7 @@ impl AddAccount {
         let credit = match credit {
             Nanos::ZERO => None,
             amount => {
-                let what = What::Credit {
+                let what = TransactionKind::Credit {
                     account: id.clone(),
                     amount,
                 };
@@ -105,7 +103,7 @@ impl Operation for AddAccount {
     type Refused = AdminError;
     type Answer = Result<Account, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Account, AdminError> {
         let made = connection
             .row(
                 "INSERT INTO account (id, name, created_at) VALUES ($1, $2, $3)
@@ -143,7 +141,7 @@ impl Operation for AddAccount {
         Ok(account.ok_or_else(|| not_found(&self.id)))
     }
 
-    fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {
+    fn answer(self, outcome: TxResult<Account, AdminError>) -> Result<Account, AdminError> {
         outcome?
     }
 }
@@ -267,7 +265,7 @@ impl UpdateAccount {
         &self,
         connection: &mut Connection,
         limit: Nanos,
-    ) -> Written<(), AdminError> {
+    ) -> TxResult<(), AdminError> {
         let room = Nanos::MAX.checked_sub(limit).unwrap_or(Nanos::ZERO);
         let set = connection
             .row(
@@ -291,7 +289,7 @@ impl Operation for UpdateAccount {
     type Refused = AdminError;
     type Answer = Result<Account, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Account, AdminError> {
         let id = self.account.as_str();
         // Locks the row until the transaction ends, on PostgreSQL.
         let touch = "UPDATE account SET tier = tier WHERE id = $1";
@@ -329,7 +327,7 @@ impl Operation for UpdateAccount {
         Ok(account.ok_or_else(|| not_found(&self.account)))
     }
 
-    fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {
+    fn answer(self, outcome: TxResult<Account, AdminError>) -> Result<Account, AdminError> {
         outcome?
     }
 }

@@ -3,15 +3,17 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::admin::{find, not_found, state};
-use super::{Account, AccountId, AdminError};
+use crate::account::Account;
+use crate::account::admin::{find, not_found, state};
 use crate::audit::{Act, By, record};
 use crate::db::{Connection, StoreError, values};
+use crate::error::AdminError;
+use crate::ids::AccountId;
 use crate::key::admin::revoke_all;
-use crate::ledger::movement::{Move, What};
+use crate::ledger::movement::{Move, TransactionKind};
 use crate::ledger::promo;
 use crate::money::Nanos;
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// Separates a deleted account's old name from its id. No account can be given a name with it.
 const MARK: &str = "~";
@@ -70,7 +72,7 @@ impl DeleteAccount {
         &self,
         connection: &mut Connection,
         reason: &str,
-    ) -> Written<(), AdminError> {
+    ) -> TxResult<(), AdminError> {
         let sql = "UPDATE balance SET low_balance = NULL WHERE account = $1";
         connection
             .execute(sql, values![self.account.as_str()])
@@ -81,7 +83,7 @@ impl DeleteAccount {
         };
         if left.posted != Nanos::ZERO {
             let amount = left.posted.checked_neg();
-            let what = What::Adjust {
+            let what = TransactionKind::Adjust {
                 account: self.account.clone(),
                 amount: crate::ledger::checked(amount)?,
             };
@@ -117,7 +119,7 @@ impl Operation for DeleteAccount {
     type Refused = AdminError;
     type Answer = Result<Account, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Account, AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Account, AdminError> {
         let id = self.account.as_str();
         // Locks the row until the transaction ends, on PostgreSQL.
         let touch = "UPDATE account SET tier = tier WHERE id = $1";
@@ -157,7 +159,7 @@ impl Operation for DeleteAccount {
         Some(&self.account)
     }
 
-    fn answer(self, outcome: Written<Account, AdminError>) -> Result<Account, AdminError> {
+    fn answer(self, outcome: TxResult<Account, AdminError>) -> Result<Account, AdminError> {
         outcome?
     }
 }
@@ -167,18 +169,4 @@ fn with_balance(account: &Account) -> Value {
     state["balance"] = json!(account.posted.to_string());
     state["deleted_at"] = json!(account.deleted_at.as_ref().map(Timestamp::to_string));
     state
-}
-
-/// The refusal of an act, if the account was deleted.
-pub(crate) async fn deleted(
-    connection: &mut Connection,
-    account: &AccountId,
-) -> Result<Option<AdminError>, StoreError> {
-    let sql = "SELECT 1 FROM account WHERE id = $1 AND deleted_at IS NOT NULL";
-    let row = connection.row(sql, values![account.as_str()]).await?;
-    Ok(row.map(|_| is_deleted(account)))
-}
-
-pub(crate) fn is_deleted(account: &AccountId) -> AdminError {
-    AdminError::invalid("account", format!("the account {account} is deleted"))
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::postgres;
 use crate::spill::SpillError;
 
 /// The database failed: it can't be reached, is locked or full, or refused a statement that should have worked. The
@@ -116,21 +115,6 @@ impl StoreError {
     /// Whether a COMMIT that fails with this error may have succeeded nevertheless.
     pub(crate) fn leaves_doubt(&self) -> bool {
         matches!(self.kind, Kind::Lost | Kind::Failed)
-    }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let kind = match &error {
-            sqlx::Error::Io(_) => Kind::Lost,
-            sqlx::Error::Database(refused) => postgres::kind(&**refused).unwrap_or(Kind::Failed),
-            _ => Kind::Failed,
-        };
-        let trouble = match &error {
-            sqlx::Error::Database(refused) => postgres::trouble(&**refused),
-            _ => Trouble::Unreachable,
-        };
-        StoreError::new(error.to_string(), kind).with(trouble)
     }
 }
 

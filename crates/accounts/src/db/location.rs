@@ -1,10 +1,9 @@
 //! Where a database is, as written in the config or on the command line.
 
+use crate::db::postgres_url::PostgresUrl;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
-use super::postgres;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -37,53 +36,6 @@ impl fmt::Display for Location {
             Location::Sqlite(path) => write!(f, "{}", path.display()),
             Location::Postgres(url) => write!(f, "{url}"),
         }
-    }
-}
-
-/// `postgres://user:password@host:port/database`. Shown without the password and the parameters, which
-/// may hold one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PostgresUrl(String);
-
-/// An error in an address. Its text contains no part of the address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct UrlError(String);
-
-impl PostgresUrl {
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for PostgresUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let known = ["postgres://", "postgresql://"];
-        if !known.iter().any(|scheme| text.starts_with(scheme)) {
-            return Err(UrlError("it doesn't begin with postgres://".to_owned()));
-        }
-        let url = PostgresUrl(text.to_owned());
-        match postgres::parse(&url) {
-            Ok(_) => Ok(url),
-            Err(error) => Err(UrlError(error)),
-        }
-    }
-}
-
-impl fmt::Display for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match postgres::parse(self) {
-            Ok(options) => write!(f, "{}", postgres::shown(&options)),
-            Err(_) => f.write_str("postgres://…"),
-        }
-    }
-}
-
-impl fmt::Debug for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostgresUrl({self})")
     }
 }
 

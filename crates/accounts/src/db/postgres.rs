@@ -10,9 +10,9 @@ use sqlx::postgres::{
 };
 use sqlx::{ConnectOptions, Connection as _};
 
-use super::error::{Kind, Trouble};
-use super::location::PostgresUrl;
-use super::{Column, Row, StoreError, Value};
+use crate::db::error::{Kind, Trouble};
+use crate::db::postgres_url::{PostgresUrl, parse, shown};
+use crate::db::{Column, Row, StoreError, Value};
 
 /// The migrations, forward only: as many as those of SQLite.
 pub(super) const MIGRATIONS: &[&str] = &[
@@ -65,27 +65,19 @@ pub(super) fn trouble(error: &dyn DatabaseError) -> Trouble {
     }
 }
 
-/// Parses the address. The error's text contains no part of it.
-pub(super) fn parse(url: &PostgresUrl) -> Result<PgConnectOptions, String> {
-    url.expose().parse().map_err(|error| match error {
-        sqlx::Error::Configuration(cause) if cause.is::<std::num::ParseIntError>() => {
-            "its port is no number".to_owned()
-        }
-        sqlx::Error::Configuration(cause) if !cause.is::<sqlx::Error>() => cause.to_string(),
-        // An error about a parameter (a nested `sqlx::Error`) may repeat the parameter's value.
-        _ => "one of its parameters has a wrong value".to_owned(),
-    })
-}
-
-/// The address without secrets.
-pub(super) fn shown(options: &PgConnectOptions) -> String {
-    let place = match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => options.get_host().to_owned(),
-    };
-    let (user, port) = (options.get_username(), options.get_port());
-    let database = options.get_database().unwrap_or(user);
-    format!("postgres://{user}@{place}:{port}/{database}")
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let kind = match &error {
+            sqlx::Error::Io(_) => Kind::Lost,
+            sqlx::Error::Database(refused) => kind(&**refused).unwrap_or(Kind::Failed),
+            _ => Kind::Failed,
+        };
+        let trouble = match &error {
+            sqlx::Error::Database(refused) => trouble(&**refused),
+            _ => Trouble::Unreachable,
+        };
+        StoreError::new(error.to_string(), kind).with(trouble)
+    }
 }
 
 #[derive(Clone)]

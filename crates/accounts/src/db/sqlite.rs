@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::{FromSql, ToSqlOutput, Value as Owned, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 use rusqlite::{ErrorCode, OpenFlags, ToSql, ffi};
 use tempfile::TempDir;
 
 use self::file::Place;
+
+use crate::db::error::{Kind, Trouble};
+use crate::db::{OpenError, Row, StoreError, Value};
+
 pub(crate) use self::readers::Readers;
-use super::error::{Kind, Trouble};
-use super::{OpenError, Row, StoreError, Value};
 
 /// The number of prepared statements that a connection caches.
 const STATEMENTS_MAX: usize = 256;
@@ -312,12 +314,4 @@ impl From<Value<'_>> for Owned {
             Value::Bytes(bytes) => Owned::Blob(bytes.to_vec()),
         }
     }
-}
-
-/// The value of a column; an error if it isn't of type `T`.
-pub(super) fn column<T: FromSql>(row: &[Owned], column: usize) -> Result<T, StoreError> {
-    let value = row.get(column).map_or(ValueRef::Null, ValueRef::from);
-    T::column_result(value).map_err(|error| {
-        StoreError::contradiction(format!("column {column} can't be read: {error}"))
-    })
 }

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::{StoreError, sqlite};
+use crate::db::StoreError;
 use crate::money::Nanos;
+use rusqlite::types::{FromSql, ValueRef};
 
 /// A value to bind.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +104,7 @@ impl Row {
 
     pub(crate) fn integer_or_null(&self, column: usize) -> Result<Option<i64>, StoreError> {
         match self {
-            Row::Sqlite(row) => sqlite::column(row, column),
+            Row::Sqlite(row) => read_column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
@@ -115,14 +116,14 @@ impl Row {
 
     pub(crate) fn text_or_null(&self, column: usize) -> Result<Option<String>, StoreError> {
         match self {
-            Row::Sqlite(row) => sqlite::column(row, column),
+            Row::Sqlite(row) => read_column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
     pub(crate) fn bytes_or_null(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Row::Sqlite(row) => sqlite::column(row, column),
+            Row::Sqlite(row) => read_column(row, column),
             Row::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
@@ -148,4 +149,12 @@ impl Row {
         at.transpose()
             .map_err(|error| StoreError::contradiction(error.to_string()))
     }
+}
+
+/// The value of a column; an error if it isn't of type `T`.
+fn read_column<T: FromSql>(row: &[rusqlite::types::Value], column: usize) -> Result<T, StoreError> {
+    let value = row.get(column).map_or(ValueRef::Null, ValueRef::from);
+    T::column_result(value).map_err(|error| {
+        StoreError::contradiction(format!("column {column} can't be read: {error}"))
+    })
 }

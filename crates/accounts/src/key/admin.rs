@@ -3,21 +3,22 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::account::delete::deleted;
-use crate::account::{AccountId, AdminError};
+use crate::account::deleted;
 use crate::audit::{Act, By, record};
 use crate::clock;
 use crate::db::{Connection, StoreError, values};
+use crate::error::AdminError;
 use crate::events::{self, Event};
 use crate::expiry::Expiry;
+use crate::ids::{AccountId, KeyId, random};
 use crate::key::cap::SpendCaps;
 use crate::key::{
-    KeyId, KeyInfo, KeyOptions, NewKey, PREFIX, PUBLIC_LEN, SECRET_LEN, Secret, columns, hash,
-    random, read,
+    KeyInfo, KeyOptions, NewKey, PREFIX, PUBLIC_LEN, SECRET_LEN, Secret, columns, hash, no_key,
+    public_part, read,
 };
 use crate::quotas::Quotas;
 use crate::text::{PLAIN, is_plain};
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// The name of a key in a refusal.
 const A_KEY: &str = "a key";
@@ -68,22 +69,6 @@ fn check_idempotency_key(key: Option<&String>) -> Result<(), AdminError> {
 
 fn plain(text: &str) -> bool {
     !text.is_empty() && is_plain(text)
-}
-
-/// The public part of a key, or `id` itself if it is one. The secret goes nowhere, not even into an error.
-pub(crate) fn public_part(id: &str) -> String {
-    let rest = id
-        .strip_prefix(PREFIX)
-        .and_then(|rest| rest.strip_prefix('_'));
-    let public = rest.map_or(id, |rest| rest.split('_').next().unwrap_or(rest));
-    public.to_owned()
-}
-
-pub(crate) fn no_key(id: &str) -> AdminError {
-    AdminError::NotFound {
-        what: "key",
-        name: id.to_owned(),
-    }
 }
 
 /// A key's state for the audit log.
@@ -247,7 +232,7 @@ impl Operation for AddKey {
     type Refused = AdminError;
     type Answer = Result<NewKey, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), AdminError> {
         let account = self.account.as_str();
         let known = connection
             .row("SELECT 1 FROM account WHERE id = $1", values![account])
@@ -284,7 +269,7 @@ impl Operation for AddKey {
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
+    fn answer(self, outcome: TxResult<(), AdminError>) -> Result<NewKey, AdminError> {
         outcome??;
         Ok(whole(self.id, &self.secret))
     }
@@ -360,7 +345,7 @@ impl Operation for UpdateKey {
     type Refused = AdminError;
     type Answer = Result<KeyInfo, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<KeyInfo, AdminError> {
         let Some(old) = locked(connection, &self.id).await? else {
             return Ok(Err(no_key(&self.id)));
         };
@@ -405,7 +390,7 @@ impl Operation for UpdateKey {
         Ok(Ok(new))
     }
 
-    fn answer(self, outcome: Written<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
+    fn answer(self, outcome: TxResult<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
         outcome?
     }
 }
@@ -458,7 +443,7 @@ impl Operation for RevokeKey {
     type Refused = AdminError;
     type Answer = Result<KeyInfo, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<KeyInfo, AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<KeyInfo, AdminError> {
         let Some(old) = locked(connection, &self.id).await? else {
             return Ok(Err(no_key(&self.id)));
         };
@@ -483,7 +468,7 @@ impl Operation for RevokeKey {
         Ok(Ok(new))
     }
 
-    fn answer(self, outcome: Written<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
+    fn answer(self, outcome: TxResult<KeyInfo, AdminError>) -> Result<KeyInfo, AdminError> {
         outcome?
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use subtle::ConstantTimeEq;
 
-use crate::account::AccountId;
 use crate::clock;
 use crate::db::{Readers, StoreError, values};
+use crate::ids::{AccountId, KeyId};
 use crate::key::cap::SpendCaps;
-use crate::key::{KeyId, KeyRole, columns, hash, parse, read};
+use crate::key::{KeyRole, columns, hash, parse, read};
 use crate::ledger::notices::{Notices, UsedSecret};
 use crate::money::Nanos;
 use crate::quotas::by_model::ModelQuotas;

@@ -2,13 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::account::AdminError;
 use crate::audit::By;
 use crate::clock;
 use crate::db::{Connection, values};
-use crate::key::admin::{audit, locked, no_key, public_part, revoked, whole};
-use crate::key::{KeyId, NewKey, SECRET_LEN, Secret, columns, hash, random, read};
-use crate::writer::{Operation, Written};
+use crate::error::AdminError;
+use crate::ids::{KeyId, random};
+use crate::key::admin::{audit, locked, revoked, whole};
+use crate::key::{NewKey, SECRET_LEN, Secret, columns, hash, no_key, public_part, read};
+use crate::writer::{Operation, TxResult};
 
 /// The longest that an old secret is accepted beside the new one.
 const GRACE_MAX: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -74,7 +75,7 @@ impl Operation for RotateKey {
     type Refused = AdminError;
     type Answer = Result<NewKey, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), AdminError> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), AdminError> {
         let Some(old) = locked(connection, &self.id).await? else {
             return Ok(Err(no_key(&self.id)));
         };
@@ -115,7 +116,7 @@ impl Operation for RotateKey {
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), AdminError>) -> Result<NewKey, AdminError> {
+    fn answer(self, outcome: TxResult<(), AdminError>) -> Result<NewKey, AdminError> {
         outcome??;
         Ok(whole(KeyId::from(self.id), &self.secret))
     }

@@ -1,43 +1,19 @@
 //! Extending the hold of a request that goes on.
 
-use jiff::Timestamp;
-
-use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
-use crate::key::KeyId;
-use crate::ledger::hold::HoldError;
+use crate::ids::AccountId;
+use crate::ledger::hold::{Extend, Extended, HoldError};
 use crate::ledger::reserve::{Reserve, to_held};
 use crate::ledger::{Posting, checked, post};
 use crate::money::Nanos;
-use crate::writer::{Operation, Written};
-
-#[derive(Debug)]
-pub(crate) struct Extend {
-    pub(crate) hold: i64,
-    pub(crate) account: AccountId,
-    pub(crate) key: KeyId,
-    pub(crate) capped: bool,
-    /// The amount that the hold has already.
-    pub(crate) held: Nanos,
-    pub(crate) more: Nanos,
-    pub(crate) idempotency_key: String,
-    pub(crate) now: Timestamp,
-}
-
-/// The hold after an extension.
-#[derive(Debug)]
-pub(crate) struct Extended {
-    pub(crate) amount: Nanos,
-    /// Whether promo credit may have been taken for it.
-    pub(crate) gifts: bool,
-}
+use crate::writer::{Operation, TxResult};
 
 impl Extended {
     /// The result of a replay. Whether promo credit was taken for it isn't known.
     fn before(amount: Nanos) -> Self {
-        let gifts = true;
-        Extended { amount, gifts }
+        let with_promo = true;
+        Extended { amount, with_promo }
     }
 }
 
@@ -46,7 +22,7 @@ impl Operation for Extend {
     type Refused = Result<Extended, HoldError>;
     type Answer = Result<Extended, HoldError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Extended, Self::Refused> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Extended, Self::Refused> {
         let reserve = Reserve {
             account: &self.account,
             key: self.key.as_str(),
@@ -96,10 +72,10 @@ impl Operation for Extend {
         match post(connection, &posting).await? {
             Some(_) => {
                 failpoint::pass("extension-written");
-                let gifts = promo.is_positive();
+                let with_promo = promo.is_positive();
                 Ok(Ok(Extended {
                     amount: raised_to,
-                    gifts,
+                    with_promo,
                 }))
             }
             None => Ok(Err(Ok(Extended::before(before)))),
@@ -114,7 +90,7 @@ impl Operation for Extend {
         self.capped
     }
 
-    fn answer(self, outcome: Written<Extended, Self::Refused>) -> Result<Extended, HoldError> {
+    fn answer(self, outcome: TxResult<Extended, Self::Refused>) -> Result<Extended, HoldError> {
         match outcome? {
             Ok(extended) => {
                 failpoint::pass("extension-committed");

@@ -1,23 +1,22 @@
 //! Holds: money that is reserved for what an open request may cost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::account::AccountId;
 use crate::db::StoreError;
-use crate::key::KeyId;
+use crate::ids::{AccountId, KeyId};
 use crate::key::caller::Caller;
 use crate::key::cap::CapPeriod;
 use crate::lease::Lease;
-use crate::ledger::extend::{Extend, Extended};
+use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::notices::{Checkpoint, Notices};
-use crate::ledger::settle::Settlement;
-use crate::ledger::take::Taken;
-use crate::money::{Counts, Nanos, Price};
+use crate::ledger::settlement::Settlement;
+use crate::money::Nanos;
 use crate::spill::{Kept, KeptWhat, SpillError};
+use crate::tokens::{Counts, Price};
 
 /// A hold to be made for an attempt of a request.
 #[derive(Debug, Clone)]
@@ -30,6 +29,15 @@ pub struct NewHold {
     pub price: Price,
     pub amount: Nanos,
     pub now: Timestamp,
+}
+
+/// The row of a hold that was just made.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) id: i64,
+    pub(crate) amount: Nanos,
+    /// Whether the hold may contain promo credit.
+    pub(crate) with_promo: bool,
 }
 
 /// A hold on its way to the disk. Dropping it releases the hold as soon as it is made.
@@ -69,27 +77,13 @@ struct Facts {
     account: AccountId,
     key: KeyId,
     capped: bool,
-    gifts: bool,
+    with_promo: bool,
     price: Price,
     amount: Nanos,
     extensions: u32,
     /// The time of its last checkpoint or extension, in milliseconds since 1970.
     seen_ms: AtomicI64,
     checkpoints: Arc<Checkpoints>,
-}
-
-/// How many checkpoints of a hold were asked for, and up to which one they are durable, in the database or beside it.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoints {
-    asked: AtomicU64,
-    durable: AtomicU64,
-}
-
-impl Checkpoints {
-    /// The checkpoint with this number is durable, and with it all before.
-    pub(crate) fn reach(&self, number: u64) {
-        self.durable.fetch_max(number, Ordering::Relaxed);
-    }
 }
 
 impl Hold {
@@ -106,7 +100,7 @@ impl Hold {
             account: new.caller.account,
             key: new.caller.key,
             capped: new.caller.capped,
-            gifts: taken.gifts,
+            with_promo: taken.with_promo,
             price: new.price,
             amount: taken.amount,
             extensions: 0,
@@ -199,10 +193,7 @@ impl Hold {
             attempt: self.facts.attempt,
             counts,
             now,
-            number: checkpoints
-                .asked
-                .fetch_add(1, Ordering::Relaxed)
-                .saturating_add(1),
+            number: checkpoints.next(),
             checkpoints,
         };
         self.notices.checkpoint(self.facts.id, checkpoint);
@@ -210,8 +201,7 @@ impl Hold {
 
     /// Whether the last checkpoint is durable, in the database or beside it.
     pub fn is_checkpoint_durable(&self) -> bool {
-        let Checkpoints { asked, durable } = &*self.facts.checkpoints;
-        durable.load(Ordering::Relaxed) >= asked.load(Ordering::Relaxed)
+        self.facts.checkpoints.are_durable()
     }
 
     /// Keeps a checkpoint beside the database, durably. Without room for that in the configuration it does nothing.
@@ -250,12 +240,12 @@ impl Hold {
 
     pub(crate) fn extended(&mut self, extended: Extended) {
         self.facts.amount = extended.amount;
-        self.facts.gifts |= extended.gifts;
+        self.facts.with_promo |= extended.with_promo;
     }
 
     /// Whether the hold may contain promo credit.
-    pub(crate) fn has_gifts(&self) -> bool {
-        self.facts.gifts
+    pub(crate) fn has_promo(&self) -> bool {
+        self.facts.with_promo
     }
 }
 
@@ -270,6 +260,28 @@ impl Drop for Hold {
             );
         }
     }
+}
+
+/// An extension of a hold, to be written.
+#[derive(Debug)]
+pub(crate) struct Extend {
+    pub(crate) hold: i64,
+    pub(crate) account: AccountId,
+    pub(crate) key: KeyId,
+    pub(crate) capped: bool,
+    /// The amount that the hold has already.
+    pub(crate) held: Nanos,
+    pub(crate) more: Nanos,
+    pub(crate) idempotency_key: String,
+    pub(crate) now: Timestamp,
+}
+
+/// The hold after an extension.
+#[derive(Debug)]
+pub(crate) struct Extended {
+    pub(crate) amount: Nanos,
+    /// Whether promo credit may have been taken for it.
+    pub(crate) with_promo: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]

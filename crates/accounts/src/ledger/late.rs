@@ -5,12 +5,14 @@
 //! it is back, that is charged: by another transaction, with a usage record of its own, as far as the account has cash
 //! for it. The charges are never more than was held.
 
-use crate::account::AccountId;
 use crate::db::{Connection, Row, StoreError, values};
 use crate::events::LowBalance;
-use crate::ledger::settle::{Closed, Ended, Ending, How, Outcome, Settlement};
+use crate::ids::AccountId;
+use crate::ledger::ending::{Closed, EndKind, Ended, Ending};
+use crate::ledger::settlement::{Outcome, Settlement};
 use crate::ledger::{Book, Posting, checked, post};
-use crate::money::{Counts, Nanos, Price};
+use crate::money::Nanos;
+use crate::tokens::{Counts, Price};
 use crate::usage::{self, Cost};
 
 /// The usage record of a late charge has the attempt of its request plus this number.
@@ -107,11 +109,11 @@ fn counts(row: &Row, column: usize) -> Result<Counts, StoreError> {
 pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<Ended, StoreError> {
     let before = Before::read(connection, ending.hold).await?;
     let first = before.first();
-    let How::Settle {
+    let EndKind::Settle {
         counts,
         outcome,
         source,
-    } = ending.how
+    } = ending.kind
     else {
         return Ok(first);
     };

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
-use crate::audit::Page;
 use crate::db::{Readers, Row, StoreError, values};
+use crate::ids::AccountId;
 use crate::money::Nanos;
+use crate::page::Page;
 
 /// A transaction and its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]

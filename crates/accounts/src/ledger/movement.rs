@@ -2,24 +2,25 @@
 //! actor, and an idempotency key: the same one again changes nothing and returns the first result.
 
 mod refund;
-mod what;
+mod transaction_kind;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
-use crate::account::delete::deleted;
-use crate::account::{AccountId, AdminError};
+use crate::account::deleted;
 use crate::audit::{Act, By, record};
 use crate::clock;
 use crate::db::{Connection, Row, StoreError, Value, values};
+use crate::error::AdminError;
 use crate::events::{self, Event, LowBalance};
+use crate::ids::AccountId;
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
 use crate::text::{PLAIN, is_plain};
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
-pub(crate) use self::what::What;
-pub use self::what::{Adjustment, Moved, PromoGift, Refund};
+pub(crate) use self::transaction_kind::TransactionKind;
+pub use self::transaction_kind::{Adjustment, Moved, Promo, Refund};
 
 /// The most characters of an idempotency key.
 pub const IDEMPOTENCY_KEY_MAX: usize = 200;
@@ -28,7 +29,7 @@ const REASON_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Move {
-    what: What,
+    what: TransactionKind,
     /// Unique among the movements of an account, whatever their kind, from the API or the command line.
     idempotency_key: String,
     reason: String,
@@ -48,7 +49,7 @@ struct Done<'a> {
 
 impl Move {
     pub(crate) fn new(
-        what: What,
+        what: TransactionKind,
         idempotency_key: &str,
         reason: &str,
         by: By,
@@ -74,7 +75,7 @@ impl Move {
         &self,
         connection: &mut Connection,
         account: &AccountId,
-    ) -> Written<Option<Moved>, AdminError> {
+    ) -> TxResult<Option<Moved>, AdminError> {
         let mut keys = old_keys(&self.idempotency_key);
         keys.push(self.unique_key(account));
         let mut values = values![account.as_str()].to_vec();
@@ -119,12 +120,12 @@ impl Move {
     fn did(&self, row: &Row, amount: Nanos) -> Result<bool, StoreError> {
         let same_amount = self.what.amount().is_none_or(|asked| asked == amount);
         let same = match &self.what {
-            What::Credit { .. } | What::Adjust { .. } => true,
-            What::Promo { expires_at, .. } => {
+            TransactionKind::Credit { .. } | TransactionKind::Adjust { .. } => true,
+            TransactionKind::Promo { expires_at, .. } => {
                 let expiry = row.integer_or_null(5)?;
                 expiry == Some(expires_at.after(self.by.now).as_millisecond())
             }
-            What::Refund {
+            TransactionKind::Refund {
                 request, attempt, ..
             } => {
                 let attempted = row.integer_or_null(7)?;
@@ -142,10 +143,10 @@ impl Move {
     /// The account whose money is moved; `None` if there is no such request to refund.
     async fn whose(&self, connection: &mut Connection) -> Result<Option<AccountId>, StoreError> {
         match &self.what {
-            What::Credit { account, .. }
-            | What::Adjust { account, .. }
-            | What::Promo { account, .. } => Ok(Some(account.clone())),
-            What::Refund {
+            TransactionKind::Credit { account, .. }
+            | TransactionKind::Adjust { account, .. }
+            | TransactionKind::Promo { account, .. } => Ok(Some(account.clone())),
+            TransactionKind::Refund {
                 request, attempt, ..
             } => refund::lock(connection, request, *attempt).await,
         }
@@ -153,8 +154,10 @@ impl Move {
 
     fn no_such_request(&self) -> AdminError {
         let name = match &self.what {
-            What::Refund { request, .. } => request.clone(),
-            What::Credit { .. } | What::Adjust { .. } | What::Promo { .. } => String::new(),
+            TransactionKind::Refund { request, .. } => request.clone(),
+            TransactionKind::Credit { .. }
+            | TransactionKind::Adjust { .. }
+            | TransactionKind::Promo { .. } => String::new(),
         };
         AdminError::NotFound {
             what: "charged request",
@@ -167,7 +170,7 @@ impl Move {
         &self,
         connection: &mut Connection,
         done: Done<'_>,
-    ) -> Written<Moved, AdminError> {
+    ) -> TxResult<Moved, AdminError> {
         let posting = Posting {
             kind: self.what.kind(),
             idempotency_key: &self.unique_key(done.account),
@@ -215,17 +218,17 @@ impl Move {
         member("reason", self.reason.as_str().into());
         member("idempotency_key", self.idempotency_key.as_str().into());
         match &self.what {
-            What::Promo { expires_at, .. } => {
+            TransactionKind::Promo { expires_at, .. } => {
                 let expires_at = expires_at.after(self.by.now);
                 member("expires_at", expires_at.to_string().into());
             }
-            What::Refund {
+            TransactionKind::Refund {
                 request, attempt, ..
             } => {
                 member("request", request.as_str().into());
                 member("attempt", (*attempt).into());
             }
-            What::Credit { .. } | What::Adjust { .. } => {}
+            TransactionKind::Credit { .. } | TransactionKind::Adjust { .. } => {}
         }
         Json::Object(members)
     }
@@ -237,7 +240,7 @@ impl Move {
         account: &AccountId,
         amount: Nanos,
         from: Book<'_>,
-    ) -> Written<Moved, AdminError> {
+    ) -> TxResult<Moved, AdminError> {
         let Some(raised) = raise(connection, account, amount).await? else {
             return Ok(Err(refusal(connection, account, amount).await?));
         };
@@ -269,7 +272,7 @@ impl Move {
         raised: &Row,
     ) -> Result<(), StoreError> {
         let (account, now) = (&moved.account, self.by.now);
-        if let What::Credit { .. } = self.what {
+        if let TransactionKind::Credit { .. } = self.what {
             let event = Event::CreditAdded {
                 amount: moved.amount,
                 balance: moved.posted,
@@ -290,7 +293,7 @@ impl Move {
         account: &AccountId,
         amount: Nanos,
         expires_at: Timestamp,
-    ) -> Written<Moved, AdminError> {
+    ) -> TxResult<Moved, AdminError> {
         let room = checked(Nanos::MAX.checked_sub(amount))?;
         let raised = connection
             .row(
@@ -337,8 +340,8 @@ fn check_idempotency_key(key: &str) -> Result<(), AdminError> {
 }
 
 /// A payment needs no reason; what is unusual does.
-fn check_reason(what: &What, reason: &str) -> Result<(), AdminError> {
-    let least = usize::from(!matches!(what, What::Credit { .. }));
+fn check_reason(what: &TransactionKind, reason: &str) -> Result<(), AdminError> {
+    let least = usize::from(!matches!(what, TransactionKind::Credit { .. }));
     if (least..=REASON_MAX).contains(&reason.chars().count()) && is_plain(reason) {
         return Ok(());
     }
@@ -404,7 +407,7 @@ impl Operation for Move {
     type Refused = Result<Moved, AdminError>;
     type Answer = Result<Moved, AdminError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Moved, Self::Refused> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Moved, Self::Refused> {
         let Some(account) = self.whose(connection).await? else {
             return Ok(Err(Err(self.no_such_request())));
         };
@@ -419,15 +422,15 @@ impl Operation for Move {
             return Ok(Err(Err(deleted)));
         }
         let moved = match &self.what {
-            What::Credit { account, amount } => {
+            TransactionKind::Credit { account, amount } => {
                 self.cash(connection, account, *amount, Book::Funding)
                     .await?
             }
-            What::Adjust { account, amount } => {
+            TransactionKind::Adjust { account, amount } => {
                 self.cash(connection, account, *amount, Book::Adjustment)
                     .await?
             }
-            What::Promo {
+            TransactionKind::Promo {
                 account,
                 amount,
                 expires_at,
@@ -440,7 +443,7 @@ impl Operation for Move {
                 };
                 self.promo(connection, account, *amount, expires_at).await?
             }
-            What::Refund {
+            TransactionKind::Refund {
                 request,
                 attempt,
                 amount,
@@ -454,14 +457,14 @@ impl Operation for Move {
 
     fn account(&self) -> Option<&AccountId> {
         match &self.what {
-            What::Credit { account, .. }
-            | What::Adjust { account, .. }
-            | What::Promo { account, .. } => Some(account),
-            What::Refund { .. } => None,
+            TransactionKind::Credit { account, .. }
+            | TransactionKind::Adjust { account, .. }
+            | TransactionKind::Promo { account, .. } => Some(account),
+            TransactionKind::Refund { .. } => None,
         }
     }
 
-    fn answer(self, outcome: Written<Moved, Self::Refused>) -> Result<Moved, AdminError> {
+    fn answer(self, outcome: TxResult<Moved, Self::Refused>) -> Result<Moved, AdminError> {
         match outcome? {
             Ok(moved) => Ok(moved),
             Err(unchanged) => unchanged,

@@ -1,22 +1,18 @@
 //! Notices: writes that no caller waits for. Checkpoints, holds that were dropped or may have been made, last uses of
 //! keys, and accounts whose balance didn't cover a request.
 
+mod write;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::account::AccountId;
-use crate::clock::{self, CLOCK_GAP_MAX};
-use crate::db::{Connection, StoreError, values};
-use crate::events;
-use crate::failpoint;
-use crate::key::KeyId;
-use crate::ledger::hold::Checkpoints;
-use crate::ledger::settle::{Ending, How, end};
-use crate::money::Counts;
+use crate::ids::{AccountId, KeyId};
+use crate::ledger::checkpoints::Checkpoints;
 use crate::spill::{Kept, KeptWhat, Spill};
+use crate::tokens::Counts;
 
 /// The notices that wait for the next transaction. Not a queue: there is at most one of each kind for a hold, so the
 /// size is bounded by this process's holds, the keys and the accounts, and a checkpoint that was noted before its hold
@@ -172,100 +168,4 @@ impl Notices {
     fn waiting(&self) -> MutexGuard<'_, Noted> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Noted {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.checkpoints.is_empty()
-            && self.abandoned.is_empty()
-            && self.doubtful.is_empty()
-            && self.used.is_empty()
-            && self.exhausted.is_empty()
-            && self.newest.is_none()
-    }
-
-    /// The accounts whose balances will be changed.
-    pub(crate) fn accounts(&self) -> impl Iterator<Item = &AccountId> {
-        let abandoned = self.abandoned.values().map(|(account, _)| account);
-        let doubtful = self.doubtful.values().map(|doubtful| &doubtful.account);
-        abandoned.chain(doubtful).chain(self.exhausted.keys())
-    }
-
-    pub(crate) async fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        for (&hold, checkpoint) in &self.checkpoints {
-            write_checkpoint(connection, hold, checkpoint).await?;
-            failpoint::pass("checkpoint-written");
-        }
-        for (&hold, &(_, now)) in &self.abandoned {
-            end_abandoned(connection, hold, now).await?;
-        }
-        for ((request, attempt), doubtful) in &self.doubtful {
-            let made = connection
-                .row(
-                    "SELECT id FROM hold WHERE request = $1 AND attempt = $2 AND node = $3 AND state = 'open'",
-                    values![request.as_str(), *attempt, &*doubtful.node],
-                )
-                .await?;
-            if let Some(hold) = made {
-                end_abandoned(connection, hold.integer(0)?, doubtful.now).await?;
-            }
-        }
-        for (key, &UsedSecret { at, current }) in &self.used {
-            if current {
-                let sql = "UPDATE api_key SET secret_used_at = $2 WHERE id = $1 AND secret_used_at IS NULL";
-                connection.execute(sql, values![key.as_str(), at]).await?;
-            }
-            connection
-                .execute(
-                    "UPDATE api_key SET last_used_at = $2
-                     WHERE id = $1 AND (last_used_at IS NULL OR last_used_at NOT BETWEEN $2 AND $3)",
-                    values![key.as_str(), at, at.saturating_add(CLOCK_GAP_MAX).unwrap_or(Timestamp::MAX)],
-                )
-                .await?;
-        }
-        for (account, &at) in &self.exhausted {
-            events::exhausted(connection, account, at).await?;
-        }
-        if let Some(newest) = self.newest {
-            clock::note(connection, newest).await?;
-        }
-        Ok(())
-    }
-}
-
-async fn end_abandoned(
-    connection: &mut Connection,
-    hold: i64,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    connection.savepoint().await?;
-    let ending = Ending {
-        hold,
-        how: How::AtCheckpoint,
-        now,
-    };
-    match end(connection, &ending).await {
-        Ok(_) => connection.release().await,
-        Err(error) if error.spoils_transaction() => Err(error),
-        Err(error) => {
-            // The hold stays open, and is recovered at the next boot.
-            tracing::error!(%error, hold, "an abandoned hold can't be ended");
-            connection.undo().await
-        }
-    }
-}
-
-async fn write_checkpoint(
-    connection: &mut Connection,
-    hold: i64,
-    checkpoint: &Checkpoint,
-) -> Result<(), StoreError> {
-    let [prompt, cached, completion, reasoning] = checkpoint.counts.columns();
-    connection
-        .execute(
-            "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6
-             WHERE id = $1 AND state = 'open'",
-            values![hold, prompt, cached, completion, reasoning, checkpoint.now],
-        )
-        .await
 }

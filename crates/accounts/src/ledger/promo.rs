@@ -13,13 +13,13 @@ use std::convert::Infallible;
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
 use crate::clock;
 use crate::db::{Connection, StoreError, values};
 use crate::events::LowBalance;
+use crate::ids::AccountId;
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// The most accounts whose promo credit expires in one transaction.
 const EXPIRE_MAX: i64 = 1000;
@@ -61,15 +61,15 @@ async fn draw(
     now: Timestamp,
     draw: Draw,
 ) -> Result<Nanos, StoreError> {
-    let gifts = connection
+    let promos = connection
         .rows(
             "SELECT id, free FROM promo WHERE account = $1 AND free > 0 AND expires_at > $2 ORDER BY expires_at, id",
             values![account.as_str(), now],
         )
         .await?;
     let mut rest = amount;
-    for gift in gifts {
-        let (promo, taken) = (gift.integer(0)?, gift.nanos(1)?.min(rest));
+    for row in promos {
+        let (promo, taken) = (row.integer(0)?, row.nanos(1)?.min(rest));
         if !taken.is_positive() {
             break;
         }
@@ -178,14 +178,14 @@ pub(crate) async fn expire(
     if due.is_none() {
         return Ok(false);
     }
-    let gifts = connection
+    let promos = connection
         .rows(
             "SELECT id, free FROM promo WHERE account = $1 AND free > 0 AND expires_at <= $2 ORDER BY id",
             values![account.as_str(), now],
         )
         .await?;
-    for gift in gifts {
-        expire_one(connection, account, gift.integer(0)?, gift.nanos(1)?, now).await?;
+    for row in promos {
+        expire_one(connection, account, row.integer(0)?, row.nanos(1)?, now).await?;
     }
     Ok(true)
 }
@@ -197,8 +197,8 @@ pub(crate) async fn end(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "SELECT id, free FROM promo WHERE account = $1 AND free > 0 ORDER BY id";
-    for gift in connection.rows(sql, values![account.as_str()]).await? {
-        expire_one(connection, account, gift.integer(0)?, gift.nanos(1)?, now).await?;
+    for row in connection.rows(sql, values![account.as_str()]).await? {
+        expire_one(connection, account, row.integer(0)?, row.nanos(1)?, now).await?;
     }
     Ok(())
 }
@@ -255,7 +255,7 @@ impl Operation for ExpirePromo {
     type Refused = Infallible;
     type Answer = Result<(), StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<(), Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<(), Infallible> {
         if !clock::is_trusted(connection, self.now).await? {
             return Ok(Ok(()));
         }
@@ -272,7 +272,7 @@ impl Operation for ExpirePromo {
         Ok(Ok(()))
     }
 
-    fn answer(self, outcome: Written<(), Infallible>) -> Result<(), StoreError> {
+    fn answer(self, outcome: TxResult<(), Infallible>) -> Result<(), StoreError> {
         match outcome? {
             Ok(()) => Ok(()),
             Err(never) => match never {},

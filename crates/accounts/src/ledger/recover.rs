@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
 use crate::ledger::checked;
-use crate::ledger::settle::{Ending, How, end};
+use crate::ledger::end::end;
+use crate::ledger::ending::{EndKind, Ending};
 use crate::money::Nanos;
 use crate::node::Node;
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// The result of a recovery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Operation for Recover {
     type Refused = Infallible;
     type Answer = Result<Recovered, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Recovered, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Recovered, Infallible> {
         if self.node.is_shared() {
             self.node.bury(connection).await?;
         }
@@ -80,7 +81,7 @@ impl Operation for Recover {
                 connection,
                 &Ending {
                     hold: row.integer(0)?,
-                    how: How::AtCheckpoint,
+                    kind: EndKind::AtCheckpoint,
                     now: self.now,
                 },
             )
@@ -96,7 +97,7 @@ impl Operation for Recover {
         Ok(Ok(recovered))
     }
 
-    fn answer(self, outcome: Written<Recovered, Infallible>) -> Result<Recovered, StoreError> {
+    fn answer(self, outcome: TxResult<Recovered, Infallible>) -> Result<Recovered, StoreError> {
         match outcome? {
             Ok(recovered) => {
                 failpoint::pass("recovery-committed");

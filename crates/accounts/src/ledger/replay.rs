@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 
 use crate::db::{Connection, StoreError, values};
-use crate::ledger::settle::{Ending, How, Outcome, Source, end};
+use crate::ledger::end::end;
+use crate::ledger::ending::{EndKind, Ending};
+use crate::ledger::settlement::{Outcome, Source};
 use crate::money::Nanos;
 use crate::spill::{Kept, KeptWhat};
-use crate::writer::{Operation, Written};
+use crate::writer::{Operation, TxResult};
 
 /// Ends the hold of a request whose process is gone, as that process had noted in its spill file.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ impl Operation for Replay {
     type Refused = Infallible;
     type Answer = Result<Replayed, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Replayed, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Replayed, Infallible> {
         let Kept {
             hold,
             request,
@@ -49,13 +51,13 @@ impl Operation for Replay {
             return Ok(Ok(Replayed::Unknown));
         };
         let open = found.text(0)? == "open";
-        let how = match *what {
-            KeptWhat::Ended { outcome, source } => How::Settle {
+        let kind = match *what {
+            KeptWhat::Ended { outcome, source } => EndKind::Settle {
                 counts: *counts,
                 outcome,
                 source,
             },
-            KeptWhat::Delivered if !open => How::Settle {
+            KeptWhat::Delivered if !open => EndKind::Settle {
                 counts: *counts,
                 outcome: Outcome::Expired,
                 source: Source::Estimated,
@@ -69,19 +71,19 @@ impl Operation for Replay {
                         values![*hold, prompt, cached, completion, reasoning, *at],
                     )
                     .await?;
-                How::AtCheckpoint
+                EndKind::AtCheckpoint
             }
         };
         let ending = Ending {
             hold: *hold,
-            how,
+            kind,
             now: *at,
         };
         let ended = end(connection, &ending).await?;
         Ok(Ok(Replayed::Ended(ended.charged)))
     }
 
-    fn answer(self, outcome: Written<Replayed, Infallible>) -> Result<Replayed, StoreError> {
+    fn answer(self, outcome: TxResult<Replayed, Infallible>) -> Result<Replayed, StoreError> {
         outcome.map(|done| done.unwrap_or_else(|never| match never {}))
     }
 }

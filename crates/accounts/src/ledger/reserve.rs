@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
 use crate::clock;
 use crate::db::{Connection, StoreError, values};
-use crate::key::cap::{self, Ask};
+use crate::ids::AccountId;
 use crate::ledger::hold::HoldError;
+use crate::ledger::key_caps::{Ask, narrow};
 use crate::ledger::{Book, checked, promo};
 use crate::money::Nanos;
-use crate::writer::Written;
+use crate::writer::TxResult;
 
 /// The reservation of money for a new hold or an extension.
 #[derive(Debug)]
@@ -27,13 +27,13 @@ pub(crate) struct Reserved {
     /// The account's posted balance right after.
     pub(crate) posted: Nanos,
     /// Whether the account has free promo credit.
-    gifts: bool,
+    with_promo: bool,
 }
 
 impl Reserve<'_> {
     /// Moves the amount from available to held, if there is enough: the only place that decides this. A refusal leaves
     /// nothing to undo, except for the booked expiry of promo credit.
-    pub(crate) async fn apply(&self, connection: &mut Connection) -> Written<Reserved, HoldError> {
+    pub(crate) async fn apply(&self, connection: &mut Connection) -> TxResult<Reserved, HoldError> {
         if self.amount.is_negative() {
             return Err(StoreError::contradiction("a hold can't be negative"));
         }
@@ -48,7 +48,7 @@ impl Reserve<'_> {
             return Ok(Ok(reserved));
         }
         let refusal = refusal(connection, self.account, self.amount, self.own).await?;
-        cap::narrow(connection, Err(refusal), self.ask(self.own)).await
+        narrow(connection, Err(refusal), self.ask(self.own)).await
     }
 
     /// Called once the hold's row has the amount: takes the part that is promo credit, and checks the key's caps.
@@ -59,8 +59,8 @@ impl Reserve<'_> {
         reserved: &Reserved,
         hold: i64,
         capped: bool,
-    ) -> Written<Nanos, HoldError> {
-        let promo = if reserved.gifts {
+    ) -> TxResult<Nanos, HoldError> {
+        let promo = if reserved.with_promo {
             let lapse = clock::lapse(connection, self.now).await?;
             promo::hold(connection, self.account, hold, self.amount, lapse).await?
         } else {
@@ -70,7 +70,7 @@ impl Reserve<'_> {
             return Ok(Ok(promo));
         }
         let booked = checked(self.own.checked_add(self.amount))?;
-        cap::narrow(connection, Ok(promo), self.ask(booked)).await
+        narrow(connection, Ok(promo), self.ask(booked)).await
     }
 
     fn ask(&self, booked: Nanos) -> Ask<'_> {
@@ -101,7 +101,7 @@ impl Reserve<'_> {
         row.map(|row| {
             Ok(Reserved {
                 posted: row.nanos(0)?,
-                gifts: row.time_or_null(1)?.is_some(),
+                with_promo: row.time_or_null(1)?.is_some(),
             })
         })
         .transpose()

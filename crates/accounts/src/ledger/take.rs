@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::account::AccountId;
 use crate::db::{Connection, StoreError, values};
 use crate::failpoint;
+use crate::ids::AccountId;
 use crate::key::caller::Caller;
 use crate::lease::Lease;
-use crate::ledger::hold::{Hold, HoldError, NewHold};
-use crate::ledger::many::{self, Plain};
+use crate::ledger::batch::{BatchOp, BatchOutcome};
+use crate::ledger::hold::{Hold, HoldError, NewHold, Taken};
 use crate::ledger::notices::{Doubtful, Notices};
 use crate::ledger::reserve::{Reserve, to_held};
+use crate::ledger::writes::LedgerWrites;
 use crate::ledger::{Posting, post};
 use crate::money::Nanos;
-use crate::writer::{Operation, Written};
+use crate::writer::{BatchOperation, Operation, TxResult};
 
 #[derive(Debug)]
 pub(crate) struct Take {
@@ -22,20 +23,12 @@ pub(crate) struct Take {
     pub(crate) notices: Arc<Notices>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) id: i64,
-    pub(crate) amount: Nanos,
-    /// Whether the hold may contain promo credit.
-    pub(crate) gifts: bool,
-}
-
 impl Operation for Take {
     type Done = Taken;
     type Refused = Result<Taken, HoldError>;
     type Answer = Result<Hold, HoldError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Taken, Self::Refused> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Taken, Self::Refused> {
         if self.lease.is_lost() {
             return Err(StoreError::cut_off());
         }
@@ -84,27 +77,12 @@ impl Operation for Take {
         Ok(Ok(Taken {
             id,
             amount: new.amount,
-            gifts: promo.is_positive(),
+            with_promo: promo.is_positive(),
         }))
     }
 
     fn account(&self) -> Option<&AccountId> {
         Some(&self.new.caller.account)
-    }
-
-    fn plain(&self) -> Option<Plain<'_>> {
-        (!self.lease.is_lost()).then_some(Plain::Hold(self))
-    }
-
-    fn plainly(&self, written: many::Written) -> Option<Taken> {
-        match written {
-            many::Written::Held { id } => Some(Taken {
-                id,
-                amount: self.new.amount,
-                gifts: false,
-            }),
-            many::Written::Ended { .. } => None,
-        }
     }
 
     /// A key's cap is checked once the hold's row is there.
@@ -123,13 +101,31 @@ impl Operation for Take {
             .doubt(&new.request, i64::from(new.attempt), doubtful);
     }
 
-    fn answer(self, outcome: Written<Taken, Self::Refused>) -> Result<Hold, HoldError> {
+    fn answer(self, outcome: TxResult<Taken, Self::Refused>) -> Result<Hold, HoldError> {
         let taken = match outcome? {
             Ok(taken) => taken,
             Err(unchanged) => unchanged.inspect_err(|refusal| self.refused(refusal))?,
         };
         failpoint::pass("hold-committed");
         Ok(Hold::new(taken, self.new, self.notices, self.lease))
+    }
+}
+
+impl BatchOperation<LedgerWrites> for Take {
+    fn batch_op(&self) -> Option<BatchOp<'_>> {
+        let (new, node) = (&self.new, &*self.lease.name);
+        (!self.lease.is_lost()).then_some(BatchOp::Hold { new, node })
+    }
+
+    fn from_batch(operation: &Self, outcome: BatchOutcome) -> Option<Taken> {
+        match outcome {
+            BatchOutcome::Held { id } => Some(Taken {
+                id,
+                amount: operation.new.amount,
+                with_promo: false,
+            }),
+            BatchOutcome::Settled { .. } => None,
+        }
     }
 }
 
@@ -238,7 +234,7 @@ impl Take {
             Ok(Taken {
                 id: row.integer(0)?,
                 amount: row.nanos(1)?,
-                gifts: true,
+                with_promo: true,
             })
         } else {
             Err(HoldError::Ended)

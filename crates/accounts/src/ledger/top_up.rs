@@ -4,8 +4,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-use crate::account::AccountId;
 use crate::db::{Readers, StoreError, values};
+use crate::ids::AccountId;
 use crate::ledger::Book;
 use crate::money::Nanos;
 

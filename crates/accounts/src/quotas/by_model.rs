@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::Quotas;
-use crate::account::AdminError;
 use crate::db::{Row, StoreError};
+use crate::error::AdminError;
+use crate::quotas::Quotas;
 use crate::text::{PLAIN, is_plain};
 
 /// The most models for which an account may have limits of its own: all are read with each request of its keys.

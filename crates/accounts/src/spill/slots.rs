@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{Kept, KeptWhat};
-use crate::ledger::settle::{Outcome, Source};
-use crate::money::Counts;
+use crate::ledger::settlement::{Outcome, Source};
+use crate::spill::{Kept, KeptWhat};
+use crate::tokens::Counts;
 
 const COPY_BYTES: usize = 128;
 const SLOT_BYTES: u64 = 256;

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 
 use jiff::Timestamp;
 
-use crate::account::AccountId;
 use crate::clock;
 use crate::db::{Connection, Readers, StoreError, values};
-use crate::writer::{Operation, Written};
+use crate::ids::AccountId;
+use crate::writer::{Operation, TxResult};
 
 /// The most records that one transaction deletes.
 const BATCH: i64 = 500;
@@ -47,7 +47,7 @@ impl Operation for Prune {
     type Refused = Infallible;
     type Answer = Result<Option<Place>, StoreError>;
 
-    async fn apply(&self, connection: &mut Connection) -> Written<Option<Place>, Infallible> {
+    async fn apply(&self, connection: &mut Connection) -> TxResult<Option<Place>, Infallible> {
         if !clock::is_trusted(connection, self.now).await? {
             return Ok(Ok(None));
         }
@@ -101,7 +101,7 @@ impl Operation for Prune {
 
     fn answer(
         self,
-        outcome: Written<Option<Place>, Infallible>,
+        outcome: TxResult<Option<Place>, Infallible>,
     ) -> Result<Option<Place>, StoreError> {
         match outcome? {
             Ok(last) => Ok(last),

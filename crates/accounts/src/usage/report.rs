@@ -9,11 +9,12 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan};
 
-use crate::account::AccountId;
 use crate::db::{Readers, Row, StoreError, values};
-use crate::key::cap::day;
+use crate::ids::AccountId;
 use crate::ledger::checked;
-use crate::money::{Counts, Nanos, Price};
+use crate::money::Nanos;
+use crate::tokens::{Counts, Price};
+use crate::utc_day::day;
 
 const HOUR_MS: i64 = 3_600_000;
 

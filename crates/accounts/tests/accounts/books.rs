@@ -1,6 +1,6 @@
 //! Top-ups, and whether verification finds tampering.
 
-use weir_accounts::{AdminError, Hold, Nanos, PromoGift, Role};
+use weir_accounts::{AdminError, Hold, Nanos, Promo, Role};
 
 use crate::POSTGRES;
 use crate::fixture::{Fixture, at, nanos, open, raw, success, tokens};
@@ -237,7 +237,7 @@ async fn tampering_is_found() {
         ),
         (
             "UPDATE balance SET promo = promo - 1",
-            "the balance says it has promotional credit of 0.000000099, its gifts 0.0000001",
+            "the balance says it has promotional credit of 0.000000099, its promos 0.0000001",
         ),
         (
             "UPDATE promo SET amount = amount + 1",
@@ -249,15 +249,15 @@ async fn tampering_is_found() {
         ),
         (
             "UPDATE hold SET promo = 1 WHERE request = 'r2'",
-            "its hold has promotional credit of 0.000000001, its uses of gifts 0",
+            "its hold has promotional credit of 0.000000001, its uses of promos 0",
         ),
         (
             "INSERT INTO promo_use (hold, promo, held) SELECT h.id, p.id, 5 FROM hold h, promo p WHERE request = 'r1'",
-            "its hold has ended and has promotional credit of 0, its uses of gifts 0.000000005",
+            "its hold has ended and has promotional credit of 0, its uses of promos 0.000000005",
         ),
         (
             "UPDATE usage_record SET promo = 1 WHERE request = 'r1'",
-            "its usage record says that promotional credit paid 0.000000001, its uses of gifts 0",
+            "its usage record says that promotional credit paid 0.000000001, its uses of promos 0",
         ),
     ] {
         let (fixture, _holds) = busy().await;
@@ -283,11 +283,11 @@ async fn tampering_with_balances_is_found_quickly() {
         ),
         (
             "UPDATE balance SET promo = promo - 1",
-            "of 0.000000099, its gifts 0.0000001",
+            "of 0.000000099, its promos 0.0000001",
         ),
         (
             "UPDATE hold SET promo = 1 WHERE request = 'r2'",
-            "its hold has promotional credit of 0.000000001, its uses of gifts 0",
+            "its hold has promotional credit of 0.000000001, its uses of promos 0",
         ),
     ] {
         let (fixture, _holds) = busy().await;
@@ -316,14 +316,14 @@ async fn busy() -> (Fixture, Hold) {
         .await
         .unwrap();
     accounts.release(extended, at(3)).await.unwrap();
-    let gift = PromoGift {
+    let promo = Promo {
         account: fixture.caller.account.clone(),
         amount: nanos(100),
         expires_at: at(9_000).into(),
-        idempotency_key: "gift".to_owned(),
+        idempotency_key: "promo".to_owned(),
         reason: "a test".to_owned(),
     };
-    accounts.give_promo(gift, at(4)).await.unwrap();
+    accounts.give_promo(promo, at(4)).await.unwrap();
     fixture.assert_books().await;
     (fixture, open)
 }

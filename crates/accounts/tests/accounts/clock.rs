@@ -1,9 +1,7 @@
 //! A system clock that is far off destroys nothing.
 
 use jiff::SignedDuration;
-use weir_accounts::{
-    Accounts, By, Expiry, KeyChange, KeyOptions, Nanos, PromoGift, Role, SpendCaps,
-};
+use weir_accounts::{Accounts, By, Expiry, KeyChange, KeyOptions, Nanos, Promo, Role, SpendCaps};
 
 use crate::fixture::{Fixture, at, nanos, open, success, tokens};
 
@@ -15,14 +13,14 @@ async fn promo(fixture: &Fixture) -> Nanos {
 
 async fn with_promo(amount: i64, expires: i64) -> Fixture {
     let fixture = Fixture::with(1_000).await;
-    let gift = PromoGift {
+    let promo = Promo {
         account: fixture.caller.account.clone(),
         amount: nanos(amount),
         expires_at: at(expires).into(),
-        idempotency_key: "gift".to_owned(),
+        idempotency_key: "promo".to_owned(),
         reason: "a test".to_owned(),
     };
-    fixture.accounts.give_promo(gift, at(0)).await.unwrap();
+    fixture.accounts.give_promo(promo, at(0)).await.unwrap();
     fixture
 }
 
@@ -39,7 +37,7 @@ async fn nothing_expires_by_a_clock_that_is_far_ahead() {
         ..fixture.hold("ahead", 200)
     };
     let hold = accounts.hold(new).unwrap().durable().await.unwrap();
-    assert_eq!(promo(&fixture).await, nanos(100), "the gift is used");
+    assert_eq!(promo(&fixture).await, nanos(100), "the promo is used");
     let charged = accounts.settle(hold, success(tokens(50, 0))).await;
     assert_eq!(charged.unwrap(), nanos(50));
     assert_eq!(promo(&fixture).await, nanos(250));
@@ -177,11 +175,11 @@ async fn no_length_of_time_counts_from_a_clock_that_is_far_off() {
         expires_at: Some(Some(Expiry::In(month))),
         ..KeyChange::default()
     };
-    let gift = || PromoGift {
+    let promo = || Promo {
         account: account.clone(),
         amount: nanos(1),
         expires_at: Expiry::In(month),
-        idempotency_key: "gift".to_owned(),
+        idempotency_key: "promo".to_owned(),
         reason: "a test".to_owned(),
     };
     for second in [3_650 * DAY, -400 * DAY] {
@@ -204,7 +202,7 @@ async fn no_length_of_time_counts_from_a_clock_that_is_far_off() {
                 .draft_rotation(id, month, by.clone())
                 .await
                 .map(drop),
-            accounts.give_promo(gift(), by).await.map(drop),
+            accounts.give_promo(promo(), by).await.map(drop),
         ];
         for (way, outcome) in outcomes.into_iter().enumerate() {
             let said = outcome.unwrap_err().to_string();
@@ -212,7 +210,7 @@ async fn no_length_of_time_counts_from_a_clock_that_is_far_off() {
         }
     }
     let by = By::from(at(0));
-    accounts.give_promo(gift(), by.clone()).await.unwrap();
+    accounts.give_promo(promo(), by.clone()).await.unwrap();
     accounts.update_key(id, change(), by.clone()).await.unwrap();
     accounts
         .add_key_with(account, expiring(), by)

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use weir_accounts::{
-    AccountChange, AccountId, Adjustment, AdminError, Expiry, KeyOptions, Nanos, Page, PromoGift,
+    AccountChange, AccountId, Adjustment, AdminError, Expiry, KeyOptions, Nanos, Page, Promo,
     Refund, Remainder,
 };
 
@@ -30,15 +30,15 @@ impl Fixture {
             .await
     }
 
-    async fn gift(&self, amount: i64, expires: i64) {
-        let gift = PromoGift {
+    async fn promo(&self, amount: i64, expires: i64) {
+        let promo = Promo {
             account: self.id().clone(),
             amount: nanos(amount),
             expires_at: Expiry::At(at(expires)),
-            idempotency_key: format!("gift-{amount}"),
+            idempotency_key: format!("promo-{amount}"),
             reason: "welcome".to_owned(),
         };
-        self.accounts.give_promo(gift, at(1)).await.unwrap();
+        self.accounts.give_promo(promo, at(1)).await.unwrap();
     }
 
     async fn lend(&self, limit: i64) {
@@ -100,7 +100,7 @@ async fn balances_are_written_off() {
     for (cash, promo, limit) in rows {
         let fixture = Fixture::with(cash).await;
         if promo > 0 {
-            fixture.gift(promo, 1000).await;
+            fixture.promo(promo, 1000).await;
         }
         if limit > 0 {
             fixture.lend(limit).await;
@@ -203,8 +203,8 @@ async fn nothing_can_be_done_with_a_deleted_account() {
         idempotency_key,
         reason,
     };
-    let (account, idempotency_key, reason) = of("gift");
-    let gift = PromoGift {
+    let (account, idempotency_key, reason) = of("promo");
+    let promo = Promo {
         account,
         amount: nanos(1),
         expires_at: Expiry::At(at(100)),
@@ -228,7 +228,7 @@ async fn nothing_can_be_done_with_a_deleted_account() {
             .await
             .map(drop),
         accounts.adjust(adjustment, at(11)).await.map(drop),
-        accounts.give_promo(gift, at(11)).await.map(drop),
+        accounts.give_promo(promo, at(11)).await.map(drop),
         accounts.refund(refund, at(11)).await.map(drop),
         accounts.update_account(id, rename, at(11)).await.map(drop),
         accounts

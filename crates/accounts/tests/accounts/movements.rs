@@ -2,8 +2,7 @@
 
 use jiff::SignedDuration;
 use weir_accounts::{
-    AccountChange, Adjustment, AdminError, Expiry, Moved, NewHold, Page, PromoGift, Refund,
-    Settlement,
+    AccountChange, Adjustment, AdminError, Expiry, Moved, NewHold, Page, Promo, Refund, Settlement,
 };
 
 use crate::fixture::{Fixture, at, nanos, raw, success, tokens};
@@ -24,14 +23,14 @@ async fn give(
     expires: i64,
     key: &str,
 ) -> Result<Moved, AdminError> {
-    let gift = PromoGift {
+    let promo = Promo {
         account: fixture.caller.account.clone(),
         amount: nanos(amount),
         expires_at: at(expires).into(),
         idempotency_key: key.to_owned(),
         reason: "welcome".to_owned(),
     };
-    fixture.accounts.give_promo(gift, at(1)).await
+    fixture.accounts.give_promo(promo, at(1)).await
 }
 
 async fn refund(
@@ -94,7 +93,7 @@ async fn an_adjustment_never_overdraws() {
 
     // Money that is held, and promo credit, can't be taken away.
     let _hold = fixture.held("r1", 30).await.unwrap();
-    give(&fixture, 500, 1_000, "gift").await.unwrap();
+    give(&fixture, 500, 1_000, "promo").await.unwrap();
     refused(adjust(&fixture, -41, "c").await, "0.00000004 USD of cash");
     let limit = AccountChange {
         credit_limit: Some(nanos(5)),
@@ -150,7 +149,7 @@ async fn promotional_credit_is_used_first_and_expires() {
 #[tokio::test]
 async fn nothing_is_held_of_credit_that_has_expired() {
     let fixture = Fixture::with(10).await;
-    give(&fixture, 50, 100, "gift").await.unwrap();
+    give(&fixture, 50, 100, "promo").await.unwrap();
     let hold = async |request: &str, amount, second| {
         let new = NewHold {
             now: at(second),
@@ -186,7 +185,7 @@ async fn nothing_is_held_of_credit_that_has_expired() {
 #[tokio::test]
 async fn cash_is_not_used_while_promotional_credit_is_free() {
     let fixture = Fixture::with(100).await;
-    give(&fixture, 50, 1_000, "gift").await.unwrap();
+    give(&fixture, 50, 1_000, "promo").await.unwrap();
     let first = fixture.held("r1", 50).await.unwrap();
     let second = fixture.held("r2", 60).await.unwrap();
     assert_eq!(money(&fixture, 2).await, (150, 110, 0));
@@ -250,7 +249,7 @@ async fn a_refund_is_never_more_than_the_cost() {
 async fn the_ledger_is_read_in_pages() {
     let fixture = Fixture::with(100).await;
     let account = &fixture.caller.account;
-    give(&fixture, 30, 100, "gift").await.unwrap();
+    give(&fixture, 30, 100, "promo").await.unwrap();
     spend(&fixture, "r1", 40, 3).await;
     refund(&fixture, Some(10), "a", 4).await.unwrap();
     let page = |before, limit| fixture.accounts.ledger(account, Page { before, limit });
@@ -378,14 +377,14 @@ async fn a_number_with_another_reason_is_refused() {
                 accounts.credit(&account, amount, key, &reason, at(2)).await
             }
             "promo" => {
-                let gift = PromoGift {
+                let promo = Promo {
                     account,
                     amount,
                     expires_at: at(500).into(),
                     idempotency_key,
                     reason,
                 };
-                accounts.give_promo(gift, at(2)).await
+                accounts.give_promo(promo, at(2)).await
             }
             "adjustment" => {
                 let adjustment = Adjustment {
@@ -419,31 +418,31 @@ async fn a_number_with_another_reason_is_refused() {
 
 /// 30 days from now are another day tomorrow, and yet the same command.
 #[tokio::test]
-async fn a_gift_for_some_days_can_be_asked_for_again() {
+async fn a_promo_for_some_days_can_be_asked_for_again() {
     let fixture = Fixture::with(0).await;
     let ask = async |length: i64, second: i64| {
-        let gift = PromoGift {
+        let promo = Promo {
             account: fixture.caller.account.clone(),
             amount: nanos(50),
             expires_at: Expiry::In(SignedDuration::from_hours(24 * length)),
-            idempotency_key: "gift".to_owned(),
+            idempotency_key: "promo".to_owned(),
             reason: "welcome".to_owned(),
         };
-        fixture.accounts.give_promo(gift, at(second)).await
+        fixture.accounts.give_promo(promo, at(second)).await
     };
     assert!(!ask(30, 1).await.unwrap().replayed);
     assert!(ask(30, 90_000).await.unwrap().replayed);
     refused(ask(31, 90_000).await, "used for something else");
     // Long after the promo has expired, its idempotency key is still known.
     let give = async |second: i64| {
-        let gift = PromoGift {
+        let promo = Promo {
             account: fixture.caller.account.clone(),
             amount: nanos(70),
             expires_at: at(500).into(),
             idempotency_key: "until then".to_owned(),
             reason: "welcome".to_owned(),
         };
-        fixture.accounts.give_promo(gift, at(second)).await
+        fixture.accounts.give_promo(promo, at(second)).await
     };
     assert!(!give(1).await.unwrap().replayed);
     assert!(give(1_000).await.unwrap().replayed);

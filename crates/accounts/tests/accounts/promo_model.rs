@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use weir_accounts::{Adjustment, Hold, NewHold, PromoGift, Refund, Settlement};
+use weir_accounts::{Adjustment, Hold, NewHold, Promo, Refund, Settlement};
 
 use crate::fixture::{Fixture, at, nanos, success, tokens};
 
@@ -12,7 +12,7 @@ use crate::fixture::{Fixture, at, nanos, success, tokens};
 enum Step {
     Credit(i64),
     Adjust(i64),
-    Gift { amount: i64, lives: i64 },
+    Promo { amount: i64, lives: i64 },
     Hold { request: u8, amount: i64 },
     Extend { request: u8, more: i64 },
     Settle { request: u8, cost: i64 },
@@ -26,7 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (1i64..200).prop_map(Step::Credit),
         1 => (-150i64..100).prop_map(Step::Adjust),
-        3 => (1i64..200, 1i64..60).prop_map(|(amount, lives)| Step::Gift { amount, lives }),
+        3 => (1i64..200, 1i64..60).prop_map(|(amount, lives)| Step::Promo { amount, lives }),
         6 => (request.clone(), 0i64..250).prop_map(|(request, amount)| Step::Hold { request, amount }),
         2 => (request.clone(), 0i64..100).prop_map(|(request, more)| Step::Extend { request, more }),
         5 => (request.clone(), 0i64..300).prop_map(|(request, cost)| Step::Settle { request, cost }),
@@ -44,7 +44,7 @@ struct Model {
     now: i64,
     cash: i64,
     /// The free amounts of promos.
-    gifts: Taken,
+    promos: Taken,
     /// The cash and the promo credit of open holds.
     holds: BTreeMap<u8, (i64, Taken)>,
     /// The last charge: its cash and promo credit that were not refunded.
@@ -55,22 +55,22 @@ impl Model {
     fn pass(&mut self, seconds: i64) {
         self.now += seconds;
         let now = self.now;
-        self.gifts.retain(|&(expiry, _), _| expiry > now);
+        self.promos.retain(|&(expiry, _), _| expiry > now);
     }
 
     fn free(&self) -> i64 {
-        self.gifts.values().sum()
+        self.promos.values().sum()
     }
 
     fn take(&mut self, amount: i64) -> Taken {
         let mut taken = Taken::new();
         let mut rest = amount;
-        for (&gift, free) in &mut self.gifts {
+        for (&promo, free) in &mut self.promos {
             let part = rest.min(*free);
             *free -= part;
             rest -= part;
             if part > 0 {
-                taken.insert(gift, part);
+                taken.insert(promo, part);
             }
         }
         taken
@@ -85,8 +85,8 @@ impl Model {
         self.cash -= cash;
         let hold = self.holds.entry(request).or_default();
         hold.0 += cash;
-        for (gift, part) in taken {
-            *hold.1.entry(gift).or_default() += part;
+        for (promo, part) in taken {
+            *hold.1.entry(promo).or_default() += part;
         }
         true
     }
@@ -96,38 +96,42 @@ impl Model {
         let cost = cost.min(cash + taken.values().sum::<i64>());
         let mut rest = cost;
         let mut used = Taken::new();
-        for (gift, part) in taken {
+        for (promo, part) in taken {
             let pays = rest.min(part);
             rest -= pays;
             if pays > 0 {
-                used.insert(gift, pays);
+                used.insert(promo, pays);
             }
-            if gift.0 > self.now {
-                *self.gifts.entry(gift).or_default() += part - pays;
+            if promo.0 > self.now {
+                *self.promos.entry(promo).or_default() += part - pays;
             }
         }
-        for (gift, part) in self.take(rest) {
+        for (promo, part) in self.take(rest) {
             rest -= part;
-            *used.entry(gift).or_default() += part;
+            *used.entry(promo).or_default() += part;
         }
-        assert!(rest == 0 || self.free() == 0, "cash while there is a gift");
+        assert!(rest == 0 || self.free() == 0, "cash while there is a promo");
         self.cash += cash - rest;
         self.charged = (rest, used);
     }
 
     fn refund(&mut self, amount: i64) -> bool {
         let cash = amount.min(self.charged.0);
-        let alive = |(gift, _): &(&(i64, usize), &mut i64)| gift.0 > self.now;
-        let back = self.charged.1.iter().filter(|(gift, _)| gift.0 > self.now);
+        let alive = |(promo, _): &(&(i64, usize), &mut i64)| promo.0 > self.now;
+        let back = self
+            .charged
+            .1
+            .iter()
+            .filter(|(promo, _)| promo.0 > self.now);
         if amount - cash > back.map(|(_, part)| part).sum() {
             return false;
         }
         let mut rest = amount - cash;
-        for (gift, part) in self.charged.1.iter_mut().rev().filter(alive) {
+        for (promo, part) in self.charged.1.iter_mut().rev().filter(alive) {
             let back = rest.min(*part);
             *part -= back;
             rest -= back;
-            *self.gifts.entry(*gift).or_default() += back;
+            *self.promos.entry(*promo).or_default() += back;
         }
         self.charged.0 -= cash;
         self.cash += cash;
@@ -159,7 +163,7 @@ impl World {
                 self.model.cash += amount;
             }
             Step::Adjust(amount) => self.adjust(amount, key).await,
-            Step::Gift { amount, lives } => self.gift(amount, lives, key).await,
+            Step::Promo { amount, lives } => self.promo(amount, lives, key).await,
             Step::Hold { request, amount } if !self.holds.contains_key(&request) => {
                 self.hold(request, amount, key).await;
             }
@@ -203,9 +207,9 @@ impl World {
         self.model.cash += if fits { amount } else { 0 };
     }
 
-    async fn gift(&mut self, amount: i64, lives: i64, idempotency_key: String) {
+    async fn promo(&mut self, amount: i64, lives: i64, idempotency_key: String) {
         let now = self.model.now;
-        let gift = PromoGift {
+        let promo = Promo {
             account: self.fixture.caller.account.clone(),
             amount: nanos(amount),
             expires_at: at(now + lives).into(),
@@ -214,10 +218,10 @@ impl World {
         };
         self.fixture
             .accounts
-            .give_promo(gift, at(now))
+            .give_promo(promo, at(now))
             .await
             .unwrap();
-        self.model.gifts.insert((now + lives, self.count), amount);
+        self.model.promos.insert((now + lives, self.count), amount);
     }
 
     async fn hold(&mut self, request: u8, amount: i64, id: String) {
@@ -276,12 +280,12 @@ impl World {
         let now = at(self.model.now);
         self.fixture.accounts.expire(now).await.unwrap();
         let account = self.fixture.account().await;
-        let gifts = |taken: &Taken| taken.values().sum::<i64>();
+        let promos = |taken: &Taken| taken.values().sum::<i64>();
         let held: i64 = self
             .model
             .holds
             .values()
-            .map(|(cash, taken)| cash + gifts(taken))
+            .map(|(cash, taken)| cash + promos(taken))
             .sum();
         let free = self.model.free();
         assert_eq!(

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weir_accounts::{
-    AccountChange, Accounts, Adjustment, EventKind, HoldError, KeyOptions, KeyRole, NewHold,
-    PromoGift, Role, Settlement, Subscription,
+    AccountChange, Accounts, Adjustment, EventKind, HoldError, KeyOptions, KeyRole, NewHold, Promo,
+    Role, Settlement, Subscription,
 };
 
 use crate::fixture::{Fixture, at, nanos, open, options, success, tokens};
@@ -170,14 +170,14 @@ async fn a_low_balance_is_told_once_a_day() {
 async fn a_balance_gets_low_without_requests_too() {
     let fixture = subscribed(1_000).await;
     let (accounts, account) = (&fixture.accounts, &fixture.caller.account);
-    let gift = PromoGift {
+    let promo = Promo {
         account: account.clone(),
         amount: nanos(50),
         expires_at: at(MIDNIGHT + 5).into(),
-        idempotency_key: "gift".to_owned(),
+        idempotency_key: "promo".to_owned(),
         reason: "welcome".to_owned(),
     };
-    accounts.give_promo(gift, at(1)).await.unwrap();
+    accounts.give_promo(promo, at(1)).await.unwrap();
     warn_below(&fixture, 1_001).await;
     let taken = Adjustment {
         account: account.clone(),
@@ -188,7 +188,7 @@ async fn a_balance_gets_low_without_requests_too() {
     accounts.adjust(taken, at(2)).await.unwrap();
     assert_eq!(kinds(&fixture).await, ["balance.low"], "1000 are left");
     accounts.expire(at(MIDNIGHT + 5)).await.unwrap();
-    assert_eq!(kinds(&fixture).await, ["balance.low"], "the gift is gone");
+    assert_eq!(kinds(&fixture).await, ["balance.low"], "the promo is gone");
     fixture.assert_books().await;
 }
 

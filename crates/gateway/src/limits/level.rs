@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Gauge;
+use super::quota::Gauge;
 
 pub(super) const MINUTE_NS: u64 = 60_000_000_000;
 /// The deepest debt, in nanoseconds: a hundred days.

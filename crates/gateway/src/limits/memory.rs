@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::level::{Level, cost_ns, wait};
-use super::{CONCURRENT_RETRY_NS, Denied, Quota, Subject, Which};
+use super::quota::{CONCURRENT_RETRY_NS, Denied, Quota, Subject, Which};
 
 /// Number of subjects at which idle ones are first removed from the table.
 pub(super) const SUBJECTS_SWEEP: usize = 10_000;

@@ -24,8 +24,8 @@ pub(super) use self::connection::OutOfReach;
 use self::release_queue::{Errand, ReleaseQueue};
 use self::script::Call;
 pub(super) use self::script::{Time, Verdict};
-use super::Subject;
 use super::memory::Correction;
+use super::quota::Subject;
 
 /// The store's address, and the policy while it is unreachable.
 #[derive(Clone)]

@@ -3,6 +3,7 @@ mod same;
 mod valkey;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use self::valkey::Valkey;
 use super::memory::SUBJECTS_SWEEP;

@@ -5,6 +5,7 @@
 //! every connection, a reserve is left, whose connections serve a single request: health checks, short answers, and a
 //! few callers with a key. For the reasons see `docs/decisions/0031-who-makes-room.md`.
 
+mod kinds;
 mod place;
 mod shares;
 mod state;
@@ -14,70 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::kinds::CLOSING_MAX;
+pub(crate) use self::kinds::{PlaceKind, ReserveIsFull, TableLimits};
 pub(crate) use self::place::{Place, RequestGuard};
-use self::state::{ConnectionId, State, Turn};
+use self::state::State;
 use super::client::ClientAddress;
-
-/// Most additional connections that are open only to answer that their address has too many.
-const TURNED_AWAY_MAX: usize = 64;
-/// Most additional connections of each kind that were told to end and haven't yet. Without them, clients that don't
-/// read their last answer would keep new connections waiting.
-const CLOSING_MAX: usize = 64;
-
-/// The limits of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TableLimits {
-    connections_max: usize,
-    per_address_max: usize,
-    /// The part of `connections_max` that is kept for when a request runs on every other connection.
-    reserve: usize,
-}
-
-impl TableLimits {
-    /// The reserve is at most a quarter of all connections, since more would leave too few for everything else.
-    pub(crate) fn new(connections_max: usize, per_address_max: usize, reserve: usize) -> Self {
-        TableLimits {
-            connections_max,
-            per_address_max: per_address_max.max(1),
-            reserve: reserve.min(connections_max / 4),
-        }
-    }
-
-    fn of(&self, kind: PlaceKind) -> usize {
-        match kind {
-            PlaceKind::Ordinary => self.connections_max - self.reserve,
-            PlaceKind::Reserve => self.reserve,
-            PlaceKind::TurnedAway => TURNED_AWAY_MAX,
-        }
-    }
-
-    /// Most requests of callers with a key that may run in the reserve; the rest is for short answers.
-    fn reserve_callers(&self) -> usize {
-        self.reserve / 2
-    }
-
-    fn reserve_of_account(&self) -> usize {
-        (self.reserve / 8).max(1)
-    }
-}
-
-/// The kind of place that a connection has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlaceKind {
-    Ordinary,
-    /// The connection serves one request, then ends.
-    Reserve,
-    /// The connection's address has its full share of connections: it gets an answer that says so, then ends.
-    TurnedAway,
-}
-
-/// A caller with a key can't be served on its connection, since the reserve's places for such callers are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReserveIsFull;
-
-/// The client can't have another request, since its share is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ShareIsTaken;
 
 /// The table of all connections. Clones share it.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Payments and promo credit.
 
 use jiff::Timestamp;
-use weir_accounts::{Accounts, Nanos, PromoGift};
+use weir_accounts::{Accounts, Nanos, Promo};
 
 /// The expiry of promo credit, in seconds since 1970: later than any test.
 const PROMO_ENDS: i64 = 4_000_000_000;
@@ -23,14 +23,14 @@ impl Payment {
             Nanos::new(self.nanos),
         );
         let made = if self.promotional {
-            let gift = PromoGift {
+            let promo = Promo {
                 account,
                 amount,
                 expires_at: Timestamp::from_second(PROMO_ENDS).unwrap().into(),
                 idempotency_key: self.key.clone(),
-                reason: "a gift".to_owned(),
+                reason: "a promo".to_owned(),
             };
-            accounts.give_promo(gift, now).await
+            accounts.give_promo(promo, now).await
         } else {
             accounts.credit(&account, amount, &self.key, "", now).await
         };

@@ -242,7 +242,7 @@ pub(crate) struct Promo {
     /// The reason, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "promotional credit")]
     pub(crate) reason: String,
-    /// The gift's own number: the same one again changes nothing
+    /// The promo's own number: the same one again changes nothing
     #[arg(long, value_name = "TEXT")]
     pub(crate) reference: Option<String>,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use weir_accounts::{Accounts, Adjustment, AdminError, By, Moved, PromoGift, Refund};
+use weir_accounts::{Accounts, Adjustment, AdminError, By, Moved, Promo, Refund};
 
 use crate::cli::{self, Json};
 use crate::output::{self, exact};
@@ -29,14 +29,14 @@ pub(crate) async fn credit(
 
 pub(crate) async fn promo(accounts: &Accounts, command: cli::Promo, by: &By) -> anyhow::Result<()> {
     let account = accounts.account(&command.account).await?;
-    let gift = PromoGift {
+    let promo = Promo {
         account: account.id,
         amount: command.amount,
         expires_at: command.expires.into(),
         idempotency_key: reference(command.reference)?,
         reason: command.reason,
     };
-    let moved = accounts.give_promo(gift, by.clone()).await;
+    let moved = accounts.give_promo(promo, by.clone()).await;
     let moved = moved.map_err(of_reference)?;
     told(&account.name, "given", &moved, command.output)
 }

@@ -206,8 +206,8 @@ fn money_is_moved_and_every_act_is_told() {
     let home = TempDir::new().unwrap();
     let at = home.path();
     json(at, "account add alice --credit 10 --data d");
-    let gift = json(at, "promo alice 2 --expires 30d --reference g --data d");
-    assert_eq!([&gift["amount"], &gift["balance"]], ["2", "12"]);
+    let promo = json(at, "promo alice 2 --expires 30d --reference g --data d");
+    assert_eq!([&promo["amount"], &promo["balance"]], ["2", "12"]);
     assert_eq!(json(at, "account show alice --data d")["promo"], "2");
     let adjust = "adjust alice -0.5 --reason twice --reference a --data d";
     assert_eq!(json(at, adjust)["balance"], "11.5");

@@ -12,7 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::super::{OpenError, StoreError};
+use crate::db::{OpenError, StoreError};
 
 /// Suffix of the file with the database's id. Where it exists, there was a database once.
 const ID: &str = "-id";

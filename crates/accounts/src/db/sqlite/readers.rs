@@ -6,8 +6,8 @@ use rusqlite::types::Value as Owned;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::super::{Row, StoreError, Value};
-use super::{Connection, Database};
+use crate::db::sqlite::{Connection, Database};
+use crate::db::{Row, StoreError, Value};
 
 /// The number of connections that read beside the writer's.
 const READERS_MAX: usize = 4;

@@ -2,14 +2,15 @@
 
 use jiff::Timestamp;
 
-use super::{Done, Move, Moved};
-use crate::account::delete::deleted;
-use crate::account::{AccountId, AdminError};
+use crate::account::deleted;
 use crate::clock;
 use crate::db::{Connection, StoreError, values};
+use crate::error::AdminError;
+use crate::ids::AccountId;
+use crate::ledger::movement::{Done, Move, Moved};
 use crate::ledger::{Book, checked};
 use crate::money::Nanos;
-use crate::writer::Written;
+use crate::writer::TxResult;
 
 /// A charge, and how much of it is left to refund.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Move {
         request: &str,
         attempt: u32,
         amount: Option<Nanos>,
-    ) -> Written<Moved, AdminError> {
+    ) -> TxResult<Moved, AdminError> {
         if let Some(deleted) = deleted(connection, account).await? {
             return Ok(Err(deleted));
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, PIECE, compare, number, pieces};
 use crate::db::{Connection, StoreError, values};
 use crate::ledger::checked;
+use crate::ledger::verify::compare::{Comparison, PIECE, compare, number, pieces};
 use crate::money::Nanos;
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {

@@ -1,8 +1,9 @@
 //! Usage records against prices, revenue, holds and promos.
 
-use super::{Comparison, compare};
 use crate::db::{Connection, Row, StoreError};
-use crate::money::{Counts, Nanos, Price};
+use crate::ledger::verify::compare::{Comparison, compare};
+use crate::money::Nanos;
+use crate::tokens::{Counts, Price};
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut differences = Vec::new();
@@ -65,7 +66,7 @@ struct Record {
     cost: Nanos,
     revenue: Nanos,
     promo: Nanos,
-    gifts: Nanos,
+    promo_uses: Nanos,
     /// State and amount of the hold that it settled, and whether the hold is of the same request.
     hold: Option<(String, Nanos, bool)>,
 }
@@ -105,7 +106,7 @@ impl Record {
             cost: row.nanos(9)?,
             revenue: row.nanos(10)?,
             promo: row.nanos(11)?,
-            gifts: row.nanos(12)?,
+            promo_uses: row.nanos(12)?,
             hold,
         })
     }
@@ -118,7 +119,7 @@ impl Record {
             revenue,
             held,
             promo,
-            gifts,
+            promo_uses,
             ..
         } = self;
         let due = self.price.unwrap_or(Nanos::MAX).min(*held);
@@ -145,9 +146,9 @@ impl Record {
                 }
             }
         }
-        if promo != gifts {
+        if promo != promo_uses {
             differences.push(format!(
-                "request {request}: its usage record says that promotional credit paid {promo}, its uses of gifts {gifts}"
+                "request {request}: its usage record says that promotional credit paid {promo}, its uses of promos {promo_uses}"
             ));
         }
         differences

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{number, pieces};
 use crate::db::{Connection, Row, StoreError, values};
+use crate::ledger::verify::compare::{self, number, pieces};
 
 /// Key, day, model and price.
 type Day = (String, i64, String, i64);
@@ -43,7 +43,7 @@ async fn unequal(connection: &mut Connection) -> Result<BTreeMap<Day, [Sums; 2]>
     let sql = "SELECT COALESCE(MAX(id), 0) FROM usage_record";
     let last = number(connection, sql).await?;
     let mut days = BTreeMap::<Day, [Sums; 2]>::new();
-    for (after, up_to) in pieces(last, super::PIECE) {
+    for (after, up_to) in pieces(last, compare::PIECE) {
         for row in connection.rows(PIECE, values![after, up_to]).await? {
             let day = (row.text(0)?, row.integer(1)?, row.text(2)?, row.integer(3)?);
             let (more, mut of_day) = (sums(&row, 4)?, sums(&row, 11)?);

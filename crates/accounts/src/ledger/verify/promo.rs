@@ -1,11 +1,11 @@
 //! Promo credit: whether promos agree with balances, entries, holds and the uses of them.
 
-use super::{Comparison, compare};
 use crate::db::{Connection, StoreError};
+use crate::ledger::verify::compare::{Comparison, compare};
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut differences = compare(connection, &[FREE, HELD]).await?;
-    differences.extend(compare(connection, &GIFTS).await?);
+    differences.extend(compare(connection, &PROMOS).await?);
     Ok(differences)
 }
 
@@ -18,7 +18,7 @@ pub(super) const FREE: Comparison = Comparison {
     words: [
         "account",
         "the balance says it has promotional credit of",
-        "its gifts",
+        "its promos",
     ],
 };
 
@@ -31,23 +31,23 @@ pub(super) const HELD: Comparison = Comparison {
     words: [
         "request",
         "its hold has promotional credit of",
-        "its uses of gifts",
+        "its uses of promos",
     ],
 };
 
-const GIFTS: [Comparison; 3] = [
+const PROMOS: [Comparison; 3] = [
     Comparison {
         sql: "SELECT CAST(p.id AS TEXT), p.amount, COALESCE(e.amount, 0) FROM promo p
               LEFT JOIN entry e ON e.ledger_transaction = p.ledger_transaction AND e.book = 'promo:' || p.account
               WHERE p.amount <> COALESCE(e.amount, 0) ORDER BY p.id",
-        words: ["gift", "it says that it was", "the entries"],
+        words: ["promo", "it says that it was", "the entries"],
     },
     Comparison {
         sql: "SELECT CAST(p.id AS TEXT), p.free + p.held, p.amount - COALESCE(u.used, 0) FROM promo p
               LEFT JOIN (SELECT promo, CAST(SUM(used - refunded) AS BIGINT) AS used, CAST(SUM(held) AS BIGINT) AS held
                          FROM promo_use GROUP BY promo) u ON u.promo = p.id
               WHERE p.held <> COALESCE(u.held, 0) OR p.free + p.held > p.amount - COALESCE(u.used, 0) ORDER BY p.id",
-        words: ["gift", "it says that it has left", "its uses leave"],
+        words: ["promo", "it says that it has left", "its uses leave"],
     },
     Comparison {
         sql: "SELECT h.request, CAST(0 AS BIGINT), u.held FROM promo_use u JOIN hold h ON h.id = u.hold
@@ -55,7 +55,7 @@ const GIFTS: [Comparison; 3] = [
         words: [
             "request",
             "its hold has ended and has promotional credit of",
-            "its uses of gifts",
+            "its uses of promos",
         ],
     },
 ];

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::db::{Connection, StoreError, values};
-use crate::key::cap::DAY_MS;
 use crate::money::Nanos;
+use crate::utc_day::DAY_MS;
 
 /// By account and UTC day: revenue without a record, and the cost of deleted records.
 type Days = BTreeMap<(String, i64), [Nanos; 2]>;

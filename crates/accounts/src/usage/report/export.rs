@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::list::{UsageEntry, columns, entry};
-use crate::account::AccountId;
-use crate::audit::PAGE_MAX;
 use crate::db::{Readers, Row, StoreError, values};
-use crate::key::KeyId;
-use crate::key::cap::{DAY_MS, day};
-use crate::money::{Counts, Nanos, Price};
+use crate::ids::{AccountId, KeyId};
+use crate::money::Nanos;
+use crate::page::PAGE_MAX;
+use crate::tokens::{Counts, Price};
+use crate::usage::report::list::{UsageEntry, columns, entry};
+use crate::utc_day::{DAY_MS, day};
 
 /// Selects usage; `None` selects all.
 #[derive(Debug, Clone)]

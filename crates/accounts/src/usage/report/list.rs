@@ -1,8 +1,8 @@
 //! Usage records in pages.
 
-use crate::account::AccountId;
-use crate::audit::Page;
 use crate::db::{Readers, Row, StoreError, values};
+use crate::ids::AccountId;
+use crate::page::Page;
 use crate::usage::{UsageRecord, read};
 
 /// A usage record with its id and its account.

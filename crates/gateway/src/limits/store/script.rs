@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::limits::level::{Level, cost_ns, wait};
 use crate::limits::memory::{Correction, Levels};
-use crate::limits::{Denied, Subject, Which};
+use crate::limits::quota::{Denied, Subject, Which};
 
 pub(super) const SCRIPT: &str = include_str!("limits.lua");
 /// Version of the stored data's layout. A new layout gets a new version, and with it other keys.

@@ -1,6 +1,7 @@
 //! Several nodes with one store, and their behaviour without it.
 
 use std::mem::ManuallyDrop;
+use std::time::Duration;
 
 use futures::FutureExt;
 

@@ -1,7 +1,7 @@
 //! Movements of money outside of requests. Requests with the same idempotency key move the money once.
 
 use axum::Json;
-use weir_accounts::{Adjustment, Moved, PromoGift, Refund};
+use weir_accounts::{Adjustment, Moved, Promo, Refund};
 use weir_api::admin::{Movement, NewAdjustment, NewCredit, NewPromo, NewRefund, Nothing};
 
 use super::endpoint::{Call, Once};
@@ -21,14 +21,14 @@ pub(crate) async fn add(call: Call<Nothing, Once<NewCredit>>) -> Result<Json<Mov
 pub(crate) async fn promo(call: Call<Nothing, Once<NewPromo>>) -> Result<Json<Movement>, ApiError> {
     let account = call.account().await?;
     let Once { key, body } = call.input;
-    let gift = PromoGift {
+    let promo = Promo {
         account: account.id,
         amount: amount("amount", &body.amount)?,
         expires_at: timestamp("expires_at", &body.expires_at)?.into(),
         idempotency_key: key,
         reason: body.reason,
     };
-    Ok(Json(shown(&call.accounts.give_promo(gift, call.by).await?)))
+    Ok(Json(shown(&call.accounts.give_promo(promo, call.by).await?)))
 }
 
 pub(crate) async fn adjust(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use weir_accounts::AccountId;
 
-use super::{ConnectionId, ConnectionTable, PlaceKind, ReserveIsFull, ShareIsTaken};
+use super::ConnectionTable;
+use super::kinds::{PlaceKind, ReserveIsFull, ShareIsTaken};
+use super::state::ConnectionId;
 use crate::serve::client::ClientAddress;
 
 /// A connection's place. It is freed when the last clone is dropped.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{ConnectionId, Turn};
+use super::state::{ConnectionId, Turn};
 use crate::serve::client::ClientAddress;
 
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_accounts::AccountId;
 
+use super::kinds::{PlaceKind, ReserveIsFull, TableLimits};
 use super::shares::Shares;
-use super::{PlaceKind, ReserveIsFull, TableLimits};
 use crate::serve::client::ClientAddress;
 
 /// Shortest time between two warnings that connections are scarce.

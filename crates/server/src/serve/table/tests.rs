@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use weir_accounts::AccountId;
 
+use super::kinds::{ShareIsTaken, TURNED_AWAY_MAX};
 use super::*;
 
 fn address(nth: u8) -> Option<ClientAddress> {

@@ -72,12 +72,12 @@ async fn credit() {
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),
         (
-            "POST /accounts/test/promos #gift",
+            "POST /accounts/test/promos #promo",
             json!({"amount": "2", "expires_at": "2027-01-01T00:00:00Z", "reason": "welcome"}),
             r#"{"transaction":3,"account":"ACCT1","amount":"2","balance":"7.000000001","at":"2026-11-22T12:00:00Z","replayed":false}"#,
         ),
         (
-            "POST /accounts/test/promos #gift",
+            "POST /accounts/test/promos #promo",
             json!({"amount": "2", "expires_at": "2028-01-01T00:00:00Z", "reason": "welcome"}),
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),
@@ -112,7 +112,7 @@ async fn credit() {
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),
         (
-            "POST /accounts/test/promos #gift",
+            "POST /accounts/test/promos #promo",
             json!({"amount": "2", "expires_at": "2027-01-01T00:00:00Z", "reason": "goodbye"}),
             r#"409 IDEMPOTENCY_CONFLICT "Idempotency-Key" the idempotency key was used for something else"#,
         ),

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::account::{AccountId, AdminError};
+use crate::error::AdminError;
 use crate::expiry::Expiry;
+use crate::ids::AccountId;
 use crate::money::Nanos;
 
 /// Corrects a balance by a signed amount of cash.
@@ -19,7 +20,7 @@ pub struct Adjustment {
 
 /// Gives promo credit, which is used before cash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromoGift {
+pub struct Promo {
     pub account: AccountId,
     pub amount: Nanos,
     pub expires_at: Expiry,
@@ -56,7 +57,7 @@ pub struct Moved {
 
 /// The kind of a movement, and what only that kind has.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum TransactionKind {
     Credit {
         account: AccountId,
         amount: Nanos,
@@ -77,31 +78,33 @@ pub(crate) enum What {
     },
 }
 
-impl What {
+impl TransactionKind {
     /// The kind of the transaction.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            What::Credit { .. } => "credit",
-            What::Adjust { .. } => "adjustment",
-            What::Promo { .. } => "promo",
-            What::Refund { .. } => "refund",
+            TransactionKind::Credit { .. } => "credit",
+            TransactionKind::Adjust { .. } => "adjustment",
+            TransactionKind::Promo { .. } => "promo",
+            TransactionKind::Refund { .. } => "refund",
         }
     }
 
     pub(super) fn act(&self) -> &'static str {
         match self {
-            What::Credit { .. } => "credit.top_up",
-            What::Adjust { .. } => "credit.adjust",
-            What::Promo { .. } => "credit.promo",
-            What::Refund { .. } => "credit.refund",
+            TransactionKind::Credit { .. } => "credit.top_up",
+            TransactionKind::Adjust { .. } => "credit.adjust",
+            TransactionKind::Promo { .. } => "credit.promo",
+            TransactionKind::Refund { .. } => "credit.refund",
         }
     }
 
     pub(super) fn amount(&self) -> Option<Nanos> {
         match self {
-            What::Credit { amount, .. } | What::Adjust { amount, .. } => Some(*amount),
-            What::Promo { amount, .. } => Some(*amount),
-            What::Refund { amount, .. } => *amount,
+            TransactionKind::Credit { amount, .. } | TransactionKind::Adjust { amount, .. } => {
+                Some(*amount)
+            }
+            TransactionKind::Promo { amount, .. } => Some(*amount),
+            TransactionKind::Refund { amount, .. } => *amount,
         }
     }
 
@@ -109,9 +112,13 @@ impl What {
     pub(super) fn asked(&self) -> String {
         let amount = self.amount().map(|amount| amount.to_string());
         let asked = match self {
-            What::Credit { .. } | What::Adjust { .. } => json!([self.kind(), amount]),
-            What::Promo { expires_at, .. } => json!([self.kind(), amount, expires_at.asked()]),
-            What::Refund {
+            TransactionKind::Credit { .. } | TransactionKind::Adjust { .. } => {
+                json!([self.kind(), amount])
+            }
+            TransactionKind::Promo { expires_at, .. } => {
+                json!([self.kind(), amount, expires_at.asked()])
+            }
+            TransactionKind::Refund {
                 request, attempt, ..
             } => json!([self.kind(), amount, request, attempt]),
         };
@@ -120,14 +127,19 @@ impl What {
 
     pub(super) fn check(&self) -> Result<(), AdminError> {
         match self {
-            What::Refund { request, .. } if request.chars().any(char::is_control) => Err(
-                AdminError::invalid("request", "a request's id has no control characters"),
-            ),
-            What::Adjust { amount, .. } if *amount == Nanos::ZERO => {
+            TransactionKind::Refund { request, .. } if request.chars().any(char::is_control) => {
+                Err(AdminError::invalid(
+                    "request",
+                    "a request's id has no control characters",
+                ))
+            }
+            TransactionKind::Adjust { amount, .. } if *amount == Nanos::ZERO => {
                 Err(AdminError::invalid("amount", "an adjustment can't be 0"))
             }
-            What::Adjust { .. } => Ok(()),
-            What::Credit { .. } | What::Promo { .. } | What::Refund { .. } => {
+            TransactionKind::Adjust { .. } => Ok(()),
+            TransactionKind::Credit { .. }
+            | TransactionKind::Promo { .. }
+            | TransactionKind::Refund { .. } => {
                 match self.amount().filter(|amount| !amount.is_positive()) {
                     None => Ok(()),
                     Some(amount) => {

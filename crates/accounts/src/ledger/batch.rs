@@ -1,35 +1,43 @@
-//! The usual holds and settlements of a transaction, all of them in two statements.
+//! Batches: the usual holds and settlements of a transaction, all of them in two statements.
 //!
-//! On PostgreSQL a round trip costs more than the statement itself, so plain operations aren't run one after the other.
-//! An operation is plain if it has no promo credit and no spend cap, the balance suffices, and there is no event to
-//! write. With the balances locked and read, plain operations are decided here in memory, one after the other, and
+//! On PostgreSQL a round trip costs more than the statement itself, so usual operations aren't run one after the other.
+//! An operation fits into a batch if it has no promo credit and no spend cap, the balance suffices, and there is no event
+//! to write. With the balances locked and read, such operations are decided here in memory, one after the other, and
 //! written together. All others are left to the operations themselves, as are all of a transaction in which the
 //! database turns out to differ from what was assumed, and everything on SQLite, where statements are cheap.
 
 use std::collections::HashMap;
 
-use crate::account::AccountId;
 use crate::db::{Column, Connection, Row, StoreError};
 use crate::events::LowBalance;
 use crate::failpoint;
-use crate::key::cap::day;
+use crate::ids::AccountId;
 use crate::ledger::checked;
-use crate::ledger::settle::{Closing, End, How};
-use crate::ledger::take::Take;
+use crate::ledger::ending::Closing;
+use crate::ledger::hold::{Hold, NewHold};
+use crate::ledger::settlement::Settlement;
 use crate::money::Nanos;
+use crate::utc_day::day;
 
-/// An operation that may be plain.
+/// An operation that may fit into a batch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Plain<'a> {
-    Hold(&'a Take),
-    End(&'a End),
+pub(crate) enum BatchOp<'a> {
+    Hold {
+        new: &'a NewHold,
+        /// The name of the node that makes the hold.
+        node: &'a str,
+    },
+    Settle {
+        hold: &'a Hold,
+        settlement: Settlement,
+    },
 }
 
-/// The result of a plain operation.
+/// The result of an operation that was written in a batch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Written {
+pub(crate) enum BatchOutcome {
     Held { id: i64 },
-    Ended { charged: Nanos },
+    Settled { charged: Nanos },
 }
 
 /// A locked balance, with the decisions so far applied to it.
@@ -54,14 +62,14 @@ impl Balance {
     }
 }
 
-/// Writes the operations that are plain, and returns the position and the result of each. `None` if the database
+/// Writes the operations that fit into a batch, and returns the position and the result of each. `None` if the database
 /// differs from what was assumed: then the transaction has to begin anew without this. Settlements come first, as they
 /// free money.
 pub(crate) async fn write(
     connection: &mut Connection,
     accounts: &[&str],
-    asked: &[(usize, Plain<'_>)],
-) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+    asked: &[(usize, BatchOp<'_>)],
+) -> Result<Option<Vec<(usize, BatchOutcome)>>, StoreError> {
     if asked.is_empty() {
         return Ok(Some(Vec::new()));
     }
@@ -72,18 +80,18 @@ pub(crate) async fn write(
         }
     }
     let (mut ends, mut holds) = (Ends::default(), Holds::default());
-    for (at, plain) in asked {
-        if let Plain::End(end) = plain
-            && let Some(balance) = balances.get_mut(end.hold.account())
+    for (at, operation) in asked {
+        if let BatchOp::Settle { hold, settlement } = operation
+            && let Some(balance) = balances.get_mut(hold.account())
         {
-            ends.add(*at, end, balance)?;
+            ends.add(*at, hold, settlement, balance)?;
         }
     }
-    for (at, plain) in asked {
-        if let Plain::Hold(take) = plain
-            && let Some(balance) = balances.get_mut(&take.new.caller.account)
+    for (at, operation) in asked {
+        if let BatchOp::Hold { new, node } = operation
+            && let Some(balance) = balances.get_mut(&new.caller.account)
         {
-            holds.add(*at, take, balance)?;
+            holds.add(*at, new, node, balance)?;
         }
     }
     let ended = ends.write(connection).await?;
@@ -98,29 +106,32 @@ struct Ends {
     numbers: [Vec<i64>; 10],
     outcomes: Vec<String>,
     sources: Vec<String>,
-    written: Vec<(usize, Written)>,
+    written: Vec<(usize, BatchOutcome)>,
 }
 
 impl Ends {
-    fn add(&mut self, at: usize, end: &End, balance: &mut Balance) -> Result<(), StoreError> {
-        let How::Settle {
+    fn add(
+        &mut self,
+        at: usize,
+        hold: &Hold,
+        settlement: &Settlement,
+        balance: &mut Balance,
+    ) -> Result<(), StoreError> {
+        let Settlement {
             counts,
             outcome,
             source,
-        } = end.how
-        else {
-            return Ok(());
-        };
-        let hold = &end.hold;
+            now,
+        } = *settlement;
         let charged = Closing::of(hold).cost(&counts);
         let posted = checked(balance.posted.checked_sub(charged))?;
-        if hold.has_gifts() || balance.low.is_to_tell(posted, end.now)? {
+        if hold.has_promo() || balance.low.is_to_tell(posted, now)? {
             return Ok(());
         }
         balance.posted = posted;
         balance.held = checked(balance.held.checked_sub(hold.amount()))?;
         let [prompt, cached, completion, reasoning] = counts.columns();
-        let (ended_at, posted) = (end.now.as_millisecond(), posted.get());
+        let (ended_at, posted) = (now.as_millisecond(), posted.get());
         let row = [
             hold.id(),
             hold.amount().get(),
@@ -130,7 +141,7 @@ impl Ends {
             completion,
             reasoning,
             ended_at,
-            day(end.now),
+            day(now),
             posted,
         ];
         for (column, number) in self.numbers.iter_mut().zip(row) {
@@ -138,14 +149,14 @@ impl Ends {
         }
         self.outcomes.push(outcome.name().to_owned());
         self.sources.push(source.name().to_owned());
-        self.written.push((at, Written::Ended { charged }));
+        self.written.push((at, BatchOutcome::Settled { charged }));
         Ok(())
     }
 
     async fn write(
         self,
         connection: &mut Connection,
-    ) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+    ) -> Result<Option<Vec<(usize, BatchOutcome)>>, StoreError> {
         if self.written.is_empty() {
             return Ok(Some(self.written));
         }
@@ -168,8 +179,13 @@ struct Holds {
 }
 
 impl Holds {
-    fn add(&mut self, at: usize, take: &Take, balance: &mut Balance) -> Result<(), StoreError> {
-        let new = &take.new;
+    fn add(
+        &mut self,
+        at: usize,
+        new: &NewHold,
+        node: &str,
+        balance: &mut Balance,
+    ) -> Result<(), StoreError> {
         let spendable = checked(balance.posted.checked_add(balance.low.credit_limit()))?;
         let held = checked(balance.held.checked_add(new.amount))?;
         if new.caller.capped || new.amount.is_negative() || held > spendable {
@@ -181,7 +197,7 @@ impl Holds {
             new.caller.account.as_str(),
             new.caller.key.as_str(),
             &new.model,
-            &take.lease.name,
+            node,
         ];
         for (column, text) in self.texts.iter_mut().zip(texts) {
             column.push(text.to_owned());
@@ -205,7 +221,7 @@ impl Holds {
     async fn write(
         self,
         connection: &mut Connection,
-    ) -> Result<Option<Vec<(usize, Written)>>, StoreError> {
+    ) -> Result<Option<Vec<(usize, BatchOutcome)>>, StoreError> {
         if self.at.is_empty() {
             return Ok(Some(Vec::new()));
         }
@@ -222,7 +238,7 @@ impl Holds {
         for (at, row) in self.at.into_iter().zip(held) {
             written.push((
                 at,
-                Written::Held {
+                BatchOutcome::Held {
                     id: row.integer(0)?,
                 },
             ));

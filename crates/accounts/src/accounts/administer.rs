@@ -3,21 +3,24 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::account::admin::{AddAccount, UpdateAccount};
+use crate::account::admin::{AccountChange, AddAccount, UpdateAccount};
 use crate::account::delete::{DeleteAccount, Remainder};
-use crate::audit::PAGE_MAX;
-use crate::key::admin::{KeyDraft, RevokeKey, UpdateKey};
-use crate::key::cap;
+use crate::account::{self, Account};
+use crate::accounts::Accounts;
+use crate::audit::By;
+use crate::clock;
+use crate::db::StoreError;
+use crate::error::AdminError;
+use crate::ids::{AccountId, KeyId};
+use crate::key::admin::{KeyChange, KeyDraft, RevokeKey, UpdateKey};
+use crate::key::cap::{self, KeySpend};
 use crate::key::rotate::RotationDraft;
-use crate::ledger::movement::{Move, What};
-use crate::ledger::{list, top_up};
+use crate::key::{self, KeyInfo, KeyOptions, NewKey};
+use crate::ledger::movement::{Adjustment, Move, Moved, Promo, Refund, TransactionKind};
+use crate::ledger::top_up;
+use crate::money::Nanos;
+use crate::page::PAGE_MAX;
 use crate::usage::prune::{self, Prune};
-use crate::usage::report::{export, list as usage_list};
-use crate::{
-    Account, AccountChange, AccountId, Accounts, Adjustment, AdminError, AuditRecord, By,
-    KeyChange, KeyId, KeyInfo, KeyOptions, KeySpend, LedgerRecord, Moved, Nanos, NewKey, Page,
-    PromoGift, Refund, StoreError, UsageDay, UsageEntry, UsageFilter, account, audit, clock, key,
-};
 
 impl Accounts {
     /// Adds an account. Names are unique.
@@ -82,7 +85,7 @@ impl Accounts {
         by: impl Into<By>,
     ) -> Result<Moved, AdminError> {
         let account = account.clone();
-        let what = What::Credit { account, amount };
+        let what = TransactionKind::Credit { account, amount };
         self.move_money(what, idempotency_key, reason, by.into())
             .await
     }
@@ -98,24 +101,20 @@ impl Accounts {
             idempotency_key,
             reason,
         } = adjustment;
-        let what = What::Adjust { account, amount };
+        let what = TransactionKind::Adjust { account, amount };
         self.move_money(what, &idempotency_key, &reason, by.into())
             .await
     }
 
-    pub async fn give_promo(
-        &self,
-        gift: PromoGift,
-        by: impl Into<By>,
-    ) -> Result<Moved, AdminError> {
-        let PromoGift {
+    pub async fn give_promo(&self, promo: Promo, by: impl Into<By>) -> Result<Moved, AdminError> {
+        let Promo {
             account,
             amount,
             expires_at,
             idempotency_key,
             reason,
-        } = gift;
-        let what = What::Promo {
+        } = promo;
+        let what = TransactionKind::Promo {
             account,
             amount,
             expires_at,
@@ -132,7 +131,7 @@ impl Accounts {
             idempotency_key,
             reason,
         } = refund;
-        let what = What::Refund {
+        let what = TransactionKind::Refund {
             request,
             attempt,
             amount,
@@ -143,7 +142,7 @@ impl Accounts {
 
     async fn move_money(
         &self,
-        what: What,
+        what: TransactionKind,
         idempotency_key: &str,
         reason: &str,
         by: By,
@@ -279,37 +278,6 @@ impl Accounts {
         cap::spend(&self.0.readers, key, now).await
     }
 
-    /// A page of an account's usage records, newest first.
-    pub async fn usage_page(
-        &self,
-        account: &AccountId,
-        page: Page,
-    ) -> Result<Vec<UsageEntry>, StoreError> {
-        usage_list::page(&self.0.readers, account, page).await
-    }
-
-    /// A page of an account's usage records, oldest first: those after the last record of the page before.
-    pub async fn usage_records(
-        &self,
-        account: &AccountId,
-        filter: &UsageFilter,
-        last: Option<&UsageEntry>,
-        limit: u32,
-    ) -> Result<Vec<UsageEntry>, StoreError> {
-        export::records(&self.0.readers, account, filter, last, limit).await
-    }
-
-    /// A page of an account's usage by day, oldest first: the lines after the last one of the page before.
-    pub async fn usage_days(
-        &self,
-        account: &AccountId,
-        filter: &UsageFilter,
-        last: Option<&UsageDay>,
-        limit: u32,
-    ) -> Result<Vec<UsageDay>, StoreError> {
-        export::days(&self.0.readers, account, filter, last, limit).await
-    }
-
     /// Deletes the usage records that ended before a time, except for refunded ones. Bills by hour and refunds need the
     /// records; sums by day and longer stay. Deletes nothing while the clock can't be trusted.
     pub async fn prune_usage(&self, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
@@ -334,28 +302,5 @@ impl Accounts {
                 }
             }
         }
-    }
-
-    /// Transactions of an account, newest first.
-    pub async fn ledger(
-        &self,
-        account: &AccountId,
-        page: Page,
-    ) -> Result<Vec<LedgerRecord>, StoreError> {
-        list::page(&self.0.readers, account, page).await
-    }
-
-    /// Transactions of all accounts, newest first.
-    pub async fn whole_ledger(&self, page: Page) -> Result<Vec<LedgerRecord>, StoreError> {
-        list::page_of_all(&self.0.readers, page).await
-    }
-
-    /// Every administrative act, newest first; of one account, or of all.
-    pub async fn audit(
-        &self,
-        account: Option<&AccountId>,
-        page: Page,
-    ) -> Result<Vec<AuditRecord>, StoreError> {
-        audit::page(&self.0.readers, account, page).await
     }
 }
