@@ -20,7 +20,7 @@ pub use self::fold::{Folded, FoldedCall, FoldedChoice, FoldedPrompt};
 use self::logprobs::Spelling;
 use self::text_offsets::TextOffsets;
 use crate::error::{ApiError, ParamNames};
-use crate::sse::Frames;
+use crate::frames::Frames;
 
 /// The wire format of one API's answers.
 ///

@@ -15,9 +15,10 @@ use serde_path_to_error::Segment;
 use weir_accounts::{Caller, KeyRole};
 use weir_gateway::Refusal;
 
+use crate::app::{App, Options};
 use crate::error::{ApiError, Reason};
 use crate::in_flight::Claim;
-use crate::{App, Options, layers};
+use crate::layers;
 
 /// The roles of keys that may use models.
 const INFERS: &[KeyRole] = &[KeyRole::Inference];

@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use weir_gateway::limits::{Gauge, Quota};
 
-use crate::App;
+use crate::app::App;
 use crate::error::ApiError;
 pub(crate) use crate::layers::log::StreamFailure;
 use crate::layers::log::{Line, Logged};

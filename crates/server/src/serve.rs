@@ -35,7 +35,8 @@ use self::request::Running;
 pub(crate) use self::request::{Cut, OnConnection, Refused};
 pub(crate) use self::table::ReserveIsFull;
 use self::table::{ConnectionTable, Place, TableLimits};
-use crate::{App, Options, router};
+use crate::app::{App, Options};
+use crate::router;
 
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Pause before accepting again when the process has no file descriptors left.

@@ -8,38 +8,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderName, HeaderValue, header};
-use serde::Serialize;
-use weir_api::sse;
 use weir_engine::{Channel, Event};
 use weir_gateway::{Generation, Refusal};
 
 use crate::answer::{AnswerFormat, TextPart, broken};
 use crate::error::{ApiError, ParamNames};
+use crate::frames::Frames;
 use crate::layers::StreamFailure;
-
-/// The frames of a stream that leave together. Values are serialized straight into their bytes.
-#[derive(Debug)]
-pub struct Frames(Vec<u8>);
-
-impl Frames {
-    /// Appends a frame with a JSON value.
-    pub fn data<T: Serialize>(&mut self, value: &T) {
-        sse::encode(&mut self.0, value).expect("a frame has only strings as keys");
-    }
-
-    /// Appends a frame with a JSON value and the name of its event, which must not contain a line break.
-    pub fn event<T: Serialize>(&mut self, name: &str, value: &T) {
-        self.0.extend_from_slice(b"event: ");
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.push(b'\n');
-        self.data(value);
-    }
-
-    /// Appends `[DONE]`, the last frame of OpenAI's completions.
-    pub fn done(&mut self) {
-        self.0.extend_from_slice(sse::DONE);
-    }
-}
 
 /// Answers with the frames of the generation's events. The body owns the generation: when a client hangs up, the body is
 /// dropped and the generation with it.
@@ -93,17 +68,17 @@ enum Place {
 impl<F: AnswerFormat> Streamed<F> {
     /// The next frames, or `None` after the last.
     async fn next(&mut self) -> Option<Bytes> {
-        let mut frames = Frames(Vec::with_capacity(256));
+        let mut frames = Frames::with_capacity(256);
         if self.place == Place::Start {
             self.place = Place::Middle;
             self.format.start(&mut frames);
         }
         // Some events produce no frame.
-        while frames.0.is_empty() && self.place != Place::End {
+        while frames.is_empty() && self.place != Place::End {
             let event = self.generation.next().await;
             self.write(&mut frames, event);
         }
-        (!frames.0.is_empty()).then(|| frames.0.into())
+        (!frames.is_empty()).then(|| frames.into_bytes())
     }
 
     /// Appends the frames of an event.

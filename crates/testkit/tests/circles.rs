@@ -42,28 +42,8 @@ const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         krate: "inference",
-        paths: &["dialect/reader/call"],
-        reason: "the syntaxes of calls share the steps that their parent defines",
-    },
-    Exception {
-        krate: "inference",
         paths: &["local"],
         reason: "the engine's options stand in the file that starts its thread",
-    },
-    Exception {
-        krate: "inference",
-        paths: &["sampler"],
-        reason: "candidates, logits and their kernels name each other's types",
-    },
-    Exception {
-        krate: "llama",
-        paths: &["digest", "gguf", "load", "model", "sizes"],
-        reason: "options and errors of loading stand in the file that loads",
-    },
-    Exception {
-        krate: "server",
-        paths: &["the crate's root", "extract", "layers", "routes"],
-        reason: "the table of routes stands beside the state that each handler takes",
     },
 ];
 

@@ -1,4 +1,4 @@
-//! What runs at start and now and then: recovery, expiry, and verification.
+//! Work at the start and now and then: recovery, expiry, and verification.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What happened: usage, bills, the ledger and the audit log.
+//! Reports: usage, bills, the ledger and the audit log.
 
 use jiff::Timestamp;
 

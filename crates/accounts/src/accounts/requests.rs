@@ -1,4 +1,4 @@
-//! What the life of a request needs: the caller, a hold, its settlement.
+//! The life of a request: its caller, its hold, its settlement.
 
 use std::sync::Arc;
 

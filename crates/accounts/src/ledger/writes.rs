@@ -1,4 +1,4 @@
-//! What the writer runs of the ledger beside operations: the notices that wait, and batches.
+//! The ledger's side of the writer, beside operations: the notices that wait, and batches.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is limited, and the state of a limit.
+//! The subject of a limit, and the limit's state.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use super::{
     logprobs, usage,
 };
 use crate::error::ApiError;
-use crate::sse::Frames;
+use crate::frames::Frames;
 
 pub(crate) struct ChatAnswer {
     envelope: Envelope,

@@ -13,7 +13,7 @@ use super::{
     finish_reason, finished, logprobs, usage,
 };
 use crate::error::ApiError;
-use crate::sse::Frames;
+use crate::frames::Frames;
 
 pub(crate) struct CompletionAnswer {
     envelope: Envelope,

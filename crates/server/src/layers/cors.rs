@@ -11,7 +11,7 @@ use http::HeaderValue;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
-use crate::App;
+use crate::app::App;
 
 /// The origins that may call from browsers. Without any, CORS is off: with a layer, preflight requests to every path would be
 /// answered.

@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod openapi;
 mod records;
 mod reload;
+mod schemas;
 pub(crate) mod wire;
 
 use axum::routing::MethodFilter;
@@ -16,7 +17,7 @@ use http::Method;
 use weir_accounts::KeyRole;
 
 pub(crate) use self::endpoint::Endpoint;
-use crate::{Auth, Handler, Route, Under};
+use crate::route::{Auth, Handler, Route, Under};
 
 const READS: &[KeyRole] = &[KeyRole::Admin, KeyRole::Billing, KeyRole::Viewer];
 const MOVES_MONEY: &[KeyRole] = &[KeyRole::Admin, KeyRole::Billing];

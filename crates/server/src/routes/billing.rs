@@ -9,7 +9,7 @@ use weir_api::billing::{
     BalanceDetail, Bill, BillQuery, Bills, FreeTrial, MonthlyBill, MonthlyBills, User,
 };
 
-use crate::App;
+use crate::app::App;
 use crate::error::{ApiError, Reason};
 
 /// Nano-USD in 0.0001 USD, the unit of Novita's amounts.

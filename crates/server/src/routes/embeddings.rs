@@ -8,11 +8,12 @@ use weir_accounts::Caller;
 use weir_api::embeddings::{Answer, Embedding, Usage, Vector};
 use weir_gateway::EmbedJob;
 
+use crate::app::App;
 use crate::convert::Encoding;
 use crate::error::{ApiError, ParamNames};
 use crate::extract::AskedModel;
 use crate::layers::RequestId;
-use crate::{App, convert, extract};
+use crate::{convert, extract};
 
 const NAMES: ParamNames = ParamNames {
     prompt: "input",

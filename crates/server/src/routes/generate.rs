@@ -10,11 +10,12 @@ use weir_accounts::Caller;
 use weir_gateway::{Delivery, Job, Offer};
 
 use crate::answer::{self, AnswerFormat, Envelope, Folded};
+use crate::app::App;
 use crate::convert::ChatJob;
 use crate::error::ApiError;
 use crate::extract::AskedModel;
 use crate::layers::RequestId;
-use crate::{App, convert, extract, relaxed, sse};
+use crate::{convert, extract, relaxed, sse};
 
 /// An API that generates text: how its requests are read, and how its answers are written.
 pub trait GenerationApi: 'static {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use weir_gateway::NotReady;
 
-use crate::App;
+use crate::app::App;
 use crate::error::{ApiError, Reason};
 
 pub(crate) async fn health() -> Json<Value> {

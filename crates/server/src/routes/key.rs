@@ -5,7 +5,7 @@ use axum::{Extension, Json};
 use weir_accounts::{Caller, Nanos};
 use weir_api::billing::{KeyAnswer, KeyData, RateLimit, Usd};
 
-use crate::App;
+use crate::app::App;
 use crate::error::ApiError;
 
 pub(crate) async fn show(

@@ -7,7 +7,7 @@ use weir_api::models::{Model, Models, Price, Pricing};
 use weir_engine::Facts;
 use weir_gateway::Offer;
 
-use crate::App;
+use crate::app::App;
 use crate::error::{ApiError, Reason};
 
 pub(crate) async fn list(State(app): State<App>) -> Json<Models> {

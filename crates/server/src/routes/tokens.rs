@@ -15,10 +15,11 @@ use weir_engine::{PromptSize, Token};
 use weir_gateway::Admitted;
 
 use crate::answer::text_offsets::detokenize_lossy;
+use crate::app::App;
 use crate::convert::Text;
 use crate::error::{ApiError, ParamNames};
 use crate::extract::{AskedModel, ReceivedBody};
-use crate::{App, bounded, convert, extract, relaxed};
+use crate::{bounded, convert, extract, relaxed};
 
 /// The names of the parameters of a conversation that is tokenized.
 const CHAT: ParamNames = ParamNames {

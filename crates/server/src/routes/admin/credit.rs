@@ -28,7 +28,9 @@ pub(crate) async fn promo(call: Call<Nothing, Once<NewPromo>>) -> Result<Json<Mo
         idempotency_key: key,
         reason: body.reason,
     };
-    Ok(Json(shown(&call.accounts.give_promo(promo, call.by).await?)))
+    Ok(Json(shown(
+        &call.accounts.give_promo(promo, call.by).await?,
+    )))
 }
 
 pub(crate) async fn adjust(

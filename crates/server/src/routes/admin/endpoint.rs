@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use weir_accounts::{Account, AccountId, Accounts, Actor, By, Caller, IDEMPOTENCY_KEY_MAX};
 use weir_api::admin::Nothing;
 
-use super::openapi::{Operation, Schemas};
-use crate::App;
+use super::schemas::{Operation, Schemas};
+use crate::app::App;
 use crate::error::{ApiError, Reason};
 use crate::extract;
 use crate::reload::Reload;

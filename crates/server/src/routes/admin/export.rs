@@ -11,7 +11,7 @@ use weir_accounts::{StoreError, UsageFilter};
 use weir_api::admin::{self, ExportQuery, Format, Nothing};
 
 use super::endpoint::{Answer, Call};
-use super::openapi::Schemas;
+use super::schemas::Schemas;
 use crate::error::{ApiError, Reason};
 use crate::export::{Export, MOMENT_EXPECTED, Wanted, moment, period};
 use crate::layers::StreamFailure;
