@@ -5,6 +5,7 @@
 //! that wrote a slot brings it into the database when that can be written again; if it dies before, the next process
 //! that starts does.
 
+mod error;
 mod slots;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::error::SpillError;
 use self::slots::SlotFile;
 
 use crate::ledger::checkpoints::Checkpoints;
@@ -32,17 +34,6 @@ pub struct SpillOptions {
     pub folder: PathBuf,
     /// The number of slots: the most requests that can be noted at a time.
     pub requests_max: usize,
-}
-
-/// The note isn't on the disk.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the end of a request can't be kept beside the database: {0}")]
-pub struct SpillError(Arc<str>);
-
-impl SpillError {
-    pub(crate) fn new(cause: impl ToString) -> Self {
-        SpillError(cause.to_string().into())
-    }
 }
 
 /// The note about a request.

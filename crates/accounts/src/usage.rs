@@ -11,7 +11,8 @@ use crate::ids::{AccountId, KeyId};
 use crate::ledger::ending::Closed;
 use crate::ledger::settlement::{Outcome, Settlement, Source};
 use crate::money::Nanos;
-use crate::tokens::{Counts, Price};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
 use crate::utc_day::day;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct UsageRecord {
 }
 
 /// The largest count that enters the sums of days, so that they can't overflow. No engine reaches it.
-const DAY_COUNT_MAX: i64 = 1 << 40;
+const DAY_COUNT_MAX: u64 = 1 << 40;
 
 /// The cost of an attempt.
 #[derive(Debug, Clone, Copy)]
@@ -51,13 +52,15 @@ pub(crate) async fn record(
     settlement: &Settlement,
     cost: Cost,
 ) -> Result<(), StoreError> {
-    let [prompt, cached, completion, reasoning] = settlement.counts.columns();
+    let counts = settlement.counts;
     connection
         .execute(
-            "INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
-                 prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at, promo)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-            values![
+            token_sql!(
+                "INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
+                     held, cost, outcome, source, started_at, ended_at, promo, {@})
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, {$#15})"
+            ),
+            &counts.after(values![
                 transaction,
                 closed.request.as_str(),
                 closed.attempt,
@@ -65,10 +68,6 @@ pub(crate) async fn record(
                 closed.api_key.as_str(),
                 closed.model.as_str(),
                 closed.price_version,
-                prompt,
-                cached,
-                completion,
-                reasoning,
                 closed.amount,
                 cost.charged,
                 settlement.outcome.name(),
@@ -76,37 +75,43 @@ pub(crate) async fn record(
                 closed.created_at,
                 settlement.now,
                 cost.promo,
-            ],
+            ]),
         )
         .await?;
     failpoint::pass("usage-written");
-    let [prompt, cached, completion, reasoning] =
-        [prompt, cached, completion, reasoning].map(|count| count.min(DAY_COUNT_MAX));
     connection
         .execute(
-            "INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
-             VALUES ($1, $2, $3, $11, $4, 1, $5, $6, $7, $8, $9, $10)
-             ON CONFLICT (api_key, day, model, price) DO UPDATE SET
-                 requests = usage_day.requests + 1, prompt = usage_day.prompt + excluded.prompt,
-                 cached = usage_day.cached + excluded.cached, completion = usage_day.completion + excluded.completion,
-                 reasoning = usage_day.reasoning + excluded.reasoning, cost = usage_day.cost + excluded.cost,
-                 promo = usage_day.promo + excluded.promo",
-            values![
+            token_sql!(
+                "INSERT INTO usage_day (api_key, day, model, price, account, requests, cost, promo, {@})
+                 VALUES ($1, $2, $3, $4, $5, 1, $6, $7, {$#8})
+                 ON CONFLICT (api_key, day, model, price) DO UPDATE SET
+                     requests = usage_day.requests + 1, {@ = usage_day.@ + excluded.@},
+                     cost = usage_day.cost + excluded.cost, promo = usage_day.promo + excluded.promo"
+            ),
+            &counts.at_most(DAY_COUNT_MAX).after(values![
                 closed.api_key.as_str(),
                 day(settlement.now),
                 closed.model.as_str(),
+                closed.price_version,
                 closed.account.as_str(),
-                prompt,
-                cached,
-                completion,
-                reasoning,
                 cost.charged,
                 cost.promo,
-                closed.price_version,
-            ],
+            ]),
         )
         .await
 }
+
+/// The columns of a usage record, which [`read`] reads, with its id and its account.
+macro_rules! columns {
+    () => {
+        "u.request, u.attempt, u.api_key, u.model, u.cost, u.outcome, u.source, u.started_at, u.ended_at, u.promo,
+         u.id, u.account, {p.%}, {u.@}"
+    };
+}
+pub(crate) use columns;
+
+/// Where the counts begin in the columns of a usage record.
+const COUNTS_AT: usize = 12 + PRICES;
 
 /// The newest records of an account, newest first.
 pub(crate) async fn newest(
@@ -116,10 +121,13 @@ pub(crate) async fn newest(
 ) -> Result<Vec<UsageRecord>, StoreError> {
     let rows = readers
         .rows(
-            "SELECT u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
-                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached, u.promo
+            token_sql!(
+                "SELECT ",
+                columns!(),
+                "
              FROM usage_record u JOIN price p ON p.id = u.price
-             WHERE u.account = $1 ORDER BY u.id DESC LIMIT $2",
+             WHERE u.account = $1 ORDER BY u.id DESC LIMIT $2"
+            ),
             values![account.as_str(), i64::from(limit)],
         )
         .await?;
@@ -135,11 +143,14 @@ pub(crate) async fn between(
 ) -> Result<Vec<UsageRecord>, StoreError> {
     let rows = readers
         .rows(
-            "SELECT u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
-                 u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached, u.promo
+            token_sql!(
+                "SELECT ",
+                columns!(),
+                "
              FROM usage_record u JOIN price p ON p.id = u.price
              WHERE u.account = $1 AND u.ended_at >= $2 AND u.ended_at < $3
-             ORDER BY u.ended_at DESC, u.id DESC LIMIT $4",
+             ORDER BY u.ended_at DESC, u.id DESC LIMIT $4"
+            ),
             values![account.as_str(), from, to, i64::from(limit)],
         )
         .await?;
@@ -149,26 +160,17 @@ pub(crate) async fn between(
 fn read(row: &Row) -> Result<UsageRecord, StoreError> {
     let named =
         |text: String| StoreError::contradiction(format!("{text} is neither outcome nor source"));
-    let (outcome, source) = (row.text(9)?, row.text(10)?);
+    let (outcome, source) = (row.text(5)?, row.text(6)?);
     Ok(UsageRecord {
         request: row.text(0)?,
         attempt: u32::try_from(row.integer(1)?)
             .map_err(|error| StoreError::contradiction(error.to_string()))?,
         key: KeyId::from(row.text(2)?),
         model: row.text(3)?,
-        price: Price {
-            input: row.integer(13)?,
-            output: row.integer(14)?,
-            cached: Some(row.integer(15)?),
-        },
-        counts: Counts {
-            prompt: row.count(4)?,
-            cached: row.count(5)?,
-            completion: row.count(6)?,
-            reasoning: row.count(7)?,
-        },
-        cost: row.nanos(8)?,
-        promo: row.nanos(16)?,
+        price: Price::read(row, 12)?,
+        counts: Counts::read(row, COUNTS_AT)?,
+        cost: row.nanos(4)?,
+        promo: row.nanos(9)?,
         outcome: Outcome::ALL
             .into_iter()
             .find(|known| known.name() == outcome)
@@ -177,7 +179,7 @@ fn read(row: &Row) -> Result<UsageRecord, StoreError> {
             .into_iter()
             .find(|known| known.name() == source)
             .ok_or_else(|| named(source))?,
-        started_at: row.time(11)?,
-        ended_at: row.time(12)?,
+        started_at: row.time(7)?,
+        ended_at: row.time(8)?,
     })
 }

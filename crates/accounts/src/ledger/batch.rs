@@ -17,6 +17,8 @@ use crate::ledger::ending::Closing;
 use crate::ledger::hold::{Hold, NewHold};
 use crate::ledger::settlement::Settlement;
 use crate::money::Nanos;
+use crate::tokens::sql::token_sql;
+use crate::tokens::{CLASSES, PRICES};
 use crate::utc_day::day;
 
 /// An operation that may fit into a batch.
@@ -101,11 +103,11 @@ pub(crate) async fn write(
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// Columns: hold, amount, cost, prompt, cached, completion, reasoning, end, its day, and the posted balance right
-    /// after.
-    numbers: [Vec<i64>; 10],
+    /// Columns: hold, amount, cost, end, its day, and the posted balance right after.
+    numbers: [Vec<i64>; 6],
     outcomes: Vec<String>,
     sources: Vec<String>,
+    counts: [Vec<i64>; CLASSES],
     written: Vec<(usize, BatchOutcome)>,
 }
 
@@ -130,22 +132,20 @@ impl Ends {
         }
         balance.posted = posted;
         balance.held = checked(balance.held.checked_sub(hold.amount()))?;
-        let [prompt, cached, completion, reasoning] = counts.columns();
         let (ended_at, posted) = (now.as_millisecond(), posted.get());
         let row = [
             hold.id(),
             hold.amount().get(),
             charged.get(),
-            prompt,
-            cached,
-            completion,
-            reasoning,
             ended_at,
             day(now),
             posted,
         ];
         for (column, number) in self.numbers.iter_mut().zip(row) {
             column.push(number);
+        }
+        for (column, count) in self.counts.iter_mut().zip(counts.columns()) {
+            column.push(count);
         }
         self.outcomes.push(outcome.name().to_owned());
         self.sources.push(source.name().to_owned());
@@ -163,6 +163,7 @@ impl Ends {
         failpoint::pass("settlement-begun");
         let mut columns: Vec<_> = self.numbers.into_iter().map(Column::Integers).collect();
         columns.extend([Column::Texts(self.outcomes), Column::Texts(self.sources)]);
+        columns.extend(self.counts.map(Column::Integers));
         let ended = connection.many(END, columns).await?;
         failpoint::pass("usage-written");
         Ok((ended.len() == self.written.len()).then_some(self.written))
@@ -173,8 +174,9 @@ impl Ends {
 struct Holds {
     /// Columns: request, account, key, model and node.
     texts: [Vec<String>; 5],
-    /// Columns: attempt, prices of input, output and cached, amount, creation, and the posted balance right after.
-    numbers: [Vec<i64>; 7],
+    /// Columns: attempt, amount, creation, and the posted balance right after.
+    numbers: [Vec<i64>; 4],
+    prices: [Vec<i64>; PRICES],
     at: Vec<usize>,
 }
 
@@ -204,15 +206,15 @@ impl Holds {
         }
         let numbers = [
             i64::from(new.attempt),
-            new.price.input,
-            new.price.output,
-            new.price.cached_or_input(),
             new.amount.get(),
             new.now.as_millisecond(),
             balance.posted.get(),
         ];
         for (column, number) in self.numbers.iter_mut().zip(numbers) {
             column.push(number);
+        }
+        for (column, price) in self.prices.iter_mut().zip(new.price.columns()) {
+            column.push(price);
         }
         self.at.push(at);
         Ok(())
@@ -226,7 +228,8 @@ impl Holds {
             return Ok(Some(Vec::new()));
         }
         let texts = self.texts.into_iter().map(Column::Texts);
-        let numbers = self.numbers.into_iter().map(Column::Integers);
+        let numbers = self.numbers.into_iter().chain(self.prices);
+        let numbers = numbers.map(Column::Integers);
         let held = connection
             .many(HOLD, texts.chain(numbers).collect())
             .await?;
@@ -249,17 +252,17 @@ impl Holds {
 
 /// Makes many holds, in their order. Leaves out attempts that have a hold, keys that have a cap and prices that are
 /// new: the caller sees too few rows.
-const HOLD: &str = "
+const HOLD: &str = token_sql!(
+    "
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
-        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
-    WITH ORDINALITY AS row (request, account, api_key, model, node,
-        attempt, input, output, cached, amount, created_at, posted, place)
+        $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], {%:$#10::bigint[]})
+    WITH ORDINALITY AS row (request, account, api_key, model, node, attempt, amount, created_at, posted, {%}, place)
 ), made AS (
     INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
     SELECT a.request, a.attempt, a.account, a.api_key, a.model, p.id, a.amount, 'open', a.node, a.created_at, a.created_at
     FROM asked a
-    JOIN price p ON p.model = a.model AND p.input = a.input AND p.output = a.output AND p.cached = a.cached
+    JOIN price p ON p.model = a.model AND {p.% = a.%| AND }
     JOIN api_key k ON k.id = a.api_key AND COALESCE(k.cap_total, k.cap_month, k.cap_day) IS NULL
     ORDER BY a.place
     ON CONFLICT (request, attempt) DO NOTHING
@@ -280,15 +283,16 @@ WITH asked AS (
     CROSS JOIN LATERAL (VALUES ('wallet:' || account, -taken.amount), ('held:' || account, taken.amount)) e (book, amount)
     WHERE e.amount <> 0
 )
-SELECT id FROM taken ORDER BY place";
+SELECT id FROM taken ORDER BY place"
+);
 
 /// Settles many holds. Leaves out holds that aren't open or differ from what was assumed: the caller sees too few rows.
-const END: &str = "
+const END: &str = token_sql!(
+    "
 WITH asked AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-        $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[])
-    WITH ORDINALITY AS row (hold, held, cost, used_prompt, used_cached, used_completion,
-        used_reasoning, time, day, posted, outcome, source, place)
+        $7::text[], $8::text[], {$#9::bigint[]})
+    WITH ORDINALITY AS row (hold, held, cost, time, day, posted, outcome, source, {used_@}, place)
 ), ended AS (
     UPDATE hold SET state = 'settled', ended_at = asked.time FROM asked
     WHERE hold.id = asked.hold AND hold.state = 'open' AND hold.amount = asked.held AND hold.promo = 0
@@ -310,19 +314,18 @@ WITH asked AS (
     WHERE e.amount <> 0
 ), records AS (
     INSERT INTO usage_record (ledger_transaction, request, attempt, account, api_key, model, price,
-        prompt, cached, completion, reasoning, held, cost, outcome, source, started_at, ended_at)
+        {@}, held, cost, outcome, source, started_at, ended_at)
     SELECT t.id, request, attempt, account, api_key, model, price,
-        used_prompt, used_cached, used_completion, used_reasoning, held, cost, outcome, source, created_at, time
+        {used_@}, held, cost, outcome, source, created_at, time
     FROM transactions t JOIN ended USING (hold) ORDER BY place
 ), days AS (
-    INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning, cost, promo)
-    SELECT api_key, day, model, price, account, COUNT(*), SUM(LEAST(used_prompt, 1099511627776)),
-        SUM(LEAST(used_cached, 1099511627776)), SUM(LEAST(used_completion, 1099511627776)),
-        SUM(LEAST(used_reasoning, 1099511627776)), SUM(cost), 0
+    INSERT INTO usage_day (api_key, day, model, price, account, requests, {@}, cost, promo)
+    SELECT api_key, day, model, price, account, COUNT(*),
+        {SUM(LEAST(used_@, 1099511627776))}, SUM(cost), 0
     FROM ended GROUP BY api_key, day, model, price, account ORDER BY api_key, day, model, price
     ON CONFLICT (api_key, day, model, price) DO UPDATE SET
-        requests = usage_day.requests + excluded.requests, prompt = usage_day.prompt + excluded.prompt,
-        cached = usage_day.cached + excluded.cached, completion = usage_day.completion + excluded.completion,
-        reasoning = usage_day.reasoning + excluded.reasoning, cost = usage_day.cost + excluded.cost
+        requests = usage_day.requests + excluded.requests, {@ = usage_day.@ + excluded.@},
+        cost = usage_day.cost + excluded.cost
 )
-SELECT hold FROM ended";
+SELECT hold FROM ended"
+);

@@ -9,7 +9,8 @@ use crate::ledger::promo::{self, Spent};
 use crate::ledger::settlement::{Outcome, Settlement, Source};
 use crate::ledger::{Book, Posting, checked, late, post};
 use crate::money::Nanos;
-use crate::tokens::{Counts, Price};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
 use crate::usage::{self, Cost};
 
 /// Ends an open hold. A hold that has ended before stays as it is; if another node ended it, the difference is charged
@@ -18,14 +19,10 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
     let [empty, delivered] = ending.kind.states();
     let row = connection
         .row(
-            "UPDATE hold SET state = CASE WHEN checkpoint_at IS NULL THEN $2 ELSE $3 END, ended_at = $4
+            token_sql!("UPDATE hold SET state = CASE WHEN checkpoint_at IS NULL THEN $2 ELSE $3 END, ended_at = $4
              WHERE id = $1 AND state = 'open'
              RETURNING request, attempt, account, api_key, model, price, amount, created_at,
-                 checkpoint_at, prompt, cached, completion, reasoning,
-                 (SELECT input FROM price WHERE price.id = hold.price),
-                 (SELECT output FROM price WHERE price.id = hold.price),
-                 (SELECT cached FROM price WHERE price.id = hold.price),
-                 state, promo",
+                 checkpoint_at, state, promo, {(SELECT % FROM price WHERE price.id = hold.price)}, {@}"),
             values![ending.hold, empty, delivered, ending.now],
         )
         .await?;
@@ -34,7 +31,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
     };
     failpoint::pass("settlement-begun");
     let closed = Closed::read(&row)?;
-    let state = row.text(16)?;
+    let state = row.text(9)?;
     let (counts, outcome, source) = match ending.kind {
         EndKind::Settle {
             counts,
@@ -69,12 +66,7 @@ pub(crate) async fn end(connection: &mut Connection, ending: &Ending) -> Result<
 
 impl Closed {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let counts = Counts {
-            prompt: row.count(9)?,
-            cached: row.count(10)?,
-            completion: row.count(11)?,
-            reasoning: row.count(12)?,
-        };
+        let counts = Counts::read(row, 11 + PRICES)?;
         Ok(Closed {
             request: row.text(0)?,
             attempt: row.integer(1)?,
@@ -82,13 +74,9 @@ impl Closed {
             api_key: row.text(3)?,
             model: row.text(4)?,
             price_version: row.integer(5)?,
-            price: Price {
-                input: row.integer(13)?,
-                output: row.integer(14)?,
-                cached: Some(row.integer(15)?),
-            },
+            price: Price::read(row, 11)?,
             amount: row.nanos(6)?,
-            promo: row.nanos(17)?,
+            promo: row.nanos(10)?,
             created_at: row.time(7)?,
             delivered: row.time_or_null(8)?.map(|_| counts),
         })

@@ -5,14 +5,15 @@
 //! it is back, that is charged: by another transaction, with a usage record of its own, as far as the account has cash
 //! for it. The charges are never more than was held.
 
-use crate::db::{Connection, Row, StoreError, values};
+use crate::db::{Connection, StoreError, values};
 use crate::events::LowBalance;
 use crate::ids::AccountId;
 use crate::ledger::ending::{Closed, EndKind, Ended, Ending};
 use crate::ledger::settlement::{Outcome, Settlement};
 use crate::ledger::{Book, Posting, checked, post};
 use crate::money::Nanos;
-use crate::tokens::{Counts, Price};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
 use crate::usage::{self, Cost};
 
 /// The usage record of a late charge has the attempt of its request plus this number.
@@ -48,24 +49,24 @@ impl Before {
         row.ok_or_else(|| StoreError::contradiction(format!("there is no hold {hold}")))?;
         let row = connection
             .row(
-                "SELECT h.request, h.attempt, h.account, h.api_key, h.model, h.price, p.input, p.output, p.cached,
-                     h.amount, h.created_at, u.outcome, u.cost, u.prompt, u.cached, u.completion, u.reasoning, h.state,
-                     (SELECT id FROM ledger_transaction WHERE idempotency_key = 'late:' || h.request || ':' || h.attempt)
+                token_sql!("SELECT h.request, h.attempt, h.account, h.api_key, h.model, h.price,
+                     h.amount, h.created_at, u.outcome, u.cost, h.state,
+                     (SELECT id FROM ledger_transaction WHERE idempotency_key = 'late:' || h.request || ':' || h.attempt), {p.%}, {u.@}
                  FROM hold h JOIN price p ON p.id = h.price
                  LEFT JOIN usage_record u ON u.request = h.request AND u.attempt = h.attempt
-                 WHERE h.id = $1",
+                 WHERE h.id = $1"),
                 values![hold],
             )
             .await?
             .ok_or_else(|| StoreError::contradiction(format!("hold {hold} has no price")))?;
-        let outcome = row.text_or_null(11)?;
+        let outcome = row.text_or_null(8)?;
         let charged = match outcome.is_some() {
-            true => Some((row.nanos(12)?, counts(&row, 13)?)),
+            true => Some((row.nanos(9)?, Counts::read(&row, 12 + PRICES)?)),
             false => None,
         };
         let ended_by_another = match outcome.as_deref() {
             Some(outcome) => outcome == Outcome::Expired.name(),
-            None => row.text(17)? == "released",
+            None => row.text(10)? == "released",
         };
         Ok(Before {
             request: row.text(0)?,
@@ -74,15 +75,11 @@ impl Before {
             api_key: row.text(3)?,
             model: row.text(4)?,
             price_version: row.integer(5)?,
-            price: Price {
-                input: row.integer(6)?,
-                output: row.integer(7)?,
-                cached: Some(row.integer(8)?),
-            },
-            amount: row.nanos(9)?,
-            created_at: row.time(10)?,
+            price: Price::read(&row, 12)?,
+            amount: row.nanos(6)?,
+            created_at: row.time(7)?,
             charged,
-            lost: ended_by_another && row.integer_or_null(18)?.is_none(),
+            lost: ended_by_another && row.integer_or_null(11)?.is_none(),
         })
     }
 
@@ -92,16 +89,6 @@ impl Before {
             used: self.charged.is_some(),
         }
     }
-}
-
-fn counts(row: &Row, column: usize) -> Result<Counts, StoreError> {
-    let count = |n: usize| row.count(column.saturating_add(n));
-    Ok(Counts {
-        prompt: count(0)?,
-        cached: count(1)?,
-        completion: count(2)?,
-        reasoning: count(3)?,
-    })
 }
 
 /// Charges the difference to what was charged when another node ended the hold. In all other cases the first result
@@ -221,12 +208,7 @@ impl Before {
     /// The tokens beyond those that were charged already.
     fn beyond(&self, counts: &Counts) -> Counts {
         let (_, before) = self.charged.unwrap_or_default();
-        Counts {
-            prompt: counts.prompt.saturating_sub(before.prompt),
-            cached: counts.cached.saturating_sub(before.cached),
-            completion: counts.completion.saturating_sub(before.completion),
-            reasoning: counts.reasoning.saturating_sub(before.reasoning),
-        }
+        counts.saturating_sub(&before)
     }
 
     /// The request, as the usage record of the late charge describes it.

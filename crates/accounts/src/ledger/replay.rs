@@ -8,6 +8,7 @@ use crate::ledger::ending::{EndKind, Ending};
 use crate::ledger::settlement::{Outcome, Source};
 use crate::money::Nanos;
 use crate::spill::{Kept, KeptWhat};
+use crate::tokens::sql::token_sql;
 use crate::writer::{Operation, TxResult};
 
 /// Ends the hold of a request whose process is gone, as that process had noted in its spill file.
@@ -63,12 +64,14 @@ impl Operation for Replay {
                 source: Source::Estimated,
             },
             KeptWhat::Delivered => {
-                let [prompt, cached, completion, reasoning] = counts.columns();
+                let completion = i64::try_from(counts.completion).unwrap_or(i64::MAX);
                 connection
                     .execute(
-                        "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6
-                         WHERE id = $1 AND (checkpoint_at IS NULL OR completion < $4)",
-                        values![*hold, prompt, cached, completion, reasoning, *at],
+                        token_sql!(
+                            "UPDATE hold SET checkpoint_at = $2, {@ = $#4}
+                         WHERE id = $1 AND (checkpoint_at IS NULL OR completion < $3)"
+                        ),
+                        &counts.after(values![*hold, *at, completion]),
                     )
                     .await?;
                 EndKind::AtCheckpoint

@@ -14,6 +14,8 @@ use crate::ledger::reserve::{Reserve, to_held};
 use crate::ledger::writes::LedgerWrites;
 use crate::ledger::{Posting, post};
 use crate::money::Nanos;
+use crate::tokens::Price;
+use crate::tokens::sql::token_sql;
 use crate::writer::{BatchOperation, Operation, TxResult};
 
 #[derive(Debug)]
@@ -155,12 +157,14 @@ impl Take {
         let new = &self.new;
         let row = connection
             .row(
-                "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
-                 SELECT $1, $2, $3, $4, $5, price.id, $6, 'open', $7, $8, $8 FROM price
-                 WHERE model = $5 AND input = $9 AND output = $10 AND cached = $11
-                 ON CONFLICT (request, attempt) DO NOTHING
-                 RETURNING id, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)",
-                values![
+                token_sql!(
+                    "INSERT INTO hold (request, attempt, account, api_key, model, price, amount, state, node, created_at, expires_at)
+                     SELECT $1, $2, $3, $4, $5, price.id, $6, 'open', $7, $8, $8 FROM price
+                     WHERE model = $5 AND {% = $#9| AND }
+                     ON CONFLICT (request, attempt) DO NOTHING
+                     RETURNING id, (SELECT COALESCE(cap_total, cap_month, cap_day) FROM api_key WHERE api_key.id = hold.api_key)"
+                ),
+                &new.price.after(values![
                     new.request.as_str(),
                     i64::from(new.attempt),
                     new.caller.account.as_str(),
@@ -169,10 +173,7 @@ impl Take {
                     new.amount,
                     &*self.lease.name,
                     new.now,
-                    new.price.input,
-                    new.price.output,
-                    new.price.cached_or_input(),
-                ],
+                ]),
             )
             .await?;
         row.map(|row| Ok((row.integer(0)?, row.integer_or_null(1)?.is_some())))
@@ -184,15 +185,11 @@ impl Take {
         let new = &self.new;
         connection
             .row(
-                "INSERT INTO price (model, input, output, cached, created_at) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (model, input, output, cached) DO NOTHING RETURNING id",
-                values![
-                    new.model.as_str(),
-                    new.price.input,
-                    new.price.output,
-                    new.price.cached_or_input(),
-                    new.now,
-                ],
+                token_sql!(
+                    "INSERT INTO price (model, created_at, {%}) VALUES ($1, $2, {%:$#3})
+                     ON CONFLICT (model, {%}) DO NOTHING RETURNING id"
+                ),
+                &new.price.after(values![new.model.as_str(), new.now]),
             )
             .await
             .map(drop)
@@ -206,23 +203,20 @@ impl Take {
         let new = &self.new;
         let row = connection
             .row(
-                "SELECT hold.id, amount, state, account, api_key, node, input, output, price.cached
-                 FROM hold JOIN price ON price.id = hold.price WHERE request = $1 AND attempt = $2",
+                token_sql!(
+                    "SELECT hold.id, amount, state, account, api_key, node, {price.%}
+                     FROM hold JOIN price ON price.id = hold.price WHERE request = $1 AND attempt = $2"
+                ),
                 values![new.request.as_str(), i64::from(new.attempt)],
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
         let Caller { account, key, .. } = &new.caller;
-        let price = [row.integer(6)?, row.integer(7)?, row.integer(8)?];
+        let price = Price::read(&row, 6)?;
         let same = row.text(3)? == account.as_str()
             && row.text(4)? == key.as_str()
             && row.text(5)? == *self.lease.name
-            && price
-                == [
-                    new.price.input,
-                    new.price.output,
-                    new.price.cached_or_input(),
-                ];
+            && price.columns() == new.price.columns();
         if !same {
             let text = format!(
                 "attempt {} of request {} belongs to another hold",

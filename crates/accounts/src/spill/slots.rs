@@ -12,14 +12,17 @@ use sha2::{Digest, Sha256};
 
 use crate::ledger::settlement::{Outcome, Source};
 use crate::spill::{Kept, KeptWhat};
-use crate::tokens::Counts;
+use crate::tokens::{CLASSES, Counts, TokenClass};
 
 const COPY_BYTES: usize = 128;
 const SLOT_BYTES: u64 = 256;
 const HEAD_BYTES: u64 = 4096;
 const MAGIC: &str = "weir unsettled requests, version 1, of the database ";
 const SUM_BYTES: usize = 8;
-const REQUEST_AT: usize = 72;
+/// The counts have 8 bytes each, and after them comes the time. Another class of tokens moves what follows: the version in
+/// [`MAGIC`] then changes with it.
+const COUNTS_AT: usize = 32;
+const REQUEST_AT: usize = COUNTS_AT + 8 * CLASSES + 8;
 
 #[derive(Debug)]
 pub(super) struct SlotFile {
@@ -255,14 +258,8 @@ fn encode(written: u64, kept: Option<&Kept>) -> io::Result<[u8; COPY_BYTES]> {
         body.extend(kept.hold.to_le_bytes());
         body.extend(kept.attempt.to_le_bytes());
         body.extend([kind, outcome, source, length]);
-        let Counts {
-            prompt,
-            cached,
-            completion,
-            reasoning,
-        } = kept.counts;
-        for count in [prompt, cached, completion, reasoning] {
-            body.extend(count.to_le_bytes());
+        for class in TokenClass::ALL {
+            body.extend(kept.counts.get(class).to_le_bytes());
         }
         body.extend(kept.at.as_millisecond().to_le_bytes());
         body.extend(kept.request.as_bytes());
@@ -310,17 +307,13 @@ fn decode(copy: &[u8]) -> Option<(u64, Option<Kept>)> {
     };
     let end = REQUEST_AT.checked_add(usize::from(length))?;
     let request = std::str::from_utf8(copy.get(REQUEST_AT..end)?).ok()?;
+    let mut numbers = (COUNTS_AT..REQUEST_AT).step_by(8).map_while(number);
     let kept = Kept {
         hold: number(16)?.cast_signed(),
         attempt: u32::from_le_bytes(copy.get(24..28)?.try_into().ok()?),
         request: request.to_owned(),
-        counts: Counts {
-            prompt: number(32)?,
-            cached: number(40)?,
-            completion: number(48)?,
-            reasoning: number(56)?,
-        },
-        at: Timestamp::from_millisecond(number(64)?.cast_signed()).ok()?,
+        counts: Counts::try_from_fn(|_| numbers.next().ok_or(())).ok()?,
+        at: Timestamp::from_millisecond(numbers.next()?.cast_signed()).ok()?,
         what,
     };
     Some((written, Some(kept)))

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::db::{Connection, Readers, StoreError, values};
 use crate::ids::AccountId;
+use crate::tokens::sql::token_sql;
 use crate::writer::{Operation, TxResult};
 
 /// The most records that one transaction deletes.
@@ -70,9 +71,9 @@ impl Operation for Prune {
         let (at, id) = last.unwrap_or((self.before, 0));
         connection
             .execute(
-                "INSERT INTO usage_day (api_key, day, model, price, account, requests, prompt, cached, completion, reasoning,
+                token_sql!("INSERT INTO usage_day (api_key, day, model, price, account, requests, {@},
                      cost, promo, pruned_requests, pruned_cost, pruned_promo)
-                 SELECT u.api_key, u.ended_at / 86400000, u.model, u.price, u.account, 0, 0, 0, 0, 0, 0, 0, COUNT(*),
+                 SELECT u.api_key, u.ended_at / 86400000, u.model, u.price, u.account, 0, {0}, 0, 0, COUNT(*),
                      CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.promo) AS BIGINT) FROM usage_record u
                  WHERE u.account = $1 AND (u.ended_at, u.id) > ($2, $3) AND (u.ended_at, u.id) <= ($4, $5)
                      AND NOT EXISTS (SELECT 1 FROM movement m WHERE m.usage_record = u.id)
@@ -80,7 +81,7 @@ impl Operation for Prune {
                  ON CONFLICT (api_key, day, model, price) DO UPDATE SET
                      pruned_requests = usage_day.pruned_requests + excluded.pruned_requests,
                      pruned_cost = usage_day.pruned_cost + excluded.pruned_cost,
-                     pruned_promo = usage_day.pruned_promo + excluded.pruned_promo",
+                     pruned_promo = usage_day.pruned_promo + excluded.pruned_promo"),
                 values![account, from, after, at, id],
             )
             .await?;

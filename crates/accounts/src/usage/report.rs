@@ -13,7 +13,8 @@ use crate::db::{Readers, Row, StoreError, values};
 use crate::ids::AccountId;
 use crate::ledger::checked;
 use crate::money::Nanos;
-use crate::tokens::{Counts, Price};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
 use crate::utc_day::day;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -46,9 +47,8 @@ pub struct BillLine {
 macro_rules! lines {
     ($time:literal, $requests:literal, $from:literal) => {
         concat!(
-            "SELECT ", $time, ", u.model, u.price, p.input, p.output, p.cached, CAST(", $requests, " AS BIGINT),
-                 CAST(SUM(u.prompt) AS BIGINT), CAST(SUM(u.cached) AS BIGINT), CAST(SUM(u.completion) AS BIGINT),
-                 CAST(SUM(u.reasoning) AS BIGINT), CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.promo) AS BIGINT)
+            "SELECT ", $time, ", u.model, u.price, CAST(", $requests, " AS BIGINT),
+                 CAST(SUM(u.cost) AS BIGINT), CAST(SUM(u.promo) AS BIGINT), {p.%}, {CAST(SUM(u.@) AS BIGINT)}
              FROM ", $from, " u JOIN price p ON p.id = u.price
              WHERE u.account = $1 AND "
         )
@@ -65,17 +65,17 @@ pub(crate) async fn bill(
 ) -> Result<Vec<BillLine>, StoreError> {
     let account = account.as_str();
     let rows = if cycle == Cycle::Hour {
-        let sql = concat!(
+        let sql = token_sql!(
             lines!("u.ended_at / 3600000", "COUNT(*)", "usage_record"),
             "u.ended_at >= $2 AND u.ended_at < $3
-             GROUP BY u.ended_at / 3600000, u.model, u.price, p.input, p.output, p.cached"
+             GROUP BY u.ended_at / 3600000, u.model, u.price, {p.%}"
         );
         readers.rows(sql, values![account, from, to]).await?
     } else {
-        let sql = concat!(
+        let sql = token_sql!(
             lines!("u.day", "SUM(u.requests)", "usage_day"),
             "u.day >= $2 AND u.day <= $3
-             GROUP BY u.day, u.model, u.price, p.input, p.output, p.cached"
+             GROUP BY u.day, u.model, u.price, {p.%}"
         );
         let last = day(to.checked_sub(1.millisecond()).unwrap_or(to));
         readers.rows(sql, values![account, day(from), last]).await?
@@ -100,37 +100,22 @@ fn read(row: &Row, cycle: Cycle) -> Result<(i64, BillLine), StoreError> {
         starts_at,
         ends_at,
         model: row.text(1)?,
-        price: Price {
-            input: row.integer(3)?,
-            output: row.integer(4)?,
-            cached: Some(row.integer(5)?),
-        },
-        requests: row.count(6)?,
-        counts: Counts {
-            prompt: row.count(7)?,
-            cached: row.count(8)?,
-            completion: row.count(9)?,
-            reasoning: row.count(10)?,
-        },
-        cost: row.nanos(11)?,
-        promo: row.nanos(12)?,
+        price: Price::read(row, 6)?,
+        requests: row.count(3)?,
+        counts: Counts::read(row, 6 + PRICES)?,
+        cost: row.nanos(4)?,
+        promo: row.nanos(5)?,
     };
     Ok((row.integer(2)?, line))
 }
 
 impl BillLine {
     fn add(&mut self, other: &BillLine) -> Result<(), StoreError> {
-        let sum = |a: u64, b: u64| {
-            let sum = a.checked_add(b);
-            sum.ok_or_else(|| StoreError::contradiction("usage is too large to count"))
-        };
-        self.requests = sum(self.requests, other.requests)?;
-        self.counts = Counts {
-            prompt: sum(self.counts.prompt, other.counts.prompt)?,
-            cached: sum(self.counts.cached, other.counts.cached)?,
-            completion: sum(self.counts.completion, other.counts.completion)?,
-            reasoning: sum(self.counts.reasoning, other.counts.reasoning)?,
-        };
+        let too_large = || StoreError::contradiction("usage is too large to count");
+        let requests = self.requests.checked_add(other.requests);
+        self.requests = requests.ok_or_else(too_large)?;
+        let counts = self.counts.checked_add(&other.counts);
+        self.counts = counts.ok_or_else(too_large)?;
         self.cost = checked(self.cost.checked_add(other.cost))?;
         self.promo = checked(self.promo.checked_add(other.promo))?;
         Ok(())

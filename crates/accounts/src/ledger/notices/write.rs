@@ -10,6 +10,7 @@ use crate::ids::AccountId;
 use crate::ledger::end::end;
 use crate::ledger::ending::{EndKind, Ending};
 use crate::ledger::notices::{Checkpoint, Noted, UsedSecret};
+use crate::tokens::sql::token_sql;
 use crate::writer::LedgerNotices;
 
 impl LedgerNotices for Noted {
@@ -97,12 +98,12 @@ async fn write_checkpoint(
     hold: i64,
     checkpoint: &Checkpoint,
 ) -> Result<(), StoreError> {
-    let [prompt, cached, completion, reasoning] = checkpoint.counts.columns();
     connection
         .execute(
-            "UPDATE hold SET prompt = $2, cached = $3, completion = $4, reasoning = $5, checkpoint_at = $6
-             WHERE id = $1 AND state = 'open'",
-            values![hold, prompt, cached, completion, reasoning, checkpoint.now],
+            token_sql!(
+                "UPDATE hold SET checkpoint_at = $2, {@ = $#3} WHERE id = $1 AND state = 'open'"
+            ),
+            &checkpoint.counts.after(values![hold, checkpoint.now]),
         )
         .await
 }

@@ -3,7 +3,8 @@
 use crate::db::{Connection, Row, StoreError};
 use crate::ledger::verify::compare::{Comparison, compare};
 use crate::money::Nanos;
-use crate::tokens::{Counts, Price};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut differences = Vec::new();
@@ -17,16 +18,15 @@ pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<Strin
 /// Usage records in which anything may differ. The record of a late charge belongs to a hold that had ended at a
 /// checkpoint, and has another attempt. The cost is computed in the database as far as that can't overflow: for counts
 /// below 2^31 and prices below 2^30. Records whose cost was cut at the amount of the hold are left to [`Record`], too.
-const DOUBTFUL: &str = "
-    SELECT u.request, u.attempt, u.prompt, u.cached, u.completion, p.input, p.output, p.cached,
-        u.held, u.cost, COALESCE(e.amount, 0), u.promo,
+const DOUBTFUL: &str = token_sql!("
+    SELECT u.request, u.attempt, u.held, u.cost, COALESCE(e.amount, 0), u.promo,
         CASE t.kind WHEN 'late' THEN 0 ELSE
             (SELECT CAST(COALESCE(SUM(g.used), 0) AS BIGINT) FROM promo_use g WHERE g.hold = h.id) END,
         CASE WHEN t.kind = 'late' AND h.state <> 'open' THEN 'settled' ELSE h.state END,
         CASE t.kind WHEN 'late' THEN u.held ELSE h.amount END,
         CAST(CASE WHEN h.request = u.request AND u.attempt - h.attempt = CASE t.kind WHEN 'late' THEN 1000000 ELSE 0 END
             AND h.account = u.account AND h.api_key = u.api_key
-            AND h.model = u.model AND h.price = u.price AND t.account = u.account THEN 1 ELSE 0 END AS BIGINT)
+            AND h.model = u.model AND h.price = u.price AND t.account = u.account THEN 1 ELSE 0 END AS BIGINT), {p.%}, {u.@}
     FROM usage_record u
     LEFT JOIN price p ON p.id = u.price
     LEFT JOIN ledger_transaction t ON t.id = u.ledger_transaction
@@ -43,7 +43,7 @@ const DOUBTFUL: &str = "
         OR h.request <> u.request OR h.attempt <> u.attempt OR h.account <> u.account OR h.api_key <> u.api_key
         OR h.model <> u.model OR h.price <> u.price OR t.account <> u.account
         OR u.promo <> (SELECT COALESCE(SUM(g.used), 0) FROM promo_use g WHERE g.hold = h.id)
-    ORDER BY u.id";
+    ORDER BY u.id");
 
 /// Requests that were refunded more than they cost. `CROSS JOIN` makes SQLite begin with the refunds, which are few.
 const REFUNDS: Comparison = Comparison {
@@ -73,40 +73,25 @@ struct Record {
 
 impl Record {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let count = |column| Ok::<_, StoreError>(u64::try_from(row.integer(column)?).ok());
-        let (prompt, cached, completion) = (count(2)?, count(3)?, count(4)?);
-        let counts = || {
-            Some(Counts {
-                prompt: prompt?,
-                cached: cached?,
-                completion: completion?,
-                reasoning: 0,
-            })
-        };
-        let (input, output) = (row.integer_or_null(5)?, row.integer_or_null(6)?);
-        let cached = row.integer_or_null(7)?;
-        let price = || {
-            Some(Price {
-                input: input?,
-                output: output?,
-                cached: Some(cached?),
-            })
-        };
-        let hold = match row.text_or_null(13)? {
-            Some(state) => Some((state, row.nanos(14)?, row.integer(15)? == 1)),
+        let has_price = row.integer_or_null(10)?.is_some();
+        let price = has_price.then(|| Price::read(row, 10)).transpose()?;
+        // A negative count is a difference, and no reason to stop.
+        let counts = Counts::read(row, 10 + PRICES).ok();
+        let hold = match row.text_or_null(7)? {
+            Some(state) => Some((state, row.nanos(8)?, row.integer(9)? == 1)),
             None => None,
         };
         Ok(Record {
             request: row.text(0)?,
             attempt: row.integer(1)?,
-            price: price()
-                .zip(counts())
+            price: price
+                .zip(counts)
                 .and_then(|(price, counts)| price.cost(&counts)),
-            held: row.nanos(8)?,
-            cost: row.nanos(9)?,
-            revenue: row.nanos(10)?,
-            promo: row.nanos(11)?,
-            promo_uses: row.nanos(12)?,
+            held: row.nanos(2)?,
+            cost: row.nanos(3)?,
+            revenue: row.nanos(4)?,
+            promo: row.nanos(5)?,
+            promo_uses: row.nanos(6)?,
             hold,
         })
     }

@@ -4,27 +4,30 @@ use std::collections::BTreeMap;
 
 use crate::db::{Connection, Row, StoreError, values};
 use crate::ledger::verify::compare::{self, number, pieces};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{CLASSES, TokenClass};
 
 /// Key, day, model and price.
 type Day = (String, i64, String, i64);
 
-/// Requests, prompt, cached, completion, reasoning, cost and promo credit.
-type Sums = [i64; 7];
+/// Requests, cost, promo credit, and tokens by class.
+type Sums = [i64; 3 + CLASSES];
 
-const NAMES: [&str; 7] = [
-    "requests",
-    "prompt tokens",
-    "cached tokens",
-    "completion tokens",
-    "reasoning tokens",
-    "nano-USD of cost",
-    "nano-USD of promotional credit",
-];
+/// The words for the sums.
+fn names() -> impl Iterator<Item = String> {
+    let money = [
+        "requests",
+        "nano-USD of cost",
+        "nano-USD of promotional credit",
+    ];
+    let classes = TokenClass::ALL.map(|class| format!("{} tokens", class.name()));
+    money.map(str::to_owned).into_iter().chain(classes)
+}
 
 pub(super) async fn differences(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut differences = Vec::new();
     for ((key, day, model, price), [recorded, of_day]) in unequal(connection).await? {
-        let columns = NAMES.iter().zip(recorded).zip(of_day);
+        let columns = names().zip(recorded).zip(of_day);
         for ((name, recorded), of_day) in columns.filter(|((_, one), other)| one != other) {
             differences.push(format!(
                 "key {key}, day {day}, {model} at price {price}: {of_day} {name}, its usage records {recorded}"
@@ -46,14 +49,14 @@ async fn unequal(connection: &mut Connection) -> Result<BTreeMap<Day, [Sums; 2]>
     for (after, up_to) in pieces(last, compare::PIECE) {
         for row in connection.rows(PIECE, values![after, up_to]).await? {
             let day = (row.text(0)?, row.integer(1)?, row.text(2)?, row.integer(3)?);
-            let (more, mut of_day) = (sums(&row, 4)?, sums(&row, 11)?);
-            let is_pruned = row.integer(18)? != 0;
+            let (more, mut of_day) = (sums(&row, 5)?, sums(&row, 5 + 3 + CLASSES)?);
+            let is_pruned = row.integer(4)? != 0;
             let [recorded, _] = days.entry(day.clone()).or_default();
             for (sum, more) in recorded.iter_mut().zip(more) {
                 *sum = sum.saturating_add(more);
             }
             if is_pruned {
-                of_day[1..5].copy_from_slice(&recorded[1..5]);
+                of_day[3..].copy_from_slice(&recorded[3..]);
             }
             let both = [*recorded, of_day];
             if both[0] == both[1] {
@@ -75,24 +78,20 @@ fn sums(row: &Row, from: usize) -> Result<Sums, StoreError> {
 }
 
 /// Compares a range of usage records to their days. In the sums of days a count beyond 2^40 is 2^40.
-const PIECE: &str = "
-    SELECT u.api_key, u.day, u.model, u.price,
-        u.requests, u.prompt, u.cached, u.completion, u.reasoning, u.cost, u.promo,
-        COALESCE(d.requests - d.pruned_requests, 0), COALESCE(d.prompt, 0), COALESCE(d.cached, 0),
-        COALESCE(d.completion, 0), COALESCE(d.reasoning, 0), COALESCE(d.cost - d.pruned_cost, 0),
-        COALESCE(d.promo - d.pruned_promo, 0), COALESCE(d.pruned_requests, 0)
+const PIECE: &str = token_sql!(
+    "SELECT u.api_key, u.day, u.model, u.price, COALESCE(d.pruned_requests, 0),
+        u.requests, u.cost, u.promo, {u.@},
+        COALESCE(d.requests - d.pruned_requests, 0), COALESCE(d.cost - d.pruned_cost, 0),
+        COALESCE(d.promo - d.pruned_promo, 0), {COALESCE(d.@, 0)}
     FROM (SELECT api_key, ended_at / 86400000 AS day, model, price, COUNT(*) AS requests,
-              CAST(SUM(CASE WHEN prompt > 1099511627776 THEN 1099511627776 ELSE prompt END) AS BIGINT) AS prompt,
-              CAST(SUM(CASE WHEN cached > 1099511627776 THEN 1099511627776 ELSE cached END) AS BIGINT) AS cached,
-              CAST(SUM(CASE WHEN completion > 1099511627776 THEN 1099511627776 ELSE completion END) AS BIGINT) AS completion,
-              CAST(SUM(CASE WHEN reasoning > 1099511627776 THEN 1099511627776 ELSE reasoning END) AS BIGINT) AS reasoning,
-              CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(promo) AS BIGINT) AS promo
+              CAST(SUM(cost) AS BIGINT) AS cost, CAST(SUM(promo) AS BIGINT) AS promo,
+              {CAST(SUM(CASE WHEN @ > 1099511627776 THEN 1099511627776 ELSE @ END) AS BIGINT) AS @}
           FROM usage_record WHERE id > $1 AND id <= $2
           GROUP BY api_key, ended_at / 86400000, model, price) u
     LEFT JOIN usage_day d ON d.api_key = u.api_key AND d.day = u.day AND d.model = u.model AND d.price = u.price
     WHERE d.api_key IS NULL OR d.requests - d.pruned_requests <> u.requests OR d.cost - d.pruned_cost <> u.cost
-        OR d.promo - d.pruned_promo <> u.promo OR (d.pruned_requests = 0 AND
-            (d.prompt <> u.prompt OR d.cached <> u.cached OR d.completion <> u.completion OR d.reasoning <> u.reasoning))";
+        OR d.promo - d.pruned_promo <> u.promo OR (d.pruned_requests = 0 AND ({d.@ <> u.@| OR }))"
+);
 
 /// Whether days have usage without any record. Counting is enough if each record was found to agree with its day.
 async fn has_more(connection: &mut Connection) -> Result<bool, StoreError> {

@@ -6,8 +6,10 @@ use crate::db::{Readers, Row, StoreError, values};
 use crate::ids::{AccountId, KeyId};
 use crate::money::Nanos;
 use crate::page::PAGE_MAX;
-use crate::tokens::{Counts, Price};
-use crate::usage::report::list::{UsageEntry, columns, entry};
+use crate::tokens::sql::token_sql;
+use crate::tokens::{Counts, PRICES, Price};
+use crate::usage::columns;
+use crate::usage::report::list::{UsageEntry, entry};
 use crate::utc_day::{DAY_MS, day};
 
 /// Selects usage; `None` selects all.
@@ -50,7 +52,7 @@ pub(crate) async fn records(
     let (at, id) = last.map_or((filter.from, 0), |last| (last.record.ended_at, last.id));
     let rows = readers
         .rows(
-            concat!(
+            token_sql!(
                 "SELECT ",
                 columns!(),
                 " FROM usage_record u JOIN price p ON p.id = u.price
@@ -86,12 +88,11 @@ pub(crate) async fn days(
     });
     let rows = readers
         .rows(
-            "SELECT u.account, u.api_key, u.day, u.model, u.price, p.input, p.output, p.cached, u.requests,
-                 u.prompt, u.cached, u.completion, u.reasoning, u.cost, u.promo
+            token_sql!("SELECT u.account, u.api_key, u.day, u.model, u.price, u.requests, u.cost, u.promo, {p.%}, {u.@}
              FROM usage_day u JOIN price p ON p.id = u.price
              WHERE u.account = $1 AND (u.day, u.api_key, u.model, u.price) > ($2, $3, $4, $5) AND u.day * $10 < $6
                  AND ($7 = '' OR u.api_key = $7) AND ($8 = '' OR u.model = $8)
-             ORDER BY u.day, u.api_key, u.model, u.price LIMIT $9",
+             ORDER BY u.day, u.api_key, u.model, u.price LIMIT $9"),
             values![
                 account.as_str(),
                 last.0,
@@ -118,19 +119,10 @@ fn read_day(row: &Row) -> Result<UsageDay, StoreError> {
             .map_err(|error| StoreError::contradiction(error.to_string()))?,
         model: row.text(3)?,
         price_version: row.integer(4)?,
-        price: Price {
-            input: row.integer(5)?,
-            output: row.integer(6)?,
-            cached: Some(row.integer(7)?),
-        },
-        requests: row.count(8)?,
-        counts: Counts {
-            prompt: row.count(9)?,
-            cached: row.count(10)?,
-            completion: row.count(11)?,
-            reasoning: row.count(12)?,
-        },
-        cost: row.nanos(13)?,
-        promo: row.nanos(14)?,
+        price: Price::read(row, 8)?,
+        requests: row.count(5)?,
+        counts: Counts::read(row, 8 + PRICES)?,
+        cost: row.nanos(6)?,
+        promo: row.nanos(7)?,
     })
 }

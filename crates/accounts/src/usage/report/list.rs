@@ -3,7 +3,8 @@
 use crate::db::{Readers, Row, StoreError, values};
 use crate::ids::AccountId;
 use crate::page::Page;
-use crate::usage::{UsageRecord, read};
+use crate::tokens::sql::token_sql;
+use crate::usage::{UsageRecord, columns, read};
 
 /// A usage record with its id and its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,16 +13,6 @@ pub struct UsageEntry {
     pub account: AccountId,
     pub record: UsageRecord,
 }
-
-/// The columns that [`entry`] reads: those of a usage record, then the id and the account.
-macro_rules! columns {
-    () => {
-        "u.request, u.attempt, u.api_key, u.model, u.prompt, u.cached, u.completion, u.reasoning,
-         u.cost, u.outcome, u.source, u.started_at, u.ended_at, p.input, p.output, p.cached, u.promo, u.id, u.account"
-    };
-}
-
-pub(super) use columns;
 
 /// A page of an account's usage records, newest first.
 pub(crate) async fn page(
@@ -32,7 +23,7 @@ pub(crate) async fn page(
     let [before, limit] = page.bounds();
     let rows = readers
         .rows(
-            concat!(
+            token_sql!(
                 "SELECT ",
                 columns!(),
                 " FROM usage_record u JOIN price p ON p.id = u.price
@@ -46,8 +37,8 @@ pub(crate) async fn page(
 
 pub(super) fn entry(row: &Row) -> Result<UsageEntry, StoreError> {
     Ok(UsageEntry {
-        id: row.integer(17)?,
-        account: AccountId::from(row.text(18)?),
+        id: row.integer(10)?,
+        account: AccountId::from(row.text(11)?),
         record: read(row)?,
     })
 }
