@@ -291,7 +291,7 @@ mod tests {
             prompt,
             cached,
             completion,
-            reasoning: completion,
+            ..Counts::default()
         };
         let check = |input, cached_price, output, counts: Counts, nanos: Option<i64>| {
             let price = Price {

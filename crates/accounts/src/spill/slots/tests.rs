@@ -6,10 +6,8 @@ fn kept(hold: i64, what: KeptWhat, completion: u64) -> Kept {
         request: format!("{hold:032x}"),
         attempt: 1,
         counts: Counts {
-            prompt: 7,
-            cached: 3,
             completion,
-            reasoning: 1,
+            ..Counts::try_from_fn(|class| u64::try_from(class.name().len())).unwrap()
         },
         at: Timestamp::from_second(1_700_000_000).unwrap(),
         what,
