@@ -372,7 +372,8 @@ pub(crate) fn all_of<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Option<
         Some(product) if product <= DIRECT_PRODUCT_MAX && patterns.len() == 2 => {
             RegexAst::And(asts().collect())
         }
-        // By De Morgan's law: in llguidance the costs of a union add up, those of an intersection multiply.
+        // (A and B) is written as not (not A or not B), by De Morgan's law: in llguidance the costs of a union add up,
+        // those of an intersection multiply.
         _ => RegexAst::And(vec![
             any.ast.clone(),
             RegexAst::Not(Box::new(RegexAst::Or(

@@ -43,7 +43,7 @@ pub(crate) fn laid_out(state: Vec<u8>, to: Values) -> Result<Vec<u8>, Unreadable
         return Ok(state);
     }
     let layers = read.number()?;
-    // How keys and values are rotated: two numbers, which stay as they are.
+    // Two u32 about the layout of keys and values, which nothing here changes.
     read.skip(8)?;
     for _ in 0..layers {
         read.skip(4)?;
