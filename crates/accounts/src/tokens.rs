@@ -1,7 +1,7 @@
 //! Tokens and their prices: the one table of token classes.
 //!
-//! A new class is a row of [`token_classes`], and a migration that adds its column to `hold`, `usage_record` and
-//! `usage_day`. With a price of its own it is also a row of [`price_columns`], and a column of `price`.
+//! A new class is a row of `token_classes`, and a migration that adds its column to `hold`, `usage_record` and
+//! `usage_day`. With a price of its own it is also a row of `price_columns`, and a column of `price`.
 
 pub(crate) mod sql;
 

@@ -56,7 +56,7 @@ pub struct TokenLimits {
     pub allowed: Option<Arc<[u32]>>,
     /// Token sequences that may not be generated: after all but its last token, the last one is banned.
     pub bad_words: Arc<[Box<[Token]>]>,
-    /// Tokens that may not be generated among the first [`Stop::min_tokens`].
+    /// Tokens that may not be generated among the first [`Stop::min_tokens`](weir_engine::request::Stop::min_tokens).
     pub ends: Arc<[Token]>,
 }
 

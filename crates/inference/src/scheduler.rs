@@ -129,7 +129,7 @@ struct Prompt {
 
 impl Scheduler {
     /// KV cells for `output_expected` tokens of each choice are kept free when it is admitted. `ttl_tokens` is
-    /// [`Model::ttl_tokens`](crate::model::Model::keep_rows).
+    /// [`Model::ttl_tokens`](crate::model::Model::ttl_tokens).
     pub fn new(capacity: Capacity, output_expected: u32, ttl_tokens: Option<u32>) -> Self {
         assert!(
             capacity.batching == Batching::Together || capacity.forks == Forks::Anywhere,

@@ -19,7 +19,7 @@ use crate::scheduler::{ChoiceId, Scheduler};
 /// The shortest prefix that is worth a fork: any two prompts of one chat template have a few tokens in common.
 pub(super) const SHARED_MIN: u32 = 16;
 
-/// A kept sequence that isn't used expires after [`Model::ttl_tokens`](crate::model::Model::keep_rows) decode tokens at
+/// A kept sequence that isn't used expires after [`Model::ttl_tokens`](crate::model::Model::ttl_tokens) decode tokens at
 /// the latest: by then, keeping it has cost as much as it would save. Before anything was learnt, it expires after this
 /// fraction (1/8) of them.
 const TTL_START: u64 = 8;
