@@ -71,7 +71,7 @@ fn live_keys_change_and_others_wait() {
     assert!(!models.contains(r#""id":"new""#), "{models}");
     assert!(models.contains("access-control-allow-origin: *"));
 
-    // What is wrong changes nothing.
+    // An invalid config changes nothing.
     write(&format!("lisen = 1\n{WITHOUT_ITS_MODEL}"));
     let (status, body) = reload(&server, &key);
     assert_eq!((status, &body["reason"]), (409, &json!("CONFIG_INVALID")));
@@ -82,7 +82,7 @@ fn live_keys_change_and_others_wait() {
     );
     assert!(server.get("/v1/models").contains(r#""title":"T""#));
 
-    // What is changed back doesn't wait for a restart any more.
+    // A key that is changed back doesn't wait for a restart any more.
     write(WITHOUT_ITS_MODEL);
     assert_eq!(reload(&server, &key), told(&live, &[]));
     assert!(server.get("/v1/models").contains(r#""title":"m""#));
